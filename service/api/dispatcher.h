@@ -1,0 +1,91 @@
+// Dispatcher: every unary verb by its method path, for all doors: serialized request in, serialized response out. It
+// authorises, decodes, calls the engine and encodes. It knows nothing of gRPC.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "engine/base/status.h"
+#include "engine/state/engine.h"
+#include "service/auth/authenticator.h"
+
+namespace statehouse {
+
+// The way in. The local door's operations never reach the daemon, so its calls are those over the attach socket.
+enum class Door : uint8_t { kLocal, kNetwork };
+
+struct CallContext {
+  Door door = Door::kNetwork;
+  std::shared_ptr<const Identity> identity;               // Authenticated by the door; never null.
+  std::chrono::steady_clock::time_point deadline =
+      std::chrono::steady_clock::time_point::max();
+  Lane lane;                                              // The calling thread's daemon lane.
+};
+
+// A call that was parked (a wait). Destroying it does not cancel it.
+class PendingCall {
+ public:
+  virtual ~PendingCall() = default;
+  // The caller is gone: the call ends soon with CANCELLED, unless it has ended already. Any thread.
+  virtual void Cancel() = 0;
+};
+
+// Told of every call when it ends. Implemented by Metrics.
+class CallObserver {
+ public:
+  virtual ~CallObserver() = default;
+  // `method` is a path from Dispatcher::Methods(), or "unknown".
+  virtual void OnCall(Door door, std::string_view method, Reason reason, std::chrono::nanoseconds took) = 0;
+};
+
+// What the operator's verbs need from the composition root.
+class ServiceControl {
+ public:
+  virtual ~ServiceControl() = default;
+  struct Facts {
+    int64_t start_unix_ns = 0;
+    uint32_t daemon_pid = 0;
+    uint32_t keeper_pid = 0;
+    std::string runtime_dir;
+    std::vector<std::string> listen_addresses;
+    std::string http_address;
+  };
+  virtual Facts GetFacts() const = 0;
+  virtual bool draining() const = 0;
+  // Returns at once with the calls in flight; the drain goes on in the background.
+  virtual uint32_t BeginDrain(std::chrono::milliseconds grace) = 0;
+};
+
+// Answers: a serialized response, or why not.
+using DoneCallback = std::function<void(StatusOr<std::string>)>;
+
+// Threads: Dispatch from any thread; it never blocks on shared memory for longer than a few microseconds (an operation
+// that meets a held stripe moves to the dispatcher's own slow thread). `done` runs exactly once, before Dispatch returns
+// or later on a thread of the dispatcher.
+class Dispatcher {
+ public:
+  virtual ~Dispatcher() = default;
+  // Non-null when the call was parked and can be cancelled. REQUIRES: `request` outlives the call to Dispatch only.
+  virtual std::shared_ptr<PendingCall> Dispatch(const CallContext& context, std::string_view method,
+                                                std::string_view request, DoneCallback done) = 0;
+  virtual bool Knows(std::string_view method) const = 0;
+  virtual std::vector<std::string> Methods() const = 0;
+  virtual uint32_t CallsInFlight() const = 0;
+  // Ends every parked call with DRAINING and stops the dispatcher's threads.
+  virtual void Shutdown() = 0;
+};
+
+struct DispatcherOptions {
+  std::string areas_file_root;
+  uint64_t message_bytes_max = kMessageBytesMax;
+  std::chrono::milliseconds drain_grace{10'000};
+};
+
+// `slow_lane` belongs to the dispatcher's slow thread. Everything passed in outlives it.
+std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, Engine* engine, Lane slow_lane,
+                                          ServiceControl* control, CallObserver* observer);
+
+}  // namespace statehouse

@@ -1,0 +1,65 @@
+// Access tokens: who calls, and what they may do.
+//
+// A token is "sh1_<id>_<secret>": an 8-character id and a 256-bit secret in base64url. The file (tokens.toml) holds only the
+// SHA-256 of the secret. Comparison takes the same time wherever a wrong secret differs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/status.h"
+
+namespace statehouse {
+
+enum class Verb : uint8_t { kRead = 1, kWrite = 2, kCreate = 4, kWatch = 8, kLock = 16, kAdmin = 32 };
+enum class ObjectKind : uint8_t { kArea, kService };  // Dicts and locks follow.
+
+// One grant: verbs on the objects of a kind whose name matches a pattern ('*' stands for any run of characters).
+struct Grant {
+  ObjectKind kind = ObjectKind::kArea;
+  std::string pattern;
+  uint8_t verbs = 0;  // Verb values, or-ed.
+};
+
+// A caller that has been authenticated. Immutable; shared by every call and connection of the token, because a reload
+// replaces the whole table while calls still run.
+class Identity final {
+ public:
+  Identity(std::string token_id, std::string description, int64_t expires_unix_s, std::vector<Grant> grants);
+  const std::string& token_id() const { return token_id_; }
+  const std::string& description() const { return description_; }
+  bool Allows(ObjectKind kind, std::string_view name, Verb verb) const;
+  bool ExpiredAt(int64_t unix_s) const;  // expires_unix_s 0: never.
+  // OK, or PERMISSION_DENIED naming verb, kind, name and token id.
+  Status Require(ObjectKind kind, std::string_view name, Verb verb) const;
+
+ private:
+  std::string token_id_;
+  std::string description_;
+  int64_t expires_unix_s_;
+  std::vector<Grant> grants_;
+};
+
+// Threads: Authenticate and Revalidate from any thread; Reload from any one at a time.
+class Authenticator {
+ public:
+  virtual ~Authenticator() = default;
+  // `peer` names the caller's address for the limit on failures ("unix:uid=1000", "ipv4:127.0.0.1").
+  // Errors: UNAUTHENTICATED, TOKEN_EXPIRED, RATE_LIMITED.
+  virtual StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view token, std::string_view peer) = 0;
+  // The identity that a long-lived connection should go on with: the same token after a reload, or why it may not.
+  virtual StatusOr<std::shared_ptr<const Identity>> Revalidate(const Identity& identity) = 0;
+  // Grows with every successful Reload: a connection revalidates when it has changed.
+  virtual uint64_t generation() const = 0;
+  // Reads the file again. On failure CONFIG_INVALID and the old table stays.
+  virtual Status Reload() = 0;
+};
+
+// The authenticator over a tokens file. A missing file is an empty table. Time and failures: see Config::Auth.
+StatusOr<std::unique_ptr<Authenticator>> NewFileAuthenticator(const std::string& tokens_file,
+                                                              uint32_t failures_per_minute_max);
+
+}  // namespace statehouse

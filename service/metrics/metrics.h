@@ -1,0 +1,26 @@
+// Metrics: what /metrics shows. prometheus-cpp holds the network door's counters and histograms; the local door's are read from
+// the lanes when scraped, so that they cost the local path nothing.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/state/engine.h"
+#include "service/api/dispatcher.h"
+
+namespace statehouse {
+
+class Metrics : public CallObserver {
+ public:
+  // A refused authentication at a door: UNAUTHENTICATED, TOKEN_EXPIRED or RATE_LIMITED.
+  virtual void OnAuthFailure(Door door, Reason reason) = 0;
+  // A worker attached (+1) or left (-1).
+  virtual void OnAttach(int change) = 0;
+  // The text exposition of everything, with the engine's totals read now.
+  virtual std::string Scrape() = 0;
+};
+
+// `methods` label the calls; `engine` outlives it.
+std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods, std::string version);
+
+}  // namespace statehouse

@@ -1,0 +1,37 @@
+// GrpcDoor: the network door. One completion queue and one polling thread serve every method through the generic async API;
+// calls that would block are parked in the dispatcher. Health and reflection (v1 and v1alpha) included.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/os/unique_fd.h"
+#include "service/api/dispatcher.h"
+#include "service/auth/authenticator.h"
+
+namespace statehouse {
+
+struct GrpcDoorOptions {
+  uint64_t message_bytes_max = kMessageBytesMax;
+  uint32_t keepalive_min_ping_s = 5;
+  uint32_t connections_max = 20'000;
+};
+
+class GrpcDoor {
+ public:
+  virtual ~GrpcDoor() = default;
+  // The health service's answer for "" and every service.
+  virtual void SetServing(bool serving) = 0;
+  // Stops accepting, lets calls in flight end until `grace` has passed, then cancels the rest. Blocks until done.
+  virtual void Shutdown(std::chrono::milliseconds grace) = 0;
+};
+
+// Serves connections accepted from `listeners` (bound, listening; unix or TCP; owned by the door, which accepts in a thread of
+// its own and hands each connection to gRPC's external acceptor). `lane` is for the polling thread.
+StatusOr<std::unique_ptr<GrpcDoor>> StartGrpcDoor(const GrpcDoorOptions& options, std::vector<UniqueFd> listeners,
+                                                  Dispatcher* dispatcher, Authenticator* authenticator, Lane lane);
+
+}  // namespace statehouse
