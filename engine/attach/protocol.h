@@ -32,6 +32,11 @@ inline constexpr size_t kAttachHeaderBytes = 24;
 inline constexpr size_t kAttachDescriptorsMax = 3;
 // A packet holds at most this many bytes of body; a larger Call or CallReply is refused with MESSAGE_TOO_LARGE.
 inline constexpr size_t kAttachBodyBytesMax = 128 << 10;
+// Bounds of the texts inside; a longer one is refused by both sides.
+inline constexpr size_t kAttachClientNameBytesMax = 128;
+inline constexpr size_t kAttachVersionBytesMax = 64;
+inline constexpr size_t kAttachMethodBytesMax = 256;
+inline constexpr size_t kAttachErrorBytesMax = 4096;
 
 enum class AttachKind : uint16_t {
   kHello = 1,     // worker -> daemon, first packet. Descriptor: the worker's own pidfd.

@@ -1,0 +1,322 @@
+#include "engine/attach/protocol.h"
+
+#include <cstring>
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+constexpr uint16_t kMustUnderstandBit = 0x8000;
+constexpr size_t kFieldHeaderBytes = 8;
+
+// The field tags of each kind. A number is never reused for another meaning.
+enum HelloTag : uint16_t { kHelloToken = 1, kHelloClientName = 2, kHelloWantLanes = 3 };
+enum WelcomeTag : uint16_t {
+  kWelcomeFirstLane = 1,
+  kWelcomeLaneCount = 2,
+  kWelcomeOperationTimeout = 3,
+  kWelcomeGeneration = 4,
+  kWelcomeVersion = 5,
+};
+enum OpenAreaTag : uint16_t { kOpenAreaName = 1 };
+enum AreaOpenedTag : uint16_t {
+  kOpenedId = 1,
+  kOpenedName = 2,
+  kOpenedIndex = 3,
+  kOpenedWritable = 4,
+  kOpenedDataIsSeparate = 5,
+  kOpenedSize = 6,
+  kOpenedControlBytes = 7,
+  kOpenedDataOffset = 8,
+  kOpenedAtomicRangeBytes = 9,
+  kOpenedStripeShift = 10,
+  kOpenedStripeCount = 11,
+  kOpenedLaneCount = 12,
+};
+enum CallTag : uint16_t { kCallMethod = 1, kCallDeadline = 2, kCallRequest = 3 };
+enum CallReplyTag : uint16_t { kReplyResponse = 1 };
+enum ErrorTag : uint16_t { kErrorReason = 1, kErrorRetryAfter = 2, kErrorMessage = 3 };
+
+void AppendLittleEndian(std::string* out, uint64_t number, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) out->push_back(static_cast<char>(number >> (8 * i)));
+}
+
+uint64_t LittleEndian(std::span<const std::byte> bytes) {
+  uint64_t number = 0;
+  for (size_t i = 0; i < bytes.size(); ++i)
+    number |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
+  return number;
+}
+
+// Visits the fields of a message in one direction or the other, so that each message lists its
+// fields once (VisitFields). This one writes them; the first text beyond its bound is remembered.
+class FieldWriter final {
+ public:
+  void Number(uint16_t tag, const uint64_t& value) { Fixed(tag, value, 8); }
+  void Number(uint16_t tag, const uint32_t& value) { Fixed(tag, value, 4); }
+  void Flag(uint16_t tag, const bool& value) { Fixed(tag, value ? 1 : 0, 1); }
+  void Text(uint16_t tag, const char* name, size_t bytes_max, const std::string& value) {
+    if (value.size() > bytes_max && too_long_.empty()) {
+      too_long_ = std::string(name) + " has " + std::to_string(value.size()) +
+                  " bytes, the limit is " + std::to_string(bytes_max);
+    }
+    Header(tag, value.size());
+    body_ += value;
+  }
+  void ReasonNumber(uint16_t tag, const Reason& value) {
+    Fixed(tag, static_cast<uint16_t>(value), 2);
+  }
+
+  const std::string& too_long() const { return too_long_; }
+  const std::string& body() const { return body_; }
+
+ private:
+  void Header(uint16_t tag, size_t length) {
+    AppendLittleEndian(&body_, tag, 2);
+    AppendLittleEndian(&body_, 0, 2);
+    AppendLittleEndian(&body_, length, 4);
+  }
+  void Fixed(uint16_t tag, uint64_t value, size_t bytes) {
+    Header(tag, bytes);
+    AppendLittleEndian(&body_, value, bytes);
+  }
+
+  std::string body_;
+  std::string too_long_;
+};
+
+// Reads them out of a body that Scan has split. Every field that this version knows is required;
+// the first fault is remembered.
+class FieldReader final {
+ public:
+  // Splits the body into fields. `tag_max` is the highest tag that the kind knows.
+  static StatusOr<FieldReader> Scan(std::span<const std::byte> body, uint16_t tag_max);
+
+  void Number(uint16_t tag, uint64_t& value) { value = Fixed(tag, 8); }
+  void Number(uint16_t tag, uint32_t& value) { value = static_cast<uint32_t>(Fixed(tag, 4)); }
+  void Flag(uint16_t tag, bool& value) {
+    const uint64_t number = Fixed(tag, 1);
+    if (number > 1) Fail(tag, "is neither 0 nor 1");
+    value = number == 1;
+  }
+  void Text(uint16_t tag, const char* name, size_t bytes_max, std::string& value) {
+    const auto* field = Find(tag);
+    if (field == nullptr) return;
+    if (field->size() > bytes_max) {
+      return Fail(tag, std::string("(") + name + ") has " + std::to_string(field->size()) +
+                           " bytes, the limit is " + std::to_string(bytes_max));
+    }
+    value.assign(reinterpret_cast<const char*>(field->data()), field->size());
+  }
+  void ReasonNumber(uint16_t tag, Reason& value) {
+    const uint64_t number = Fixed(tag, 2);
+    if (number == 0) return Fail(tag, "is OK, which is no reason for an error");
+    // A reason that a later daemon added is told as INTERNAL; its text is kept.
+    value = number < kReasonCount ? static_cast<Reason>(number) : Reason::kInternal;
+  }
+
+  const std::string& fault() const { return fault_; }
+
+ private:
+  static constexpr size_t kTagsMax = 16;
+
+  const std::span<const std::byte>* Find(uint16_t tag) {
+    if (!present_[tag]) {
+      Fail(tag, "is missing");
+      return nullptr;
+    }
+    return &fields_[tag];
+  }
+  uint64_t Fixed(uint16_t tag, size_t bytes) {
+    const auto* field = Find(tag);
+    if (field == nullptr) return 0;
+    if (field->size() != bytes) {
+      Fail(tag,
+           "has " + std::to_string(field->size()) + " bytes instead of " + std::to_string(bytes));
+      return 0;
+    }
+    return LittleEndian(*field);
+  }
+  void Fail(uint16_t tag, const std::string& what) {
+    if (fault_.empty()) fault_ = "field " + std::to_string(tag) + " " + what;
+  }
+
+  std::array<std::span<const std::byte>, kTagsMax> fields_;
+  std::array<bool, kTagsMax> present_ = {};
+  std::string fault_;
+};
+
+Status Malformed(const std::string& what) {
+  return Status(Reason::kInvalidArgument, "attach packet: " + what);
+}
+
+StatusOr<FieldReader> FieldReader::Scan(std::span<const std::byte> body, uint16_t tag_max) {
+  FieldReader reader;
+  while (!body.empty()) {
+    if (body.size() < kFieldHeaderBytes) return Malformed("a field's header is cut off");
+    const auto tag = static_cast<uint16_t>(LittleEndian(body.subspan(0, 2)));
+    const uint64_t zero = LittleEndian(body.subspan(2, 2));
+    const uint64_t length = LittleEndian(body.subspan(4, 4));
+    body = body.subspan(kFieldHeaderBytes);
+    if (zero != 0)
+      return Malformed("the reserved bytes of field " + std::to_string(tag) + " are not zero");
+    if (length > body.size()) {
+      return Malformed("field " + std::to_string(tag) + " claims " + std::to_string(length) +
+                       " bytes, " + std::to_string(body.size()) + " are left");
+    }
+    if (tag >= 1 && tag <= tag_max) {
+      if (reader.present_[tag])
+        return Malformed("field " + std::to_string(tag) + " is there twice");
+      reader.present_[tag] = true;
+      reader.fields_[tag] = body.subspan(0, length);
+    } else if ((tag & kMustUnderstandBit) != 0) {
+      return Malformed(
+          "field " + std::to_string(tag) +
+          " must be understood and is not known; the sender is newer, update this side");
+    }
+    body = body.subspan(length);
+  }
+  return reader;
+}
+
+// What each message holds. `Visitor` is FieldWriter (with const messages) or FieldReader.
+template <typename Visitor, typename Message>
+void VisitFields(Visitor& v, Message& m) {
+  using T = std::remove_const_t<Message>;
+  if constexpr (std::is_same_v<T, AttachHello>) {
+    v.Text(kHelloToken, "token", kTokenBytesMax, m.token);
+    v.Text(kHelloClientName, "client name", kAttachClientNameBytesMax, m.client_name);
+    v.Flag(kHelloWantLanes, m.want_lanes);
+  } else if constexpr (std::is_same_v<T, AttachWelcome>) {
+    v.Number(kWelcomeFirstLane, m.first_lane);
+    v.Number(kWelcomeLaneCount, m.lane_count);
+    v.Number(kWelcomeOperationTimeout, m.operation_timeout_ns);
+    v.Number(kWelcomeGeneration, m.daemon_generation);
+    v.Text(kWelcomeVersion, "server version", kAttachVersionBytesMax, m.server_version);
+  } else if constexpr (std::is_same_v<T, AttachOpenArea>) {
+    v.Text(kOpenAreaName, "name", kNameBytesMax, m.name);
+  } else if constexpr (std::is_same_v<T, AttachAreaOpened>) {
+    v.Number(kOpenedId, m.area_id);
+    v.Text(kOpenedName, "name", kNameBytesMax, m.name);
+    v.Number(kOpenedIndex, m.index);
+    v.Flag(kOpenedWritable, m.writable);
+    v.Flag(kOpenedDataIsSeparate, m.data_is_separate);
+    v.Number(kOpenedSize, m.size);
+    v.Number(kOpenedControlBytes, m.control_bytes);
+    v.Number(kOpenedDataOffset, m.data_offset);
+    v.Number(kOpenedAtomicRangeBytes, m.atomic_range_bytes);
+    v.Number(kOpenedStripeShift, m.stripe_shift);
+    v.Number(kOpenedStripeCount, m.stripe_count);
+    v.Number(kOpenedLaneCount, m.lane_count);
+  } else if constexpr (std::is_same_v<T, AttachCall>) {
+    v.Text(kCallMethod, "method", kAttachMethodBytesMax, m.method);
+    v.Number(kCallDeadline, m.deadline_ns);
+    v.Text(kCallRequest, "request", kAttachBodyBytesMax, m.request);
+  } else if constexpr (std::is_same_v<T, AttachCallReply>) {
+    v.Text(kReplyResponse, "response", kAttachBodyBytesMax, m.response);
+  } else {
+    static_assert(std::is_same_v<T, AttachError>);
+    v.ReasonNumber(kErrorReason, m.reason);
+    v.Number(kErrorRetryAfter, m.retry_after_ms);
+    v.Text(kErrorMessage, "message", kAttachErrorBytesMax, m.message);
+  }
+}
+
+template <typename Message>
+StatusOr<AttachMessage> DecodeBody(std::span<const std::byte> body, uint16_t tag_max) {
+  SH_ASSIGN_OR_RETURN(FieldReader reader, FieldReader::Scan(body, tag_max));
+  Message message;
+  VisitFields(reader, message);
+  if (!reader.fault().empty()) return Malformed(reader.fault());
+  return AttachMessage(std::move(message));
+}
+
+StatusOr<AttachMessage> DecodeKind(uint64_t kind, std::span<const std::byte> body) {
+  switch (static_cast<AttachKind>(kind)) {
+    case AttachKind::kHello:
+      return DecodeBody<AttachHello>(body, kHelloWantLanes);
+    case AttachKind::kWelcome:
+      return DecodeBody<AttachWelcome>(body, kWelcomeVersion);
+    case AttachKind::kOpenArea:
+      return DecodeBody<AttachOpenArea>(body, kOpenAreaName);
+    case AttachKind::kAreaOpened:
+      return DecodeBody<AttachAreaOpened>(body, kOpenedLaneCount);
+    case AttachKind::kCall:
+      return DecodeBody<AttachCall>(body, kCallRequest);
+    case AttachKind::kCallReply:
+      return DecodeBody<AttachCallReply>(body, kReplyResponse);
+    case AttachKind::kError:
+      return DecodeBody<AttachError>(body, kErrorMessage);
+  }
+  return Malformed("kind " + std::to_string(kind) + " is unknown");
+}
+
+// The variant lists the messages in the order of their kinds.
+AttachKind KindOf(const AttachMessage& message) {
+  return static_cast<AttachKind>(message.index() + 1);
+}
+static_assert(std::is_same_v<std::variant_alternative_t<static_cast<size_t>(AttachKind::kHello) - 1,
+                                                        AttachMessage>,
+                             AttachHello>);
+static_assert(std::is_same_v<std::variant_alternative_t<static_cast<size_t>(AttachKind::kError) - 1,
+                                                        AttachMessage>,
+                             AttachError>);
+
+}  // namespace
+
+StatusOr<std::string> EncodeAttachPacket(const AttachPacket& packet) {
+  const auto* error = std::get_if<AttachError>(&packet.message);
+  if (error != nullptr && error->reason == Reason::kOk) {
+    return Malformed("an error packet needs a reason other than OK");
+  }
+  FieldWriter writer;
+  std::visit([&writer](const auto& message) { VisitFields(writer, message); }, packet.message);
+  if (!writer.too_long().empty()) {
+    return Status(Reason::kMessageTooLarge, "attach packet: " + writer.too_long());
+  }
+  const std::string& body = writer.body();
+  if (body.size() > kAttachBodyBytesMax) {
+    return Status(Reason::kMessageTooLarge,
+                  "attach packet: the body has " + std::to_string(body.size()) +
+                      " bytes, the limit is " + std::to_string(kAttachBodyBytesMax) +
+                      "; use smaller pieces or the network door");
+  }
+  std::string bytes;
+  bytes.reserve(kAttachHeaderBytes + body.size());
+  AppendLittleEndian(&bytes, kAttachMagic, 4);
+  AppendLittleEndian(&bytes, static_cast<uint16_t>(KindOf(packet.message)), 2);
+  AppendLittleEndian(&bytes, kAttachVersion, 2);
+  AppendLittleEndian(&bytes, packet.request_id, 8);
+  AppendLittleEndian(&bytes, body.size(), 8);
+  bytes += body;
+  return bytes;
+}
+
+StatusOr<AttachPacket> DecodeAttachPacket(std::span<const std::byte> bytes) {
+  if (bytes.size() < kAttachHeaderBytes) {
+    return Malformed(std::to_string(bytes.size()) + " bytes are shorter than a header");
+  }
+  if (LittleEndian(bytes.subspan(0, 4)) != kAttachMagic) {
+    return Malformed("the magic number is wrong; the peer does not speak this protocol");
+  }
+  const uint64_t version = LittleEndian(bytes.subspan(6, 2));
+  if (version != kAttachVersion) {
+    return Status(Reason::kVersionMismatch, "attach packet: the peer speaks version " +
+                                                std::to_string(version) + ", this side version " +
+                                                std::to_string(kAttachVersion) +
+                                                "; update the older of the two");
+  }
+  const std::span<const std::byte> body = bytes.subspan(kAttachHeaderBytes);
+  const uint64_t claimed = LittleEndian(bytes.subspan(16, 8));
+  if (claimed != body.size() || body.size() > kAttachBodyBytesMax) {
+    return Malformed("the header claims a body of " + std::to_string(claimed) + " bytes, " +
+                     std::to_string(body.size()) + " came; the limit is " +
+                     std::to_string(kAttachBodyBytesMax));
+  }
+  AttachPacket packet;
+  packet.request_id = LittleEndian(bytes.subspan(8, 8));
+  SH_ASSIGN_OR_RETURN(packet.message, DecodeKind(LittleEndian(bytes.subspan(4, 2)), body));
+  return packet;
+}
+
+}  // namespace statehouse
