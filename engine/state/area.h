@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -82,6 +83,8 @@ class Area final {
   // Maps an area. `control` and `data` (only with geometry.data_is_separate) may be closed afterwards.
   // Errors: INVALID_ARGUMENT (geometry), VERSION_MISMATCH (another format), BACKING_INVALID (descriptor too short),
   // MEMORY_EXHAUSTED (mmap failed).
+  // `Format` writes a new segment's header first; only the daemon calls it.
+  static Status Format(const AreaGeometry& geometry, const uint64_t uuid[2], int control);
   static StatusOr<std::unique_ptr<Area>> Map(std::string name, const AreaGeometry& geometry, int control, int data,
                                              Access access);
   ~Area();
@@ -131,9 +134,15 @@ class Area final {
   StatusOr<WaitResult> Poll(uint64_t since, uint64_t pos = 0, uint64_t len = 0) const;
 
   // For the daemon only.
+  // Keeps this process alive when somebody truncates the file behind the data: the area is quarantined instead. False when the
+  // table of guarded ranges is full.
+  bool GuardAgainstTruncation();
   // Completes or undoes what a dead lane left. Idempotent. REQUIRES: no thread will ever store through `lane` again, and one
   // recovery at a time for an area.
   RecoveryReport RecoverLane(uint32_t lane);
+  // Frees stripes whose word names an owner that `is_leased` does not know, and range counters that no holder left odd: what
+  // only a writer that ignores the protocol leaves behind. Returns how many words it mended.
+  uint32_t Scrub(const std::function<bool(uint32_t lane)>& is_leased);
   // The lane that holds the stripe of `pos` now, or 0. A hint for "is the holder dead?".
   uint32_t HolderOf(uint64_t pos) const;
   // Marks the area deleted, or quarantined, for every worker that maps it, and wakes all waiters.
@@ -146,18 +155,72 @@ class Area final {
  private:
   Area(std::string name, const AreaGeometry& geometry, Access access);
 
+  // The stripes first … first + count - 1 that cover a range.
+  struct StripeSpan {
+    uint32_t first = 0;
+    uint32_t count = 0;
+  };
+  // Where a waiter sleeps.
+  struct WaitCell {
+    std::atomic<uint32_t>* armed;
+    std::atomic<uint32_t>* event;
+  };
+  struct Scan {
+    uint64_t updates = 0;
+    bool any_owned = false;
+  };
+
+  bool Contains(uint64_t pos, uint64_t len) const {
+    return len <= geometry_.size && pos <= geometry_.size - len;
+  }
+  StripeSpan SpanOf(uint64_t pos, uint64_t len) const;  // REQUIRES: len > 0, inside the area.
+  Status CheckMutation(uint64_t pos, uint64_t len) const;
+  Status CheckRange(uint64_t pos, uint64_t len) const;
+  Status RefuseState() const;
+  Status RefuseBounds(uint64_t pos, uint64_t len) const;
+  Status RefuseStalled(uint32_t stripe, uint64_t pos, uint64_t len, uint64_t done) const;
+
+  // area_words.cc: each reads the word, lets `change` decide the new bits (false: leave it), and stores.
+  template <typename T>
+  Status LoadAs(uint64_t pos, uint64_t* bits) const;
+  template <typename T, typename Change>
+  Status MutateAs(const Lane& lane, uint64_t pos, Change change);
+  template <typename T, typename Change>
+  Status MutateAcross(const Lane& lane, uint64_t pos, Change change);
+
+  // area_ranges.cc
+  bool LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, uint32_t* blocker);
+  void UnlockSpan(uint32_t lane, StripeSpan span, bool changed);
+  void CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked, uint64_t pos, uint64_t len);
+  template <typename FillJournal>
+  Status MutateRange(const Lane& lane, uint64_t pos, uint64_t len, FillJournal fill);
+  bool TryReadPiece(uint64_t pos, std::span<std::byte> out) const;
+  Status ReadLocked(const Lane& lane, uint64_t pos, std::span<std::byte> out);
+
+  // area_wait.cc
+  uint64_t OwedWakes(StripeSpan span) const;
+  void WakeSpan(StripeSpan span);
+  void FinishWake(LaneRecord& record, StripeSpan span);
+  Scan ScanSpan(StripeSpan span) const;
+  StatusOr<StripeSpan> WaitSpan(uint64_t pos, uint64_t len) const;
+
+  // area_recovery.cc
+  bool ApplyRedo(const LaneRecord& record, uint32_t lane, StripeSpan span);
+
   // Set by Map.
   std::string name_;
   AreaGeometry geometry_;
   Access access_;
   std::byte* control_ = nullptr;
+  uint64_t mapped_bytes_ = 0;      // Of `control_`; the data too unless it is separate.
   std::byte* data_ = nullptr;
   AreaLine* line_ = nullptr;
   StripeLine* stripes_ = nullptr;
   LaneRecord* lanes_ = nullptr;
   std::byte* journals_ = nullptr;
+  bool guarded_ = false;
 
-  friend class AreaInternals;  // Crash and model tests reach the protocol's steps through it.
+  friend class AreaInternals;  // Crash tests damage and inspect the protocol's words through it.
 };
 
 }  // namespace statehouse

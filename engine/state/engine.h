@@ -151,6 +151,10 @@ class Engine final {
   // Leases that were alive at Start. Call once.
   std::vector<SurvivingLease> TakeSurvivingLeases();
 
+  // Frees what no living or leased lane can hold: only a writer that ignores the protocol leaves such words. Returns how many
+  // were mended. The owner calls it every second or so.
+  uint32_t Scrub();
+
   EngineTotals Totals() const;
   const EngineOptions& options() const;
 

@@ -1,0 +1,36 @@
+// Memory that processes share: sealed memfds and mappings.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "engine/base/status.h"
+#include "engine/os/unique_fd.h"
+
+namespace statehouse {
+
+// A memfd of `bytes`, mode 0600, sealed against every change of size, sparse and zeroed.
+StatusOr<UniqueFd> CreateSealedMemory(const std::string& name, uint64_t bytes);
+
+// Allocates [offset, offset + bytes) now, so that no later touch can fail for lack of memory.
+Status AllocateRange(int fd, uint64_t offset, uint64_t bytes);
+
+// The size of the file behind `fd`, and the memory it holds.
+StatusOr<uint64_t> FileBytes(int fd);
+StatusOr<uint64_t> AllocatedBytes(int fd);
+
+// Whether the file can no longer shrink or grow.
+bool SizeIsSealed(int fd);
+
+// A new description of the same file, opened for reading only or for both. UNAVAILABLE where /proc is missing.
+StatusOr<UniqueFd> ReopenDescription(int fd, bool writable);
+
+// Maps [offset, offset + bytes) of `fd` shared. REQUIRES: offset is a multiple of the page size.
+StatusOr<std::byte*> MapShared(int fd, uint64_t offset, uint64_t bytes, bool writable);
+void Unmap(std::byte* base, uint64_t bytes);
+
+// Fills the page tables of a range so that later touches do not fault. Best effort: an old kernel ignores it.
+void Populate(std::byte* base, uint64_t bytes, bool writable);
+
+}  // namespace statehouse

@@ -1,0 +1,490 @@
+#include "engine/state/engine.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <atomic>
+#include <ctime>
+#include <set>
+
+#include "engine/os/errno_status.h"
+#include "engine/os/memory.h"
+#include "engine/state/catalogue.h"
+#include "engine/state/lane_registry.h"
+
+namespace statehouse {
+namespace {
+
+constexpr uint32_t kDaemonLanes = kLanesPerBlock - 1;  // Lane 0 means free.
+
+bool IsNameByte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         std::string_view("._/:@-").find(c) != std::string_view::npos;
+}
+
+Status CheckName(const std::string& name) {
+  const bool good = !name.empty() && name.size() <= kNameBytesMax && std::all_of(name.begin(), name.end(), IsNameByte);
+  if (good) return Status();
+  return Status(Reason::kNameInvalid, "creating an area: its name has " + std::to_string(name.size()) +
+                                          " bytes; 1 to 255 of [A-Za-z0-9._/:@-] are allowed");
+}
+
+Status NoSuchArea(std::string_view name) {
+  return Status(Reason::kAreaNotFound, "no area is named \"" + std::string(name.substr(0, kNameBytesMax)) + "\"");
+}
+
+int64_t UnixNs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+Status RandomBytes(void* to, size_t bytes) {
+  if (getrandom(to, bytes, 0) == static_cast<ssize_t>(bytes)) return Status();
+  return ErrnoStatus("reading random bytes");
+}
+
+// Bytes that an area will certainly hold: its data and the control pages that every mutation touches.
+uint64_t FixedMemoryBytes(const AreaGeometry& geometry, AreaBacking backing) {
+  const uint64_t control = kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine);
+  const uint64_t data = backing == AreaBacking::kMemory ? geometry.size : 0;
+  return (control + kPageBytes - 1) / kPageBytes * kPageBytes + (data + kPageBytes - 1) / kPageBytes * kPageBytes;
+}
+
+}  // namespace
+
+struct Engine::State {
+  EngineOptions options;
+  DescriptorVault* vault = nullptr;
+
+  // Lock order: mutex before recovery_mutex. `mutex` guards the maps, catalogue and registry; shared for look-ups.
+  mutable std::shared_mutex mutex;
+  std::mutex recovery_mutex;  // One recovery at a time.
+  std::unique_ptr<Catalogue> catalogue;
+  std::unique_ptr<LaneRegistry> registry;
+  std::map<std::string, std::shared_ptr<ServedArea>, std::less<>> by_name;
+  std::map<uint32_t, std::shared_ptr<ServedArea>> by_index;
+  std::map<uint64_t, uint32_t> slots;                  // Area id -> catalogue slot.
+  std::map<uint32_t, std::set<uint64_t>> attachments;  // Block -> area ids.
+  std::vector<SurvivingLease> survivors;
+  uint64_t memory_bytes = 0;
+  LaneCounters retired_local;   // Of deleted areas.
+  LaneCounters retired_daemon;
+
+  void AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes);
+  Status Restore(std::map<std::string, UniqueFd>& inherited);
+  StatusOr<std::shared_ptr<ServedArea>> MapEntry(const CatalogueEntry& entry, UniqueFd control, UniqueFd data);
+  Status RestoreLeases(std::map<std::string, UniqueFd>& inherited);
+  void RecoverLanes(Area& area, uint32_t first_lane, uint32_t count);
+  std::shared_ptr<ServedArea> Find(std::string_view name) const;
+  StatusOr<UniqueFd> OpenBacking(AreaSpec& spec) const;
+  Status CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const;
+  StatusOr<std::shared_ptr<ServedArea>> Make(AreaSpec spec, const AreaGeometry& geometry);
+  void Sum(const ServedArea& served, LaneCounters* local, LaneCounters* daemon) const;
+};
+
+void Engine::State::AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes) {
+  slots[served->info().id] = slot;
+  memory_bytes += bytes;
+  by_index[served->info().index] = served;
+  by_name[served->info().name] = std::move(served);
+}
+
+StatusOr<std::shared_ptr<ServedArea>> Engine::State::MapEntry(const CatalogueEntry& entry, UniqueFd control,
+                                                              UniqueFd data) {
+  SH_ASSIGN_OR_RETURN(std::unique_ptr<Area> area,
+                      Area::Map(entry.name, entry.geometry, control.get(), data.get(), Access::kReadWrite));
+  area->PrefaultLanes(0, kLanesPerBlock);
+  if (entry.geometry.data_is_separate && !area->GuardAgainstTruncation()) {
+    return Status(Reason::kLimitExceeded, "area \"" + entry.name + "\": too many file-backed areas to guard");
+  }
+  AreaInfo info;
+  info.id = entry.id;
+  info.index = entry.index;
+  info.name = entry.name;
+  info.geometry = entry.geometry;
+  info.backing = static_cast<AreaBacking>(entry.backing);
+  info.file = entry.path;
+  info.offset = entry.offset;
+  info.create_time_ns = entry.create_time_ns;
+  return std::make_shared<ServedArea>(std::move(info), std::move(area), std::move(control), std::move(data));
+}
+
+void Engine::State::RecoverLanes(Area& area, uint32_t first_lane, uint32_t count) {
+  const std::lock_guard<std::mutex> lock(recovery_mutex);
+  for (uint32_t lane = first_lane; lane < first_lane + count; ++lane) {
+    if (lane == 0) continue;
+    const RecoveryReport report = area.RecoverLane(lane);
+    if (report.redo_applied) catalogue->head().redos.fetch_add(1, std::memory_order_relaxed);
+    if (report.repaired) catalogue->head().repairs.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+Status Engine::State::RestoreLeases(std::map<std::string, UniqueFd>& inherited) {
+  for (const uint32_t block : registry->LeasedBlocks()) {
+    const std::string name = "worker." + std::to_string(block);
+    if (registry->IsHeld(block)) {
+      SurvivingLease lease;
+      lease.block = block;
+      if (auto found = inherited.find(name); found != inherited.end()) lease.pidfd = std::move(found->second);
+      survivors.push_back(std::move(lease));
+      continue;
+    }
+    for (auto& [index, served] : by_index) {
+      RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
+    }
+    catalogue->head().recoveries.fetch_add(1, std::memory_order_relaxed);
+    registry->Free(block);
+    SH_RETURN_IF_ERROR(vault->Remove(name));
+  }
+  return Status();
+}
+
+Status Engine::State::Restore(std::map<std::string, UniqueFd>& inherited) {
+  uint32_t damaged = 0;
+  for (const CatalogueEntry& entry : catalogue->Entries(&damaged)) {
+    const auto control = inherited.find("area." + std::to_string(entry.id));
+    const auto data = inherited.find("data." + std::to_string(entry.id));
+    const bool complete =
+        control != inherited.end() && (!entry.geometry.data_is_separate || data != inherited.end());
+    if (!complete) {
+      catalogue->Remove(entry.slot);  // Created or deleted only halfway when the last daemon died.
+      continue;
+    }
+    UniqueFd data_fd = data != inherited.end() ? std::move(data->second) : UniqueFd();
+    SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served,
+                        MapEntry(entry, std::move(control->second), std::move(data_fd)));
+    RecoverLanes(served->area(), 0, kLanesPerBlock);  // The last daemon's own.
+    AddServed(served, entry.slot, FixedMemoryBytes(entry.geometry, served->info().backing));
+  }
+  if (damaged > 0) {
+    return Status(Reason::kDataLoss, std::to_string(damaged) + " records of the kept catalogue are damaged");
+  }
+  SH_RETURN_IF_ERROR(RestoreLeases(inherited));
+  for (auto& [name, fd] : inherited) {
+    // What no record claims was being created or deleted.
+    const bool ours = name.starts_with("area.") || name.starts_with("data.") || name.starts_with("worker.");
+    if (fd.valid() && ours) SH_RETURN_IF_ERROR(vault->Remove(name));
+  }
+  return Status();
+}
+
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Engine::~Engine() = default;
+
+StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
+                                                std::map<std::string, UniqueFd> inherited, DescriptorVault* vault) {
+  auto state = std::make_unique<State>();
+  state->options = options;
+  state->vault = vault;
+  UniqueFd liveness;
+  if (auto found = inherited.find("catalogue"); found != inherited.end()) {
+    SH_ASSIGN_OR_RETURN(state->catalogue, Catalogue::Adopt(std::move(found->second)));
+    auto held = inherited.find("liveness");
+    if (held == inherited.end()) {
+      return Status(Reason::kDataLoss, "the kept catalogue came without its liveness descriptor");
+    }
+    liveness = std::move(held->second);
+    inherited.erase(held);
+    inherited.erase("catalogue");
+  } else {
+    SH_ASSIGN_OR_RETURN(state->catalogue, Catalogue::Create());
+    SH_ASSIGN_OR_RETURN(liveness, LaneRegistry::CreateLiveness());
+    // The catalogue goes last: without it the next daemon begins anew and ignores the rest.
+    SH_RETURN_IF_ERROR(vault->Store("liveness", liveness.get()));
+    SH_RETURN_IF_ERROR(vault->Store("catalogue", state->catalogue->fd()));
+  }
+  state->registry = std::make_unique<LaneRegistry>(state->catalogue.get(), std::move(liveness));
+  state->catalogue->head().generation.fetch_add(1, std::memory_order_relaxed);
+  SH_RETURN_IF_ERROR(state->Restore(inherited));
+  return std::unique_ptr<Engine>(new Engine(std::move(state)));
+}
+
+const EngineOptions& Engine::options() const { return state_->options; }
+
+Lane Engine::DaemonLane(uint32_t thread_index) const {
+  return Lane{1 + thread_index % kDaemonLanes, state_->options.operation_timeout_ns};
+}
+
+std::shared_ptr<ServedArea> Engine::State::Find(std::string_view name) const {
+  if (!name.empty() && name[0] == '#') {
+    uint64_t index = 0;
+    if (name.size() < 2 || name.size() > 11) return nullptr;
+    for (const char c : name.substr(1)) {
+      if (c < '0' || c > '9') return nullptr;
+      index = index * 10 + static_cast<uint64_t>(c - '0');
+    }
+    const auto found = index <= UINT32_MAX ? by_index.find(static_cast<uint32_t>(index)) : by_index.end();
+    return found != by_index.end() ? found->second : nullptr;
+  }
+  const auto found = by_name.find(name);
+  return found != by_name.end() ? found->second : nullptr;
+}
+
+StatusOr<std::shared_ptr<ServedArea>> Engine::FindArea(std::string_view name) const {
+  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+  std::shared_ptr<ServedArea> served = state_->Find(name);
+  if (served == nullptr) return NoSuchArea(name);
+  return served;
+}
+
+StatusOr<UniqueFd> Engine::State::OpenBacking(AreaSpec& spec) const {
+  if (spec.offset % kPageBytes != 0) {
+    return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": offset " + std::to_string(spec.offset) +
+                                               " is no multiple of " + std::to_string(kPageBytes));
+  }
+  UniqueFd fd;
+  if (spec.backing == AreaBacking::kFile) {
+    if (spec.file.size() > kBackingPathBytesMax) {
+      return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": the file's path is longer than " +
+                                                 std::to_string(kBackingPathBytesMax) + " bytes");
+    }
+    fd.Reset(open(spec.file.c_str(), O_RDWR | O_CLOEXEC));
+    if (!fd.valid()) {
+      return ErrnoStatus("area \"" + spec.name + "\": opening file \"" + spec.file + "\"", Reason::kBackingInvalid);
+    }
+  } else {
+    fd = std::move(spec.descriptor);
+  }
+  SH_ASSIGN_OR_RETURN(const uint64_t bytes, FileBytes(fd.get()));
+  if (spec.offset > bytes || bytes - spec.offset < spec.size) {
+    return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": its file holds " + std::to_string(bytes) +
+                                               " bytes, offset " + std::to_string(spec.offset) + " and size " +
+                                               std::to_string(spec.size) + " do not fit");
+  }
+  return fd;
+}
+
+Status Engine::State::CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const {
+  if (by_index.size() >= options.areas_max) {
+    return Status(Reason::kLimitExceeded, "creating area \"" + spec.name + "\": " + std::to_string(by_index.size()) +
+                                              " areas exist, the limit (areas.count_max) is " +
+                                              std::to_string(options.areas_max));
+  }
+  const uint64_t needed = FixedMemoryBytes(geometry, spec.backing);
+  if (options.memory_bytes_max != 0 &&
+      (needed > options.memory_bytes_max || memory_bytes > options.memory_bytes_max - needed)) {
+    return Status(Reason::kMemoryExhausted, "creating area \"" + spec.name + "\" needs " + std::to_string(needed) +
+                                                " bytes: " + std::to_string(memory_bytes) + " of " +
+                                                std::to_string(options.memory_bytes_max) +
+                                                " (areas.memory_max) are in use; nothing was evicted");
+  }
+  return Status();
+}
+
+StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec, const AreaGeometry& geometry) {
+  UniqueFd data;
+  if (geometry.data_is_separate) {
+    SH_ASSIGN_OR_RETURN(data, OpenBacking(spec));
+  }
+  const uint64_t rounded = (geometry.size + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uint64_t bytes = geometry.data_is_separate ? geometry.control_bytes : geometry.data_offset + rounded;
+  SH_ASSIGN_OR_RETURN(UniqueFd control, CreateSealedMemory("statehouse-area", bytes));
+  SH_RETURN_IF_ERROR(AllocateRange(control.get(), 0,
+                                   kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine)));
+  if (!geometry.data_is_separate) {
+    SH_RETURN_IF_ERROR(AllocateRange(control.get(), geometry.data_offset, rounded));
+  }
+  uint64_t uuid[2];
+  SH_RETURN_IF_ERROR(RandomBytes(uuid, sizeof uuid));
+  SH_RETURN_IF_ERROR(Area::Format(geometry, uuid, control.get()));
+
+  CatalogueEntry entry;
+  entry.id = catalogue->head().next_id.fetch_add(1, std::memory_order_relaxed);
+  entry.index = static_cast<uint32_t>(catalogue->head().next_index.load(std::memory_order_relaxed));
+  entry.name = spec.name;
+  entry.geometry = geometry;
+  entry.backing = static_cast<uint32_t>(spec.backing);
+  entry.path = spec.file;
+  entry.offset = spec.offset;
+  entry.create_time_ns = UnixNs();
+  SH_RETURN_IF_ERROR(vault->Store("area." + std::to_string(entry.id), control.get()));
+  if (data.valid()) SH_RETURN_IF_ERROR(vault->Store("data." + std::to_string(entry.id), data.get()));
+  // From here a failure leaves descriptors in the vault that no record claims; the next start drops them.
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served, MapEntry(entry, std::move(control), std::move(data)));
+  SH_RETURN_IF_ERROR(catalogue->Add(&entry));
+  catalogue->head().next_index.fetch_add(1, std::memory_order_relaxed);
+  AddServed(served, entry.slot, FixedMemoryBytes(geometry, spec.backing));
+  return served;
+}
+
+StatusOr<Engine::Created> Engine::CreateArea(AreaSpec spec) {
+  SH_RETURN_IF_ERROR(CheckName(spec.name));
+  if (spec.size == 0 || spec.size > state_->options.area_bytes_max) {
+    return Status(Reason::kSizeInvalid, "creating area \"" + spec.name + "\": size " + std::to_string(spec.size) +
+                                            " is not between 1 and " +
+                                            std::to_string(state_->options.area_bytes_max) + " bytes");
+  }
+  const uint64_t atomic = state_->options.atomic_range_bytes;
+  const AreaGeometry geometry = spec.backing == AreaBacking::kMemory
+                                    ? AreaGeometry::For(spec.size, atomic)
+                                    : AreaGeometry::ForSeparateData(spec.size, spec.offset, atomic);
+  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  if (std::shared_ptr<ServedArea> found = state_->Find(spec.name); found != nullptr) {
+    const AreaInfo& info = found->info();
+    const bool same = info.geometry.size == spec.size && info.backing == spec.backing && info.file == spec.file &&
+                      info.offset == spec.offset;
+    if (same && !spec.exclusive) return Created{std::move(found), false};
+    return Status(Reason::kAreaExists, "creating area \"" + spec.name + "\" of " + std::to_string(spec.size) +
+                                           " bytes: it exists with " + std::to_string(info.geometry.size) + " bytes" +
+                                           (same ? "" : " or another backing"));
+  }
+  SH_RETURN_IF_ERROR(state_->CheckLimits(spec, geometry));
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served, state_->Make(std::move(spec), geometry));
+  return Created{std::move(served), true};
+}
+
+StatusOr<AreaInfo> Engine::DescribeArea(std::string_view name) const {
+  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+  const std::shared_ptr<ServedArea> served = state_->Find(name);
+  if (served == nullptr) return NoSuchArea(name);
+  AreaInfo info = served->info();
+  SH_ASSIGN_OR_RETURN(info.memory_bytes, AllocatedBytes(served->control_.get()));
+  for (const auto& [block, ids] : state_->attachments) info.attached_processes += ids.count(info.id) > 0 ? 1 : 0;
+  return info;
+}
+
+std::vector<std::shared_ptr<ServedArea>> Engine::ListAreas(std::string_view prefix, uint32_t from_index,
+                                                           size_t limit) const {
+  std::vector<std::shared_ptr<ServedArea>> page;
+  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+  for (auto it = state_->by_index.lower_bound(from_index); it != state_->by_index.end() && page.size() < limit; ++it) {
+    if (it->second->info().name.starts_with(prefix)) page.push_back(it->second);
+  }
+  return page;
+}
+
+Status Engine::DeleteArea(std::string_view name) {
+  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  const std::shared_ptr<ServedArea> served = state_->Find(name);
+  if (served == nullptr) return NoSuchArea(name);
+  const AreaInfo& info = served->info();
+  // The catalogue first: from here on the next daemon would not bring it back.
+  state_->catalogue->Remove(state_->slots[info.id]);
+  served->area().Retire(AreaState::kDeleted);
+  state_->Sum(*served, &state_->retired_local, &state_->retired_daemon);
+  state_->slots.erase(info.id);
+  state_->memory_bytes -= FixedMemoryBytes(info.geometry, info.backing);
+  for (auto& [block, ids] : state_->attachments) ids.erase(info.id);
+  state_->by_index.erase(info.index);
+  state_->by_name.erase(info.name);
+  SH_RETURN_IF_ERROR(state_->vault->Remove("area." + std::to_string(info.id)));
+  if (info.geometry.data_is_separate) SH_RETURN_IF_ERROR(state_->vault->Remove("data." + std::to_string(info.id)));
+  return Status();
+}
+
+StatusOr<LaneLease> Engine::LeaseLanes(const UniqueFd& pidfd) {
+  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  SH_ASSIGN_OR_RETURN(LaneRegistry::Claim claim, state_->registry->ClaimBlock());
+  const Status stored = state_->vault->Store("worker." + std::to_string(claim.block), pidfd.get());
+  if (!stored.ok()) {
+    state_->registry->Free(claim.block);
+    return stored;
+  }
+  state_->attachments[claim.block];
+  return LaneLease{claim.block, claim.block * kLanesPerBlock, kLanesPerBlock, std::move(claim.description)};
+}
+
+StatusOr<AreaDescriptors> Engine::OpenForWorker(const ServedArea& area, uint32_t block, Access access) {
+  const bool writable = access == Access::kReadWrite;
+  AreaDescriptors descriptors;
+  SH_ASSIGN_OR_RETURN(descriptors.control, ReopenDescription(area.control_.get(), writable));
+  if (area.info().geometry.data_is_separate) {
+    SH_ASSIGN_OR_RETURN(descriptors.data, ReopenDescription(area.data_.get(), writable));
+  }
+  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  if (state_->slots.count(area.info().id) == 0) return NoSuchArea(area.info().name);
+  if (block != 0) state_->attachments[block].insert(area.info().id);
+  return descriptors;
+}
+
+void Engine::RecoverBlock(uint32_t block) {
+  std::vector<std::shared_ptr<ServedArea>> areas;
+  {
+    const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+    if (!state_->registry->IsLeased(block)) return;
+    // What a worker of an earlier daemon had attached is not known: then every area is looked at.
+    const auto attached = state_->attachments.find(block);
+    for (const auto& [index, served] : state_->by_index) {
+      const bool skip = attached != state_->attachments.end() && attached->second.count(served->info().id) == 0;
+      if (!skip) areas.push_back(served);
+    }
+  }
+  for (const std::shared_ptr<ServedArea>& served : areas) {
+    state_->RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
+  }
+  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  state_->catalogue->head().recoveries.fetch_add(1, std::memory_order_relaxed);
+  state_->attachments.erase(block);
+  state_->registry->Free(block);
+  // A vault that cannot forget a dead worker's pidfd costs one descriptor until the next restart drops it.
+  (void)state_->vault->Remove("worker." + std::to_string(block));
+}
+
+bool Engine::ReleaseBlock(uint32_t block) {
+  {
+    const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+    if (!state_->registry->IsLeased(block)) return true;
+    if (state_->registry->IsHeld(block)) return false;
+  }
+  RecoverBlock(block);
+  return true;
+}
+
+bool Engine::ProbeLease(uint32_t block) const {
+  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+  return state_->registry->IsLeased(block) && state_->registry->IsHeld(block);
+}
+
+std::vector<SurvivingLease> Engine::TakeSurvivingLeases() {
+  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  return std::move(state_->survivors);
+}
+
+uint32_t Engine::Scrub() {
+  std::vector<std::shared_ptr<ServedArea>> areas = ListAreas("", 0, kAreasMax);
+  uint32_t mended = 0;
+  for (const std::shared_ptr<ServedArea>& served : areas) {
+    const std::lock_guard<std::mutex> recovering(state_->recovery_mutex);
+    mended += served->area().Scrub([this](uint32_t lane) {
+      const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+      return lane < kLanesPerBlock || state_->registry->IsLeased(lane / kLanesPerBlock);
+    });
+  }
+  if (mended > 0) state_->catalogue->head().repairs.fetch_add(mended, std::memory_order_relaxed);
+  return mended;
+}
+
+void Engine::State::Sum(const ServedArea& served, LaneCounters* local, LaneCounters* daemon) const {
+  const auto add = [&](uint32_t lane, LaneCounters* to) {
+    const LaneCounters counters = const_cast<ServedArea&>(served).area().CountersOf(lane);
+    to->mutations += counters.mutations;
+    to->contended += counters.contended;
+    to->wakes += counters.wakes;
+  };
+  for (uint32_t lane = 1; lane < kLanesPerBlock; ++lane) add(lane, daemon);
+  for (const uint32_t block : registry->BlocksEverLeased()) {
+    for (uint32_t i = 0; i < kLanesPerBlock; ++i) add(block * kLanesPerBlock + i, local);
+  }
+}
+
+EngineTotals Engine::Totals() const {
+  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+  EngineTotals totals;
+  totals.areas = static_cast<uint32_t>(state_->by_index.size());
+  totals.memory_bytes = state_->memory_bytes;
+  totals.attached_processes = static_cast<uint32_t>(state_->registry->LeasedBlocks().size());
+  const CatalogueHead& head = state_->catalogue->head();
+  totals.generation = head.generation.load(std::memory_order_relaxed);
+  totals.recoveries = head.recoveries.load(std::memory_order_relaxed);
+  totals.repairs = head.repairs.load(std::memory_order_relaxed);
+  totals.redos = head.redos.load(std::memory_order_relaxed);
+  totals.local = state_->retired_local;
+  totals.daemon = state_->retired_daemon;
+  for (const auto& [index, served] : state_->by_index) state_->Sum(*served, &totals.local, &totals.daemon);
+  return totals;
+}
+
+}  // namespace statehouse
