@@ -1,7 +1,8 @@
 // Access tokens: who calls, and what they may do.
 //
-// A token is "sh1_<id>_<secret>": an 8-character id and a 256-bit secret in base64url. The file (tokens.toml) holds only the
-// SHA-256 of the secret. Comparison takes the same time wherever a wrong secret differs.
+// A token is "sh1_<id>_<secret>": an 8-character id and a 256-bit secret in base64url. The file
+// (tokens.toml) holds only the SHA-256 of the secret. Comparison takes the same time wherever a
+// wrong secret differs.
 #pragma once
 
 #include <cstdint>
@@ -14,21 +15,40 @@
 
 namespace statehouse {
 
-enum class Verb : uint8_t { kRead = 1, kWrite = 2, kCreate = 4, kWatch = 8, kLock = 16, kAdmin = 32 };
+// How long a peer that failed too often is refused, at most: what a RATE_LIMITED answer gives as
+// `retry_after_ms`.
+inline constexpr uint32_t kRateLimitRetryAfterMs = 60'000;
+
+enum class Verb : uint8_t {
+  kRead = 1,
+  kWrite = 2,
+  kCreate = 4,
+  kWatch = 8,
+  kLock = 16,
+  kAdmin = 32
+};
 enum class ObjectKind : uint8_t { kArea, kService };  // Dicts and locks follow.
 
-// One grant: verbs on the objects of a kind whose name matches a pattern ('*' stands for any run of characters).
+// "read" for kRead, and so on; "area" for kArea.
+std::string_view VerbName(Verb verb);
+std::string_view ObjectKindName(ObjectKind kind);
+// Whether `name` matches `pattern`, where '*' stands for any run of characters, also an empty one.
+bool PatternMatches(std::string_view pattern, std::string_view name);
+
+// One grant: verbs on the objects of a kind whose name matches a pattern ('*' stands for any run of
+// characters).
 struct Grant {
   ObjectKind kind = ObjectKind::kArea;
   std::string pattern;
   uint8_t verbs = 0;  // Verb values, or-ed.
 };
 
-// A caller that has been authenticated. Immutable; shared by every call and connection of the token, because a reload
-// replaces the whole table while calls still run.
+// A caller that has been authenticated. Immutable; shared by every call and connection of the
+// token, because a reload replaces the whole table while calls still run.
 class Identity final {
  public:
-  Identity(std::string token_id, std::string description, int64_t expires_unix_s, std::vector<Grant> grants);
+  Identity(std::string token_id, std::string description, int64_t expires_unix_s,
+           std::vector<Grant> grants);
   const std::string& token_id() const { return token_id_; }
   const std::string& description() const { return description_; }
   bool Allows(ObjectKind kind, std::string_view name, Verb verb) const;
@@ -47,10 +67,12 @@ class Identity final {
 class Authenticator {
  public:
   virtual ~Authenticator() = default;
-  // `peer` names the caller's address for the limit on failures ("unix:uid=1000", "ipv4:127.0.0.1").
-  // Errors: UNAUTHENTICATED, TOKEN_EXPIRED, RATE_LIMITED.
-  virtual StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view token, std::string_view peer) = 0;
-  // The identity that a long-lived connection should go on with: the same token after a reload, or why it may not.
+  // `peer` names the caller's address for the limit on failures ("unix:uid=1000",
+  // "ipv4:127.0.0.1"). Errors: UNAUTHENTICATED, TOKEN_EXPIRED, RATE_LIMITED.
+  virtual StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view token,
+                                                                 std::string_view peer) = 0;
+  // The identity that a long-lived connection should go on with: the same token after a reload, or
+  // why it may not.
   virtual StatusOr<std::shared_ptr<const Identity>> Revalidate(const Identity& identity) = 0;
   // Grows with every successful Reload: a connection revalidates when it has changed.
   virtual uint64_t generation() const = 0;
@@ -58,7 +80,10 @@ class Authenticator {
   virtual Status Reload() = 0;
 };
 
-// The authenticator over a tokens file. A missing file is an empty table. Time and failures: see Config::Auth.
+// The authenticator over a tokens file. A missing file is an empty table. A peer with more failures
+// within a minute than `failures_per_minute_max` gets RATE_LIMITED instead of UNAUTHENTICATED; a
+// valid token is accepted from it all the same, so that one broken worker cannot shut out the
+// others of its host. 0: no limit.
 StatusOr<std::unique_ptr<Authenticator>> NewFileAuthenticator(const std::string& tokens_file,
                                                               uint32_t failures_per_minute_max);
 
