@@ -75,9 +75,9 @@ struct WordCase {
 
 TEST(WordTest, WidthMaskAndSignFollowFromTheType) {
   const WordCase cases[] = {
-      {WordType::kU8, 1, 0xff, false},       {WordType::kU16, 2, 0xffff, false},
+      {WordType::kU8, 1, 0xff, false},        {WordType::kU16, 2, 0xffff, false},
       {WordType::kU32, 4, 0xffffffff, false}, {WordType::kU64, 8, ~uint64_t{0}, false},
-      {WordType::kI8, 1, 0xff, true},        {WordType::kI16, 2, 0xffff, true},
+      {WordType::kI8, 1, 0xff, true},         {WordType::kI16, 2, 0xffff, true},
       {WordType::kI32, 4, 0xffffffff, true},  {WordType::kI64, 8, ~uint64_t{0}, true},
   };
   for (const WordCase& c : cases) {

@@ -1,4 +1,5 @@
-// Every bound of the engine, with its unit in its name, and the relations between them checked at compile time.
+// Every bound of the engine, with its unit in its name, and the relations between them checked at
+// compile time.
 #pragma once
 
 #include <cstddef>
@@ -9,25 +10,26 @@ namespace statehouse {
 inline constexpr uint64_t kPageBytes = 4096;
 inline constexpr uint64_t kCacheLineBytes = 64;
 
-inline constexpr size_t kNameBytesMax = 255;                        // An object's name.
-inline constexpr uint64_t kAreaBytesMax = uint64_t{16} << 30;       // One area.
-inline constexpr uint32_t kAreasMax = 4096;                         // Areas of one service.
-inline constexpr uint64_t kStripeBytesMin = 4096;                   // One lock covers at least this much.
-inline constexpr uint32_t kStripesMax = 1024;                       // Stripes of one area.
-inline constexpr uint64_t kAtomicRangeBytesDefault = 64 << 10;      // Largest range that is written atomically.
-inline constexpr uint64_t kAtomicRangeBytesMax = 1 << 20;           // What it can be configured to.
+inline constexpr size_t kNameBytesMax = 255;                   // An object's name.
+inline constexpr uint64_t kAreaBytesMax = uint64_t{16} << 30;  // One area.
+inline constexpr uint32_t kAreasMax = 4096;                    // Areas of one service.
+inline constexpr uint64_t kStripeBytesMin = 4096;  // One lock covers at least this much.
+inline constexpr uint32_t kStripesMax = 1024;      // Stripes of one area.
+inline constexpr uint64_t kAtomicRangeBytesDefault =
+    64 << 10;  // Largest range that is written atomically.
+inline constexpr uint64_t kAtomicRangeBytesMax = 1 << 20;  // What it can be configured to.
 
 // Lanes. Lane 0 means "free", so block 0 (the daemon's) has seven usable lanes.
 inline constexpr uint32_t kLaneBits = 12;
-inline constexpr uint32_t kLanesMax = 1u << kLaneBits;              // 4,096, with the unused lane 0.
-inline constexpr uint32_t kLanesPerBlock = 8;                       // Leased to one process at a time.
+inline constexpr uint32_t kLanesMax = 1u << kLaneBits;  // 4,096, with the unused lane 0.
+inline constexpr uint32_t kLanesPerBlock = 8;           // Leased to one process at a time.
 inline constexpr uint32_t kLaneBlocksMax = kLanesMax / kLanesPerBlock;
 
 inline constexpr uint64_t kOperationTimeoutNsDefault = 1'000'000'000;  // Then STALLED.
 
-inline constexpr size_t kTokenBytesMax = 512;                       // An access token as it travels.
-inline constexpr size_t kMessageBytesMax = 16 << 20;                // One request or response.
-inline constexpr uint32_t kWaitersMax = 65'536;                     // Parked waits of one service.
+inline constexpr size_t kTokenBytesMax = 512;         // An access token as it travels.
+inline constexpr size_t kMessageBytesMax = 16 << 20;  // One request or response.
+inline constexpr uint32_t kWaitersMax = 65'536;       // Parked waits of one service.
 
 static_assert(kStripeBytesMin % kPageBytes == 0);
 static_assert(kLanesMax % kLanesPerBlock == 0);

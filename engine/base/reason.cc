@@ -45,10 +45,8 @@ bool ReasonIsRetryable(Reason reason) {
     case Reason::kUnavailable:
     case Reason::kDraining:
     case Reason::kLanesExhausted:
-    case Reason::kRateLimited:
-      return true;
-    default:
-      return false;
+    case Reason::kRateLimited: return true;
+    default: return false;
   }
 }
 

@@ -1,5 +1,6 @@
-// The catalogue of error reasons: why an operation was refused. The same numbers as statehouse.v1.ErrorReason
-// (proto/statehouse/v1/error.proto) and the C library's sh_reason; a test of the service compares the three.
+// The catalogue of error reasons: why an operation was refused. The same numbers as
+// statehouse.v1.ErrorReason (proto/statehouse/v1/error.proto) and the C library's sh_reason; a test
+// of the service compares the three.
 #pragma once
 
 #include <cstdint>

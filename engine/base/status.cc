@@ -11,7 +11,8 @@ Status::Status(const Status& other)
     : failure_(other.failure_ ? std::make_unique<Failure>(*other.failure_) : nullptr) {}
 
 Status& Status::operator=(const Status& other) {
-  if (this != &other) failure_ = other.failure_ ? std::make_unique<Failure>(*other.failure_) : nullptr;
+  if (this != &other)
+    failure_ = other.failure_ ? std::make_unique<Failure>(*other.failure_) : nullptr;
   return *this;
 }
 

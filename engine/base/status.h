@@ -1,5 +1,5 @@
-// Status and StatusOr: how the engine says that something was refused. A Status is one pointer, null for success, so that
-// returning success costs one register. No exceptions cross the engine.
+// Status and StatusOr: how the engine says that something was refused. A Status is one pointer,
+// null for success, so that returning success costs one register. No exceptions cross the engine.
 //
 //   Status s = area.Write(lane, pos, bytes);
 //   if (!s.ok()) return s;              // s.reason(), s.message()
@@ -20,7 +20,8 @@ namespace statehouse {
 class [[nodiscard]] Status final {
  public:
   Status() = default;  // Success.
-  // REQUIRES: reason != Reason::kOk. `message` says what was tried, on what, and what to do; never a secret.
+  // REQUIRES: reason != Reason::kOk. `message` says what was tried, on what, and what to do; never
+  // a secret.
   Status(Reason reason, std::string message);
 
   Status(const Status& other);
@@ -47,8 +48,10 @@ class [[nodiscard]] Status final {
 template <typename T>
 class [[nodiscard]] StatusOr final {
  public:
-  StatusOr(Status status) : status_(std::move(status)) { assert(!status_.ok()); }  // NOLINT: implicit on purpose
-  StatusOr(T value) : value_(std::move(value)) {}                                  // NOLINT: implicit on purpose
+  StatusOr(Status status) : status_(std::move(status)) {
+    assert(!status_.ok());
+  }                                                // NOLINT: implicit on purpose
+  StatusOr(T value) : value_(std::move(value)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return value_.has_value(); }
   const Status& status() const& { return status_; }
@@ -72,12 +75,11 @@ class [[nodiscard]] StatusOr final {
 }  // namespace statehouse
 
 // Returns from the enclosing function when `expression` is a failed Status.
-#define SH_RETURN_IF_ERROR(expression)                  \
-  do {                                                  \
-    if (::statehouse::Status sh_status_ = (expression); \
-        !sh_status_.ok()) {                             \
-      return sh_status_;                                \
-    }                                                   \
+#define SH_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                      \
+    if (::statehouse::Status sh_status_ = (expression); !sh_status_.ok()) { \
+      return sh_status_;                                                    \
+    }                                                                       \
   } while (false)
 
 #define SH_STATUS_CONCAT_INNER_(a, b) a##b

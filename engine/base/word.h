@@ -1,5 +1,6 @@
-// Words: the 8-, 16-, 32- and 64-bit integers that areas hold, named by WordType. A word travels through the engine as
-// its bits in the low end of a uint64_t ("bits"); sign extension happens at the edges.
+// Words: the 8-, 16-, 32- and 64-bit integers that areas hold, named by WordType. A word travels
+// through the engine as its bits in the low end of a uint64_t ("bits"); sign extension happens at
+// the edges.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,16 @@
 namespace statehouse {
 
 // The same numbers as statehouse.v1.WordType.
-enum class WordType : uint8_t { kU8 = 1, kU16 = 2, kU32 = 3, kU64 = 4, kI8 = 5, kI16 = 6, kI32 = 7, kI64 = 8 };
+enum class WordType : uint8_t {
+  kU8 = 1,
+  kU16 = 2,
+  kU32 = 3,
+  kU64 = 4,
+  kI8 = 5,
+  kI16 = 6,
+  kI32 = 7,
+  kI64 = 8
+};
 
 enum class BitwiseOperator : uint8_t { kAnd = 1, kOr = 2, kXor = 3 };
 

@@ -8,7 +8,8 @@
 namespace statehouse {
 namespace {
 
-// A slot is free while base is 0. Written under g_table_mutex, read by the handler: base is stored last and cleared first.
+// A slot is free while base is 0. Written under g_table_mutex, read by the handler: base is stored
+// last and cleared first.
 struct GuardedRange {
   std::atomic<uintptr_t> base{0};
   std::atomic<uint64_t> bytes{0};
@@ -45,7 +46,8 @@ void OnBusError(int signal_number, siginfo_t* info, void*) {
 
 }  // namespace
 
-bool FaultGuard::Register(std::byte* base, uint64_t bytes, std::atomic<uint32_t>* word, uint32_t tripped_value) {
+bool FaultGuard::Register(std::byte* base, uint64_t bytes, std::atomic<uint32_t>* word,
+                          uint32_t tripped_value) {
   static std::once_flag installed;
   std::call_once(installed, [] {
     struct sigaction action = {};

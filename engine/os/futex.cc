@@ -22,7 +22,8 @@ timespec ToTimespec(uint64_t ns) {
 
 void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, uint64_t timeout_ns) {
   const timespec timeout = ToTimespec(timeout_ns);
-  syscall(SYS_futex, reinterpret_cast<const uint32_t*>(&word), FUTEX_WAIT, expected, &timeout, nullptr, 0);
+  syscall(SYS_futex, reinterpret_cast<const uint32_t*>(&word), FUTEX_WAIT, expected, &timeout,
+          nullptr, 0);
 }
 
 void FutexWakeAll(std::atomic<uint32_t>& word) {

@@ -1,5 +1,5 @@
-// Sleeping and waking on a 32-bit word in shared memory. Shared futexes key on the file, so they work across processes,
-// users and namespaces.
+// Sleeping and waking on a 32-bit word in shared memory. Shared futexes key on the file, so they
+// work across processes, users and namespaces.
 #pragma once
 
 #include <atomic>
@@ -7,7 +7,8 @@
 
 namespace statehouse {
 
-// Sleeps while *word == expected, at most `timeout_ns`. May return early (a wake-up, a signal, a changed word): look again.
+// Sleeps while *word == expected, at most `timeout_ns`. May return early (a wake-up, a signal, a
+// changed word): look again.
 void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, uint64_t timeout_ns);
 
 // Wakes everybody who sleeps on the word.

@@ -21,12 +21,16 @@ namespace statehouse {
 StatusOr<UniqueFd> CreateSealedMemory(const std::string& name, uint64_t bytes) {
   constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   UniqueFd fd(memfd_create(name.c_str(), kFlags | MFD_NOEXEC_SEAL));
-  if (!fd.valid() && errno == EINVAL) fd.Reset(memfd_create(name.c_str(), kFlags));  // Before Linux 6.3.
+  if (!fd.valid() && errno == EINVAL)
+    fd.Reset(memfd_create(name.c_str(), kFlags));  // Before Linux 6.3.
   if (!fd.valid()) return ErrnoStatus("creating shared memory \"" + name + "\"");
-  // A new memfd is 0777: any other user could open a read-only descriptor for writing through /proc.
-  if (fchmod(fd.get(), 0600) != 0) return ErrnoStatus("setting the mode of shared memory \"" + name + "\"");
+  // A new memfd is 0777: any other user could open a read-only descriptor for writing through
+  // /proc.
+  if (fchmod(fd.get(), 0600) != 0)
+    return ErrnoStatus("setting the mode of shared memory \"" + name + "\"");
   if (ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
-    return ErrnoStatus("sizing shared memory \"" + name + "\" to " + std::to_string(bytes) + " bytes");
+    return ErrnoStatus("sizing shared memory \"" + name + "\" to " + std::to_string(bytes) +
+                       " bytes");
   }
   if (fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return ErrnoStatus("sealing shared memory \"" + name + "\"");
@@ -64,7 +68,8 @@ bool SizeIsSealed(int fd) {
 StatusOr<UniqueFd> ReopenDescription(int fd, bool writable) {
   const std::string path = "/proc/self/fd/" + std::to_string(fd);
   UniqueFd copy(open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC));
-  if (!copy.valid()) return ErrnoStatus("opening a new description through " + path, Reason::kUnavailable);
+  if (!copy.valid())
+    return ErrnoStatus("opening a new description through " + path, Reason::kUnavailable);
   return copy;
 }
 
@@ -83,7 +88,8 @@ void Populate(std::byte* base, uint64_t bytes, bool writable) {
   const auto begin = reinterpret_cast<uintptr_t>(base) & ~(kPageBytes - 1);
   const auto end = (reinterpret_cast<uintptr_t>(base) + bytes + kPageBytes - 1) & ~(kPageBytes - 1);
   // Best effort by contract: without it the first touch faults, which is slower and still right.
-  (void)madvise(reinterpret_cast<void*>(begin), end - begin, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+  (void)madvise(reinterpret_cast<void*>(begin), end - begin,
+                writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
 }  // namespace statehouse

@@ -23,14 +23,16 @@ StatusOr<uint64_t> AllocatedBytes(int fd);
 // Whether the file can no longer shrink or grow.
 bool SizeIsSealed(int fd);
 
-// A new description of the same file, opened for reading only or for both. UNAVAILABLE where /proc is missing.
+// A new description of the same file, opened for reading only or for both. UNAVAILABLE where /proc
+// is missing.
 StatusOr<UniqueFd> ReopenDescription(int fd, bool writable);
 
 // Maps [offset, offset + bytes) of `fd` shared. REQUIRES: offset is a multiple of the page size.
 StatusOr<std::byte*> MapShared(int fd, uint64_t offset, uint64_t bytes, bool writable);
 void Unmap(std::byte* base, uint64_t bytes);
 
-// Fills the page tables of a range so that later touches do not fault. Best effort: an old kernel ignores it.
+// Fills the page tables of a range so that later touches do not fault. Best effort: an old kernel
+// ignores it.
 void Populate(std::byte* base, uint64_t bytes, bool writable);
 
 }  // namespace statehouse

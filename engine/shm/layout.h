@@ -1,4 +1,5 @@
-// The layout of an area's segment, byte by byte. docs/formats/area_segment.md explains it; tests pin every offset here.
+// The layout of an area's segment, byte by byte. docs/formats/area_segment.md explains it; tests
+// pin every offset here.
 //
 //   0                header (4 KiB, written once by the daemon)
 //   4096             area line (64 B), then padding to 8192
@@ -7,8 +8,8 @@
 //   …                journals: lane_count x atomic_range_bytes, sparse
 //   control_bytes    data (in this segment or in a file of its own)
 //
-// Rules: no pointers, process ids or locks of the C library; whatever another CPU writes independently has a cache line of its
-// own; geometry is never read from here (see AreaGeometry).
+// Rules: no pointers, process ids or locks of the C library; whatever another CPU writes
+// independently has a cache line of its own; geometry is never read from here (see AreaGeometry).
 #pragma once
 
 #include <atomic>
@@ -21,7 +22,7 @@ namespace statehouse {
 
 inline constexpr uint64_t kSegmentMagic = 0x3130414552414853;  // "SHAREA01"
 inline constexpr uint16_t kSegmentAbiMajor = 1;                // Readers refuse another one.
-inline constexpr uint16_t kSegmentAbiMinor = 0;                // Readers ignore what they do not know.
+inline constexpr uint16_t kSegmentAbiMinor = 0;  // Readers ignore what they do not know.
 inline constexpr uint32_t kByteOrderProbe = 0x01020304;
 
 inline constexpr uint64_t kAreaLineOffset = 4096;
@@ -30,7 +31,8 @@ inline constexpr uint64_t kStripeLinesOffset = 8192;
 enum class AreaState : uint32_t { kLive = 1, kDeleted = 2, kQuarantined = 3 };
 
 // 0        8      10     12       16         20   24                            40
-// | magic  | major| minor| probe  | features | 0  | uuid (16)                    | size, geometry copy for dumps …
+// | magic  | major| minor| probe  | features | 0  | uuid (16)                    | size, geometry
+// copy for dumps …
 struct SegmentHeader {
   uint64_t magic;
   uint16_t abi_major;
@@ -53,7 +55,8 @@ static_assert(offsetof(SegmentHeader, atomic_range_bytes) == 64);
 // One for each area: what every mutation and every area-wide waiter looks at. Read-mostly.
 struct alignas(kCacheLineBytes) AreaLine {
   std::atomic<uint32_t> state;  // AreaState.
-  std::atomic<uint32_t> armed;  // 1: somebody may sleep on `event`; the next mutation clears it and wakes.
+  std::atomic<uint32_t>
+      armed;  // 1: somebody may sleep on `event`; the next mutation clears it and wakes.
   std::atomic<uint32_t> event;  // Futex word.
   uint32_t reserved[13];
 };
@@ -61,7 +64,7 @@ static_assert(sizeof(AreaLine) == 64);
 
 // One for each stripe.
 struct alignas(kCacheLineBytes) StripeLine {
-  std::atomic<uint64_t> control;        // Owned sequence lock: sequence << 12 | owner lane (0 = free).
+  std::atomic<uint64_t> control;  // Owned sequence lock: sequence << 12 | owner lane (0 = free).
   std::atomic<uint64_t> range_counter;  // Odd while a range write changes bytes of this stripe.
   std::atomic<uint32_t> armed;          // As AreaLine, for waiters on this stripe alone.
   std::atomic<uint32_t> event;
@@ -76,15 +79,19 @@ struct LaneCounters {
   uint64_t wakes = 0;
 };
 
-// One for each lane: its intent, its redo record and its counters. Written by the lane's thread only; read by recovery.
+// One for each lane: its intent, its redo record and its counters. Written by the lane's thread
+// only; read by recovery.
 struct alignas(kCacheLineBytes) LaneRecord {
-  // Intent: the stripes that are being taken, as first | count << 32. Meaningful only where a stripe is owned by this lane.
+  // Intent: the stripes that are being taken, as first | count << 32. Meaningful only where a
+  // stripe is owned by this lane.
   std::atomic<uint64_t> intent;
-  // Armed when it equals the control word of the intent's first stripe while this lane owns it: the redo below is complete.
+  // Armed when it equals the control word of the intent's first stripe while this lane owns it: the
+  // redo below is complete.
   std::atomic<uint64_t> tag;
   std::atomic<uint64_t> redo_pos;
-  std::atomic<uint64_t> redo_len;   // Bytes in this lane's journal.
-  // A wake-up that was owed when the lock was released: first | count << 32 of the stripes, 0 for none.
+  std::atomic<uint64_t> redo_len;  // Bytes in this lane's journal.
+  // A wake-up that was owed when the lock was released: first | count << 32 of the stripes, 0 for
+  // none.
   std::atomic<uint64_t> pending_wake;
   std::atomic<uint64_t> mutations;
   std::atomic<uint64_t> contended;

@@ -24,7 +24,8 @@ bool Backoff::Pause() {
   return true;
 }
 
-bool LockOwnedSlow(std::atomic<uint64_t>& control, uint32_t lane, uint64_t timeout_ns, uint64_t* locked) {
+bool LockOwnedSlow(std::atomic<uint64_t>& control, uint32_t lane, uint64_t timeout_ns,
+                   uint64_t* locked) {
   Backoff backoff(timeout_ns);
   do {
     if (TryLockOwned(control, lane, locked)) return true;

@@ -1,11 +1,13 @@
-// The owned sequence lock: one 64-bit word that is a lock, a version, a change counter and the holder's identity at once.
+// The owned sequence lock: one 64-bit word that is a lock, a version, a change counter and the
+// holder's identity at once.
 //
 //   63                    12 11        0
 //   | sequence (52 bits)     | owner    |     owner 0 = free, else the lane that holds it
 //
-// A holder releases with sequence + 1, so equal words mean that nothing happened in between, and a word that names a dead
-// lane tells recovery whose intent to read. The sequence would need a year and a half of one change per ten nanoseconds to wrap.
-// Nothing here may assume that the words are sane: another process can have written anything.
+// A holder releases with sequence + 1, so equal words mean that nothing happened in between, and a
+// word that names a dead lane tells recovery whose intent to read. The sequence would need a year
+// and a half of one change per ten nanoseconds to wrap. Nothing here may assume that the words are
+// sane: another process can have written anything.
 #pragma once
 
 #include <atomic>
@@ -21,25 +23,32 @@ inline constexpr uint64_t kSequenceOne = uint64_t{1} << kLaneBits;
 constexpr uint32_t OwnerOf(uint64_t word) { return static_cast<uint32_t>(word & kOwnerMask); }
 constexpr uint64_t SequenceOf(uint64_t word) { return word >> kLaneBits; }
 // The word that releases `locked` as changed, and as unchanged.
-constexpr uint64_t ReleasedChanged(uint64_t locked) { return (locked & ~kOwnerMask) + kSequenceOne; }
+constexpr uint64_t ReleasedChanged(uint64_t locked) {
+  return (locked & ~kOwnerMask) + kSequenceOne;
+}
 constexpr uint64_t ReleasedUnchanged(uint64_t locked) { return locked & ~kOwnerMask; }
 
 // One attempt. On success *locked is the word as this lane holds it.
-// SYNC: stripe.lock — acquire side of the previous holder's release; seq_cst against a waiter's arming (area.wait).
+// SYNC: stripe.lock — acquire side of the previous holder's release; seq_cst against a waiter's
+// arming (area.wait).
 inline bool TryLockOwned(std::atomic<uint64_t>& control, uint32_t lane, uint64_t* locked) {
   uint64_t word = control.load(std::memory_order_relaxed);
   if (OwnerOf(word) != 0) return false;
-  if (!control.compare_exchange_strong(word, word | lane, std::memory_order_seq_cst, std::memory_order_relaxed)) {
+  if (!control.compare_exchange_strong(word, word | lane, std::memory_order_seq_cst,
+                                       std::memory_order_relaxed)) {
     return false;
   }
   *locked = word | lane;
   return true;
 }
 
-// Tries until `timeout_ns` has passed: spins, yields, then sleeps in growing steps. False: still held.
-bool LockOwnedSlow(std::atomic<uint64_t>& control, uint32_t lane, uint64_t timeout_ns, uint64_t* locked);
+// Tries until `timeout_ns` has passed: spins, yields, then sleeps in growing steps. False: still
+// held.
+bool LockOwnedSlow(std::atomic<uint64_t>& control, uint32_t lane, uint64_t timeout_ns,
+                   uint64_t* locked);
 
-// A growing pause for a loop that waits for another process; Expired() once `timeout_ns` has passed.
+// A growing pause for a loop that waits for another process; Expired() once `timeout_ns` has
+// passed.
 class Backoff final {
  public:
   explicit Backoff(uint64_t timeout_ns) : timeout_ns_(timeout_ns) {}
@@ -58,8 +67,8 @@ class Backoff final {
   uint32_t rounds_ = 0;
 };
 
-// Orders stores as a killed thread leaves them: the kernel makes every executed store visible, so only the compiler must not
-// move them.
+// Orders stores as a killed thread leaves them: the kernel makes every executed store visible, so
+// only the compiler must not move them.
 inline void CrashFence() { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
 }  // namespace statehouse

@@ -1,5 +1,5 @@
-// Mapping, bounds and small facts of an area. The operations stand in area_words.cc, area_ranges.cc, area_wait.cc and
-// area_recovery.cc.
+// Mapping, bounds and small facts of an area. The operations stand in area_words.cc,
+// area_ranges.cc, area_wait.cc and area_recovery.cc.
 #include "engine/state/area.h"
 
 #include <bit>
@@ -14,18 +14,22 @@ namespace {
 // Areas up to this size get their page tables filled when they are mapped.
 constexpr uint64_t kPopulateBytesMax = 64 << 20;
 
-constexpr uint64_t RoundUp(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
+constexpr uint64_t RoundUp(uint64_t bytes, uint64_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
 
 uint64_t LaneRecordsOffset(const AreaGeometry& geometry) {
   return kStripeLinesOffset + RoundUp(geometry.stripe_count * sizeof(StripeLine), kPageBytes);
 }
 
 uint64_t JournalsOffset(const AreaGeometry& geometry) {
-  return LaneRecordsOffset(geometry) + RoundUp(geometry.lane_count * sizeof(LaneRecord), kPageBytes);
+  return LaneRecordsOffset(geometry) +
+         RoundUp(geometry.lane_count * sizeof(LaneRecord), kPageBytes);
 }
 
 uint64_t ControlBytes(const AreaGeometry& geometry) {
-  return JournalsOffset(geometry) + RoundUp(geometry.lane_count * geometry.atomic_range_bytes, kPageBytes);
+  return JournalsOffset(geometry) +
+         RoundUp(geometry.lane_count * geometry.atomic_range_bytes, kPageBytes);
 }
 
 Status CheckHeader(const SegmentHeader& header, const std::string& name) {
@@ -35,8 +39,8 @@ Status CheckHeader(const SegmentHeader& header, const std::string& name) {
   }
   if (header.abi_major != kSegmentAbiMajor || header.required_features != 0) {
     return Status(Reason::kVersionMismatch,
-                  "area \"" + name + "\": segment format " + std::to_string(header.abi_major) + "." +
-                      std::to_string(header.abi_minor) + " with features " +
+                  "area \"" + name + "\": segment format " + std::to_string(header.abi_major) +
+                      "." + std::to_string(header.abi_minor) + " with features " +
                       std::to_string(header.required_features) + ", this library speaks " +
                       std::to_string(kSegmentAbiMajor) + "; update the older side");
   }
@@ -47,8 +51,8 @@ Status CheckLength(int fd, uint64_t needed, const std::string& name, const char*
   SH_ASSIGN_OR_RETURN(const uint64_t bytes, FileBytes(fd));
   if (bytes < needed) {
     return Status(Reason::kBackingInvalid, "area \"" + name + "\": the " + what + " holds " +
-                                               std::to_string(bytes) + " bytes, " + std::to_string(needed) +
-                                               " are needed");
+                                               std::to_string(bytes) + " bytes, " +
+                                               std::to_string(needed) + " are needed");
   }
   return Status();
 }
@@ -69,8 +73,8 @@ AreaGeometry AreaGeometry::For(uint64_t size, uint64_t atomic_range_bytes, uint3
   return geometry;
 }
 
-AreaGeometry AreaGeometry::ForSeparateData(uint64_t size, uint64_t data_offset, uint64_t atomic_range_bytes,
-                                           uint32_t lane_count) {
+AreaGeometry AreaGeometry::ForSeparateData(uint64_t size, uint64_t data_offset,
+                                           uint64_t atomic_range_bytes, uint32_t lane_count) {
   AreaGeometry geometry = For(size, atomic_range_bytes, lane_count);
   geometry.data_offset = data_offset;
   geometry.data_is_separate = true;
@@ -86,11 +90,13 @@ Status AreaGeometry::Validate() const {
       atomic_range_bytes % kPageBytes != 0) {
     return refuse("atomic_range_bytes out of range");
   }
-  if (lane_count < kLanesPerBlock || lane_count > kLanesMax) return refuse("lane_count out of range");
-  const AreaGeometry expected = data_is_separate
-                                    ? ForSeparateData(size, data_offset, atomic_range_bytes, lane_count)
-                                    : For(size, atomic_range_bytes, lane_count);
-  if (!(*this == expected)) return refuse("stripes, control_bytes and data_offset do not follow from size");
+  if (lane_count < kLanesPerBlock || lane_count > kLanesMax)
+    return refuse("lane_count out of range");
+  const AreaGeometry expected =
+      data_is_separate ? ForSeparateData(size, data_offset, atomic_range_bytes, lane_count)
+                       : For(size, atomic_range_bytes, lane_count);
+  if (!(*this == expected))
+    return refuse("stripes, control_bytes and data_offset do not follow from size");
   if (data_offset % kPageBytes != 0) return refuse("data_offset is no multiple of the page size");
   if (data_offset > (uint64_t{1} << 62)) return refuse("data_offset out of range");
   return Status();
@@ -128,23 +134,27 @@ Status Area::Format(const AreaGeometry& geometry, const uint64_t uuid[2], int co
   return Status();
 }
 
-StatusOr<std::unique_ptr<Area>> Area::Map(std::string name, const AreaGeometry& geometry, int control, int data,
-                                          Access access) {
+StatusOr<std::unique_ptr<Area>> Area::Map(std::string name, const AreaGeometry& geometry,
+                                          int control, int data, Access access) {
   SH_RETURN_IF_ERROR(geometry.Validate());
   const bool writable = access == Access::kReadWrite;
-  const uint64_t mapped = geometry.data_is_separate ? geometry.control_bytes
-                                                    : geometry.data_offset + RoundUp(geometry.size, kPageBytes);
+  const uint64_t mapped = geometry.data_is_separate
+                              ? geometry.control_bytes
+                              : geometry.data_offset + RoundUp(geometry.size, kPageBytes);
   SH_RETURN_IF_ERROR(CheckLength(control, mapped, name, "segment"));
   if (!SizeIsSealed(control)) {
-    return Status(Reason::kBackingInvalid, "area \"" + name + "\": the segment's size is not sealed");
+    return Status(Reason::kBackingInvalid,
+                  "area \"" + name + "\": the segment's size is not sealed");
   }
   std::unique_ptr<Area> area(new Area(std::move(name), geometry, access));
   SH_ASSIGN_OR_RETURN(area->control_, MapShared(control, 0, mapped, writable));
   area->mapped_bytes_ = mapped;
   SH_RETURN_IF_ERROR(CheckHeader(*reinterpret_cast<SegmentHeader*>(area->control_), area->name_));
   if (geometry.data_is_separate) {
-    SH_RETURN_IF_ERROR(CheckLength(data, geometry.data_offset + geometry.size, area->name_, "data file"));
-    SH_ASSIGN_OR_RETURN(area->data_, MapShared(data, geometry.data_offset, geometry.size, writable));
+    SH_RETURN_IF_ERROR(
+        CheckLength(data, geometry.data_offset + geometry.size, area->name_, "data file"));
+    SH_ASSIGN_OR_RETURN(area->data_,
+                        MapShared(data, geometry.data_offset, geometry.size, writable));
   } else {
     area->data_ = area->control_ + geometry.data_offset;
   }
@@ -155,7 +165,8 @@ StatusOr<std::unique_ptr<Area>> Area::Map(std::string name, const AreaGeometry& 
   if (geometry.size <= kPopulateBytesMax && !geometry.data_is_separate) {
     Populate(area->data_, geometry.size, writable);
   }
-  Populate(area->control_, kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine), writable);
+  Populate(area->control_, kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine),
+           writable);
   return area;
 }
 
@@ -165,11 +176,13 @@ bool Area::live() const {
 
 void Area::PrefaultLanes(uint32_t first_lane, uint32_t lane_count) const {
   if (first_lane >= geometry_.lane_count || lane_count > geometry_.lane_count - first_lane) return;
-  Populate(reinterpret_cast<std::byte*>(lanes_ + first_lane), lane_count * sizeof(LaneRecord), writable());
+  Populate(reinterpret_cast<std::byte*>(lanes_ + first_lane), lane_count * sizeof(LaneRecord),
+           writable());
 }
 
 bool Area::GuardAgainstTruncation() {
-  guarded_ = FaultGuard::Register(data_, geometry_.size, &line_->state, static_cast<uint32_t>(AreaState::kQuarantined));
+  guarded_ = FaultGuard::Register(data_, geometry_.size, &line_->state,
+                                  static_cast<uint32_t>(AreaState::kQuarantined));
   return guarded_;
 }
 
@@ -200,14 +213,18 @@ Area::StripeSpan Area::SpanOf(uint64_t pos, uint64_t len) const {
 }
 
 Status Area::CheckRange(uint64_t pos, uint64_t len) const {
-  if (!live()) [[unlikely]] return RefuseState();
-  if (!Contains(pos, len)) [[unlikely]] return RefuseBounds(pos, len);
+  if (!live()) [[unlikely]]
+    return RefuseState();
+  if (!Contains(pos, len)) [[unlikely]]
+    return RefuseBounds(pos, len);
   return Status();
 }
 
 Status Area::CheckMutation(uint64_t pos, uint64_t len) const {
   if (access_ != Access::kReadWrite) [[unlikely]] {
-    return Status(Reason::kReadOnly, "area \"" + name_ + "\" is attached read-only: the access token has no grant to write");
+    return Status(
+        Reason::kReadOnly,
+        "area \"" + name_ + "\" is attached read-only: the access token has no grant to write");
   }
   return CheckRange(pos, len);
 }
@@ -216,19 +233,23 @@ Status Area::RefuseState() const {
   if (line_->state.load(std::memory_order_relaxed) == static_cast<uint32_t>(AreaState::kDeleted)) {
     return Status(Reason::kAreaNotFound, "area \"" + name_ + "\" was deleted");
   }
-  return Status(Reason::kDataLoss, "area \"" + name_ + "\" is quarantined: its memory was damaged or its file was truncated");
+  return Status(
+      Reason::kDataLoss,
+      "area \"" + name_ + "\" is quarantined: its memory was damaged or its file was truncated");
 }
 
 Status Area::RefuseBounds(uint64_t pos, uint64_t len) const {
-  return Status(Reason::kOutOfBounds, "area \"" + name_ + "\": pos " + std::to_string(pos) + " and len " +
-                                          std::to_string(len) + " do not fit its size of " +
+  return Status(Reason::kOutOfBounds, "area \"" + name_ + "\": pos " + std::to_string(pos) +
+                                          " and len " + std::to_string(len) +
+                                          " do not fit its size of " +
                                           std::to_string(geometry_.size) + " bytes");
 }
 
 Status Area::RefuseStalled(uint32_t stripe, uint64_t pos, uint64_t len, uint64_t done) const {
   const uint32_t holder = OwnerOf(stripes_[stripe].control.load(std::memory_order_relaxed));
-  std::string message = "area \"" + name_ + "\": pos " + std::to_string(pos) + " and len " + std::to_string(len) +
-                        " are held by lane " + std::to_string(holder) + ", which makes no progress";
+  std::string message = "area \"" + name_ + "\": pos " + std::to_string(pos) + " and len " +
+                        std::to_string(len) + " are held by lane " + std::to_string(holder) +
+                        ", which makes no progress";
   if (done > 0) message += "; the first " + std::to_string(done) + " bytes were done";
   return Status(Reason::kStalled, std::move(message));
 }

@@ -1,15 +1,20 @@
-// Area: one mapped area and every operation on it. The same code runs in the daemon and in each attached worker.
+// Area: one mapped area and every operation on it. The same code runs in the daemon and in each
+// attached worker.
 //
-// What it is: a mapping of the area's control segment (header, lane records, stripe lines, journals) and of its data; the
+// What it is: a mapping of the area's control segment (header, lane records, stripe lines,
+// journals) and of its data; the
 //   drawing is in docs/formats/area_segment.md and engine/shm/layout.h.
 // Who owns it: whoever called Map. It unmaps when destroyed; no operation may be under way then.
-// Threads: any number may operate at once, as long as no two use the same Lane at the same time. Load, Read and Updates
+// Threads: any number may operate at once, as long as no two use the same Lane at the same time.
+// Load, Read and Updates
 //   need no lane and never write to shared memory, so they work on a read-only mapping.
-// Always true: a mutation happened wholly or not at all once it returns or once the daemon recovered its killed lane.
-// Failure: a refused operation changed nothing, except where TIMEOUT or STALLED of a range beyond `atomic_range_bytes` left its
+// Always true: a mutation happened wholly or not at all once it returns or once the daemon
+// recovered its killed lane. Failure: a refused operation changed nothing, except where TIMEOUT or
+// STALLED of a range beyond `atomic_range_bytes` left its
 //   first pieces written; the message says how many bytes.
 //
-// The protocol and its evidence: an owned sequence lock for each stripe, a lane intent and a redo record.
+// The protocol and its evidence: an owned sequence lock for each stripe, a lane intent and a redo
+// record.
 #pragma once
 
 #include <cstddef>
@@ -27,12 +32,12 @@
 
 namespace statehouse {
 
-// The shape of an area's segment. A worker takes it from the daemon's answer, the daemon from its catalogue; nobody takes it
-// from shared memory.
+// The shape of an area's segment. A worker takes it from the daemon's answer, the daemon from its
+// catalogue; nobody takes it from shared memory.
 struct AreaGeometry {
-  uint64_t size = 0;               // Bytes of data.
-  uint64_t control_bytes = 0;      // Header … journals, a multiple of the page size.
-  uint64_t data_offset = 0;        // In the segment, or in the data descriptor when `data_is_separate`.
+  uint64_t size = 0;           // Bytes of data.
+  uint64_t control_bytes = 0;  // Header … journals, a multiple of the page size.
+  uint64_t data_offset = 0;    // In the segment, or in the data descriptor when `data_is_separate`.
   uint64_t atomic_range_bytes = kAtomicRangeBytesDefault;
   uint32_t stripe_shift = 0;
   uint32_t stripe_count = 0;
@@ -54,7 +59,8 @@ struct AreaGeometry {
 
 enum class Access : uint8_t { kReadOnly, kReadWrite };
 
-// How long an operation that meets a held lock tries before STALLED, and where a thread's identity comes from.
+// How long an operation that meets a held lock tries before STALLED, and where a thread's identity
+// comes from.
 struct Lane {
   uint32_t id = 0;  // 1 … kLanesMax - 1. One thread at a time.
   uint64_t operation_timeout_ns = kOperationTimeoutNsDefault;
@@ -80,13 +86,13 @@ struct RecoveryReport {
 
 class Area final {
  public:
-  // Maps an area. `control` and `data` (only with geometry.data_is_separate) may be closed afterwards.
-  // Errors: INVALID_ARGUMENT (geometry), VERSION_MISMATCH (another format), BACKING_INVALID (descriptor too short),
-  // MEMORY_EXHAUSTED (mmap failed).
-  // `Format` writes a new segment's header first; only the daemon calls it.
+  // Maps an area. `control` and `data` (only with geometry.data_is_separate) may be closed
+  // afterwards. Errors: INVALID_ARGUMENT (geometry), VERSION_MISMATCH (another format),
+  // BACKING_INVALID (descriptor too short), MEMORY_EXHAUSTED (mmap failed). `Format` writes a new
+  // segment's header first; only the daemon calls it.
   static Status Format(const AreaGeometry& geometry, const uint64_t uuid[2], int control);
-  static StatusOr<std::unique_ptr<Area>> Map(std::string name, const AreaGeometry& geometry, int control, int data,
-                                             Access access);
+  static StatusOr<std::unique_ptr<Area>> Map(std::string name, const AreaGeometry& geometry,
+                                             int control, int data, Access access);
   ~Area();
   Area(const Area&) = delete;
   Area& operator=(const Area&) = delete;
@@ -95,12 +101,14 @@ class Area final {
   uint64_t size() const { return geometry_.size; }
   const AreaGeometry& geometry() const { return geometry_; }
   bool writable() const { return access_ == Access::kReadWrite; }
-  // False once the area was deleted (or quarantined); every operation then fails with AREA_NOT_FOUND (DATA_LOSS).
+  // False once the area was deleted (or quarantined); every operation then fails with
+  // AREA_NOT_FOUND (DATA_LOSS).
   bool live() const;
   // The bytes themselves, unlocked and uncounted: for zero-copy views.
   std::byte* data() const { return data_; }
 
-  // Touches the lane's pages so that no operation faults inside a critical section. Call once for each lane block.
+  // Touches the lane's pages so that no operation faults inside a critical section. Call once for
+  // each lane block.
   void PrefaultLanes(uint32_t first_lane, uint32_t lane_count) const;
 
   // Word operations. `bits` is the word in the low end (word.h). Linearizable at any alignment.
@@ -109,39 +117,45 @@ class Area final {
   Status Store(const Lane& lane, WordType type, uint64_t pos, uint64_t bits);
   // Adds modulo the width; *bits is the new value.
   Status Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, uint64_t* bits);
-  Status CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint64_t expected, uint64_t desired,
-                         CompareExchangeResult* result);
-  Status Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64_t pos, uint64_t operand, uint64_t* bits);
+  Status CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint64_t expected,
+                         uint64_t desired, CompareExchangeResult* result);
+  Status Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64_t pos,
+                 uint64_t operand, uint64_t* bits);
 
   // Range operations, atomic up to geometry().atomic_range_bytes, longer ones piece by piece.
-  // Read without a lane retries against writers for `operation_timeout_ns`, then fails with STALLED; with a lane (REQUIRES:
-  // writable) it falls back to taking the stripes, so that a stream of writers cannot starve it.
+  // Read without a lane retries against writers for `operation_timeout_ns`, then fails with
+  // STALLED; with a lane (REQUIRES: writable) it falls back to taking the stripes, so that a stream
+  // of writers cannot starve it.
   Status Read(uint64_t pos, std::span<std::byte> out, const Lane* lane = nullptr,
               uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
   // An empty write counts as an update and changes no byte.
   Status Write(const Lane& lane, uint64_t pos, std::span<const std::byte> bytes);
   Status Fill(const Lane& lane, uint64_t pos, uint64_t len, std::byte value);
 
-  // The update counter of the stripes that cover [pos, pos + len); the whole area by default. Bounds as for Read.
+  // The update counter of the stripes that cover [pos, pos + len); the whole area by default.
+  // Bounds as for Read.
   uint64_t Updates() const;
   StatusOr<uint64_t> UpdatesOfRange(uint64_t pos, uint64_t len) const;
 
-  // Waits until the counter of the range differs from `since` or `timeout_ns` has passed (then changed = false). Sleeps on a
-  // futex. REQUIRES: writable (a read-only worker asks the daemon). `len` 0 with pos 0 means the whole area.
-  // Errors: AREA_NOT_FOUND also when the area is deleted meanwhile, OUT_OF_BOUNDS, READ_ONLY.
-  StatusOr<WaitResult> Wait(uint64_t since, uint64_t timeout_ns, uint64_t pos = 0, uint64_t len = 0);
+  // Waits until the counter of the range differs from `since` or `timeout_ns` has passed (then
+  // changed = false). Sleeps on a futex. REQUIRES: writable (a read-only worker asks the daemon).
+  // `len` 0 with pos 0 means the whole area. Errors: AREA_NOT_FOUND also when the area is deleted
+  // meanwhile, OUT_OF_BOUNDS, READ_ONLY.
+  StatusOr<WaitResult> Wait(uint64_t since, uint64_t timeout_ns, uint64_t pos = 0,
+                            uint64_t len = 0);
   // Looks once, as Wait with timeout 0 would, but also on a read-only mapping.
   StatusOr<WaitResult> Poll(uint64_t since, uint64_t pos = 0, uint64_t len = 0) const;
 
   // For the daemon only.
-  // Keeps this process alive when somebody truncates the file behind the data: the area is quarantined instead. False when the
-  // table of guarded ranges is full.
+  // Keeps this process alive when somebody truncates the file behind the data: the area is
+  // quarantined instead. False when the table of guarded ranges is full.
   bool GuardAgainstTruncation();
-  // Completes or undoes what a dead lane left. Idempotent. REQUIRES: no thread will ever store through `lane` again, and one
-  // recovery at a time for an area.
+  // Completes or undoes what a dead lane left. Idempotent. REQUIRES: no thread will ever store
+  // through `lane` again, and one recovery at a time for an area.
   RecoveryReport RecoverLane(uint32_t lane);
-  // Frees stripes whose word names an owner that `is_leased` does not know, and range counters that no holder left odd: what
-  // only a writer that ignores the protocol leaves behind. Returns how many words it mended.
+  // Frees stripes whose word names an owner that `is_leased` does not know, and range counters that
+  // no holder left odd: what only a writer that ignores the protocol leaves behind. Returns how
+  // many words it mended.
   uint32_t Scrub(const std::function<bool(uint32_t lane)>& is_leased);
   // The lane that holds the stripe of `pos` now, or 0. A hint for "is the holder dead?".
   uint32_t HolderOf(uint64_t pos) const;
@@ -180,7 +194,8 @@ class Area final {
   Status RefuseBounds(uint64_t pos, uint64_t len) const;
   Status RefuseStalled(uint32_t stripe, uint64_t pos, uint64_t len, uint64_t done) const;
 
-  // area_words.cc: each reads the word, lets `change` decide the new bits (false: leave it), and stores.
+  // area_words.cc: each reads the word, lets `change` decide the new bits (false: leave it), and
+  // stores.
   template <typename T>
   Status LoadAs(uint64_t pos, uint64_t* bits) const;
   template <typename T, typename Change>
@@ -191,7 +206,8 @@ class Area final {
   // area_ranges.cc
   bool LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, uint32_t* blocker);
   void UnlockSpan(uint32_t lane, StripeSpan span, bool changed);
-  void CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked, uint64_t pos, uint64_t len);
+  void CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked, uint64_t pos,
+                   uint64_t len);
   template <typename FillJournal>
   Status MutateRange(const Lane& lane, uint64_t pos, uint64_t len, FillJournal fill);
   bool TryReadPiece(uint64_t pos, std::span<std::byte> out) const;
@@ -212,7 +228,7 @@ class Area final {
   AreaGeometry geometry_;
   Access access_;
   std::byte* control_ = nullptr;
-  uint64_t mapped_bytes_ = 0;      // Of `control_`; the data too unless it is separate.
+  uint64_t mapped_bytes_ = 0;  // Of `control_`; the data too unless it is separate.
   std::byte* data_ = nullptr;
   AreaLine* line_ = nullptr;
   StripeLine* stripes_ = nullptr;

@@ -1,9 +1,10 @@
-// Range operations. A range write puts its bytes into the lane's journal, takes the stripes in rising order, makes their range
-// counters odd, arms the redo record, copies, and releases in falling order: the first stripe, whose word the tag
-// repeats, is released last, so that recovery can tell an armed redo from a finished one at every instruction.
+// Range operations. A range write puts its bytes into the lane's journal, takes the stripes in
+// rising order, makes their range counters odd, arms the redo record, copies, and releases in
+// falling order: the first stripe, whose word the tag repeats, is released last, so that recovery
+// can tell an armed redo from a finished one at every instruction.
 //
-// SYNC: area.range — counters odd, then the release fence, then the bytes; a reader's acquire fence stands between the bytes and
-// its second look at the words.
+// SYNC: area.range — counters odd, then the release fence, then the bytes; a reader's acquire fence
+// stands between the bytes and its second look at the words.
 #include <algorithm>
 #include <cstring>
 
@@ -14,14 +15,16 @@
 namespace statehouse {
 namespace {
 
-// Attempts of an optimistic read before it takes the stripes (with a lane) or starts to back off (without).
+// Attempts of an optimistic read before it takes the stripes (with a lane) or starts to back off
+// (without).
 constexpr int kOptimisticReads = 64;
 
 }  // namespace
 
 bool Area::LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, uint32_t* blocker) {
   LaneRecord& record = lanes_[lane.id];
-  // A tag is unique for one stripe only: an old one could equal this stripe's word while the redo record is half rewritten.
+  // A tag is unique for one stripe only: an old one could equal this stripe's word while the redo
+  // record is half rewritten.
   record.tag.store(0, std::memory_order_relaxed);
   CrashFence();
   record.intent.store(span.first | uint64_t{span.count} << 32, std::memory_order_relaxed);
@@ -30,7 +33,8 @@ bool Area::LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, u
     StripeLine& stripe = stripes_[span.first + i];
     uint64_t locked = 0;
     if (!TryLockOwned(stripe.control, lane.id, &locked)) {
-      record.contended.store(record.contended.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+      record.contended.store(record.contended.load(std::memory_order_relaxed) + 1,
+                             std::memory_order_relaxed);
       if (!LockOwnedSlow(stripe.control, lane.id, lane.operation_timeout_ns, &locked)) {
         *blocker = span.first + i;
         UnlockSpan(lane.id, StripeSpan{span.first, i}, false);
@@ -46,12 +50,14 @@ void Area::UnlockSpan(uint32_t lane, StripeSpan span, bool changed) {
   for (uint32_t i = span.count; i-- > 0;) {
     std::atomic<uint64_t>& control = stripes_[span.first + i].control;
     const uint64_t locked = control.load(std::memory_order_relaxed);
-    control.store(changed ? ReleasedChanged(locked) : ReleasedUnchanged(locked), std::memory_order_release);
+    control.store(changed ? ReleasedChanged(locked) : ReleasedUnchanged(locked),
+                  std::memory_order_release);
     CrashFence();
   }
 }
 
-void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked, uint64_t pos, uint64_t len) {
+void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked, uint64_t pos,
+                       uint64_t len) {
   LaneRecord& record = lanes_[lane.id];
   for (uint32_t i = 0; i < span.count; ++i) {
     std::atomic<uint64_t>& counter = stripes_[span.first + i].range_counter;
@@ -77,7 +83,8 @@ void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked,
     record.pending_wake.store(span.first | uint64_t{span.count} << 32, std::memory_order_relaxed);
     CrashFence();
   }
-  record.mutations.store(record.mutations.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  record.mutations.store(record.mutations.load(std::memory_order_relaxed) + 1,
+                         std::memory_order_relaxed);
   UnlockSpan(lane.id, span, true);
   if (wake) FinishWake(record, span);
 }
@@ -93,7 +100,8 @@ Status Area::MutateRange(const Lane& lane, uint64_t pos, uint64_t len, FillJourn
     const StripeSpan span = SpanOf(pos + done, piece);
     uint64_t first_locked = 0;
     uint32_t blocker = 0;
-    if (!LockSpan(lane, span, &first_locked, &blocker)) return RefuseStalled(blocker, pos, len, done);
+    if (!LockSpan(lane, span, &first_locked, &blocker))
+      return RefuseStalled(blocker, pos, len, done);
     CommitRange(lane, span, first_locked, pos + done, piece);
     done += piece;
   }
@@ -116,23 +124,25 @@ Status Area::Write(const Lane& lane, uint64_t pos, std::span<const std::byte> by
     if (wake) FinishWake(record, span);
     return Status();
   }
-  return MutateRange(lane, pos, bytes.size(), [&](std::byte* journal, uint64_t done, uint64_t piece) {
-    std::memcpy(journal, bytes.data() + done, piece);
-  });
+  return MutateRange(lane, pos, bytes.size(),
+                     [&](std::byte* journal, uint64_t done, uint64_t piece) {
+                       std::memcpy(journal, bytes.data() + done, piece);
+                     });
 }
 
 Status Area::Fill(const Lane& lane, uint64_t pos, uint64_t len, std::byte value) {
   if (len == 0) return Write(lane, pos, {});
   return MutateRange(lane, pos, len, [&](std::byte* journal, uint64_t done, uint64_t piece) {
-    if (done == 0) std::memset(journal, static_cast<int>(value), piece);  // Later pieces find it filled.
+    if (done == 0)
+      std::memset(journal, static_cast<int>(value), piece);  // Later pieces find it filled.
   });
 }
 
 // One optimistic attempt: every stripe free and unchanged around the copy.
 bool Area::TryReadPiece(uint64_t pos, std::span<std::byte> out) const {
   const StripeSpan span = SpanOf(pos, out.size());
-  // The words of a piece are few when stripes are small (17 for 64 KiB); large spans sum instead, which is as good: each
-  // sequence only grows.
+  // The words of a piece are few when stripes are small (17 for 64 KiB); large spans sum instead,
+  // which is as good: each sequence only grows.
   uint64_t sum = 0;
   for (uint32_t i = 0; i < span.count; ++i) {
     const uint64_t word = stripes_[span.first + i].control.load(std::memory_order_acquire);
@@ -154,20 +164,23 @@ Status Area::ReadLocked(const Lane& lane, uint64_t pos, std::span<std::byte> out
   const StripeSpan span = SpanOf(pos, out.size());
   uint64_t first_locked = 0;
   uint32_t blocker = 0;
-  if (!LockSpan(lane, span, &first_locked, &blocker)) return RefuseStalled(blocker, pos, out.size(), 0);
+  if (!LockSpan(lane, span, &first_locked, &blocker))
+    return RefuseStalled(blocker, pos, out.size(), 0);
   CopyShared(out.data(), data_ + pos, out.size());
   UnlockSpan(lane.id, span, false);
   return Status();
 }
 
-Status Area::Read(uint64_t pos, std::span<std::byte> out, const Lane* lane, uint64_t operation_timeout_ns) const {
+Status Area::Read(uint64_t pos, std::span<std::byte> out, const Lane* lane,
+                  uint64_t operation_timeout_ns) const {
   SH_RETURN_IF_ERROR(CheckRange(pos, out.size()));
   uint64_t done = 0;
   while (done < out.size()) {
     const uint64_t piece = std::min<uint64_t>(out.size() - done, geometry_.atomic_range_bytes);
     const std::span<std::byte> target = out.subspan(done, piece);
     bool accepted = false;
-    for (int i = 0; i < kOptimisticReads && !accepted; ++i) accepted = TryReadPiece(pos + done, target);
+    for (int i = 0; i < kOptimisticReads && !accepted; ++i)
+      accepted = TryReadPiece(pos + done, target);
     if (!accepted && lane != nullptr) {
       // Reading under the locks changes nothing that others see, so a const area may do it.
       SH_RETURN_IF_ERROR(const_cast<Area*>(this)->ReadLocked(*lane, pos + done, target));

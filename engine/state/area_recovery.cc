@@ -1,5 +1,6 @@
-// Recovery: what the daemon does for a lane whose process is dead. It trusts nothing that it reads: each field is copied once,
-// checked against the private geometry, and no loop takes its bound from shared memory.
+// Recovery: what the daemon does for a lane whose process is dead. It trusts nothing that it reads:
+// each field is copied once, checked against the private geometry, and no loop takes its bound from
+// shared memory.
 #include "engine/shm/owned_lock.h"
 #include "engine/state/area.h"
 #include "engine/state/copy.h"
@@ -22,7 +23,8 @@ bool InBounds(PackedSpan span, uint32_t stripe_count) {
 
 }  // namespace
 
-// The redo of an armed record, copied again. False when record and intent contradict each other: then nothing was armed.
+// The redo of an armed record, copied again. False when record and intent contradict each other:
+// then nothing was armed.
 bool Area::ApplyRedo(const LaneRecord& record, uint32_t lane, StripeSpan span) {
   const uint64_t pos = record.redo_pos.load(std::memory_order_relaxed);
   const uint64_t len = record.redo_len.load(std::memory_order_relaxed);
@@ -43,10 +45,12 @@ RecoveryReport Area::RecoverLane(uint32_t lane) {
   if (intent_is_sane) {
     const StripeSpan span{intent.first, intent.count};
     const uint64_t first_word = stripes_[span.first].control.load(std::memory_order_acquire);
-    const bool armed = OwnerOf(first_word) == lane && record.tag.load(std::memory_order_relaxed) == first_word;
+    const bool armed =
+        OwnerOf(first_word) == lane && record.tag.load(std::memory_order_relaxed) == first_word;
     if (armed) report.redo_applied = ApplyRedo(record, lane, span);
     CrashFence();
-    // Counters first, words in falling order, the first stripe last: a recovery that is itself killed finds the tag still valid.
+    // Counters first, words in falling order, the first stripe last: a recovery that is itself
+    // killed finds the tag still valid.
     for (uint32_t i = span.count; i-- > 0;) {
       StripeLine& stripe = stripes_[span.first + i];
       const uint64_t word = stripe.control.load(std::memory_order_relaxed);

@@ -1,9 +1,11 @@
-// Waiting and waking. A waiter reads the event word, arms, looks at the condition, and sleeps on the event word. A writer that
-// finds the flag armed, inside its critical section, notes the wake-up in its lane, releases, clears the flag, bumps the
-// event and wakes. The flag is one-shot, so that a killed waiter costs one wake-up and not one for every later write.
+// Waiting and waking. A waiter reads the event word, arms, looks at the condition, and sleeps on
+// the event word. A writer that finds the flag armed, inside its critical section, notes the
+// wake-up in its lane, releases, clears the flag, bumps the event and wakes. The flag is one-shot,
+// so that a killed waiter costs one wake-up and not one for every later write.
 //
-// SYNC: area.wait — the waiter's seq_cst exchange of `armed` and its seq_cst loads of the words stand against the writer's seq_cst
-// lock and its seq_cst load of `armed`: one of the two sees the other.
+// SYNC: area.wait — the waiter's seq_cst exchange of `armed` and its seq_cst loads of the words
+// stand against the writer's seq_cst lock and its seq_cst load of `armed`: one of the two sees the
+// other.
 #include <algorithm>
 
 #include "engine/os/futex.h"
@@ -86,16 +88,19 @@ StatusOr<WaitResult> Area::Poll(uint64_t since, uint64_t pos, uint64_t len) cons
 
 StatusOr<WaitResult> Area::Wait(uint64_t since, uint64_t timeout_ns, uint64_t pos, uint64_t len) {
   if (!writable()) {
-    return Status(Reason::kReadOnly, "area \"" + name_ + "\" is attached read-only: waits go through the service");
+    return Status(Reason::kReadOnly,
+                  "area \"" + name_ + "\" is attached read-only: waits go through the service");
   }
   SH_ASSIGN_OR_RETURN(const StripeSpan span, WaitSpan(pos, len));
   const bool one_stripe = span.count == 1;
   StripeLine& stripe = stripes_[span.first];
-  const WaitCell cell = one_stripe ? WaitCell{&stripe.armed, &stripe.event} : WaitCell{&line_->armed, &line_->event};
+  const WaitCell cell =
+      one_stripe ? WaitCell{&stripe.armed, &stripe.event} : WaitCell{&line_->armed, &line_->event};
 
   // A first look without the clock or the flag: the usual answer when something changed since.
   Scan scan = ScanSpan(span);
-  if (scan.updates != since || timeout_ns == 0) return WaitResult{scan.updates != since, scan.updates};
+  if (scan.updates != since || timeout_ns == 0)
+    return WaitResult{scan.updates != since, scan.updates};
 
   const uint64_t begin = MonotonicNs();
   const uint64_t deadline = timeout_ns > UINT64_MAX - begin ? UINT64_MAX : begin + timeout_ns;
@@ -109,7 +114,8 @@ StatusOr<WaitResult> Area::Wait(uint64_t since, uint64_t timeout_ns, uint64_t po
     const uint64_t now = MonotonicNs();
     if (now >= deadline) return WaitResult{false, scan.updates};
     if (scan.any_owned) {
-      // A writer is inside; it may have looked at the flag before it was armed. Its release is moments away.
+      // A writer is inside; it may have looked at the flag before it was armed. Its release is
+      // moments away.
       (void)changing.Pause();
       continue;
     }

@@ -1,7 +1,7 @@
 // Word operations: loads that never write, and mutations under one stripe's owned lock.
 //
-// SYNC: area.word — a mutation's release store of the word pairs with LoadAs's acquire load of it; the fence after the lock
-// orders a range write's odd counter before its bytes.
+// SYNC: area.word — a mutation's release store of the word pairs with LoadAs's acquire load of it;
+// the fence after the lock orders a range write's odd counter before its bytes.
 #include <atomic>
 #include <cstring>
 
@@ -65,7 +65,8 @@ Status Area::LoadAs(uint64_t pos, uint64_t* bits) const {
     return Status();
   }
   const StripeLine& stripe = stripes_[span.first];
-  // An aligned word is torn by nothing but a range write, so only that counter is checked; word writers never block it.
+  // An aligned word is torn by nothing but a range write, so only that counter is checked; word
+  // writers never block it.
   const bool aligned = IsAligned<T>(place);
   const std::atomic<uint64_t>& guard = aligned ? stripe.range_counter : stripe.control;
   const uint64_t busy_mask = aligned ? 1 : kOwnerMask;
@@ -73,8 +74,9 @@ Status Area::LoadAs(uint64_t pos, uint64_t* bits) const {
   do {
     const uint64_t before = guard.load(std::memory_order_acquire);
     if ((before & busy_mask) == 0) [[likely]] {
-      const T value = aligned ? std::atomic_ref<T>(*reinterpret_cast<T*>(place)).load(std::memory_order_acquire)
-                              : LoadUnaligned<T>(place);
+      const T value =
+          aligned ? std::atomic_ref<T>(*reinterpret_cast<T*>(place)).load(std::memory_order_acquire)
+                  : LoadUnaligned<T>(place);
       std::atomic_thread_fence(std::memory_order_acquire);
       if (guard.load(std::memory_order_relaxed) == before) [[likely]] {
         *bits = value;
@@ -85,13 +87,15 @@ Status Area::LoadAs(uint64_t pos, uint64_t* bits) const {
   return RefuseStalled(span.first, pos, sizeof(T), 0);
 }
 
-// One stripe: no redo is needed, because the only store to the data is a single instruction. A lane killed before it has done
-// nothing, one killed after it has done everything; recovery only releases the stripe.
+// One stripe: no redo is needed, because the only store to the data is a single instruction. A lane
+// killed before it has done nothing, one killed after it has done everything; recovery only
+// releases the stripe.
 template <typename T, typename Change>
 Status Area::MutateAs(const Lane& lane, uint64_t pos, Change change) {
   SH_RETURN_IF_ERROR(CheckMutation(pos, sizeof(T)));
   const StripeSpan span = SpanOf(pos, sizeof(T));
-  if (span.count > 1) [[unlikely]] return MutateAcross<T>(lane, pos, change);
+  if (span.count > 1) [[unlikely]]
+    return MutateAcross<T>(lane, pos, change);
 
   StripeLine& stripe = stripes_[span.first];
   LaneRecord& record = lanes_[lane.id];
@@ -115,16 +119,18 @@ Status Area::MutateAs(const Lane& lane, uint64_t pos, Change change) {
   StoreWord<T>(place, value);
   CrashFence();
 
-  // SYNC: area.wait — seq_cst after the lock's seq_cst exchange: either this load sees the waiter's arming, or the waiter's scan
-  // sees this stripe held or changed.
-  const bool wake = (stripe.armed.load(std::memory_order_seq_cst) | line_->armed.load(std::memory_order_seq_cst)) != 0;
+  // SYNC: area.wait — seq_cst after the lock's seq_cst exchange: either this load sees the waiter's
+  // arming, or the waiter's scan sees this stripe held or changed.
+  const bool wake = (stripe.armed.load(std::memory_order_seq_cst) |
+                     line_->armed.load(std::memory_order_seq_cst)) != 0;
   if (wake) [[unlikely]] {
     record.pending_wake.store(span.first | uint64_t{1} << 32, std::memory_order_relaxed);
     CrashFence();
   }
   Count(record.mutations);
   stripe.control.store(ReleasedChanged(locked), std::memory_order_release);
-  if (wake) [[unlikely]] FinishWake(record, span);
+  if (wake) [[unlikely]]
+    FinishWake(record, span);
   return Status();
 }
 
@@ -134,7 +140,8 @@ Status Area::MutateAcross(const Lane& lane, uint64_t pos, Change change) {
   const StripeSpan span = SpanOf(pos, sizeof(T));
   uint64_t first_locked = 0;
   uint32_t blocker = 0;
-  if (!LockSpan(lane, span, &first_locked, &blocker)) return RefuseStalled(blocker, pos, sizeof(T), 0);
+  if (!LockSpan(lane, span, &first_locked, &blocker))
+    return RefuseStalled(blocker, pos, sizeof(T), 0);
   T value = LoadUnaligned<T>(data_ + pos);
   if (!change(value)) {
     UnlockSpan(lane.id, span, false);
@@ -185,8 +192,8 @@ Status Area::Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, 
   });
 }
 
-Status Area::CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint64_t expected, uint64_t desired,
-                             CompareExchangeResult* result) {
+Status Area::CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint64_t expected,
+                             uint64_t desired, CompareExchangeResult* result) {
   return ForWidth(type, [&](auto zero) {
     using T = decltype(zero);
     return MutateAs<T>(lane, pos, [=](T& value) {
@@ -198,8 +205,8 @@ Status Area::CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint
   });
 }
 
-Status Area::Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64_t pos, uint64_t operand,
-                     uint64_t* bits) {
+Status Area::Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64_t pos,
+                     uint64_t operand, uint64_t* bits) {
   return ForWidth(type, [&](auto zero) {
     using T = decltype(zero);
     return MutateAs<T>(lane, pos, [=](T& value) {

@@ -18,8 +18,8 @@ constexpr uint64_t kBytes = kRecordsOffset + kAreasMax * kRecordBytes;
 static_assert(kLaneBlocksMax * sizeof(uint32_t) <= kPageBytes);
 
 bool ReadEntry(const CatalogueRecord& record, uint32_t slot, CatalogueEntry* entry) {
-  if (record.name_bytes == 0 || record.name_bytes > kNameBytesMax || record.path_bytes > kBackingPathBytesMax ||
-      record.size == 0 || record.size > kAreaBytesMax) {
+  if (record.name_bytes == 0 || record.name_bytes > kNameBytesMax ||
+      record.path_bytes > kBackingPathBytesMax || record.size == 0 || record.size > kAreaBytesMax) {
     return false;
   }
   entry->slot = slot;
@@ -33,8 +33,8 @@ bool ReadEntry(const CatalogueRecord& record, uint32_t slot, CatalogueEntry* ent
     entry->geometry = AreaGeometry::For(record.size, record.atomic_range_bytes, record.lane_count);
   } else {
     entry->offset = record.data_offset;
-    entry->geometry = AreaGeometry::ForSeparateData(record.size, record.data_offset, record.atomic_range_bytes,
-                                                    record.lane_count);
+    entry->geometry = AreaGeometry::ForSeparateData(record.size, record.data_offset,
+                                                    record.atomic_range_bytes, record.lane_count);
   }
   return entry->geometry.Validate().ok();
 }
@@ -64,13 +64,15 @@ StatusOr<std::unique_ptr<Catalogue>> Catalogue::Create() {
 StatusOr<std::unique_ptr<Catalogue>> Catalogue::Adopt(UniqueFd fd) {
   SH_ASSIGN_OR_RETURN(const uint64_t bytes, FileBytes(fd.get()));
   if (bytes != kBytes) {
-    return Status(Reason::kVersionMismatch, "the kept catalogue has " + std::to_string(bytes) + " bytes, this release uses " +
-                                                std::to_string(kBytes) + "; stop the old release first");
+    return Status(Reason::kVersionMismatch,
+                  "the kept catalogue has " + std::to_string(bytes) + " bytes, this release uses " +
+                      std::to_string(kBytes) + "; stop the old release first");
   }
   std::unique_ptr<Catalogue> catalogue(new Catalogue(std::move(fd)));
   SH_RETURN_IF_ERROR(catalogue->MapAll());
   if (catalogue->head_->magic != kMagic || catalogue->head_->version != kVersion) {
-    return Status(Reason::kVersionMismatch, "the kept catalogue has another format; stop the old release first");
+    return Status(Reason::kVersionMismatch,
+                  "the kept catalogue has another format; stop the old release first");
   }
   return catalogue;
 }
@@ -117,14 +119,19 @@ Status Catalogue::Add(CatalogueEntry* entry) {
     entry->slot = slot;
     return Status();
   }
-  return Status(Reason::kLimitExceeded, "no area can be added: the catalogue holds " + std::to_string(kAreasMax));
+  return Status(Reason::kLimitExceeded,
+                "no area can be added: the catalogue holds " + std::to_string(kAreasMax));
 }
 
 void Catalogue::Remove(uint32_t slot) { Record(slot).state.store(0, std::memory_order_release); }
 
-bool Catalogue::IsLeased(uint32_t block) const { return leases_[block].load(std::memory_order_acquire) == 1; }
+bool Catalogue::IsLeased(uint32_t block) const {
+  return leases_[block].load(std::memory_order_acquire) == 1;
+}
 
-bool Catalogue::WasEverLeased(uint32_t block) const { return leases_[block].load(std::memory_order_acquire) != 0; }
+bool Catalogue::WasEverLeased(uint32_t block) const {
+  return leases_[block].load(std::memory_order_acquire) != 0;
+}
 
 void Catalogue::SetLeased(uint32_t block, bool leased) {
   leases_[block].store(leased ? 1 : 2, std::memory_order_release);

@@ -1,13 +1,14 @@
-// Catalogue: the daemon's private record of areas and lane leases, in a memfd that no worker ever gets and that the keeper
-// carries from one daemon to the next.
+// Catalogue: the daemon's private record of areas and lane leases, in a memfd that no worker ever
+// gets and that the keeper carries from one daemon to the next.
 //
 // Drawing (docs/formats/catalogue.md):
 //   0        head (4 KiB): magic, version, generation, next id, next index, totals
-//   4096     lease states: kLaneBlocksMax x 4 bytes (0 never leased, 1 leased, 2 freed), padded to a page
-//   8192     area records: kAreasMax x 8 KiB, sparse
+//   4096     lease states: kLaneBlocksMax x 4 bytes (0 never leased, 1 leased, 2 freed), padded to
+//   a page 8192     area records: kAreasMax x 8 KiB, sparse
 //
-// Crash rule: a record is filled first and its `state` is stored last, so that a daemon killed anywhere leaves a record that either
-// stands or does not. Only the daemon writes here, one thread at a time (Engine's lock).
+// Crash rule: a record is filled first and its `state` is stored last, so that a daemon killed
+// anywhere leaves a record that either stands or does not. Only the daemon writes here, one thread
+// at a time (Engine's lock).
 #pragma once
 
 #include <atomic>
@@ -69,7 +70,8 @@ struct CatalogueEntry {
 
 class Catalogue final {
  public:
-  // A new, empty one; or what an earlier daemon left behind `fd`. Errors: VERSION_MISMATCH, DATA_LOSS, MEMORY_EXHAUSTED.
+  // A new, empty one; or what an earlier daemon left behind `fd`. Errors: VERSION_MISMATCH,
+  // DATA_LOSS, MEMORY_EXHAUSTED.
   static StatusOr<std::unique_ptr<Catalogue>> Create();
   static StatusOr<std::unique_ptr<Catalogue>> Adopt(UniqueFd fd);
   ~Catalogue();
@@ -80,7 +82,8 @@ class Catalogue final {
   CatalogueHead& head() { return *head_; }
   const CatalogueHead& head() const { return *head_; }
 
-  // Every area that stands, by index. A record that contradicts itself is skipped and counted in *damaged.
+  // Every area that stands, by index. A record that contradicts itself is skipped and counted in
+  // *damaged.
   std::vector<CatalogueEntry> Entries(uint32_t* damaged) const;
   // Records an area in a free slot and sets entry->slot. LIMIT_EXCEEDED when none is free.
   Status Add(CatalogueEntry* entry);

@@ -24,14 +24,17 @@ bool IsNameByte(char c) {
 }
 
 Status CheckName(const std::string& name) {
-  const bool good = !name.empty() && name.size() <= kNameBytesMax && std::all_of(name.begin(), name.end(), IsNameByte);
+  const bool good = !name.empty() && name.size() <= kNameBytesMax &&
+                    std::all_of(name.begin(), name.end(), IsNameByte);
   if (good) return Status();
-  return Status(Reason::kNameInvalid, "creating an area: its name has " + std::to_string(name.size()) +
+  return Status(Reason::kNameInvalid, "creating an area: its name has " +
+                                          std::to_string(name.size()) +
                                           " bytes; 1 to 255 of [A-Za-z0-9._/:@-] are allowed");
 }
 
 Status NoSuchArea(std::string_view name) {
-  return Status(Reason::kAreaNotFound, "no area is named \"" + std::string(name.substr(0, kNameBytesMax)) + "\"");
+  return Status(Reason::kAreaNotFound,
+                "no area is named \"" + std::string(name.substr(0, kNameBytesMax)) + "\"");
 }
 
 int64_t UnixNs() {
@@ -45,11 +48,13 @@ Status RandomBytes(void* to, size_t bytes) {
   return ErrnoStatus("reading random bytes");
 }
 
-// Bytes that an area will certainly hold: its data and the control pages that every mutation touches.
+// Bytes that an area will certainly hold: its data and the control pages that every mutation
+// touches.
 uint64_t FixedMemoryBytes(const AreaGeometry& geometry, AreaBacking backing) {
   const uint64_t control = kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine);
   const uint64_t data = backing == AreaBacking::kMemory ? geometry.size : 0;
-  return (control + kPageBytes - 1) / kPageBytes * kPageBytes + (data + kPageBytes - 1) / kPageBytes * kPageBytes;
+  return (control + kPageBytes - 1) / kPageBytes * kPageBytes +
+         (data + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
 }  // namespace
@@ -58,7 +63,8 @@ struct Engine::State {
   EngineOptions options;
   DescriptorVault* vault = nullptr;
 
-  // Lock order: mutex before recovery_mutex. `mutex` guards the maps, catalogue and registry; shared for look-ups.
+  // Lock order: mutex before recovery_mutex. `mutex` guards the maps, catalogue and registry;
+  // shared for look-ups.
   mutable std::shared_mutex mutex;
   std::mutex recovery_mutex;  // One recovery at a time.
   std::unique_ptr<Catalogue> catalogue;
@@ -69,12 +75,13 @@ struct Engine::State {
   std::map<uint32_t, std::set<uint64_t>> attachments;  // Block -> area ids.
   std::vector<SurvivingLease> survivors;
   uint64_t memory_bytes = 0;
-  LaneCounters retired_local;   // Of deleted areas.
+  LaneCounters retired_local;  // Of deleted areas.
   LaneCounters retired_daemon;
 
   void AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes);
   Status Restore(std::map<std::string, UniqueFd>& inherited);
-  StatusOr<std::shared_ptr<ServedArea>> MapEntry(const CatalogueEntry& entry, UniqueFd control, UniqueFd data);
+  StatusOr<std::shared_ptr<ServedArea>> MapEntry(const CatalogueEntry& entry, UniqueFd control,
+                                                 UniqueFd data);
   Status RestoreLeases(std::map<std::string, UniqueFd>& inherited);
   void RecoverLanes(Area& area, uint32_t first_lane, uint32_t count);
   std::shared_ptr<ServedArea> Find(std::string_view name) const;
@@ -91,13 +98,15 @@ void Engine::State::AddServed(std::shared_ptr<ServedArea> served, uint32_t slot,
   by_name[served->info().name] = std::move(served);
 }
 
-StatusOr<std::shared_ptr<ServedArea>> Engine::State::MapEntry(const CatalogueEntry& entry, UniqueFd control,
-                                                              UniqueFd data) {
-  SH_ASSIGN_OR_RETURN(std::unique_ptr<Area> area,
-                      Area::Map(entry.name, entry.geometry, control.get(), data.get(), Access::kReadWrite));
+StatusOr<std::shared_ptr<ServedArea>> Engine::State::MapEntry(const CatalogueEntry& entry,
+                                                              UniqueFd control, UniqueFd data) {
+  SH_ASSIGN_OR_RETURN(
+      std::unique_ptr<Area> area,
+      Area::Map(entry.name, entry.geometry, control.get(), data.get(), Access::kReadWrite));
   area->PrefaultLanes(0, kLanesPerBlock);
   if (entry.geometry.data_is_separate && !area->GuardAgainstTruncation()) {
-    return Status(Reason::kLimitExceeded, "area \"" + entry.name + "\": too many file-backed areas to guard");
+    return Status(Reason::kLimitExceeded,
+                  "area \"" + entry.name + "\": too many file-backed areas to guard");
   }
   AreaInfo info;
   info.id = entry.id;
@@ -108,7 +117,8 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::State::MapEntry(const CatalogueEnt
   info.file = entry.path;
   info.offset = entry.offset;
   info.create_time_ns = entry.create_time_ns;
-  return std::make_shared<ServedArea>(std::move(info), std::move(area), std::move(control), std::move(data));
+  return std::make_shared<ServedArea>(std::move(info), std::move(area), std::move(control),
+                                      std::move(data));
 }
 
 void Engine::State::RecoverLanes(Area& area, uint32_t first_lane, uint32_t count) {
@@ -127,7 +137,8 @@ Status Engine::State::RestoreLeases(std::map<std::string, UniqueFd>& inherited) 
     if (registry->IsHeld(block)) {
       SurvivingLease lease;
       lease.block = block;
-      if (auto found = inherited.find(name); found != inherited.end()) lease.pidfd = std::move(found->second);
+      if (auto found = inherited.find(name); found != inherited.end())
+        lease.pidfd = std::move(found->second);
       survivors.push_back(std::move(lease));
       continue;
     }
@@ -159,12 +170,14 @@ Status Engine::State::Restore(std::map<std::string, UniqueFd>& inherited) {
     AddServed(served, entry.slot, FixedMemoryBytes(entry.geometry, served->info().backing));
   }
   if (damaged > 0) {
-    return Status(Reason::kDataLoss, std::to_string(damaged) + " records of the kept catalogue are damaged");
+    return Status(Reason::kDataLoss,
+                  std::to_string(damaged) + " records of the kept catalogue are damaged");
   }
   SH_RETURN_IF_ERROR(RestoreLeases(inherited));
   for (auto& [name, fd] : inherited) {
     // What no record claims was being created or deleted.
-    const bool ours = name.starts_with("area.") || name.starts_with("data.") || name.starts_with("worker.");
+    const bool ours =
+        name.starts_with("area.") || name.starts_with("data.") || name.starts_with("worker.");
     if (fd.valid() && ours) SH_RETURN_IF_ERROR(vault->Remove(name));
   }
   return Status();
@@ -175,7 +188,8 @@ Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Engine::~Engine() = default;
 
 StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
-                                                std::map<std::string, UniqueFd> inherited, DescriptorVault* vault) {
+                                                std::map<std::string, UniqueFd> inherited,
+                                                DescriptorVault* vault) {
   auto state = std::make_unique<State>();
   state->options = options;
   state->vault = vault;
@@ -216,7 +230,8 @@ std::shared_ptr<ServedArea> Engine::State::Find(std::string_view name) const {
       if (c < '0' || c > '9') return nullptr;
       index = index * 10 + static_cast<uint64_t>(c - '0');
     }
-    const auto found = index <= UINT32_MAX ? by_index.find(static_cast<uint32_t>(index)) : by_index.end();
+    const auto found =
+        index <= UINT32_MAX ? by_index.find(static_cast<uint32_t>(index)) : by_index.end();
     return found != by_index.end() ? found->second : nullptr;
   }
   const auto found = by_name.find(name);
@@ -232,26 +247,30 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::FindArea(std::string_view name) co
 
 StatusOr<UniqueFd> Engine::State::OpenBacking(AreaSpec& spec) const {
   if (spec.offset % kPageBytes != 0) {
-    return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": offset " + std::to_string(spec.offset) +
-                                               " is no multiple of " + std::to_string(kPageBytes));
+    return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": offset " +
+                                               std::to_string(spec.offset) + " is no multiple of " +
+                                               std::to_string(kPageBytes));
   }
   UniqueFd fd;
   if (spec.backing == AreaBacking::kFile) {
     if (spec.file.size() > kBackingPathBytesMax) {
-      return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": the file's path is longer than " +
+      return Status(Reason::kBackingInvalid, "area \"" + spec.name +
+                                                 "\": the file's path is longer than " +
                                                  std::to_string(kBackingPathBytesMax) + " bytes");
     }
     fd.Reset(open(spec.file.c_str(), O_RDWR | O_CLOEXEC));
     if (!fd.valid()) {
-      return ErrnoStatus("area \"" + spec.name + "\": opening file \"" + spec.file + "\"", Reason::kBackingInvalid);
+      return ErrnoStatus("area \"" + spec.name + "\": opening file \"" + spec.file + "\"",
+                         Reason::kBackingInvalid);
     }
   } else {
     fd = std::move(spec.descriptor);
   }
   SH_ASSIGN_OR_RETURN(const uint64_t bytes, FileBytes(fd.get()));
   if (spec.offset > bytes || bytes - spec.offset < spec.size) {
-    return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": its file holds " + std::to_string(bytes) +
-                                               " bytes, offset " + std::to_string(spec.offset) + " and size " +
+    return Status(Reason::kBackingInvalid, "area \"" + spec.name + "\": its file holds " +
+                                               std::to_string(bytes) + " bytes, offset " +
+                                               std::to_string(spec.offset) + " and size " +
                                                std::to_string(spec.size) + " do not fit");
   }
   return fd;
@@ -259,31 +278,35 @@ StatusOr<UniqueFd> Engine::State::OpenBacking(AreaSpec& spec) const {
 
 Status Engine::State::CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const {
   if (by_index.size() >= options.areas_max) {
-    return Status(Reason::kLimitExceeded, "creating area \"" + spec.name + "\": " + std::to_string(by_index.size()) +
+    return Status(Reason::kLimitExceeded, "creating area \"" + spec.name +
+                                              "\": " + std::to_string(by_index.size()) +
                                               " areas exist, the limit (areas.count_max) is " +
                                               std::to_string(options.areas_max));
   }
   const uint64_t needed = FixedMemoryBytes(geometry, spec.backing);
   if (options.memory_bytes_max != 0 &&
       (needed > options.memory_bytes_max || memory_bytes > options.memory_bytes_max - needed)) {
-    return Status(Reason::kMemoryExhausted, "creating area \"" + spec.name + "\" needs " + std::to_string(needed) +
-                                                " bytes: " + std::to_string(memory_bytes) + " of " +
-                                                std::to_string(options.memory_bytes_max) +
-                                                " (areas.memory_max) are in use; nothing was evicted");
+    return Status(Reason::kMemoryExhausted,
+                  "creating area \"" + spec.name + "\" needs " + std::to_string(needed) +
+                      " bytes: " + std::to_string(memory_bytes) + " of " +
+                      std::to_string(options.memory_bytes_max) +
+                      " (areas.memory_max) are in use; nothing was evicted");
   }
   return Status();
 }
 
-StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec, const AreaGeometry& geometry) {
+StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec,
+                                                          const AreaGeometry& geometry) {
   UniqueFd data;
   if (geometry.data_is_separate) {
     SH_ASSIGN_OR_RETURN(data, OpenBacking(spec));
   }
   const uint64_t rounded = (geometry.size + kPageBytes - 1) / kPageBytes * kPageBytes;
-  const uint64_t bytes = geometry.data_is_separate ? geometry.control_bytes : geometry.data_offset + rounded;
+  const uint64_t bytes =
+      geometry.data_is_separate ? geometry.control_bytes : geometry.data_offset + rounded;
   SH_ASSIGN_OR_RETURN(UniqueFd control, CreateSealedMemory("statehouse-area", bytes));
-  SH_RETURN_IF_ERROR(AllocateRange(control.get(), 0,
-                                   kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine)));
+  SH_RETURN_IF_ERROR(AllocateRange(
+      control.get(), 0, kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine)));
   if (!geometry.data_is_separate) {
     SH_RETURN_IF_ERROR(AllocateRange(control.get(), geometry.data_offset, rounded));
   }
@@ -301,9 +324,12 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec, const A
   entry.offset = spec.offset;
   entry.create_time_ns = UnixNs();
   SH_RETURN_IF_ERROR(vault->Store("area." + std::to_string(entry.id), control.get()));
-  if (data.valid()) SH_RETURN_IF_ERROR(vault->Store("data." + std::to_string(entry.id), data.get()));
-  // From here a failure leaves descriptors in the vault that no record claims; the next start drops them.
-  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served, MapEntry(entry, std::move(control), std::move(data)));
+  if (data.valid())
+    SH_RETURN_IF_ERROR(vault->Store("data." + std::to_string(entry.id), data.get()));
+  // From here a failure leaves descriptors in the vault that no record claims; the next start drops
+  // them.
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served,
+                      MapEntry(entry, std::move(control), std::move(data)));
   SH_RETURN_IF_ERROR(catalogue->Add(&entry));
   catalogue->head().next_index.fetch_add(1, std::memory_order_relaxed);
   AddServed(served, entry.slot, FixedMemoryBytes(geometry, spec.backing));
@@ -313,9 +339,10 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec, const A
 StatusOr<Engine::Created> Engine::CreateArea(AreaSpec spec) {
   SH_RETURN_IF_ERROR(CheckName(spec.name));
   if (spec.size == 0 || spec.size > state_->options.area_bytes_max) {
-    return Status(Reason::kSizeInvalid, "creating area \"" + spec.name + "\": size " + std::to_string(spec.size) +
-                                            " is not between 1 and " +
-                                            std::to_string(state_->options.area_bytes_max) + " bytes");
+    return Status(Reason::kSizeInvalid, "creating area \"" + spec.name + "\": size " +
+                                            std::to_string(spec.size) + " is not between 1 and " +
+                                            std::to_string(state_->options.area_bytes_max) +
+                                            " bytes");
   }
   const uint64_t atomic = state_->options.atomic_range_bytes;
   const AreaGeometry geometry = spec.backing == AreaBacking::kMemory
@@ -324,11 +351,12 @@ StatusOr<Engine::Created> Engine::CreateArea(AreaSpec spec) {
   const std::unique_lock<std::shared_mutex> lock(state_->mutex);
   if (std::shared_ptr<ServedArea> found = state_->Find(spec.name); found != nullptr) {
     const AreaInfo& info = found->info();
-    const bool same = info.geometry.size == spec.size && info.backing == spec.backing && info.file == spec.file &&
-                      info.offset == spec.offset;
+    const bool same = info.geometry.size == spec.size && info.backing == spec.backing &&
+                      info.file == spec.file && info.offset == spec.offset;
     if (same && !spec.exclusive) return Created{std::move(found), false};
-    return Status(Reason::kAreaExists, "creating area \"" + spec.name + "\" of " + std::to_string(spec.size) +
-                                           " bytes: it exists with " + std::to_string(info.geometry.size) + " bytes" +
+    return Status(Reason::kAreaExists, "creating area \"" + spec.name + "\" of " +
+                                           std::to_string(spec.size) + " bytes: it exists with " +
+                                           std::to_string(info.geometry.size) + " bytes" +
                                            (same ? "" : " or another backing"));
   }
   SH_RETURN_IF_ERROR(state_->CheckLimits(spec, geometry));
@@ -342,15 +370,18 @@ StatusOr<AreaInfo> Engine::DescribeArea(std::string_view name) const {
   if (served == nullptr) return NoSuchArea(name);
   AreaInfo info = served->info();
   SH_ASSIGN_OR_RETURN(info.memory_bytes, AllocatedBytes(served->control_.get()));
-  for (const auto& [block, ids] : state_->attachments) info.attached_processes += ids.count(info.id) > 0 ? 1 : 0;
+  for (const auto& [block, ids] : state_->attachments)
+    info.attached_processes += ids.count(info.id) > 0 ? 1 : 0;
   return info;
 }
 
-std::vector<std::shared_ptr<ServedArea>> Engine::ListAreas(std::string_view prefix, uint32_t from_index,
+std::vector<std::shared_ptr<ServedArea>> Engine::ListAreas(std::string_view prefix,
+                                                           uint32_t from_index,
                                                            size_t limit) const {
   std::vector<std::shared_ptr<ServedArea>> page;
   const std::shared_lock<std::shared_mutex> lock(state_->mutex);
-  for (auto it = state_->by_index.lower_bound(from_index); it != state_->by_index.end() && page.size() < limit; ++it) {
+  for (auto it = state_->by_index.lower_bound(from_index);
+       it != state_->by_index.end() && page.size() < limit; ++it) {
     if (it->second->info().name.starts_with(prefix)) page.push_back(it->second);
   }
   return page;
@@ -371,7 +402,8 @@ Status Engine::DeleteArea(std::string_view name) {
   state_->by_index.erase(info.index);
   state_->by_name.erase(info.name);
   SH_RETURN_IF_ERROR(state_->vault->Remove("area." + std::to_string(info.id)));
-  if (info.geometry.data_is_separate) SH_RETURN_IF_ERROR(state_->vault->Remove("data." + std::to_string(info.id)));
+  if (info.geometry.data_is_separate)
+    SH_RETURN_IF_ERROR(state_->vault->Remove("data." + std::to_string(info.id)));
   return Status();
 }
 
@@ -384,10 +416,12 @@ StatusOr<LaneLease> Engine::LeaseLanes(const UniqueFd& pidfd) {
     return stored;
   }
   state_->attachments[claim.block];
-  return LaneLease{claim.block, claim.block * kLanesPerBlock, kLanesPerBlock, std::move(claim.description)};
+  return LaneLease{claim.block, claim.block * kLanesPerBlock, kLanesPerBlock,
+                   std::move(claim.description)};
 }
 
-StatusOr<AreaDescriptors> Engine::OpenForWorker(const ServedArea& area, uint32_t block, Access access) {
+StatusOr<AreaDescriptors> Engine::OpenForWorker(const ServedArea& area, uint32_t block,
+                                                Access access) {
   const bool writable = access == Access::kReadWrite;
   AreaDescriptors descriptors;
   SH_ASSIGN_OR_RETURN(descriptors.control, ReopenDescription(area.control_.get(), writable));
@@ -408,7 +442,8 @@ void Engine::RecoverBlock(uint32_t block) {
     // What a worker of an earlier daemon had attached is not known: then every area is looked at.
     const auto attached = state_->attachments.find(block);
     for (const auto& [index, served] : state_->by_index) {
-      const bool skip = attached != state_->attachments.end() && attached->second.count(served->info().id) == 0;
+      const bool skip =
+          attached != state_->attachments.end() && attached->second.count(served->info().id) == 0;
       if (!skip) areas.push_back(served);
     }
   }
@@ -419,7 +454,8 @@ void Engine::RecoverBlock(uint32_t block) {
   state_->catalogue->head().recoveries.fetch_add(1, std::memory_order_relaxed);
   state_->attachments.erase(block);
   state_->registry->Free(block);
-  // A vault that cannot forget a dead worker's pidfd costs one descriptor until the next restart drops it.
+  // A vault that cannot forget a dead worker's pidfd costs one descriptor until the next restart
+  // drops it.
   (void)state_->vault->Remove("worker." + std::to_string(block));
 }
 
@@ -483,7 +519,8 @@ EngineTotals Engine::Totals() const {
   totals.redos = head.redos.load(std::memory_order_relaxed);
   totals.local = state_->retired_local;
   totals.daemon = state_->retired_daemon;
-  for (const auto& [index, served] : state_->by_index) state_->Sum(*served, &totals.local, &totals.daemon);
+  for (const auto& [index, served] : state_->by_index)
+    state_->Sum(*served, &totals.local, &totals.daemon);
   return totals;
 }
 

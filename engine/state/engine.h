@@ -1,8 +1,9 @@
-// Engine: the daemon's side of the state. It makes, finds, lists and deletes areas, leases lanes to workers and recovers
-// what dead ones left. service/ includes this header; a worker never does.
+// Engine: the daemon's side of the state. It makes, finds, lists and deletes areas, leases lanes to
+// workers and recovers what dead ones left. service/ includes this header; a worker never does.
 //
 // Who owns it: the composition root. Threads: every method may be called from any thread at once.
-// Always true: whatever Create acknowledged is in the vault and in the catalogue, so the next daemon finds it.
+// Always true: whatever Create acknowledged is in the vault and in the catalogue, so the next
+// daemon finds it.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,8 @@
 
 namespace statehouse {
 
-// Where descriptors outlive the daemon: the keeper or systemd (FDSTORE). Names: "catalogue", "liveness", "area.<id>",
-// "data.<id>", "worker.<block>".
+// Where descriptors outlive the daemon: the keeper or systemd (FDSTORE). Names: "catalogue",
+// "liveness", "area.<id>", "data.<id>", "worker.<block>".
 class DescriptorVault {
  public:
   virtual ~DescriptorVault() = default;
@@ -36,9 +37,9 @@ struct AreaSpec {
   std::string name;
   uint64_t size = 0;
   AreaBacking backing = AreaBacking::kMemory;
-  std::string file;          // kFile: opened for reading and writing; it must hold offset + size bytes.
-  UniqueFd descriptor;       // kDescriptor.
-  uint64_t offset = 0;       // A multiple of the page size.
+  std::string file;     // kFile: opened for reading and writing; it must hold offset + size bytes.
+  UniqueFd descriptor;  // kDescriptor.
+  uint64_t offset = 0;  // A multiple of the page size.
   bool exclusive = false;
 };
 
@@ -56,11 +57,15 @@ struct AreaInfo {
   uint32_t attached_processes = 0;
 };
 
-// An area that is being served. Holders keep it mapped; `area` fails its operations once the area is deleted.
+// An area that is being served. Holders keep it mapped; `area` fails its operations once the area
+// is deleted.
 class ServedArea final {
  public:
   ServedArea(AreaInfo info, std::unique_ptr<Area> area, UniqueFd control, UniqueFd data)
-      : info_(std::move(info)), area_(std::move(area)), control_(std::move(control)), data_(std::move(data)) {}
+      : info_(std::move(info)),
+        area_(std::move(area)),
+        control_(std::move(control)),
+        data_(std::move(data)) {}
   const AreaInfo& info() const { return info_; }  // attached_processes is not kept here.
   Area& area() { return *area_; }
 
@@ -78,7 +83,8 @@ struct AreaDescriptors {
   UniqueFd data;  // Valid only when the geometry says so.
 };
 
-// A block of lanes leased to one process. `liveness` is for the worker; the daemon closes its copy after sending it.
+// A block of lanes leased to one process. `liveness` is for the worker; the daemon closes its copy
+// after sending it.
 struct LaneLease {
   uint32_t block = 0;
   uint32_t first_lane = 0;
@@ -98,16 +104,16 @@ struct EngineTotals {
   uint32_t areas = 0;
   uint64_t memory_bytes = 0;
   uint32_t attached_processes = 0;
-  uint64_t generation = 0;   // 1 for the first daemon of this state.
-  uint64_t recoveries = 0;   // Dead lane blocks recovered, over all generations.
-  uint64_t repairs = 0;      // Damaged control memory that was repaired.
-  uint64_t redos = 0;        // Range writes completed on behalf of a dead worker.
-  LaneCounters local;        // Summed over workers' lanes.
-  LaneCounters daemon;       // Summed over the daemon's own lanes.
+  uint64_t generation = 0;  // 1 for the first daemon of this state.
+  uint64_t recoveries = 0;  // Dead lane blocks recovered, over all generations.
+  uint64_t repairs = 0;     // Damaged control memory that was repaired.
+  uint64_t redos = 0;       // Range writes completed on behalf of a dead worker.
+  LaneCounters local;       // Summed over workers' lanes.
+  LaneCounters daemon;      // Summed over the daemon's own lanes.
 };
 
-// A worker's lease that was found at start (its daemon died, the worker lives). `pidfd` may be invalid when it was lost; the
-// owner then polls Engine::ProbeLease.
+// A worker's lease that was found at start (its daemon died, the worker lives). `pidfd` may be
+// invalid when it was lost; the owner then polls Engine::ProbeLease.
 struct SurvivingLease {
   uint32_t block = 0;
   UniqueFd pidfd;
@@ -115,10 +121,12 @@ struct SurvivingLease {
 
 class Engine final {
  public:
-  // Takes over what an earlier daemon left in `inherited` (name -> descriptor), recovers every dead lane, and is ready.
-  // `vault` must outlive the engine. Errors: VERSION_MISMATCH, DATA_LOSS (catalogue damaged), MEMORY_EXHAUSTED.
+  // Takes over what an earlier daemon left in `inherited` (name -> descriptor), recovers every dead
+  // lane, and is ready. `vault` must outlive the engine. Errors: VERSION_MISMATCH, DATA_LOSS
+  // (catalogue damaged), MEMORY_EXHAUSTED.
   static StatusOr<std::unique_ptr<Engine>> Start(const EngineOptions& options,
-                                                 std::map<std::string, UniqueFd> inherited, DescriptorVault* vault);
+                                                 std::map<std::string, UniqueFd> inherited,
+                                                 DescriptorVault* vault);
   ~Engine();
 
   // The engine's own lanes, one for each of the daemon's threads that mutate: 1 … 7.
@@ -133,26 +141,29 @@ class Engine final {
   StatusOr<std::shared_ptr<ServedArea>> FindArea(std::string_view name) const;
   StatusOr<AreaInfo> DescribeArea(std::string_view name) const;
   // Areas with index >= `from_index` whose name begins with `prefix`, in order, at most `limit`.
-  std::vector<std::shared_ptr<ServedArea>> ListAreas(std::string_view prefix, uint32_t from_index, size_t limit) const;
+  std::vector<std::shared_ptr<ServedArea>> ListAreas(std::string_view prefix, uint32_t from_index,
+                                                     size_t limit) const;
   Status DeleteArea(std::string_view name);
 
-  // Leases a free block to the process behind `pidfd`, which goes to the vault first. Errors: LANES_EXHAUSTED.
+  // Leases a free block to the process behind `pidfd`, which goes to the vault first. Errors:
+  // LANES_EXHAUSTED.
   StatusOr<LaneLease> LeaseLanes(const UniqueFd& pidfd);
   // Descriptors of an area for the worker of `block`; counts it as attached.
   StatusOr<AreaDescriptors> OpenForWorker(const ServedArea& area, uint32_t block, Access access);
-  // The process of `block` is dead: recovers its lanes in every area and frees the block. Idempotent.
-  // REQUIRES: the caller knows the process is dead (its pidfd is readable, or ProbeLease said so).
+  // The process of `block` is dead: recovers its lanes in every area and frees the block.
+  // Idempotent. REQUIRES: the caller knows the process is dead (its pidfd is readable, or
+  // ProbeLease said so).
   void RecoverBlock(uint32_t block);
-  // The worker closed its connection and lives on: frees the block if its liveness lock is gone, else keeps it leased.
-  // Returns true when the block was freed.
+  // The worker closed its connection and lives on: frees the block if its liveness lock is gone,
+  // else keeps it leased. Returns true when the block was freed.
   bool ReleaseBlock(uint32_t block);
   // Whether the liveness lock of `block` is still held. False means dead or never leased.
   bool ProbeLease(uint32_t block) const;
   // Leases that were alive at Start. Call once.
   std::vector<SurvivingLease> TakeSurvivingLeases();
 
-  // Frees what no living or leased lane can hold: only a writer that ignores the protocol leaves such words. Returns how many
-  // were mended. The owner calls it every second or so.
+  // Frees what no living or leased lane can hold: only a writer that ignores the protocol leaves
+  // such words. Returns how many were mended. The owner calls it every second or so.
   uint32_t Scrub();
 
   EngineTotals Totals() const;

@@ -20,8 +20,9 @@ StatusOr<LaneRegistry::Claim> LaneRegistry::ClaimBlock() {
     catalogue_->SetLeased(block, true);
     return Claim{block, std::move(description)};
   }
-  return Status(Reason::kLanesExhausted, "attaching a worker: all " + std::to_string(kLaneBlocksMax - 1) +
-                                             " lane blocks are leased; close idle workers or use the network door");
+  return Status(Reason::kLanesExhausted,
+                "attaching a worker: all " + std::to_string(kLaneBlocksMax - 1) +
+                    " lane blocks are leased; close idle workers or use the network door");
 }
 
 bool LaneRegistry::IsLeased(uint32_t block) const {

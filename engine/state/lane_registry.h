@@ -1,8 +1,8 @@
 // LaneRegistry: which lane block belongs to which process, and whether that process lives.
 //
-// A block's liveness is one byte of the liveness memfd, locked (OFD record lock) by a description that the worker holds. The kernel
-// frees it when the worker is gone, however it went, and a restarted daemon can ask for it.
-// Threads: not safe by itself; Engine's lock serialises.
+// A block's liveness is one byte of the liveness memfd, locked (OFD record lock) by a description
+// that the worker holds. The kernel frees it when the worker is gone, however it went, and a
+// restarted daemon can ask for it. Threads: not safe by itself; Engine's lock serialises.
 #pragma once
 
 #include <map>
@@ -17,7 +17,8 @@ namespace statehouse {
 
 class LaneRegistry final {
  public:
-  LaneRegistry(Catalogue* catalogue, UniqueFd liveness) : catalogue_(catalogue), liveness_(std::move(liveness)) {}
+  LaneRegistry(Catalogue* catalogue, UniqueFd liveness)
+      : catalogue_(catalogue), liveness_(std::move(liveness)) {}
   static StatusOr<UniqueFd> CreateLiveness();
 
   int liveness_fd() const { return liveness_.get(); }
