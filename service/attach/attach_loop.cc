@@ -1,0 +1,317 @@
+#include "service/attach/attach_loop.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+#include "engine/os/errno_status.h"
+
+namespace statehouse {
+namespace {
+
+// Epoll data: what it is in the top byte, which one in the rest.
+constexpr uint64_t kTagListener = uint64_t{1} << 56;
+constexpr uint64_t kTagMailbox = uint64_t{2} << 56;
+constexpr uint64_t kTagConnection = uint64_t{3} << 56;
+constexpr uint64_t kTagWorker = uint64_t{4} << 56;
+constexpr uint64_t kTagKind = uint64_t{0xff} << 56;
+
+constexpr int kEventsAtOnce = 64;
+constexpr int kPacketsAtOnce = 16;  // Of one connection, before the others get their turn.
+constexpr int kAcceptsAtOnce = 16;
+constexpr auto kAcceptPause = std::chrono::milliseconds(50);  // When no descriptor is left.
+
+}  // namespace
+
+void AttachLoop::Mailbox::Post(Answer answer) {
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    answers.push_back(std::move(answer));
+  }
+  Wake();
+}
+
+void AttachLoop::Mailbox::Wake() const {
+  const uint64_t one = 1;
+  // A full counter wakes just as well.
+  if (write(event.get(), &one, sizeof(one)) < 0 && errno != EAGAIN) {
+    spdlog::error("attach: waking the door's thread failed: {}", std::strerror(errno));
+  }
+}
+
+AttachLoop::AttachLoop(AttachDoorOptions options, UniqueFd listener, AttachDoorParts parts)
+    : options_(std::move(options)),
+      parts_(parts),
+      listener_(std::move(listener)),
+      mailbox_(std::make_shared<Mailbox>()),
+      packet_buffer_(kAttachHeaderBytes + kAttachBodyBytesMax + 1) {}
+
+StatusOr<std::unique_ptr<AttachLoop>> AttachLoop::Create(AttachDoorOptions options,
+                                                         UniqueFd listener, AttachDoorParts parts) {
+  std::unique_ptr<AttachLoop> loop(new AttachLoop(std::move(options), std::move(listener), parts));
+  SH_RETURN_IF_ERROR(loop->Prepare());
+  return loop;
+}
+
+Status AttachLoop::Prepare() {
+  epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
+  mailbox_->event.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!epoll_.valid() || !mailbox_->event.valid())
+    return ErrnoStatus("making the attach door's epoll set");
+  const int flags = fcntl(listener_.get(), F_GETFL);
+  if (flags < 0 || fcntl(listener_.get(), F_SETFL, flags | O_NONBLOCK) < 0) {
+    return ErrnoStatus("preparing the attach socket");
+  }
+  if (!WatchFd(listener_.get(), kTagListener, EPOLLIN) ||
+      !WatchFd(mailbox_->event.get(), kTagMailbox, EPOLLIN)) {
+    return ErrnoStatus("watching the attach socket");
+  }
+  leases_.emplace(parts_.engine, parts_.metrics, epoll_.get(), kTagWorker);
+  leases_->TakeSurviving();
+  return Status();
+}
+
+bool AttachLoop::WatchFd(int fd, uint64_t tag, uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = tag;
+  return epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+void AttachLoop::RequestStop(std::chrono::milliseconds grace) {
+  grace_ms_ = grace.count();
+  stop_requested_ = true;
+  mailbox_->Wake();
+}
+
+void AttachLoop::RequestRecheck() {
+  recheck_requested_ = true;
+  mailbox_->Wake();
+}
+
+int AttachLoop::TimeoutMs(std::optional<Clock::time_point> probe_at) const {
+  std::optional<Clock::time_point> next = probe_at;
+  const auto earlier = [&next](Clock::time_point at) {
+    next = next.has_value() ? std::min(*next, at) : at;
+  };
+  for (const auto& [id, connection] : connections_) {
+    if (!connection->greeted()) earlier(connection->hello_deadline());
+  }
+  if (stop_at_.has_value()) earlier(*stop_at_);
+  if (!accepting_ && !stop_at_.has_value()) earlier(Clock::now() + kAcceptPause);
+  if (!next.has_value()) return -1;
+  const auto wait = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now()).count();
+  return static_cast<int>(std::clamp<int64_t>(wait, 0, 60'000));
+}
+
+void AttachLoop::Run() {
+  std::array<epoll_event, kEventsAtOnce> events;
+  for (;;) {
+    const std::optional<Clock::time_point> probe_at = leases_->Probe();
+    const int count = epoll_wait(epoll_.get(), events.data(), kEventsAtOnce, TimeoutMs(probe_at));
+    if (count < 0 && errno != EINTR) {
+      spdlog::critical("attach: epoll_wait failed: {}; the local door is closed",
+                       std::strerror(errno));
+      break;
+    }
+    for (int i = 0; i < count; ++i) Dispatch(events[i].data.u64, events[i].events);
+    TakeAnswers();
+    if (recheck_requested_.exchange(false)) Recheck();
+    if (stop_requested_ && !stop_at_.has_value()) {
+      stop_at_ = Clock::now() + std::chrono::milliseconds(grace_ms_);
+      epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
+    } else if (!accepting_ && !stop_at_.has_value()) {
+      accepting_ = WatchFd(listener_.get(), kTagListener, EPOLLIN);
+    }
+    DropFinished();
+    if (!stop_at_.has_value()) continue;
+    const bool owing = std::any_of(connections_.begin(), connections_.end(), [](const auto& entry) {
+      return !entry.second->calls_.empty() || entry.second->wants_write();
+    });
+    if (!owing || Clock::now() >= *stop_at_) break;
+  }
+  while (!connections_.empty()) {
+    Drop(*connections_.begin()->second);
+    connections_.erase(connections_.begin());
+  }
+}
+
+void AttachLoop::Dispatch(uint64_t tag, uint32_t events) {
+  const uint64_t which = tag & ~kTagKind;
+  switch (tag & kTagKind) {
+    case kTagListener:
+      return Accept();
+    case kTagWorker:
+      return leases_->ProcessEnded(static_cast<uint32_t>(which));
+    case kTagConnection: {
+      const auto found = connections_.find(which);
+      if (found != connections_.end()) Serve(*found->second, events);
+      return;
+    }
+    default: {  // The mailbox: TakeAnswers follows.
+      uint64_t count = 0;
+      if (read(mailbox_->event.get(), &count, sizeof(count)) < 0 && errno != EAGAIN) {
+        spdlog::error("attach: reading the eventfd failed: {}", std::strerror(errno));
+      }
+    }
+  }
+}
+
+void AttachLoop::Accept() {
+  for (int i = 0; i < kAcceptsAtOnce; ++i) {
+    UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket.valid()) {
+      if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+      spdlog::error("attach: accepting a connection failed: {}; trying again soon",
+                    std::strerror(errno));
+      epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
+      accepting_ = false;
+      return;
+    }
+    const uint64_t id = next_connection_++;
+    auto connection =
+        std::make_unique<Connection>(id, std::move(socket), Clock::now() + options_.hello_timeout);
+    if (connections_.size() >= options_.connections_max) {
+      connection->SendErrorAndClose(
+          0, Status(Reason::kLimitExceeded, "the attach door serves its limit of " +
+                                                std::to_string(options_.connections_max) +
+                                                " connections"));
+      continue;
+    }
+    if (!WatchFd(connection->socket(), kTagConnection | id, EPOLLIN)) {
+      spdlog::error("attach: watching a connection failed: {}", std::strerror(errno));
+      continue;
+    }
+    connections_[id] = std::move(connection);
+  }
+}
+
+void AttachLoop::Serve(Connection& connection, uint32_t events) {
+  if ((events & EPOLLOUT) != 0) connection.Flush();
+  for (int i = 0; i < kPacketsAtOnce && connection.reads(); ++i) {
+    if (!ReadOne(connection)) break;
+  }
+  // A peer that has gone while we read nothing (an answer waits for it) shows here.
+  if ((events & (EPOLLHUP | EPOLLERR)) != 0 && !connection.reads()) connection.Close();
+  UpdateInterest(connection);
+}
+
+void AttachLoop::UpdateInterest(Connection& connection) {
+  epoll_event event{};
+  event.events = (connection.reads() ? EPOLLIN : 0u) | (connection.wants_write() ? EPOLLOUT : 0u);
+  event.data.u64 = kTagConnection | connection.id();
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket(), &event) != 0) connection.Close();
+}
+
+bool AttachLoop::ReadOne(Connection& connection) {
+  ReceivedMessage received = ReceiveMessage(connection.socket(), packet_buffer_);
+  if (received.kind == ReceivedMessage::Kind::kNothing) return false;
+  if (received.kind != ReceivedMessage::Kind::kMessage) {
+    connection.Close();
+    return false;
+  }
+  if (received.truncated || received.descriptors.size() > kAttachDescriptorsMax) {
+    connection.SendErrorAndClose(
+        0, Status(Reason::kMessageTooLarge,
+                  "the packet or its descriptors are larger than the attach protocol allows"));
+    return false;
+  }
+  const auto bytes = std::as_bytes(std::span(packet_buffer_.data(), received.bytes));
+  StatusOr<AttachPacket> packet = DecodeAttachPacket(bytes);
+  if (!packet.ok()) {
+    connection.SendErrorAndClose(0, packet.status());
+    return false;
+  }
+  OnPacket(connection, *std::move(packet), std::move(received.descriptors));
+  return true;
+}
+
+void AttachLoop::OnPacket(Connection& connection, AttachPacket packet,
+                          std::vector<UniqueFd> descriptors) {
+  const uint64_t id = packet.request_id;
+  if (const auto* hello = std::get_if<AttachHello>(&packet.message)) {
+    return OnHello(connection, id, *hello, std::move(descriptors));
+  }
+  if (!connection.greeted()) {
+    return connection.SendErrorAndClose(
+        id, Status(Reason::kUnauthenticated,
+                   "the first packet of a connection must be Hello with an access token"));
+  }
+  if (const Status valid = CheckIdentity(connection); !valid.ok())
+    return connection.SendErrorAndClose(id, valid);
+  if (const auto* open = std::get_if<AttachOpenArea>(&packet.message))
+    return OnOpenArea(connection, id, *open);
+  if (const auto* call = std::get_if<AttachCall>(&packet.message))
+    return OnCall(connection, id, *call);
+  connection.SendErrorAndClose(
+      id, Status(Reason::kInvalidArgument,
+                 "this kind of packet travels from the daemon to the worker only"));
+}
+
+void AttachLoop::TakeAnswers() {
+  std::vector<Mailbox::Answer> answers;
+  {
+    std::lock_guard<std::mutex> lock(mailbox_->mutex);
+    answers.swap(mailbox_->answers);
+  }
+  for (Mailbox::Answer& answer : answers) {
+    const auto found = connections_.find(answer.connection);
+    if (found == connections_.end()) continue;  // It has gone; the call was cancelled.
+    Connection& connection = *found->second;
+    connection.calls_.erase(answer.request_id);
+    if (answer.response.ok()) {
+      connection.Send({answer.request_id, AttachCallReply{*std::move(answer.response)}});
+    } else {
+      connection.SendError(answer.request_id, answer.response.status());
+    }
+    UpdateInterest(connection);
+  }
+}
+
+void AttachLoop::Recheck() {
+  for (const auto& [id, connection] : connections_) {
+    if (!connection->greeted()) continue;
+    if (const Status valid = CheckIdentity(*connection); !valid.ok()) {
+      spdlog::info("attach: closing the connection of {}: {}", connection->client_name_,
+                   valid.message());
+      connection->SendErrorAndClose(0, valid);
+      UpdateInterest(*connection);
+    }
+  }
+}
+
+void AttachLoop::DropFinished() {
+  const Clock::time_point now = Clock::now();
+  for (auto it = connections_.begin(); it != connections_.end();) {
+    Connection& connection = *it->second;
+    if (!connection.greeted() && connection.hello_deadline() <= now && !connection.finished()) {
+      connection.SendErrorAndClose(0, Status(Reason::kTimeout, "no Hello came in time"));
+      if (!connection.finished()) connection.Close();
+    }
+    if (!connection.finished()) {
+      ++it;
+      continue;
+    }
+    Drop(connection);
+    it = connections_.erase(it);
+  }
+}
+
+void AttachLoop::Drop(Connection& connection) {
+  for (const auto& [request_id, pending] : connection.calls_) {
+    if (pending != nullptr) pending->Cancel();
+  }
+  if (connection.block_.has_value()) leases_->Disconnected(*connection.block_);
+}
+
+}  // namespace statehouse

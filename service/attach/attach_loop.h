@@ -1,0 +1,91 @@
+// AttachLoop: the attach door's epoll loop. See attach_door.h.
+//
+// Threads: Run on one; RequestStop, RequestRecheck and the answers of the dispatcher (Mailbox) from
+// any.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "service/attach/attach_door.h"
+#include "service/attach/connection.h"
+#include "service/attach/lease_table.h"
+#include "service/keeper/descriptor_message.h"
+
+namespace statehouse {
+
+class AttachLoop final {
+ public:
+  static StatusOr<std::unique_ptr<AttachLoop>> Create(AttachDoorOptions options, UniqueFd listener,
+                                                      AttachDoorParts parts);
+  // Serves until RequestStop.
+  void Run();
+  void RequestStop(std::chrono::milliseconds grace);
+  void RequestRecheck();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  // Where the dispatcher's answers wait for the loop. Shared with the callbacks, which may outlive
+  // the loop.
+  struct Mailbox {
+    struct Answer {
+      uint64_t connection = 0;
+      uint64_t request_id = 0;
+      StatusOr<std::string> response;
+    };
+    UniqueFd event;  // eventfd: the loop should look.
+    std::mutex mutex;
+    std::vector<Answer> answers;
+    void Post(Answer answer);
+    void Wake() const;
+  };
+
+  AttachLoop(AttachDoorOptions options, UniqueFd listener, AttachDoorParts parts);
+  Status Prepare();
+  bool WatchFd(int fd, uint64_t tag, uint32_t events);
+  int TimeoutMs(std::optional<Clock::time_point> probe_at) const;
+  void Dispatch(uint64_t tag, uint32_t events);
+
+  void Accept();
+  void Serve(Connection& connection, uint32_t events);
+  bool ReadOne(Connection& connection);  // False: nothing is left to read.
+  void OnPacket(Connection& connection, AttachPacket packet, std::vector<UniqueFd> descriptors);
+  void OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
+               std::vector<UniqueFd> descriptors);
+  Status LeaseFor(Connection& connection, std::vector<UniqueFd> descriptors, LaneLease* lease);
+  void OnOpenArea(Connection& connection, uint64_t request_id, const AttachOpenArea& open);
+  StatusOr<std::shared_ptr<ServedArea>> FindReadable(const Connection& connection,
+                                                     const std::string& name) const;
+  void OnCall(Connection& connection, uint64_t request_id, const AttachCall& call);
+  Status CheckIdentity(Connection& connection);
+  void TakeAnswers();
+  void Recheck();
+  void DropFinished();
+  void Drop(Connection& connection);
+  void UpdateInterest(Connection& connection);
+
+  const AttachDoorOptions options_;
+  const AttachDoorParts parts_;
+  UniqueFd listener_;
+  UniqueFd epoll_;
+  std::shared_ptr<Mailbox> mailbox_;
+  std::optional<LeaseTable> leases_;
+  std::map<uint64_t, std::unique_ptr<Connection>> connections_;
+  uint64_t next_connection_ = 1;
+  std::vector<char> packet_buffer_;
+  bool accepting_ = true;
+  std::atomic<bool> stop_requested_{false};
+  std::atomic<int64_t> grace_ms_{0};
+  std::atomic<bool> recheck_requested_{false};
+  std::optional<Clock::time_point> stop_at_;
+};
+
+}  // namespace statehouse

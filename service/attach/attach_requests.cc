@@ -1,0 +1,189 @@
+// What the attach door does for each packet of a worker: the verbs of AttachLoop.
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <ctime>
+#include <utility>
+
+#include "service/attach/attach_loop.h"
+#include "service/attach/pidfd_info.h"
+
+namespace statehouse {
+namespace {
+
+int64_t UnixSeconds() { return static_cast<int64_t>(time(nullptr)); }
+
+bool IsAuthFailure(Reason reason) {
+  return reason == Reason::kUnauthenticated || reason == Reason::kTokenExpired ||
+         reason == Reason::kRateLimited;
+}
+
+AttachAreaOpened Describe(const AreaInfo& info, bool writable) {
+  AttachAreaOpened opened;
+  opened.area_id = info.id;
+  opened.name = info.name;
+  opened.index = info.index;
+  opened.writable = writable;
+  opened.data_is_separate = info.geometry.data_is_separate;
+  opened.size = info.geometry.size;
+  opened.control_bytes = info.geometry.control_bytes;
+  opened.data_offset = info.geometry.data_offset;
+  opened.atomic_range_bytes = info.geometry.atomic_range_bytes;
+  opened.stripe_shift = info.geometry.stripe_shift;
+  opened.stripe_count = info.geometry.stripe_count;
+  opened.lane_count = info.geometry.lane_count;
+  return opened;
+}
+
+}  // namespace
+
+void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
+                         std::vector<UniqueFd> descriptors) {
+  if (connection.greeted()) {
+    return connection.SendErrorAndClose(
+        request_id,
+        Status(Reason::kInvalidArgument, "Hello came twice; a connection is greeted once"));
+  }
+  if (stop_requested_) {
+    return connection.SendErrorAndClose(request_id,
+                                        Status(Reason::kDraining, "the service is stopping"));
+  }
+  connection.client_name_ = hello.client_name;
+  const uint64_t generation = parts_.authenticator->generation();
+  auto identity = parts_.authenticator->Authenticate(
+      hello.token, "unix:uid=" + std::to_string(connection.peer().uid));
+  if (!identity.ok()) {
+    if (IsAuthFailure(identity.status().reason())) {
+      parts_.metrics->OnAuthFailure(Door::kLocal, identity.status().reason());
+    }
+    return connection.SendErrorAndClose(request_id, identity.status());
+  }
+  LaneLease lease;
+  if (hello.want_lanes) {
+    const Status leased = LeaseFor(connection, std::move(descriptors), &lease);
+    if (!leased.ok()) return connection.SendErrorAndClose(request_id, leased);
+  }
+  connection.identity_ = *std::move(identity);
+  connection.identity_generation_ = generation;
+  AttachWelcome welcome;
+  welcome.first_lane = lease.first_lane;
+  welcome.lane_count = lease.lane_count;
+  welcome.operation_timeout_ns = parts_.engine->options().operation_timeout_ns;
+  welcome.daemon_generation = parts_.engine->Totals().generation;
+  welcome.server_version = options_.server_version;
+  std::vector<UniqueFd> liveness;
+  if (lease.liveness.valid()) liveness.push_back(std::move(lease.liveness));
+  connection.Send({request_id, std::move(welcome)}, std::move(liveness));
+}
+
+Status AttachLoop::LeaseFor(Connection& connection, std::vector<UniqueFd> descriptors,
+                            LaneLease* lease) {
+  const auto refuse = [](const char* what) { return Status(Reason::kInvalidArgument, what); };
+  if (descriptors.size() != 1)
+    return refuse("Hello that wants lanes needs one descriptor: the worker's own pidfd");
+  const std::optional<int32_t> pid = PidOfPidfd(descriptors[0].get());
+  if (!pid.has_value())
+    return refuse("the descriptor beside Hello is no pidfd; make it with pidfd_open(getpid(), 0)");
+  if (*pid < 0) return refuse("the pidfd beside Hello stands for a process that has ended");
+  // 0 on either side: another PID namespace, where the two cannot be compared.
+  if (*pid > 0 && connection.peer().pid > 0 && *pid != connection.peer().pid) {
+    return refuse(
+        "the pidfd beside Hello stands for another process; after a fork, connect again in the "
+        "child");
+  }
+  SH_ASSIGN_OR_RETURN(*lease, parts_.engine->LeaseLanes(descriptors[0]));
+  const Status watched = leases_->Add(lease->block, std::move(descriptors[0]));
+  if (!watched.ok()) {
+    lease->liveness.Reset();  // Then the block is free again.
+    parts_.engine->ReleaseBlock(lease->block);
+    return watched;
+  }
+  connection.block_ = lease->block;
+  return Status();
+}
+
+// A name that the caller may not read is refused the same way whether the area exists or not.
+StatusOr<std::shared_ptr<ServedArea>> AttachLoop::FindReadable(const Connection& connection,
+                                                               const std::string& name) const {
+  const bool by_index = !name.empty() && name[0] == '#';
+  if (!by_index)
+    SH_RETURN_IF_ERROR(connection.identity_->Require(ObjectKind::kArea, name, Verb::kRead));
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> area, parts_.engine->FindArea(name));
+  if (by_index &&
+      !connection.identity_->Allows(ObjectKind::kArea, area->info().name, Verb::kRead)) {
+    return Status(Reason::kAreaNotFound, "no area that this token may read has index " + name);
+  }
+  return area;
+}
+
+void AttachLoop::OnOpenArea(Connection& connection, uint64_t request_id,
+                            const AttachOpenArea& open) {
+  auto found = FindReadable(connection, open.name);
+  if (!found.ok()) return connection.SendError(request_id, found.status());
+  const ServedArea& area = **found;
+  const AreaInfo& info = area.info();
+  // Only a worker with lanes can mutate. One that reconnects after a restart of the daemon kept its
+  // own.
+  const std::optional<uint32_t> block = connection.block_.has_value()
+                                            ? connection.block_
+                                            : leases_->AttachmentOf(connection.peer().pid);
+  const bool writable =
+      block.has_value() && connection.identity_->Allows(ObjectKind::kArea, info.name, Verb::kWrite);
+  auto descriptors = parts_.engine->OpenForWorker(
+      area, block.value_or(0), writable ? Access::kReadWrite : Access::kReadOnly);
+  if (!descriptors.ok()) return connection.SendError(request_id, descriptors.status());
+  std::vector<UniqueFd> sent;
+  sent.push_back(std::move(descriptors->control));
+  if (info.geometry.data_is_separate) sent.push_back(std::move(descriptors->data));
+  connection.Send({request_id, Describe(info, writable)}, std::move(sent));
+}
+
+void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const AttachCall& call) {
+  if (connection.calls_.count(request_id) != 0) {
+    return connection.SendErrorAndClose(
+        request_id, Status(Reason::kInvalidArgument,
+                           "request id " + std::to_string(request_id) + " is in flight"));
+  }
+  if (connection.calls_.size() >= kAttachCallsInFlightMax) {
+    return connection.SendError(
+        request_id, Status(Reason::kLimitExceeded, "this connection has its limit of " +
+                                                       std::to_string(kAttachCallsInFlightMax) +
+                                                       " calls in flight; wait for an answer"));
+  }
+  CallContext context;
+  context.door = Door::kLocal;
+  context.identity = connection.identity_;
+  context.lane = parts_.lane;
+  constexpr uint64_t kFarNs = uint64_t{1} << 60;  // A deadline that far away is none.
+  if (call.deadline_ns != 0 && call.deadline_ns < kFarNs) {
+    context.deadline = Clock::now() + std::chrono::nanoseconds(call.deadline_ns);
+  }
+  connection.calls_[request_id] = nullptr;
+  auto pending = parts_.dispatcher->Dispatch(
+      context, call.method, call.request,
+      [mailbox = mailbox_, id = connection.id(), request_id](StatusOr<std::string> response) {
+        mailbox->Post({id, request_id, std::move(response)});
+      });
+  connection.calls_[request_id] = std::move(pending);
+}
+
+Status AttachLoop::CheckIdentity(Connection& connection) {
+  const uint64_t generation = parts_.authenticator->generation();
+  if (generation != connection.identity_generation_) {
+    auto identity = parts_.authenticator->Revalidate(*connection.identity_);
+    if (!identity.ok()) {
+      parts_.metrics->OnAuthFailure(Door::kLocal, identity.status().reason());
+      return identity.status();
+    }
+    connection.identity_ = *std::move(identity);
+    connection.identity_generation_ = generation;
+  }
+  if (connection.identity_->ExpiredAt(UnixSeconds())) {
+    parts_.metrics->OnAuthFailure(Door::kLocal, Reason::kTokenExpired);
+    return Status(Reason::kTokenExpired, "the access token " + connection.identity_->token_id() +
+                                             " has expired; make a new one");
+  }
+  return Status();
+}
+
+}  // namespace statehouse

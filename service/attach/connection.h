@@ -1,0 +1,72 @@
+// Connection: one worker's socket at the attach door: packets in, packets out, calls in flight.
+//
+// Who owns it: AttachLoop. Threads: the loop's only. Always true: at most kAttachCallsInFlightMax
+// answers are owed, and nothing is read while answers wait for a slow reader, so its memory is
+// bounded. Failure: closing() turns true and the loop drops it.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <chrono>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/attach/protocol.h"
+#include "engine/os/unique_fd.h"
+#include "service/api/dispatcher.h"
+#include "service/auth/authenticator.h"
+
+namespace statehouse {
+
+class Connection final {
+ public:
+  Connection(uint64_t id, UniqueFd socket, std::chrono::steady_clock::time_point hello_deadline);
+
+  uint64_t id() const { return id_; }
+  int socket() const { return socket_.get(); }
+  const ucred& peer() const { return peer_; }
+  bool closing() const { return closing_; }
+  bool wants_write() const { return !outgoing_.empty(); }
+  // A connection that ends after its last packet has gone out.
+  bool finished() const { return closing_ || (closing_when_sent_ && outgoing_.empty()); }
+  bool greeted() const { return identity_ != nullptr; }
+  bool reads() const { return !closing_ && !closing_when_sent_ && outgoing_.empty(); }
+  std::chrono::steady_clock::time_point hello_deadline() const { return hello_deadline_; }
+
+  // Sends now what the socket takes and keeps the rest.
+  void Send(const AttachPacket& packet, std::vector<UniqueFd> descriptors = {});
+  void SendError(uint64_t request_id, const Status& status);
+  // As SendError, and the connection ends once the error has gone out.
+  void SendErrorAndClose(uint64_t request_id, const Status& status);
+  void Flush();
+  void Close() { closing_ = true; }
+
+  // Set by Hello.
+  std::shared_ptr<const Identity> identity_;
+  uint64_t identity_generation_ = 0;
+  std::string client_name_;
+  std::optional<uint32_t> block_;
+
+  // Calls that were not answered yet; the value is null for one that cannot be cancelled.
+  std::map<uint64_t, std::shared_ptr<PendingCall>> calls_;
+
+ private:
+  struct Outgoing {
+    std::string bytes;
+    std::vector<UniqueFd> descriptors;
+  };
+
+  const uint64_t id_;
+  UniqueFd socket_;
+  ucred peer_{};
+  const std::chrono::steady_clock::time_point hello_deadline_;
+  std::deque<Outgoing> outgoing_;
+  bool closing_ = false;
+  bool closing_when_sent_ = false;
+};
+
+}  // namespace statehouse
