@@ -1,0 +1,271 @@
+#include "service/metrics/metrics.h"
+
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <ctime>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+constexpr size_t kDoors = 2;
+constexpr std::string_view kDoorNames[kDoors] = {"local", "network"};
+
+// Upper bounds of the latency buckets, 10 us to 10 s.
+constexpr std::array<uint64_t, 13> kBucketsNs = {
+    10'000,     25'000,     50'000,      100'000,       250'000,       1'000'000,     2'500'000,
+    10'000'000, 50'000'000, 250'000'000, 1'000'000'000, 2'500'000'000, 10'000'000'000};
+
+// Which calls: what one method did through one door. Written by any thread with relaxed adds: a
+// scrape needs no moment at which all of them agree.
+struct CallCells {
+  std::array<std::atomic<uint64_t>, kReasonCount> by_reason{};
+  std::array<std::atomic<uint64_t>, kBucketsNs.size() + 1> by_latency{};
+  std::atomic<uint64_t> total_ns{0};
+};
+
+MetricFamily Family(const char* name, const char* help, MetricType type) {
+  MetricFamily family;
+  family.name = name;
+  family.help = help;
+  family.type = type;
+  return family;
+}
+
+ClientMetric Labelled(std::vector<std::pair<const char*, std::string_view>> labels) {
+  ClientMetric metric;
+  for (const auto& [name, value] : labels) metric.label.push_back({name, std::string(value)});
+  return metric;
+}
+
+class PrometheusMetrics final : public Metrics {
+ public:
+  PrometheusMetrics(Engine* engine, std::vector<std::string> methods, std::string version);
+
+  void OnCall(Door door, std::string_view method, Reason reason,
+              std::chrono::nanoseconds took) override;
+  void OnAuthFailure(Door door, Reason reason) override;
+  void OnAttach(int change) override;
+  std::string Scrape() override;
+
+ private:
+  CallCells& CellsOf(size_t door, size_t method) { return cells_[door * methods_.size() + method]; }
+  MetricFamily CallsFamily();
+  MetricFamily LatencyFamily();
+  MetricFamily AuthFamily();
+  void AddEngine(std::vector<MetricFamily>* families);
+  void AddProcess(std::vector<MetricFamily>* families);
+
+  Engine* const engine_;
+  const std::string version_;
+  const double start_time_s_;
+  std::vector<std::string> methods_;                    // The last one is "unknown".
+  std::unordered_map<std::string_view, size_t> index_;  // Views into methods_.
+  std::vector<CallCells> cells_;                        // By door, then method.
+  std::array<std::array<std::atomic<uint64_t>, kReasonCount>, kDoors> auth_failures_{};
+  std::atomic<int64_t> attached_{0};
+  std::atomic<uint64_t> attachments_{0};
+};
+
+PrometheusMetrics::PrometheusMetrics(Engine* engine, std::vector<std::string> methods,
+                                     std::string version)
+    : engine_(engine),
+      version_(std::move(version)),
+      start_time_s_(static_cast<double>(time(nullptr))),
+      methods_(std::move(methods)) {
+  methods_.erase(std::remove(methods_.begin(), methods_.end(), "unknown"), methods_.end());
+  methods_.push_back("unknown");
+  for (size_t i = 0; i < methods_.size(); ++i) index_[methods_[i]] = i;
+  cells_ = std::vector<CallCells>(kDoors * methods_.size());
+}
+
+void PrometheusMetrics::OnCall(Door door, std::string_view method, Reason reason,
+                               std::chrono::nanoseconds took) {
+  const auto found = index_.find(method);
+  const size_t which = found != index_.end() ? found->second : methods_.size() - 1;
+  CallCells& cells = CellsOf(static_cast<size_t>(door), which);
+  cells.by_reason[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
+  const auto ns = static_cast<uint64_t>(std::max<int64_t>(took.count(), 0));
+  const auto bucket = std::lower_bound(kBucketsNs.begin(), kBucketsNs.end(), ns);
+  cells.by_latency[static_cast<size_t>(bucket - kBucketsNs.begin())].fetch_add(
+      1, std::memory_order_relaxed);
+  cells.total_ns.fetch_add(ns, std::memory_order_relaxed);
+}
+
+void PrometheusMetrics::OnAuthFailure(Door door, Reason reason) {
+  auth_failures_[static_cast<size_t>(door)][static_cast<size_t>(reason)].fetch_add(
+      1, std::memory_order_relaxed);
+}
+
+void PrometheusMetrics::OnAttach(int change) {
+  attached_.fetch_add(change, std::memory_order_relaxed);
+  if (change > 0) attachments_.fetch_add(static_cast<uint64_t>(change), std::memory_order_relaxed);
+}
+
+MetricFamily PrometheusMetrics::CallsFamily() {
+  MetricFamily family =
+      Family("statehouse_calls_total",
+             "Calls that ended, by door, method and reason (OK for success). Operations of workers "
+             "on mapped areas are not calls: see statehouse_area_mutations_total.",
+             MetricType::Counter);
+  for (size_t door = 0; door < kDoors; ++door) {
+    for (size_t method = 0; method < methods_.size(); ++method) {
+      for (size_t reason = 0; reason < kReasonCount; ++reason) {
+        const uint64_t count =
+            CellsOf(door, method).by_reason[reason].load(std::memory_order_relaxed);
+        if (count == 0) continue;
+        const std::string_view name = reason == 0 ? "OK" : ReasonName(static_cast<Reason>(reason));
+        ClientMetric metric =
+            Labelled({{"door", kDoorNames[door]}, {"method", methods_[method]}, {"reason", name}});
+        metric.counter.value = static_cast<double>(count);
+        family.metric.push_back(std::move(metric));
+      }
+    }
+  }
+  return family;
+}
+
+MetricFamily PrometheusMetrics::LatencyFamily() {
+  MetricFamily family =
+      Family("statehouse_call_duration_seconds",
+             "How long calls took inside the service, waits included.", MetricType::Histogram);
+  for (size_t door = 0; door < kDoors; ++door) {
+    for (size_t method = 0; method < methods_.size(); ++method) {
+      CallCells& cells = CellsOf(door, method);
+      ClientMetric metric = Labelled({{"door", kDoorNames[door]}, {"method", methods_[method]}});
+      uint64_t count = 0;
+      for (size_t bucket = 0; bucket < cells.by_latency.size(); ++bucket) {
+        count += cells.by_latency[bucket].load(std::memory_order_relaxed);
+        const bool last = bucket == kBucketsNs.size();
+        metric.histogram.bucket.push_back(
+            {count, last ? INFINITY : static_cast<double>(kBucketsNs[bucket]) / 1e9});
+      }
+      if (count == 0) continue;
+      metric.histogram.sample_count = count;
+      metric.histogram.sample_sum =
+          static_cast<double>(cells.total_ns.load(std::memory_order_relaxed)) / 1e9;
+      family.metric.push_back(std::move(metric));
+    }
+  }
+  return family;
+}
+
+MetricFamily PrometheusMetrics::AuthFamily() {
+  MetricFamily family = Family("statehouse_authentication_failures_total",
+                               "Refused access tokens, by door and reason.", MetricType::Counter);
+  for (size_t door = 0; door < kDoors; ++door) {
+    for (size_t reason = 0; reason < kReasonCount; ++reason) {
+      const uint64_t count = auth_failures_[door][reason].load(std::memory_order_relaxed);
+      if (count == 0) continue;
+      ClientMetric metric = Labelled(
+          {{"door", kDoorNames[door]}, {"reason", ReasonName(static_cast<Reason>(reason))}});
+      metric.counter.value = static_cast<double>(count);
+      family.metric.push_back(std::move(metric));
+    }
+  }
+  return family;
+}
+
+void AddCounter(std::vector<MetricFamily>* families, const char* name, const char* help,
+                uint64_t value) {
+  MetricFamily family = Family(name, help, MetricType::Counter);
+  ClientMetric metric;
+  metric.counter.value = static_cast<double>(value);
+  family.metric.push_back(std::move(metric));
+  families->push_back(std::move(family));
+}
+
+void AddGauge(std::vector<MetricFamily>* families, const char* name, const char* help,
+              double value) {
+  MetricFamily family = Family(name, help, MetricType::Gauge);
+  ClientMetric metric;
+  metric.gauge.value = value;
+  family.metric.push_back(std::move(metric));
+  families->push_back(std::move(family));
+}
+
+void AddByOrigin(std::vector<MetricFamily>* families, const char* name, const char* help,
+                 uint64_t workers, uint64_t daemon) {
+  MetricFamily family = Family(name, help, MetricType::Counter);
+  const std::pair<const char*, uint64_t> values[] = {{"worker", workers}, {"daemon", daemon}};
+  for (const auto& [origin, value] : values) {
+    ClientMetric metric = Labelled({{"origin", origin}});
+    metric.counter.value = static_cast<double>(value);
+    family.metric.push_back(std::move(metric));
+  }
+  families->push_back(std::move(family));
+}
+
+void PrometheusMetrics::AddEngine(std::vector<MetricFamily>* families) {
+  const EngineTotals totals = engine_->Totals();
+  AddGauge(families, "statehouse_areas", "Areas that exist.", totals.areas);
+  AddGauge(families, "statehouse_memory_bytes",
+           "Bytes of memory in areas and their control structures.",
+           static_cast<double>(totals.memory_bytes));
+  AddGauge(families, "statehouse_memory_limit_bytes",
+           "The limit of statehouse_memory_bytes; 0 means none.",
+           static_cast<double>(engine_->options().memory_bytes_max));
+  AddGauge(families, "statehouse_attached_workers", "Processes that hold lanes now.",
+           static_cast<double>(std::max<int64_t>(attached_.load(std::memory_order_relaxed), 0)));
+  AddCounter(families, "statehouse_attachments_total",
+             "Times that a worker attached, or was found attached at start.",
+             attachments_.load(std::memory_order_relaxed));
+  AddGauge(families, "statehouse_generation",
+           "How many daemons this state has lived through; 1 for the first.",
+           static_cast<double>(totals.generation));
+  AddCounter(families, "statehouse_recoveries_total", "Dead workers whose lanes were recovered.",
+             totals.recoveries);
+  AddCounter(families, "statehouse_repairs_total", "Damaged control memory that was repaired.",
+             totals.repairs);
+  AddCounter(families, "statehouse_redos_total",
+             "Range writes completed on behalf of a dead worker.", totals.redos);
+  AddByOrigin(families, "statehouse_area_mutations_total",
+              "Mutations of areas, by the process that carried them out: workers at the local "
+              "door, the daemon for calls.",
+              totals.local.mutations, totals.daemon.mutations);
+  AddByOrigin(families, "statehouse_area_contended_total", "Mutations that met a held stripe.",
+              totals.local.contended, totals.daemon.contended);
+  AddByOrigin(families, "statehouse_area_wakes_total", "Mutations that woke waiters.",
+              totals.local.wakes, totals.daemon.wakes);
+}
+
+void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
+  MetricFamily build =
+      Family("statehouse_build_info", "Always 1; the label tells the release.", MetricType::Gauge);
+  ClientMetric metric = Labelled({{"version", version_}});
+  metric.gauge.value = 1;
+  build.metric.push_back(std::move(metric));
+  families->push_back(std::move(build));
+  AddGauge(families, "process_start_time_seconds",
+           "When this daemon started, in seconds since 1970.", start_time_s_);
+}
+
+std::string PrometheusMetrics::Scrape() {
+  std::vector<MetricFamily> families;
+  for (MetricFamily family : {CallsFamily(), LatencyFamily(), AuthFamily()}) {
+    if (!family.metric.empty()) families.push_back(std::move(family));
+  }
+  AddEngine(&families);
+  AddProcess(&families);
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace
+
+std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
+                                    std::string version) {
+  return std::make_unique<PrometheusMetrics>(engine, std::move(methods), std::move(version));
+}
+
+}  // namespace statehouse
