@@ -167,6 +167,9 @@ StatusOr<std::unique_ptr<Area>> Area::Map(std::string name, const AreaGeometry& 
   }
   Populate(area->control_, kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine),
            writable);
+  area->inline_load_end_ =
+      geometry.size >= sizeof(uint64_t) ? geometry.size - sizeof(uint64_t) + 1 : 0;
+  area->inline_mutate_end_ = writable ? area->inline_load_end_ : 0;
   return area;
 }
 

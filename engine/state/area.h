@@ -122,6 +122,15 @@ class Area final {
   Status Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64_t pos,
                  uint64_t operand, uint64_t* bits);
 
+  // The same by C++ type (uint8_t … uint64_t), with the aligned, uncontended case inline: what a
+  // caller that counts nanoseconds uses.
+  template <typename T>
+  Status LoadAs(uint64_t pos, T* value) const;
+  template <typename T>
+  Status StoreAs(const Lane& lane, uint64_t pos, T value);
+  template <typename T>
+  Status AddAs(const Lane& lane, uint64_t pos, T delta, T* value);
+
   // Range operations, atomic up to geometry().atomic_range_bytes, longer ones piece by piece.
   // Read without a lane retries against writers for `operation_timeout_ns`, then fails with
   // STALLED; with a lane (REQUIRES: writable) it falls back to taking the stripes, so that a stream
@@ -194,14 +203,23 @@ class Area final {
   Status RefuseBounds(uint64_t pos, uint64_t len) const;
   Status RefuseStalled(uint32_t stripe, uint64_t pos, uint64_t len, uint64_t done) const;
 
-  // area_words.cc: each reads the word, lets `change` decide the new bits (false: leave it), and
-  // stores.
+  // area_inline.h: the aligned word of a free stripe. False: nothing was done, take the slow path.
   template <typename T>
-  Status LoadAs(uint64_t pos, uint64_t* bits) const;
+  bool TryLoadInline(uint64_t pos, T* value) const;
   template <typename T, typename Change>
-  Status MutateAs(const Lane& lane, uint64_t pos, Change change);
+  bool TryMutateInline(const Lane& lane, uint64_t pos, Change change);
+
+  // area_words.cc: any alignment, any contention. `change` decides the new value (false: leave it).
+  template <typename T>
+  Status LoadSlow(uint64_t pos, T* value) const;
+  template <typename T, typename Change>
+  Status MutateSlow(const Lane& lane, uint64_t pos, Change change);
   template <typename T, typename Change>
   Status MutateAcross(const Lane& lane, uint64_t pos, Change change);
+  template <typename T>
+  Status StoreSlow(const Lane& lane, uint64_t pos, T value);
+  template <typename T>
+  Status AddSlow(const Lane& lane, uint64_t pos, T delta, T* value);
 
   // area_ranges.cc
   bool LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, uint32_t* blocker);
@@ -235,8 +253,14 @@ class Area final {
   LaneRecord* lanes_ = nullptr;
   std::byte* journals_ = nullptr;
   bool guarded_ = false;
+  // Positions below these may hold a word of any width; 0 where the inline path must not be taken
+  // at all.
+  uint64_t inline_load_end_ = 0;
+  uint64_t inline_mutate_end_ = 0;
 
   friend class AreaInternals;  // Crash tests damage and inspect the protocol's words through it.
 };
 
 }  // namespace statehouse
+
+#include "engine/state/area_inline.h"

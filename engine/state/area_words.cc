@@ -1,7 +1,5 @@
-// Word operations: loads that never write, and mutations under one stripe's owned lock.
+// Word operations that do not fit the inline path: unaligned, contended, or refused.
 //
-// SYNC: area.word — a mutation's release store of the word pairs with LoadAs's acquire load of it;
-// the fence after the lock orders a range write's odd counter before its bytes.
 #include <atomic>
 #include <cstring>
 
@@ -54,62 +52,48 @@ void Count(std::atomic<uint64_t>& counter) {
 }  // namespace
 
 template <typename T>
-Status Area::LoadAs(uint64_t pos, uint64_t* bits) const {
+Status Area::LoadSlow(uint64_t pos, T* value) const {
   SH_RETURN_IF_ERROR(CheckRange(pos, sizeof(T)));
   std::byte* const place = data_ + pos;
   const StripeSpan span = SpanOf(pos, sizeof(T));
-  if (span.count > 1) [[unlikely]] {
-    T value = 0;
-    SH_RETURN_IF_ERROR(Read(pos, std::as_writable_bytes(std::span<T>(&value, 1))));
-    *bits = value;
-    return Status();
-  }
+  if (span.count > 1) return Read(pos, std::as_writable_bytes(std::span<T>(value, 1)));
   const StripeLine& stripe = stripes_[span.first];
-  // An aligned word is torn by nothing but a range write, so only that counter is checked; word
-  // writers never block it.
+  // An unaligned word can be torn by a word writer too, so it validates the control word.
   const bool aligned = IsAligned<T>(place);
   const std::atomic<uint64_t>& guard = aligned ? stripe.range_counter : stripe.control;
   const uint64_t busy_mask = aligned ? 1 : kOwnerMask;
   Backoff backoff(kOperationTimeoutNsDefault);
   do {
     const uint64_t before = guard.load(std::memory_order_acquire);
-    if ((before & busy_mask) == 0) [[likely]] {
-      const T value =
-          aligned ? std::atomic_ref<T>(*reinterpret_cast<T*>(place)).load(std::memory_order_acquire)
-                  : LoadUnaligned<T>(place);
-      std::atomic_thread_fence(std::memory_order_acquire);
-      if (guard.load(std::memory_order_relaxed) == before) [[likely]] {
-        *bits = value;
-        return Status();
-      }
-    }
+    if ((before & busy_mask) != 0) continue;
+    *value = aligned
+                 ? std::atomic_ref<T>(*reinterpret_cast<T*>(place)).load(std::memory_order_acquire)
+                 : LoadUnaligned<T>(place);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (guard.load(std::memory_order_relaxed) == before) return Status();
   } while (backoff.Pause());
   return RefuseStalled(span.first, pos, sizeof(T), 0);
 }
 
-// One stripe: no redo is needed, because the only store to the data is a single instruction. A lane
-// killed before it has done nothing, one killed after it has done everything; recovery only
-// releases the stripe.
+// As TryMutateInline, at any alignment and with patience.
 template <typename T, typename Change>
-Status Area::MutateAs(const Lane& lane, uint64_t pos, Change change) {
+Status Area::MutateSlow(const Lane& lane, uint64_t pos, Change change) {
   SH_RETURN_IF_ERROR(CheckMutation(pos, sizeof(T)));
   const StripeSpan span = SpanOf(pos, sizeof(T));
-  if (span.count > 1) [[unlikely]]
-    return MutateAcross<T>(lane, pos, change);
+  if (span.count > 1) return MutateAcross<T>(lane, pos, change);
 
   StripeLine& stripe = stripes_[span.first];
   LaneRecord& record = lanes_[lane.id];
   record.intent.store(span.first | uint64_t{1} << 32, std::memory_order_relaxed);
   CrashFence();
   uint64_t locked = 0;
-  if (!TryLockOwned(stripe.control, lane.id, &locked)) [[unlikely]] {
+  if (!TryLockOwned(stripe.control, lane.id, &locked)) {
     Count(record.contended);
     if (!LockOwnedSlow(stripe.control, lane.id, lane.operation_timeout_ns, &locked)) {
       return RefuseStalled(span.first, pos, sizeof(T), 0);
     }
   }
   std::atomic_thread_fence(std::memory_order_release);
-
   std::byte* const place = data_ + pos;
   T value = LoadHeld<T>(place);
   if (!change(value)) {
@@ -118,19 +102,14 @@ Status Area::MutateAs(const Lane& lane, uint64_t pos, Change change) {
   }
   StoreWord<T>(place, value);
   CrashFence();
-
-  // SYNC: area.wait — seq_cst after the lock's seq_cst exchange: either this load sees the waiter's
-  // arming, or the waiter's scan sees this stripe held or changed.
-  const bool wake = (stripe.armed.load(std::memory_order_seq_cst) |
-                     line_->armed.load(std::memory_order_seq_cst)) != 0;
-  if (wake) [[unlikely]] {
+  const bool wake = OwedWakes(span) != 0;  // SYNC: area.wait
+  if (wake) {
     record.pending_wake.store(span.first | uint64_t{1} << 32, std::memory_order_relaxed);
     CrashFence();
   }
   Count(record.mutations);
   stripe.control.store(ReleasedChanged(locked), std::memory_order_release);
-  if (wake) [[unlikely]]
-    FinishWake(record, span);
+  if (wake) FinishWake(record, span);
   return Status();
 }
 
@@ -140,8 +119,9 @@ Status Area::MutateAcross(const Lane& lane, uint64_t pos, Change change) {
   const StripeSpan span = SpanOf(pos, sizeof(T));
   uint64_t first_locked = 0;
   uint32_t blocker = 0;
-  if (!LockSpan(lane, span, &first_locked, &blocker))
+  if (!LockSpan(lane, span, &first_locked, &blocker)) {
     return RefuseStalled(blocker, pos, sizeof(T), 0);
+  }
   T value = LoadUnaligned<T>(data_ + pos);
   if (!change(value)) {
     UnlockSpan(lane.id, span, false);
@@ -151,6 +131,36 @@ Status Area::MutateAcross(const Lane& lane, uint64_t pos, Change change) {
   CommitRange(lane, span, first_locked, pos, sizeof(T));
   return Status();
 }
+
+template <typename T>
+Status Area::StoreSlow(const Lane& lane, uint64_t pos, T value) {
+  return MutateSlow<T>(lane, pos, [value](T& word) {
+    word = value;
+    return true;
+  });
+}
+
+template <typename T>
+Status Area::AddSlow(const Lane& lane, uint64_t pos, T delta, T* value) {
+  return MutateSlow<T>(lane, pos, [delta, value](T& word) {
+    word = static_cast<T>(word + delta);
+    *value = word;
+    return true;
+  });
+}
+
+template Status Area::LoadSlow<uint8_t>(uint64_t, uint8_t*) const;
+template Status Area::LoadSlow<uint16_t>(uint64_t, uint16_t*) const;
+template Status Area::LoadSlow<uint32_t>(uint64_t, uint32_t*) const;
+template Status Area::LoadSlow<uint64_t>(uint64_t, uint64_t*) const;
+template Status Area::StoreSlow<uint8_t>(const Lane&, uint64_t, uint8_t);
+template Status Area::StoreSlow<uint16_t>(const Lane&, uint64_t, uint16_t);
+template Status Area::StoreSlow<uint32_t>(const Lane&, uint64_t, uint32_t);
+template Status Area::StoreSlow<uint64_t>(const Lane&, uint64_t, uint64_t);
+template Status Area::AddSlow<uint8_t>(const Lane&, uint64_t, uint8_t, uint8_t*);
+template Status Area::AddSlow<uint16_t>(const Lane&, uint64_t, uint16_t, uint16_t*);
+template Status Area::AddSlow<uint32_t>(const Lane&, uint64_t, uint32_t, uint32_t*);
+template Status Area::AddSlow<uint64_t>(const Lane&, uint64_t, uint64_t, uint64_t*);
 
 namespace {
 
@@ -168,27 +178,25 @@ Status ForWidth(WordType type, Operation operation) {
 }  // namespace
 
 Status Area::Load(WordType type, uint64_t pos, uint64_t* bits) const {
-  return ForWidth(type, [&](auto zero) { return LoadAs<decltype(zero)>(pos, bits); });
+  return ForWidth(type, [&](auto zero) {
+    auto value = zero;
+    Status status = LoadAs(pos, &value);
+    if (status.ok()) *bits = value;
+    return status;
+  });
 }
 
 Status Area::Store(const Lane& lane, WordType type, uint64_t pos, uint64_t bits) {
-  return ForWidth(type, [&](auto zero) {
-    using T = decltype(zero);
-    return MutateAs<T>(lane, pos, [bits](T& value) {
-      value = static_cast<T>(bits);
-      return true;
-    });
-  });
+  return ForWidth(type,
+                  [&](auto zero) { return StoreAs(lane, pos, static_cast<decltype(zero)>(bits)); });
 }
 
 Status Area::Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, uint64_t* bits) {
   return ForWidth(type, [&](auto zero) {
-    using T = decltype(zero);
-    return MutateAs<T>(lane, pos, [delta, bits](T& value) {
-      value = static_cast<T>(value + delta);
-      *bits = value;
-      return true;
-    });
+    auto value = zero;
+    Status status = AddAs(lane, pos, static_cast<decltype(zero)>(delta), &value);
+    if (status.ok()) *bits = value;
+    return status;
   });
 }
 
@@ -196,12 +204,14 @@ Status Area::CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint
                              uint64_t desired, CompareExchangeResult* result) {
   return ForWidth(type, [&](auto zero) {
     using T = decltype(zero);
-    return MutateAs<T>(lane, pos, [=](T& value) {
-      result->found = value;
-      result->exchanged = value == static_cast<T>(expected);
-      if (result->exchanged) value = static_cast<T>(desired);
+    const auto change = [=](T& word) {
+      result->found = word;
+      result->exchanged = word == static_cast<T>(expected);
+      if (result->exchanged) word = static_cast<T>(desired);
       return result->exchanged;
-    });
+    };
+    if (TryMutateInline<T>(lane, pos, change)) return Status();
+    return MutateSlow<T>(lane, pos, change);
   });
 }
 
@@ -209,15 +219,17 @@ Status Area::Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64
                      uint64_t operand, uint64_t* bits) {
   return ForWidth(type, [&](auto zero) {
     using T = decltype(zero);
-    return MutateAs<T>(lane, pos, [=](T& value) {
+    const auto change = [=](T& word) {
       switch (op) {
-        case BitwiseOperator::kAnd: value = static_cast<T>(value & operand); break;
-        case BitwiseOperator::kOr: value = static_cast<T>(value | operand); break;
-        case BitwiseOperator::kXor: value = static_cast<T>(value ^ operand); break;
+        case BitwiseOperator::kAnd: word = static_cast<T>(word & operand); break;
+        case BitwiseOperator::kOr: word = static_cast<T>(word | operand); break;
+        case BitwiseOperator::kXor: word = static_cast<T>(word ^ operand); break;
       }
-      *bits = value;
+      *bits = word;
       return true;
-    });
+    };
+    if (TryMutateInline<T>(lane, pos, change)) return Status();
+    return MutateSlow<T>(lane, pos, change);
   });
 }
 

@@ -1,0 +1,110 @@
+// The inline half of Area's word operations: an aligned word in a stripe that nobody holds.
+// Included by area.h only.
+//
+// SYNC: area.word — a mutation's release store of the word pairs with a load's acquire load of it;
+// the fence after the lock orders a range write's odd counter before its bytes.
+#pragma once
+
+#include <atomic>
+
+#include "engine/shm/owned_lock.h"
+#include "engine/state/area.h"
+
+namespace statehouse {
+
+template <typename T>
+inline bool Area::TryLoadInline(uint64_t pos, T* value) const {
+  if (pos >= inline_load_end_ || (pos & (sizeof(T) - 1)) != 0) [[unlikely]]
+    return false;
+  if (line_->state.load(std::memory_order_acquire) != static_cast<uint32_t>(AreaState::kLive))
+      [[unlikely]] {
+    return false;
+  }
+  // An aligned word is torn by nothing but a range write, so only that counter is checked: word
+  // writers, alive or dead, never block a load.
+  const std::atomic<uint64_t>& counter = stripes_[pos >> geometry_.stripe_shift].range_counter;
+  const uint64_t before = counter.load(std::memory_order_acquire);
+  if ((before & 1) != 0) [[unlikely]]
+    return false;
+  *value = std::atomic_ref<T>(*reinterpret_cast<T*>(data_ + pos)).load(std::memory_order_acquire);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return counter.load(std::memory_order_relaxed) == before;
+}
+
+// No redo is needed, because the only store to the data is a single instruction. A lane killed
+// before it has done nothing, one killed after it has done everything; recovery only releases the
+// stripe.
+template <typename T, typename Change>
+inline bool Area::TryMutateInline(const Lane& lane, uint64_t pos, Change change) {
+  if (pos >= inline_mutate_end_ || (pos & (sizeof(T) - 1)) != 0) [[unlikely]]
+    return false;
+  if (line_->state.load(std::memory_order_acquire) != static_cast<uint32_t>(AreaState::kLive))
+      [[unlikely]] {
+    return false;
+  }
+  const auto index = static_cast<uint32_t>(pos >> geometry_.stripe_shift);
+  StripeLine& stripe = stripes_[index];
+  LaneRecord& record = lanes_[lane.id];
+  record.intent.store(index | uint64_t{1} << 32, std::memory_order_relaxed);
+  CrashFence();
+  uint64_t locked = 0;
+  if (!TryLockOwned(stripe.control, lane.id, &locked)) [[unlikely]]
+    return false;
+  std::atomic_thread_fence(std::memory_order_release);
+
+  const std::atomic_ref<T> word(*reinterpret_cast<T*>(data_ + pos));
+  T value = word.load(std::memory_order_relaxed);
+  if (!change(value)) {
+    stripe.control.store(ReleasedUnchanged(locked), std::memory_order_release);
+    return true;
+  }
+  word.store(value, std::memory_order_release);
+  CrashFence();
+
+  // SYNC: area.wait — seq_cst after the lock's seq_cst exchange: either this load sees the waiter's
+  // arming, or the waiter's scan sees this stripe held or changed.
+  const bool wake = (stripe.armed.load(std::memory_order_seq_cst) |
+                     line_->armed.load(std::memory_order_seq_cst)) != 0;
+  if (wake) [[unlikely]] {
+    record.pending_wake.store(index | uint64_t{1} << 32, std::memory_order_relaxed);
+    CrashFence();
+  }
+  record.mutations.store(record.mutations.load(std::memory_order_relaxed) + 1,
+                         std::memory_order_relaxed);
+  stripe.control.store(ReleasedChanged(locked), std::memory_order_release);
+  if (wake) [[unlikely]]
+    FinishWake(record, StripeSpan{index, 1});
+  return true;
+}
+
+template <typename T>
+inline Status Area::LoadAs(uint64_t pos, T* value) const {
+  if (TryLoadInline(pos, value)) [[likely]]
+    return Status();
+  return LoadSlow(pos, value);
+}
+
+template <typename T>
+inline Status Area::StoreAs(const Lane& lane, uint64_t pos, T value) {
+  const auto change = [value](T& word) {
+    word = value;
+    return true;
+  };
+  if (TryMutateInline<T>(lane, pos, change)) [[likely]]
+    return Status();
+  return StoreSlow(lane, pos, value);
+}
+
+template <typename T>
+inline Status Area::AddAs(const Lane& lane, uint64_t pos, T delta, T* value) {
+  const auto change = [delta, value](T& word) {
+    word = static_cast<T>(word + delta);
+    *value = word;
+    return true;
+  };
+  if (TryMutateInline<T>(lane, pos, change)) [[likely]]
+    return Status();
+  return AddSlow(lane, pos, delta, value);
+}
+
+}  // namespace statehouse
