@@ -1,5 +1,5 @@
-// Dispatcher: every unary verb by its method path, for all doors: serialized request in, serialized response out. It
-// authorises, decodes, calls the engine and encodes. It knows nothing of gRPC.
+// Dispatcher: every unary verb by its method path, for all doors: serialized request in, serialized
+// response out. It authorises, decodes, calls the engine and encodes. It knows nothing of gRPC.
 #pragma once
 
 #include <chrono>
@@ -7,22 +7,24 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "engine/base/limits.h"
 #include "engine/base/status.h"
 #include "engine/state/engine.h"
 #include "service/auth/authenticator.h"
 
 namespace statehouse {
 
-// The way in. The local door's operations never reach the daemon, so its calls are those over the attach socket.
+// The way in. The local door's operations never reach the daemon, so its calls are those over the
+// attach socket.
 enum class Door : uint8_t { kLocal, kNetwork };
 
 struct CallContext {
   Door door = Door::kNetwork;
-  std::shared_ptr<const Identity> identity;               // Authenticated by the door; never null.
-  std::chrono::steady_clock::time_point deadline =
-      std::chrono::steady_clock::time_point::max();
-  Lane lane;                                              // The calling thread's daemon lane.
+  std::shared_ptr<const Identity> identity;  // Authenticated by the door; never null.
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  Lane lane;  // The calling thread's daemon lane.
 };
 
 // A call that was parked (a wait). Destroying it does not cancel it.
@@ -38,7 +40,8 @@ class CallObserver {
  public:
   virtual ~CallObserver() = default;
   // `method` is a path from Dispatcher::Methods(), or "unknown".
-  virtual void OnCall(Door door, std::string_view method, Reason reason, std::chrono::nanoseconds took) = 0;
+  virtual void OnCall(Door door, std::string_view method, Reason reason,
+                      std::chrono::nanoseconds took) = 0;
 };
 
 // What the operator's verbs need from the composition root.
@@ -62,13 +65,14 @@ class ServiceControl {
 // Answers: a serialized response, or why not.
 using DoneCallback = std::function<void(StatusOr<std::string>)>;
 
-// Threads: Dispatch from any thread; it never blocks on shared memory for longer than a few microseconds (an operation
-// that meets a held stripe moves to the dispatcher's own slow thread). `done` runs exactly once, before Dispatch returns
-// or later on a thread of the dispatcher.
+// Threads: Dispatch from any thread; it never blocks on shared memory for longer than a few
+// microseconds (an operation that meets a held stripe moves to the dispatcher's own slow thread).
+// `done` runs exactly once, before Dispatch returns or later on a thread of the dispatcher.
 class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
-  // Non-null when the call was parked and can be cancelled. REQUIRES: `request` outlives the call to Dispatch only.
+  // Non-null when the call was parked and can be cancelled. REQUIRES: `request` outlives the call
+  // to Dispatch only.
   virtual std::shared_ptr<PendingCall> Dispatch(const CallContext& context, std::string_view method,
                                                 std::string_view request, DoneCallback done) = 0;
   virtual bool Knows(std::string_view method) const = 0;
@@ -82,7 +86,12 @@ struct DispatcherOptions {
   std::string areas_file_root;
   uint64_t message_bytes_max = kMessageBytesMax;
   std::chrono::milliseconds drain_grace{10'000};
+  uint32_t waiters_max = kWaitersMax;
 };
+
+// The object that a serialized request names, for an ErrorDetail: empty where the method names none
+// or the bytes are damaged.
+std::string_view ObjectNameOf(std::string_view method, std::string_view request);
 
 // `slow_lane` belongs to the dispatcher's slow thread. Everything passed in outlives it.
 std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, Engine* engine, Lane slow_lane,

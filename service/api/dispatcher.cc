@@ -1,0 +1,398 @@
+#include "service/api/dispatcher.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/message_lite.h>
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "service/api/slow_calls.h"
+#include "service/api/verbs.h"
+#include "service/api/wait_table.h"
+
+namespace statehouse {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A request up to this size is decoded into a message that its thread uses again.
+constexpr size_t kReusedRequestBytesMax = 4096;
+
+// One call from Dispatch to its answer.
+struct Call {
+  Door door = Door::kNetwork;
+  std::string_view method;  // Of the method table, or "unknown".
+  Clock::time_point began;
+  Clock::time_point deadline;
+  std::shared_ptr<const Identity> identity;
+  DoneCallback done;
+};
+
+Status PastDeadline(std::string_view method) {
+  return Status(Reason::kTimeout, std::string(method) + ": the deadline passed before an answer");
+}
+
+class DispatcherCore;
+
+struct Method {
+  std::string path;
+  bool while_draining = false;
+  bool names_area = false;
+  std::shared_ptr<PendingCall> (*run)(DispatcherCore&, const Lane&, std::string_view,
+                                      Call) = nullptr;
+};
+
+// Everything of the dispatcher but its method table.
+class DispatcherCore {
+ public:
+  DispatcherCore(DispatcherOptions options, Engine* engine, Lane slow_lane, ServiceControl* control,
+                 CallObserver* observer)
+      : options_(std::move(options)),
+        engine_(engine),
+        control_(control),
+        observer_(observer),
+        waits_(WaitTable::Start(options_.waiters_max)),
+        slow_(slow_lane) {}
+
+  const DispatcherOptions& options() const { return options_; }
+  ServiceControl& control() { return *control_; }
+  WaitTable& waits() { return *waits_; }
+  uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
+
+  VerbContext ContextFor(const Identity& identity, Lane lane, bool fast) const {
+    VerbContext context;
+    context.engine = engine_;
+    context.identity = &identity;
+    context.options = &options_;
+    context.control = control_;
+    context.lane = lane;
+    context.lane.operation_timeout_ns =
+        std::min(lane.operation_timeout_ns, fast ? kFastTimeoutNs : kSlowSliceNs);
+    context.fast = fast;
+    return context;
+  }
+
+  // Answers a call: the only place that does.
+  void Finish(Call& call, StatusOr<std::string> result) {
+    observer_->OnCall(call.door, call.method, result.ok() ? Reason::kOk : result.status().reason(),
+                      Clock::now() - call.began);
+    // Moved out first: the callback may free what holds the call.
+    const DoneCallback done = std::move(call.done);
+    in_flight_.fetch_sub(1, std::memory_order_relaxed);
+    done(std::move(result));
+  }
+
+  void FinishWith(Call& call, const Status& status, const google::protobuf::MessageLite& response) {
+    if (!status.ok()) return Finish(call, status);
+    const size_t bytes = response.ByteSizeLong();
+    if (bytes > options_.message_bytes_max) {
+      return Finish(call, Status(Reason::kMessageTooLarge,
+                                 std::string(call.method) + ": the response of " +
+                                     std::to_string(bytes) + " bytes is beyond the limit of " +
+                                     std::to_string(options_.message_bytes_max)));
+    }
+    std::string serialized;
+    if (!response.SerializeToString(&serialized)) {
+      return Finish(call, Status(Reason::kInternal,
+                                 std::string(call.method) + ": the response cannot be encoded"));
+    }
+    Finish(call, std::move(serialized));
+  }
+
+  void PostSlow(std::unique_ptr<SlowCalls::Task> task) { slow_.Post(std::move(task)); }
+
+  void Shutdown() {
+    waits_->Shutdown();
+    slow_.Shutdown();
+  }
+
+ private:
+  const DispatcherOptions options_;
+  Engine* const engine_;
+  ServiceControl* const control_;
+  CallObserver* const observer_;
+  std::atomic<uint32_t> in_flight_{0};
+  const std::shared_ptr<WaitTable> waits_;
+  SlowCalls slow_;
+};
+
+template <typename Request>
+bool Decode(std::string_view bytes, Request* request) {
+  return bytes.size() <= INT32_MAX &&
+         request->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+}
+
+Status Undecodable(std::string_view method) {
+  return Status(Reason::kInvalidArgument,
+                std::string(method) + ": the request is not a valid message of this method");
+}
+
+// A call on the slow thread. It holds its messages, because a range goes on where its last turn
+// ended.
+template <typename Request, typename Response, auto kVerb>
+class SlowVerb final : public SlowCalls::Task {
+ public:
+  SlowVerb(DispatcherCore& core, Call call, std::unique_ptr<Request> request)
+      : core_(core), call_(std::move(call)), request_(std::move(request)) {}
+
+  bool Try(const Lane& lane) override {
+    const Clock::time_point now = Clock::now();
+    if (now >= call_.deadline) {
+      core_.Finish(call_,
+                   Status(Reason::kTimeout, PastDeadline(call_.method).message() + HowFar()));
+      return true;
+    }
+    if (stalled_since_ == Clock::time_point()) stalled_since_ = now;
+    VerbContext context = core_.ContextFor(*call_.identity, lane, /*fast=*/false);
+    context.turns = &turns_;
+    const uint64_t done_before = turns_.done;
+    const Status status = kVerb(context, *request_, &response_);
+    if (status.reason() == Reason::kStalled) {
+      const Clock::time_point after = Clock::now();
+      if (turns_.done != done_before) stalled_since_ = after;
+      if (after - stalled_since_ < std::chrono::nanoseconds(lane.operation_timeout_ns)) {
+        return false;
+      }
+    }
+    core_.FinishWith(call_, status, response_);
+    return true;
+  }
+
+  void Abandon(const Status& why) override {
+    core_.Finish(call_,
+                 Status(why.reason(), std::string(call_.method) + ": " + why.message() + HowFar()));
+  }
+
+ private:
+  std::string HowFar() const {
+    return turns_.done == 0 ? "" : " (" + std::to_string(turns_.done) + " bytes were done)";
+  }
+
+  DispatcherCore& core_;
+  Call call_;
+  const std::unique_ptr<Request> request_;
+  Response response_;
+  RangeTurns turns_;
+  Clock::time_point stalled_since_;
+};
+
+// Runs a verb on the door's thread; one that stalls goes on on the slow thread.
+template <typename Request, typename Response, auto kVerb>
+std::shared_ptr<PendingCall> RunFast(DispatcherCore& core, const Lane& lane, std::string_view bytes,
+                                     Call call) {
+  static thread_local Request reused_request;
+  static thread_local Response response;
+  std::unique_ptr<Request> own;
+  if (bytes.size() > kReusedRequestBytesMax) own = std::make_unique<Request>();
+  Request& request = own != nullptr ? *own : reused_request;
+  if (!Decode(bytes, &request)) {
+    core.Finish(call, Undecodable(call.method));
+    return nullptr;
+  }
+  response.Clear();
+  const VerbContext context = core.ContextFor(*call.identity, lane, /*fast=*/true);
+  const Status status = kVerb(context, request, &response);
+  if (status.reason() != Reason::kStalled) {
+    core.FinishWith(call, status, response);
+    return nullptr;
+  }
+  if (own == nullptr) own = std::make_unique<Request>(request);
+  core.PostSlow(
+      std::make_unique<SlowVerb<Request, Response, kVerb>>(core, std::move(call), std::move(own)));
+  return nullptr;
+}
+
+// For verbs that make system calls or walk the whole catalogue.
+template <typename Request, typename Response, auto kVerb>
+std::shared_ptr<PendingCall> RunSlow(DispatcherCore& core, const Lane& lane, std::string_view bytes,
+                                     Call call) {
+  auto request = std::make_unique<Request>();
+  if (!Decode(bytes, request.get())) {
+    core.Finish(call, Undecodable(call.method));
+    return nullptr;
+  }
+  core.PostSlow(std::make_unique<SlowVerb<Request, Response, kVerb>>(core, std::move(call),
+                                                                     std::move(request)));
+  return nullptr;
+}
+
+std::string EncodeWait(const WaitResult& result) {
+  v1::WaitAreaResponse response;
+  response.set_changed(result.changed);
+  response.set_updates(result.updates);
+  return response.SerializeAsString();
+}
+
+std::shared_ptr<PendingCall> RunWait(DispatcherCore& core, const Lane& lane, std::string_view bytes,
+                                     Call call) {
+  v1::WaitAreaRequest request;
+  if (!Decode(bytes, &request)) {
+    core.Finish(call, Undecodable(call.method));
+    return nullptr;
+  }
+  const VerbContext context = core.ContextFor(*call.identity, lane, /*fast=*/true);
+  StatusOr<WaitPlan> plan = PlanWait(context, request);
+  if (!plan.ok()) {
+    core.Finish(call, plan.status());
+    return nullptr;
+  }
+  if (!plan->since || plan->timeout_ns == uint64_t{0}) {
+    const StatusOr<uint64_t> updates = plan->area->area().UpdatesOfRange(plan->pos, plan->len);
+    if (!updates.ok()) {
+      core.Finish(call, updates.status());
+    } else {
+      core.Finish(call, EncodeWait({plan->since && *plan->since != *updates, *updates}));
+    }
+    return nullptr;
+  }
+  WaitTable::Request wait;
+  wait.area = std::move(plan->area);
+  wait.since = *plan->since;
+  wait.pos = plan->pos;
+  wait.len = plan->len;
+  wait.deadline = call.deadline;
+  if (plan->timeout_ns)
+    wait.timeout_at = Clock::now() + std::chrono::nanoseconds(*plan->timeout_ns);
+  // Shared, because std::function asks for a copyable callable; it runs once.
+  auto held = std::make_shared<Call>(std::move(call));
+  return core.waits().Park(std::move(wait), [&core, held](StatusOr<WaitResult> result) {
+    if (result.ok()) {
+      core.Finish(*held, EncodeWait(*result));
+    } else {
+      core.Finish(*held, std::move(result).status());
+    }
+  });
+}
+
+#define SH_VERB(service, name, runner, is_named)                          \
+  Method {                                                                \
+    "/statehouse.v1." #service "/" #name, false, is_named,                \
+        &runner<v1::name##Request, v1::name##Response, &statehouse::name> \
+  }
+
+std::vector<Method> AllMethods() {
+  std::vector<Method> methods = {
+      SH_VERB(Areas, CreateArea, RunSlow, true),
+      SH_VERB(Areas, DescribeArea, RunFast, true),
+      SH_VERB(Areas, ListAreas, RunSlow, false),
+      SH_VERB(Areas, DeleteArea, RunSlow, true),
+      SH_VERB(Areas, ReadArea, RunFast, true),
+      SH_VERB(Areas, WriteArea, RunFast, true),
+      SH_VERB(Areas, FillArea, RunFast, true),
+      SH_VERB(Areas, LoadWord, RunFast, true),
+      SH_VERB(Areas, StoreWord, RunFast, true),
+      SH_VERB(Areas, AddWord, RunFast, true),
+      SH_VERB(Areas, CompareExchangeWord, RunFast, true),
+      SH_VERB(Areas, BitwiseWord, RunFast, true),
+      Method{"/statehouse.v1.Areas/WaitArea", false, true, &RunWait},
+      SH_VERB(Admin, GetStatus, RunFast, false),
+      SH_VERB(Admin, Drain, RunFast, false),
+  };
+  for (Method& method : methods) {
+    method.while_draining = method.path.find("/statehouse.v1.Admin/") == 0;
+  }
+  return methods;
+}
+
+#undef SH_VERB
+
+class DispatcherImpl final : public Dispatcher {
+ public:
+  DispatcherImpl(DispatcherOptions options, Engine* engine, Lane slow_lane, ServiceControl* control,
+                 CallObserver* observer)
+      : core_(std::move(options), engine, slow_lane, control, observer), methods_(AllMethods()) {
+    for (const Method& method : methods_) by_path_.emplace(method.path, &method);
+  }
+  ~DispatcherImpl() override { Shutdown(); }
+
+  std::shared_ptr<PendingCall> Dispatch(const CallContext& context, std::string_view method,
+                                        std::string_view request, DoneCallback done) override {
+    const auto found = by_path_.find(method);
+    const Clock::time_point now = Clock::now();
+    const std::string_view label =
+        found != by_path_.end() ? std::string_view(found->second->path) : "unknown";
+    Call call{context.door, label, now, context.deadline, context.identity, std::move(done)};
+    core_.Begin();
+    Status refused = Check(context, method, request.size(),
+                           found == by_path_.end() ? nullptr : found->second, now);
+    if (!refused.ok()) {
+      core_.Finish(call, std::move(refused));
+      return nullptr;
+    }
+    return found->second->run(core_, context.lane, request, std::move(call));
+  }
+
+  bool Knows(std::string_view method) const override {
+    return by_path_.find(method) != by_path_.end();
+  }
+
+  std::vector<std::string> Methods() const override {
+    std::vector<std::string> paths;
+    paths.reserve(methods_.size());
+    for (const Method& method : methods_) paths.push_back(method.path);
+    return paths;
+  }
+
+  uint32_t CallsInFlight() const override { return core_.in_flight(); }
+
+  void Shutdown() override {
+    stopped_.store(true, std::memory_order_relaxed);
+    core_.Shutdown();
+  }
+
+ private:
+  // What is refused before a verb runs.
+  Status Check(const CallContext& context, std::string_view method, size_t request_bytes,
+               const Method* known, Clock::time_point now) {
+    if (known == nullptr) {
+      return Status(Reason::kUnimplemented, "method \"" + std::string(method.substr(0, 256)) +
+                                                "\": this service does not know it");
+    }
+    if (request_bytes > core_.options().message_bytes_max) {
+      return Status(Reason::kMessageTooLarge,
+                    known->path + ": the request of " + std::to_string(request_bytes) +
+                        " bytes is beyond the limit of " +
+                        std::to_string(core_.options().message_bytes_max));
+    }
+    if (now >= context.deadline) return PastDeadline(known->path);
+    const bool stopped = stopped_.load(std::memory_order_relaxed);
+    if (stopped || (!known->while_draining && core_.control().draining())) {
+      return Status(Reason::kDraining,
+                    known->path + ": the service is draining before it stops; try its successor");
+    }
+    return Status();
+  }
+
+  DispatcherCore core_;
+  const std::vector<Method> methods_;
+  std::unordered_map<std::string_view, const Method*> by_path_;  // Views into methods_.
+  std::atomic<bool> stopped_{false};
+};
+
+}  // namespace
+
+std::string_view ObjectNameOf(std::string_view method, std::string_view request) {
+  // Every request of Areas but ListAreas has its name as field 1; admin requests name nothing.
+  if (!method.starts_with("/statehouse.v1.Areas/") || method.ends_with("/ListAreas")) return {};
+  using google::protobuf::io::CodedInputStream;
+  if (request.size() > INT32_MAX) return {};
+  CodedInputStream input(reinterpret_cast<const uint8_t*>(request.data()),
+                         static_cast<int>(request.size()));
+  constexpr uint32_t kNameTag = 1 << 3 | 2;
+  uint32_t length = 0;
+  if (input.ReadTag() != kNameTag || !input.ReadVarint32(&length)) return {};
+  const size_t begin = static_cast<size_t>(input.CurrentPosition());
+  if (length > kNameBytesMax || length > request.size() - begin) return {};
+  return request.substr(begin, length);
+}
+
+std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, Engine* engine, Lane slow_lane,
+                                          ServiceControl* control, CallObserver* observer) {
+  return std::make_unique<DispatcherImpl>(std::move(options), engine, slow_lane, control, observer);
+}
+
+}  // namespace statehouse
