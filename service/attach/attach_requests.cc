@@ -18,6 +18,14 @@ bool IsAuthFailure(Reason reason) {
          reason == Reason::kRateLimited;
 }
 
+// For logs: a name from outside must not fake or break a line.
+std::string Printable(std::string name) {
+  for (char& c : name) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return name;
+}
+
 AttachAreaOpened Describe(const AreaInfo& info, bool writable) {
   AttachAreaOpened opened;
   opened.area_id = info.id;
@@ -48,7 +56,7 @@ void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const Atta
     return connection.SendErrorAndClose(request_id,
                                         Status(Reason::kDraining, "the service is stopping"));
   }
-  connection.client_name_ = hello.client_name;
+  connection.client_name_ = Printable(hello.client_name);
   const uint64_t generation = parts_.authenticator->generation();
   auto identity = parts_.authenticator->Authenticate(
       hello.token, "unix:uid=" + std::to_string(connection.peer().uid));

@@ -64,7 +64,7 @@ class Keeper final {
   void TellManager(const std::string& text);
 
   KeeperOptions options_;
-  Backoff backoff_;
+  RespawnBackoff backoff_;
   sigset_t mask_{};
   sigset_t original_mask_{};
   UniqueFd signals_;
@@ -306,7 +306,7 @@ void Keeper::TellManager(const std::string& text) {
 
 }  // namespace
 
-uint64_t Backoff::DelayMsAfter(uint64_t ran_ms) {
+uint64_t RespawnBackoff::DelayMsAfter(uint64_t ran_ms) {
   if (ran_ms >= kGoodRunMs) quick_deaths_ = 0;
   const uint32_t deaths = quick_deaths_++;
   if (deaths == 0) return 0;
@@ -316,6 +316,21 @@ uint64_t Backoff::DelayMsAfter(uint64_t ran_ms) {
 int RunKeeper(KeeperOptions options) {
   prctl(PR_SET_NAME, "statehoused-kpr");
   return Keeper(std::move(options)).Run();
+}
+
+StatusOr<AdoptedDaemon> TakeAdoptedDaemon(pid_t pid) {
+  AdoptedDaemon adopted;
+  adopted.pid = pid;
+  UniqueFd* const slots[] = {&adopted.keeper_end, &adopted.daemon_end, &adopted.pidfd};
+  int fd = kFirstInheritedFd;
+  for (UniqueFd* slot : slots) {
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+      return ErrnoStatus("taking descriptor " + std::to_string(fd));
+    slot->Reset(fd++);
+  }
+  if (syscall(SYS_close_range, fd, ~0u, 0) != 0)
+    return ErrnoStatus("closing what the daemon had open");
+  return adopted;
 }
 
 StatusOr<std::map<std::string, UniqueFd>> TakeUserDescriptors() {

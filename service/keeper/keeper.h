@@ -26,7 +26,7 @@ inline constexpr size_t kKeeperDescriptorsMax = 16'384;
 inline constexpr size_t kInheritedDescriptorsMax = 64;  // That a user passes to the service.
 
 // How long to wait before the next daemon. The first death after a good run costs nothing.
-class Backoff final {
+class RespawnBackoff final {
  public:
   // `ran_ms`: how long the daemon that just died had run.
   uint64_t DelayMsAfter(uint64_t ran_ms);
@@ -56,6 +56,10 @@ struct KeeperOptions {
 
 // Runs until the service has ended. Returns the exit code of the process.
 int RunKeeper(KeeperOptions options);
+
+// The descriptors of a daemon that starts its next keeper (KeeperLink): the socket pair at 3
+// (keeper) and 4 (daemon), the daemon's pidfd at 5. Closes all others.
+StatusOr<AdoptedDaemon> TakeAdoptedDaemon(pid_t pid);
 
 // Every descriptor from 3 up that this process was started with, as "config-fd.<number>". More than
 // kInheritedDescriptorsMax is an error. REQUIRES: nothing of ours is open yet.

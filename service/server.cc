@@ -1,0 +1,429 @@
+#include "service/server.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "engine/os/errno_status.h"
+#include "engine/state/engine.h"
+#include "service/api/dispatcher.h"
+#include "service/attach/attach_door.h"
+#include "service/auth/authenticator.h"
+#include "service/auth/token_file.h"
+#include "service/config/config.h"
+#include "service/dev_mode.h"
+#include "service/exit_codes.h"
+#include "service/http/http_door.h"
+#include "service/keeper/keeper_link.h"
+#include "service/listeners.h"
+#include "service/logging.h"
+#include "service/metrics/metrics.h"
+#include "service/rpc/grpc_door.h"
+#include "service/runtime_dir.h"
+#include "service/server_parts.h"
+
+namespace statehouse {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int kScrubIntervalMs = 1'000;
+
+// Which of the daemon's lanes each thread uses.
+enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2 };
+
+// Passes calls on to the metrics, which are made after the dispatcher because they label its
+// methods.
+class ObserverRelay final : public CallObserver {
+ public:
+  void SetTarget(CallObserver* target) { target_ = target; }  // Before any call.
+  void OnCall(Door door, std::string_view method, Reason reason,
+              std::chrono::nanoseconds took) override {
+    if (target_ != nullptr) target_->OnCall(door, method, reason, took);
+  }
+
+ private:
+  CallObserver* target_ = nullptr;
+};
+
+class Server final : public ServiceControl {
+ public:
+  explicit Server(DaemonOptions options) : options_(std::move(options)) {}
+  int Run();
+
+  Facts GetFacts() const override;
+  bool draining() const override { return draining_; }
+  uint32_t BeginDrain(milliseconds grace) override;
+
+ private:
+  Status PrepareProcess();
+  Status PrepareMemory();
+  Status StartParts();
+  Status StartDoors();
+  Status OpenGrpcListeners(std::vector<UniqueFd>* listeners);
+  Status Announce();
+  void WriteEndpoints();
+  void LogStart() const;
+  int ServeUntilDrained();
+  void OnSignal(int signal);
+  void ReloadTokens();
+  std::vector<std::string> TokenIds() const;
+  void Drain();
+  void CleanUp();
+  [[noreturn]] void CutShort();
+
+  DaemonOptions options_;
+  Config config_;
+  InheritedDescriptors inherited_;
+  bool first_daemon_ = false;  // Nothing was kept: this start may be given up without a trace.
+  int64_t start_unix_ns_ = 0;
+  UniqueFd signals_;
+  UniqueFd events_;  // eventfd: draining has begun, or has ended.
+  std::vector<std::string> listen_addresses_;
+  std::string http_address_;
+  std::vector<std::string> token_ids_;
+
+  // In the order of construction; destroyed in reverse.
+  std::unique_ptr<KeeperLink> link_;
+  std::optional<DevMode> dev_;
+  std::optional<RuntimeDir> runtime_dir_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Authenticator> authenticator_;
+  ObserverRelay relay_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<GrpcDoor> grpc_;
+  std::unique_ptr<AttachDoor> attach_;
+  std::unique_ptr<HttpDoor> http_;
+
+  std::atomic<bool> draining_{false};
+  std::atomic<bool> drained_{false};
+  std::atomic<int64_t> grace_ms_{0};
+  std::thread drain_thread_;
+  std::mutex endpoints_mutex_;  // The files that tell where it listens.
+};
+
+Status Server::PrepareProcess() {
+  sigset_t handled;
+  sigemptyset(&handled);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&handled, signal);
+  // Before any thread: they all inherit it. SIGPIPE: sockets report EPIPE instead.
+  if (pthread_sigmask(SIG_BLOCK, &handled, nullptr) != 0) return ErrnoStatus("blocking signals");
+  if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) return ErrnoStatus("ignoring SIGPIPE");
+  signals_.Reset(signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
+  events_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!signals_.valid() || !events_.valid()) return ErrnoStatus("making a signalfd and an eventfd");
+  start_unix_ns_ = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                       std::chrono::system_clock::now().time_since_epoch())
+                       .count();
+  return RaiseDescriptorLimit();
+}
+
+// Everything that outlives a daemon: the keeper, the folder with its lock, the engine's memory.
+Status Server::PrepareMemory() {
+  KeeperLinkOptions link_options;
+  link_options.keeper_argv = options_.keeper_argv;
+  SH_ASSIGN_OR_RETURN(link_, KeeperLink::Connect(std::move(link_options), &options_.inheritance));
+  inherited_ = std::move(options_.inheritance.descriptors);
+  first_daemon_ = inherited_.count("lock") == 0;
+  if (!link_->survives_daemon()) {
+    spdlog::warn(
+        "there is no keeper and no service manager: when this process dies, the state dies with "
+        "it");
+  }
+  if (config_.dev) {
+    SH_ASSIGN_OR_RETURN(dev_, DevMode::Prepare(&config_, &inherited_, link_.get()));
+  }
+  UniqueFd lock;
+  if (const auto found = inherited_.find("lock"); found != inherited_.end()) {
+    lock = std::move(found->second);
+    inherited_.erase(found);
+  }
+  SH_ASSIGN_OR_RETURN(runtime_dir_, RuntimeDir::Open(config_.runtime_dir, std::move(lock)));
+  SH_RETURN_IF_ERROR(link_->Store("lock", runtime_dir_->lock_fd()));
+  // The engine takes what is its own; the doors and declared areas take the rest.
+  InheritedDescriptors for_engine;
+  for (auto it = inherited_.begin(); it != inherited_.end();) {
+    const auto current = it++;
+    const std::string& name = current->first;
+    const bool ours =
+        name.starts_with("listen.") || name.starts_with("config-fd.") || name.starts_with("dev-");
+    if (!ours) for_engine.insert(inherited_.extract(current));
+  }
+  SH_ASSIGN_OR_RETURN(engine_,
+                      Engine::Start(EngineOptionsOf(config_), std::move(for_engine), link_.get()));
+  return CreateDeclaredAreas(config_, engine_.get(), &inherited_, link_.get());
+}
+
+Status Server::StartParts() {
+  if (dev_.has_value()) {
+    SH_RETURN_IF_ERROR(dev_->TakeToken(config_.auth.tokens_file, &inherited_, link_.get()));
+  }
+  SH_ASSIGN_OR_RETURN(authenticator_, NewFileAuthenticator(config_.auth.tokens_file,
+                                                           config_.auth.failures_per_minute_max));
+  token_ids_ = TokenIds();
+  DispatcherOptions options;
+  options.areas_file_root = config_.areas.file_root;
+  options.message_bytes_max = config_.network.message_bytes_max;
+  options.drain_grace = milliseconds(config_.drain_grace_ms);
+  dispatcher_ =
+      NewDispatcher(options, engine_.get(), engine_->DaemonLane(kSlowLane), this, &relay_);
+  metrics_ = NewMetrics(engine_.get(), dispatcher_->Methods(), Version());
+  relay_.SetTarget(metrics_.get());
+  return Status();
+}
+
+Status Server::OpenGrpcListeners(std::vector<UniqueFd>* listeners) {
+  const ListenerSpec local{ListenerKind::kUnixStream, "listen.grpc-unix",
+                           runtime_dir_->grpc_socket()};
+  SH_ASSIGN_OR_RETURN(UniqueFd unix_listener, OpenListener(local, &inherited_, link_.get()));
+  listeners->push_back(std::move(unix_listener));
+  for (size_t i = 0; i < config_.network.listen.size(); ++i) {
+    const ListenerSpec spec{ListenerKind::kTcp, "listen.tcp." + std::to_string(i),
+                            config_.network.listen[i]};
+    SH_ASSIGN_OR_RETURN(UniqueFd listener, OpenListener(spec, &inherited_, link_.get()));
+    SH_ASSIGN_OR_RETURN(std::string address, ListenerAddress(listener.get()));
+    listen_addresses_.push_back(std::move(address));
+    listeners->push_back(std::move(listener));
+  }
+  return Status();
+}
+
+Status Server::StartDoors() {
+  std::vector<UniqueFd> grpc_listeners;
+  SH_RETURN_IF_ERROR(OpenGrpcListeners(&grpc_listeners));
+  const ListenerSpec attach{ListenerKind::kUnixPackets, "listen.attach",
+                            runtime_dir_->attach_socket()};
+  SH_ASSIGN_OR_RETURN(UniqueFd attach_listener, OpenListener(attach, &inherited_, link_.get()));
+  if (!config_.http.listen.empty()) {
+    const ListenerSpec http{ListenerKind::kTcp, "listen.http", config_.http.listen};
+    SH_ASSIGN_OR_RETURN(UniqueFd http_listener, OpenListener(http, &inherited_, link_.get()));
+    SH_ASSIGN_OR_RETURN(http_address_, ListenerAddress(http_listener.get()));
+    SH_ASSIGN_OR_RETURN(
+        http_, StartHttpDoor(std::move(http_listener), [this] { return metrics_->Scrape(); }));
+  }
+  for (const auto& [name, fd] : inherited_)
+    SH_RETURN_IF_ERROR(link_->Remove(name));  // Not configured any more.
+  inherited_.clear();
+  GrpcDoorOptions grpc_options;
+  grpc_options.message_bytes_max = config_.network.message_bytes_max;
+  grpc_options.keepalive_min_ping_s = config_.network.keepalive_min_ping_s;
+  grpc_options.connections_max = config_.network.connections_max;
+  SH_ASSIGN_OR_RETURN(grpc_,
+                      StartGrpcDoor(grpc_options, std::move(grpc_listeners), dispatcher_.get(),
+                                    authenticator_.get(), engine_->DaemonLane(kGrpcLane)));
+  AttachDoorOptions attach_options;
+  attach_options.server_version = Version();
+  const AttachDoorParts parts{engine_.get(), dispatcher_.get(), authenticator_.get(),
+                              metrics_.get(), engine_->DaemonLane(kAttachLane)};
+  SH_ASSIGN_OR_RETURN(attach_, StartAttachDoor(attach_options, std::move(attach_listener), parts));
+  return Status();
+}
+
+void Server::WriteEndpoints() {
+  const std::lock_guard<std::mutex> lock(endpoints_mutex_);
+  Endpoints endpoints;
+  endpoints.runtime_dir = runtime_dir_->path();
+  endpoints.listen = listen_addresses_;
+  endpoints.http = http_address_;
+  endpoints.daemon_pid = getpid();
+  endpoints.keeper_pid = link_->keeper_pid();
+  const Status written = runtime_dir_->WriteFile("endpoints.json", EndpointsJson(endpoints));
+  if (!written.ok()) spdlog::error("{}", written.message());
+  if (!dev_.has_value()) return;
+  DevEndpoints dev;
+  dev.url = "statehouse+unix://" + runtime_dir_->path();
+  if (!listen_addresses_.empty()) dev.tcp_url = "statehouse://" + listen_addresses_.front();
+  if (!http_address_.empty()) dev.http = "http://" + http_address_;
+  dev.token = dev_->token();
+  dev.pid = endpoints.keeper_pid != 0 ? endpoints.keeper_pid : endpoints.daemon_pid;
+  const Status hinted = runtime_dir_->WriteFile("dev.json", DevJson(dev));
+  if (!hinted.ok()) spdlog::error("{}", hinted.message());
+  if (!dev_->token_is_new()) return;
+  const std::string hints = DevHints(dev);
+  if (fputs(hints.c_str(), stdout) < 0 || fflush(stdout) != 0)
+    spdlog::warn("printing the hints of --dev failed");
+}
+
+Status Server::Announce() {
+  WriteEndpoints();
+  if (http_ != nullptr) http_->SetReady(true);
+  grpc_->SetServing(true);
+  SH_RETURN_IF_ERROR(link_->Watch([this] { WriteEndpoints(); }));
+  SH_RETURN_IF_ERROR(link_->NotifyReady());
+  LogStart();
+  return Status();
+}
+
+void Server::LogStart() const {
+  std::string addresses;
+  for (const std::string& address : listen_addresses_) addresses += " " + address;
+  const EngineTotals totals = engine_->Totals();
+  spdlog::info("statehoused {} serves {} (network:{}; http: {}); generation {}, {} areas, {} bytes",
+               Version(), runtime_dir_->path(), addresses.empty() ? " off" : addresses,
+               http_address_.empty() ? "off" : http_address_, totals.generation, totals.areas,
+               totals.memory_bytes);
+  spdlog::warn(
+      "read-only access is advisory for local workers that run as user {}, this service's own; run "
+      "workers "
+      "that must not write as another user, through the network door",
+      geteuid());
+}
+
+ServiceControl::Facts Server::GetFacts() const {
+  Facts facts;
+  facts.start_unix_ns = start_unix_ns_;
+  facts.daemon_pid = static_cast<uint32_t>(getpid());
+  facts.keeper_pid = static_cast<uint32_t>(link_->keeper_pid());
+  facts.runtime_dir = runtime_dir_->path();
+  facts.listen_addresses = listen_addresses_;
+  facts.http_address = http_address_;
+  return facts;
+}
+
+uint32_t Server::BeginDrain(milliseconds grace) {
+  const uint32_t in_flight = dispatcher_->CallsInFlight();
+  if (!draining_.exchange(true)) {
+    grace_ms_ = std::max<int64_t>(grace.count(), 0);
+    const uint64_t one = 1;
+    if (write(events_.get(), &one, sizeof(one)) < 0)
+      spdlog::error("waking for a drain failed: {}", strerror(errno));
+  }
+  return in_flight;
+}
+
+void Server::Drain() {
+  const auto end = std::chrono::steady_clock::now() + milliseconds(grace_ms_);
+  spdlog::info("draining: calls in flight may take {} ms", grace_ms_.load());
+  if (http_ != nullptr) http_->SetReady(false);
+  grpc_->SetServing(false);
+  link_->NotifyStopping();
+  dispatcher_->Shutdown();
+  grpc_->Shutdown(milliseconds(grace_ms_));
+  const auto left =
+      std::chrono::duration_cast<milliseconds>(end - std::chrono::steady_clock::now());
+  attach_->Shutdown(std::max(left, milliseconds(0)));
+  if (http_ != nullptr) http_->Shutdown();
+  drained_ = true;
+  const uint64_t one = 1;
+  if (write(events_.get(), &one, sizeof(one)) < 0)
+    spdlog::error("ending the drain failed: {}", strerror(errno));
+}
+
+void Server::CleanUp() {
+  const Status removed = runtime_dir_.has_value() ? runtime_dir_->RemoveFiles() : Status();
+  if (!removed.ok()) spdlog::error("{}", removed.message());
+  const Status folder = dev_.has_value() ? dev_->RemoveFolder() : Status();
+  if (!folder.ok()) spdlog::error("{}", folder.message());
+}
+
+void Server::CutShort() {
+  spdlog::warn("stopping at once: calls in flight are cut off");
+  CleanUp();
+  link_->NotifyExit(kExitCutShort);
+  _exit(kExitCutShort);  // Threads are still at work: nothing they use may be destroyed.
+}
+
+std::vector<std::string> Server::TokenIds() const {
+  std::vector<std::string> ids;
+  const auto tokens = ListTokens(config_.auth.tokens_file);
+  if (!tokens.ok()) return ids;  // The authenticator reports it.
+  for (const TokenRecord& token : *tokens) ids.push_back(token.id);
+  return ids;
+}
+
+void Server::ReloadTokens() {
+  const Status reloaded = authenticator_->Reload();
+  if (!reloaded.ok()) {
+    spdlog::error("reloading the access tokens failed, the old ones stay: {}", reloaded.message());
+    return;
+  }
+  const std::vector<std::string> before = std::exchange(token_ids_, TokenIds());
+  spdlog::info("access tokens reloaded from {}: {}", config_.auth.tokens_file,
+               DescribeChange(before, token_ids_));
+  attach_->RecheckIdentities();
+}
+
+void Server::OnSignal(int signal) {
+  if (signal == SIGHUP) return ReloadTokens();
+  spdlog::info("{} received", strsignal(signal));
+  if (draining_) CutShort();
+  BeginDrain(milliseconds(config_.drain_grace_ms));
+}
+
+int Server::ServeUntilDrained() {
+  while (!drained_) {
+    std::array<pollfd, 2> watched{pollfd{signals_.get(), POLLIN, 0},
+                                  pollfd{events_.get(), POLLIN, 0}};
+    const int ready = poll(watched.data(), watched.size(), kScrubIntervalMs);
+    if (ready < 0 && errno != EINTR) {
+      spdlog::critical("poll failed: {}", strerror(errno));
+      CutShort();
+    }
+    uint64_t count = 0;
+    if (watched[1].revents != 0 && read(events_.get(), &count, sizeof(count)) < 0 &&
+        errno != EAGAIN) {
+      spdlog::error("reading the eventfd failed: {}", strerror(errno));
+    }
+    signalfd_siginfo info;
+    while (read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
+      OnSignal(static_cast<int>(info.ssi_signo));
+    }
+    if (draining_ && !drain_thread_.joinable()) drain_thread_ = std::thread([this] { Drain(); });
+    if (ready == 0 && !draining_) {
+      const uint32_t mended = engine_->Scrub();
+      if (mended > 0) spdlog::warn("{} damaged stripe locks were mended", mended);
+    }
+  }
+  drain_thread_.join();
+  return kExitOk;
+}
+
+int Server::Run() {
+  auto config = LoadConfig(options_.arguments, options_.environment);
+  if (!config.ok()) {
+    fprintf(stderr, "statehoused: %s\n", config.status().message().c_str());
+    return kExitConfig;
+  }
+  config_ = *std::move(config);
+  SetUpLogging(config_.log_format, config_.log_level);
+  Status started = PrepareProcess();
+  if (started.ok()) started = PrepareMemory();
+  if (started.ok()) started = StartParts();
+  if (started.ok()) started = StartDoors();
+  if (started.ok()) started = Announce();
+  if (!started.ok()) {
+    spdlog::error("cannot start: {}", started.message());
+    if (first_daemon_) CleanUp();
+    return ExitCodeOf(started);
+  }
+  const int code = ServeUntilDrained();
+  CleanUp();
+  link_->NotifyExit(code);
+  spdlog::info("stopped");
+  return code;
+}
+
+}  // namespace
+
+const char* Version() { return STATEHOUSE_VERSION; }
+
+int RunDaemon(DaemonOptions options) { return Server(std::move(options)).Run(); }
+
+}  // namespace statehouse

@@ -1,0 +1,136 @@
+#include "service/server_parts.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "engine/os/errno_status.h"
+#include "service/exit_codes.h"
+#include "service/keeper/keeper_log.h"
+
+namespace statehouse {
+namespace {
+
+constexpr std::string_view kConfigFdPrefix = "config-fd.";
+
+StatusOr<AreaSpec> SpecOf(const AreaConfig& declared, const InheritedDescriptors& inherited) {
+  AreaSpec spec;
+  spec.name = declared.name;
+  spec.size = declared.size != 0 ? declared.size : declared.pages * kPageBytes;
+  spec.offset = declared.offset;
+  if (!declared.file.empty()) {
+    spec.backing = AreaBacking::kFile;
+    spec.file = declared.file;
+  }
+  if (declared.fd >= 0) {
+    spec.backing = AreaBacking::kDescriptor;
+    const auto found = inherited.find(std::string(kConfigFdPrefix) + std::to_string(declared.fd));
+    if (found == inherited.end()) {
+      return Status(Reason::kConfigInvalid,
+                    "area \"" + declared.name + "\": descriptor " + std::to_string(declared.fd) +
+                        " is not open; start the service with it, as in statehoused 7<>file");
+    }
+    spec.descriptor.Reset(fcntl(found->second.get(), F_DUPFD_CLOEXEC, 0));
+    if (!spec.descriptor.valid())
+      return ErrnoStatus("copying descriptor " + std::to_string(declared.fd));
+  }
+  return spec;
+}
+
+}  // namespace
+
+int ExitCodeOf(const Status& failure) {
+  switch (failure.reason()) {
+    case Reason::kConfigInvalid:
+    case Reason::kNameInvalid:
+    case Reason::kSizeInvalid:
+    case Reason::kBackingInvalid:
+    case Reason::kAreaExists:
+    case Reason::kInvalidArgument:
+      return kExitConfig;
+    case Reason::kUnavailable:
+      return kExitUnavailable;
+    case Reason::kMemoryExhausted:
+    case Reason::kLimitExceeded:
+      return kExitSystem;
+    default:
+      return kExitInternal;
+  }
+}
+
+EngineOptions EngineOptionsOf(const Config& config) {
+  EngineOptions options;
+  options.areas_max = config.areas.count_max;
+  options.area_bytes_max = config.areas.size_max;
+  options.memory_bytes_max = config.areas.memory_max;
+  options.atomic_range_bytes = config.areas.atomic_range_bytes;
+  options.operation_timeout_ns = config.areas.operation_timeout_ms * 1'000'000;
+  return options;
+}
+
+Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescriptors* inherited,
+                           DescriptorVault* vault) {
+  for (const AreaConfig& declared : config.declared_areas) {
+    SH_ASSIGN_OR_RETURN(AreaSpec spec, SpecOf(declared, *inherited));
+    const auto created = engine->CreateArea(std::move(spec));
+    if (!created.ok()) {
+      return Status(
+          created.status().reason(),
+          "[[area]] \"" + declared.name + "\" of the configuration: " + created.status().message());
+    }
+  }
+  for (auto it = inherited->begin(); it != inherited->end();) {
+    const auto current = it++;
+    const std::string& name = current->first;
+    if (!name.starts_with(kConfigFdPrefix)) continue;
+    const bool used = std::any_of(
+        config.declared_areas.begin(), config.declared_areas.end(), [&](const auto& area) {
+          return area.fd >= 0 && name == std::string(kConfigFdPrefix) + std::to_string(area.fd);
+        });
+    SH_RETURN_IF_ERROR(used ? vault->Store(name, current->second.get()) : vault->Remove(name));
+    inherited->erase(current);
+  }
+  return Status();
+}
+
+Status RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return ErrnoStatus("reading the limit of open files");
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return ErrnoStatus("raising the limit of open files");
+  return Status();
+}
+
+std::string EndpointsJson(const Endpoints& endpoints) {
+  std::string listen;
+  for (const std::string& address : endpoints.listen) {
+    listen += (listen.empty() ? "\"" : ", \"") + JsonEscape(address) + "\"";
+  }
+  const std::string& dir = endpoints.runtime_dir;
+  return "{\"attach\": \"" + JsonEscape(dir + "/attach.sock") + "\", \"grpc_unix\": \"" +
+         JsonEscape(dir + "/grpc.sock") + "\", \"listen\": [" + listen + "], \"http\": \"" +
+         JsonEscape(endpoints.http) +
+         "\", \"daemon_pid\": " + std::to_string(endpoints.daemon_pid) +
+         ", \"keeper_pid\": " + std::to_string(endpoints.keeper_pid) + "}\n";
+}
+
+std::string DescribeChange(const std::vector<std::string>& before,
+                           const std::vector<std::string>& after) {
+  const auto missing = [](const std::vector<std::string>& from,
+                          const std::vector<std::string>& in) {
+    std::string names;
+    for (const std::string& name : from) {
+      if (std::find(in.begin(), in.end(), name) == in.end())
+        names += (names.empty() ? "" : ", ") + name;
+    }
+    return names;
+  };
+  const std::string added = missing(after, before);
+  const std::string removed = missing(before, after);
+  if (added.empty() && removed.empty()) return "no token added or removed";
+  if (removed.empty()) return "added " + added;
+  return (added.empty() ? "" : "added " + added + "; ") + "removed " + removed;
+}
+
+}  // namespace statehouse

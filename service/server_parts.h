@@ -1,0 +1,41 @@
+// The small steps of a start that need no state: what the configuration means to each part.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/state/engine.h"
+#include "service/config/config.h"
+#include "service/listeners.h"
+
+namespace statehouse {
+
+// The process's exit code for a start that failed.
+int ExitCodeOf(const Status& failure);
+
+EngineOptions EngineOptionsOf(const Config& config);
+
+// Makes the areas that the configuration declares, or finds them as they are. Descriptors of
+// `inherited` named "config-fd.<number>" are used up; those that no area names are given up
+// everywhere.
+Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescriptors* inherited,
+                           DescriptorVault* vault);
+
+// Lets this process open as many descriptors as the system allows it.
+Status RaiseDescriptorLimit();
+
+// What endpoints.json holds: where the service listens, and no secret.
+struct Endpoints {
+  std::string runtime_dir;
+  std::vector<std::string> listen;
+  std::string http;  // Empty: off.
+  int daemon_pid = 0;
+  int keeper_pid = 0;
+};
+std::string EndpointsJson(const Endpoints& endpoints);
+
+// "added ab12cd34; removed ef56gh78", or "nothing".
+std::string DescribeChange(const std::vector<std::string>& before,
+                           const std::vector<std::string>& after);
+
+}  // namespace statehouse
