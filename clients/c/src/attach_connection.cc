@@ -1,0 +1,146 @@
+#include "clients/c/src/attach_connection.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+constexpr std::chrono::milliseconds kInterruptPeriod{100};
+constexpr size_t kPacketBytesMax = kAttachHeaderBytes + kAttachBodyBytesMax;
+
+Status HungUp(const std::string& during) {
+  return Status(Reason::kUnavailable,
+                "the daemon closed the attach connection while " + during +
+                    "; it is restarting or stopped, try again");
+}
+
+std::vector<UniqueFd> TakeDescriptors(msghdr* header) {
+  std::vector<UniqueFd> descriptors;
+  for (cmsghdr* c = CMSG_FIRSTHDR(header); c != nullptr; c = CMSG_NXTHDR(header, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int descriptor = -1;
+      std::memcpy(&descriptor, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+      descriptors.emplace_back(descriptor);
+    }
+  }
+  return descriptors;
+}
+
+}  // namespace
+
+std::string DescribeErrno(const std::string& what, int error_number) {
+  return what + ": " + std::generic_category().message(error_number);
+}
+
+StatusOr<AttachConnection> AttachConnection::Open(const std::string& runtime_dir) {
+  const std::string path = runtime_dir + "/attach.sock";
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return Status(Reason::kInvalidArgument, "socket path \"" + path + "\" has " +
+                                                std::to_string(path.size()) +
+                                                " bytes; choose a runtime dir so that it has "
+                                                "at most 107");
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket.valid()) {
+    return Status(Reason::kLimitExceeded, DescribeErrno("creating a unix socket", errno));
+  }
+  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+    const int error_number = errno;
+    const std::string what = DescribeErrno("connecting to " + path, error_number);
+    if (error_number == EACCES || error_number == EPERM) {
+      return Status(Reason::kPermissionDenied,
+                    what + "; the local door is open to the service's own user only");
+    }
+    return Status(Reason::kUnavailable, what + "; is statehoused running with this runtime dir?");
+  }
+  return AttachConnection(std::move(socket));
+}
+
+Status AttachConnection::WaitFor(short events, Deadline deadline,
+                                 const Interrupt& interrupted) const {
+  for (;;) {
+    if (interrupted && interrupted()) {
+      return Status(Reason::kCancelled, "the caller gave up while waiting for the daemon");
+    }
+    const auto left = deadline - std::chrono::steady_clock::now();
+    if (left <= left.zero()) {
+      return Status(Reason::kTimeout,
+                    "the daemon did not answer on the attach socket before the deadline");
+    }
+    const auto left_ms = std::chrono::ceil<std::chrono::milliseconds>(left);
+    const auto period = interrupted ? kInterruptPeriod : std::chrono::milliseconds(60'000);
+    pollfd entry{socket_.get(), events, 0};
+    const int ready = ::poll(&entry, 1, static_cast<int>(std::min(left_ms, period).count()));
+    if (ready > 0) return Status();
+    if (ready < 0 && errno != EINTR) {
+      return Status(Reason::kInternal, DescribeErrno("waiting on the attach socket", errno));
+    }
+  }
+}
+
+Status AttachConnection::Send(const AttachPacket& packet, int descriptor, Deadline deadline) {
+  SH_ASSIGN_OR_RETURN(std::string bytes, EncodeAttachPacket(packet));
+  iovec part{bytes.data(), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  if (descriptor >= 0) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof(control);
+    cmsghdr* c = CMSG_FIRSTHDR(&header);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(c), &descriptor, sizeof(int));
+  }
+  for (;;) {
+    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL) >= 0) return Status();
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN && errno != EWOULDBLOCK) return HungUp("a request was being sent");
+    SH_RETURN_IF_ERROR(WaitFor(POLLOUT, deadline, Interrupt()));
+  }
+}
+
+StatusOr<AttachConnection::Received> AttachConnection::Receive(Deadline deadline,
+                                                               const Interrupt& interrupted) {
+  const std::unique_ptr<std::byte[]> bytes(new std::byte[kPacketBytesMax]);
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kAttachDescriptorsMax)];
+  iovec part{bytes.get(), kPacketBytesMax};
+  for (;;) {
+    SH_RETURN_IF_ERROR(WaitFor(POLLIN, deadline, interrupted));
+    msghdr header{};
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof(control);
+    const ssize_t got = ::recvmsg(socket_.get(), &header, MSG_CMSG_CLOEXEC);
+    if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) continue;
+    if (got <= 0) return HungUp("an answer was awaited");
+    Received received;
+    received.descriptors = TakeDescriptors(&header);
+    if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+      return Status(Reason::kInvalidArgument,
+                    "the daemon sent a packet beyond the attach protocol's limits, or this "
+                    "process is out of descriptors");
+    }
+    const std::span<const std::byte> span(bytes.get(), static_cast<size_t>(got));
+    SH_ASSIGN_OR_RETURN(received.packet, DecodeAttachPacket(span));
+    return received;
+  }
+}
+
+}  // namespace statehouse

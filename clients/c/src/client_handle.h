@@ -1,0 +1,70 @@
+// What stands behind sh_client, sh_area and sh_error, and the parts that the files of the C interface share.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "clients/c/include/statehouse/statehouse.h"
+#include "clients/c/src/caller.h"
+#include "clients/c/src/local_session.h"
+#include "clients/c/src/network_session.h"
+#include "engine/base/status.h"
+#include "statehouse/v1/area.pb.h"
+
+struct sh_error {
+  sh_reason reason;
+  std::string message;
+  std::string name;
+};
+
+// Exactly one of `local` and `network` is set.
+struct sh_client {
+  std::shared_ptr<statehouse::LocalSession> local;
+  std::shared_ptr<statehouse::NetworkSession> network;
+  std::unique_ptr<statehouse::Caller> local_caller;
+  std::chrono::nanoseconds timeout{};
+
+  statehouse::Caller& caller() const {
+    return network != nullptr ? static_cast<statehouse::Caller&>(*network) : *local_caller;
+  }
+};
+
+// Exactly one of `local` and `network` is set.
+struct sh_area {
+  std::string name;
+  uint64_t size = 0;
+  std::shared_ptr<statehouse::LocalArea> local;
+  std::shared_ptr<statehouse::NetworkSession> network;
+  std::chrono::nanoseconds timeout{};
+};
+
+namespace statehouse {
+
+// The result of a call: SH_OK, or the status' reason with *error filled in where the caller wants it.
+sh_reason Finish(const Status& status, const char* name, sh_error** error);
+
+inline CallOptions OptionsFor(std::chrono::nanoseconds timeout, bool idempotent) {
+  CallOptions options;
+  options.deadline = std::chrono::steady_clock::now() + timeout;
+  options.idempotent = idempotent;
+  return options;
+}
+
+// The name as a string; INVALID_ARGUMENT for NULL.
+StatusOr<std::string> NameOf(const char* name);
+
+// The verbs of an area over the network door; results as those of engine/state/area.h.
+Status NetworkLoad(const sh_area& area, WordType type, uint64_t pos, uint64_t* bits);
+Status NetworkStore(const sh_area& area, WordType type, uint64_t pos, uint64_t bits);
+Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta, uint64_t* bits);
+Status NetworkCompareExchange(const sh_area& area, WordType type, uint64_t pos, uint64_t expected,
+                              uint64_t desired, CompareExchangeResult* result);
+Status NetworkBitwise(const sh_area& area, BitwiseOperator op, WordType type, uint64_t pos,
+                      uint64_t operand, uint64_t* bits);
+Status NetworkRead(const sh_area& area, uint64_t pos, std::byte* out, uint64_t len);
+Status NetworkWrite(const sh_area& area, uint64_t pos, const std::byte* bytes, uint64_t len);
+Status NetworkFill(const sh_area& area, uint64_t pos, uint64_t len, uint8_t value);
+StatusOr<uint64_t> NetworkUpdates(const sh_area& area);
+StatusOr<WaitResult> NetworkWait(const sh_area& area, uint64_t since, Deadline deadline);
+
+}  // namespace statehouse

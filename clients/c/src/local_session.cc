@@ -1,0 +1,365 @@
+#include "clients/c/src/local_session.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "clients/c/src/retry_pause.h"
+#include "engine/os/process.h"
+
+namespace statehouse {
+namespace {
+
+using std::chrono::steady_clock;
+
+uint64_t NanosecondsUntil(Deadline deadline) {
+  const auto left = deadline - steady_clock::now();
+  return left <= left.zero() ? 1 : static_cast<uint64_t>(std::chrono::nanoseconds(left).count());
+}
+
+Status SessionClosed() {
+  return Status(Reason::kClientClosed, "the client was closed before this call; connect again");
+}
+
+Status UnexpectedAnswer(const std::string& to) {
+  return Status(Reason::kInternal, "the daemon answered " + to +
+                                       " with a packet of another kind; check that client and "
+                                       "service are of the same release");
+}
+
+bool DaemonIsAway(const Status& status) {
+  return status.reason() == Reason::kUnavailable || status.reason() == Reason::kDraining;
+}
+
+}  // namespace
+
+StatusOr<std::shared_ptr<LocalSession>> LocalSession::Attach(LocalSessionOptions options) {
+  if (options.token.size() > kTokenBytesMax) {
+    return Status(Reason::kInvalidArgument, "the access token has " +
+                                                std::to_string(options.token.size()) +
+                                                " bytes; at most " +
+                                                std::to_string(kTokenBytesMax) + " are allowed");
+  }
+  const std::shared_ptr<LocalSession> session(new LocalSession(std::move(options)));
+  AddForkObserver(session.get());
+  SH_RETURN_IF_ERROR(session->AcquireLane());
+  return session;
+}
+
+LocalSession::~LocalSession() {
+  RemoveForkObserver(this);
+  Close();
+}
+
+void LocalSession::Close() {
+  for (const std::shared_ptr<LocalArea>& area : LivingAreas()) {
+    area->usable_.store(LocalArea::kSessionClosed, std::memory_order_relaxed);
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  closed_ = true;
+  attachment_id_.store(kUnattached, std::memory_order_relaxed);
+  // The lease goes first: when the daemon then sees the connection end, the lanes are free.
+  for (const std::weak_ptr<Attachment>& weak : attachments_) {
+    if (const std::shared_ptr<Attachment> attachment = weak.lock()) {
+      attachment->Retire();
+      attachment->liveness.Reset();
+    }
+  }
+  attachments_.clear();
+  attachment_.reset();
+  sockets_.erase(control_->connection.descriptor());
+  control_->connection.Close();
+}
+
+void LocalSession::OnForkedChild() {
+  // Nothing of the parent's lease may live on here: it would look as if the parent were alive.
+  for (const int socket : sockets_) ::close(socket);
+  sockets_.clear();
+  control_->connection.Forget();
+  control_ = std::make_shared<Control>();  // A thread that is not here may have held the old one's mutex.
+  for (const std::weak_ptr<Attachment>& weak : attachments_) {
+    if (const std::shared_ptr<Attachment> attachment = weak.lock()) {
+      attachment->Retire();
+      attachment->liveness.Reset();
+    }
+  }
+  attachments_.clear();
+  attachment_.reset();
+  attachment_id_.store(kUnattached, std::memory_order_relaxed);
+}
+
+void LocalSession::Track(const AttachConnection& connection) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  sockets_.insert(connection.descriptor());
+}
+
+void LocalSession::CloseTracked(AttachConnection* connection) {
+  if (!connection->open()) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  sockets_.erase(connection->descriptor());
+  connection->Close();
+}
+
+std::vector<std::shared_ptr<LocalArea>> LocalSession::LivingAreas() {
+  std::vector<std::shared_ptr<LocalArea>> living;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(areas_, [](const std::weak_ptr<LocalArea>& area) { return area.expired(); });
+  for (const std::weak_ptr<LocalArea>& weak : areas_) {
+    if (std::shared_ptr<LocalArea> area = weak.lock()) living.push_back(std::move(area));
+  }
+  return living;
+}
+
+Status LocalSession::LockControl(Deadline deadline, std::shared_ptr<Control>* control,
+                                 std::unique_lock<std::timed_mutex>* lock) {
+  {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    if (closed_) return SessionClosed();
+    *control = control_;
+  }
+  *lock = std::unique_lock<std::timed_mutex>((*control)->mutex, std::defer_lock);
+  if (lock->try_lock_until(deadline)) return Status();
+  return Status(Reason::kTimeout,
+                "another thread's call kept the attach connection busy until the deadline");
+}
+
+Status LocalSession::AcquireLane() {
+  std::shared_ptr<Attachment> attachment;
+  const auto look = [&] {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    attachment = attachment_;
+    return closed_ ? SessionClosed() : Status();
+  };
+  SH_RETURN_IF_ERROR(look());
+  if (attachment == nullptr) {
+    const Deadline deadline = DefaultDeadline();
+    std::shared_ptr<Control> control;
+    std::unique_lock<std::timed_mutex> lock;
+    SH_RETURN_IF_ERROR(LockControl(deadline, &control, &lock));
+    SH_RETURN_IF_ERROR(EnsureConnected(control.get(), /*want_lanes=*/true, deadline));
+    SH_RETURN_IF_ERROR(look());
+    if (attachment == nullptr) return SessionClosed();
+  }
+  UseLaneOf(attachment);
+  return Status();
+}
+
+Status LocalSession::EnsureConnected(Control* control, bool want_lanes, Deadline deadline) {
+  if (control->connection.open() && (control->with_lanes || !want_lanes)) return Status();
+  CloseTracked(&control->connection);
+  StatusOr<AttachConnection> connection = Connect(want_lanes, deadline);
+  if (!connection.ok()) return connection.status();
+  control->connection = *std::move(connection);
+  control->with_lanes = want_lanes;
+  if (want_lanes) ReopenAreas(control, deadline);
+  return Status();
+}
+
+StatusOr<AttachConnection> LocalSession::Connect(bool want_lanes, Deadline deadline) {
+  RetryPause retry;
+  for (;;) {
+    StatusOr<AttachConnection> connection = ConnectOnce(want_lanes, deadline);
+    if (connection.ok() || !DaemonIsAway(connection.status())) return connection;
+    if (options_.interrupted && options_.interrupted()) {
+      return Status(Reason::kCancelled, "the caller gave up while the daemon was away");
+    }
+    if (!retry.Pause(deadline)) return connection;
+  }
+}
+
+StatusOr<AttachConnection> LocalSession::ConnectOnce(bool want_lanes, Deadline deadline) {
+  SH_ASSIGN_OR_RETURN(AttachConnection connection, AttachConnection::Open(options_.runtime_dir));
+  Track(connection);
+  const auto greet = [&]() -> Status {
+    UniqueFd pidfd;
+    if (want_lanes) {
+      SH_ASSIGN_OR_RETURN(pidfd, OpenPidfd(::getpid()));
+    }
+    const AttachHello hello{options_.token, options_.client_name, want_lanes};
+    SH_RETURN_IF_ERROR(connection.Send(AttachPacket{0, hello}, pidfd.get(), deadline));
+    SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
+                        connection.Receive(deadline, options_.interrupted));
+    if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
+      return Status(error->reason, error->message);
+    }
+    if (!std::holds_alternative<AttachWelcome>(received.packet.message)) {
+      return UnexpectedAnswer("Hello");
+    }
+    return want_lanes ? AdoptAttachment(&received) : Status();
+  };
+  if (Status status = greet(); !status.ok()) {
+    CloseTracked(&connection);
+    return status;
+  }
+  return connection;
+}
+
+Status LocalSession::AdoptAttachment(AttachConnection::Received* received) {
+  const auto& welcome = std::get<AttachWelcome>(received->packet.message);
+  if (welcome.lane_count == 0 || welcome.lane_count > kLanesPerBlock || welcome.first_lane == 0 ||
+      welcome.first_lane > kLanesMax - welcome.lane_count || received->descriptors.size() != 1) {
+    return UnexpectedAnswer("Hello (without usable lanes)");
+  }
+  auto attachment =
+      std::make_shared<Attachment>(std::move(received->descriptors[0]), welcome.first_lane,
+                                   welcome.lane_count, welcome.operation_timeout_ns);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) return SessionClosed();
+  if (attachment_ != nullptr) attachment_->Retire();
+  std::erase_if(attachments_, [](const std::weak_ptr<Attachment>& a) { return a.expired(); });
+  attachments_.push_back(attachment);
+  attachment_id_.store(attachment->id(), std::memory_order_relaxed);
+  attachment_ = std::move(attachment);
+  return Status();
+}
+
+StatusOr<AttachConnection::Received> LocalSession::ExchangeOnce(Control* control,
+                                                                const AttachMessage& message,
+                                                                Deadline deadline, bool* sent) {
+  const uint64_t request_id = control->next_request_id++;
+  *sent = false;
+  SH_RETURN_IF_ERROR(control->connection.Send(AttachPacket{request_id, message}, -1, deadline));
+  *sent = true;
+  for (;;) {
+    SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
+                        control->connection.Receive(deadline, options_.interrupted));
+    // An answer to an earlier call that was given up is dropped; an error without a request ends the connection.
+    if (received.packet.request_id == request_id) return received;
+    if (received.packet.request_id == 0) {
+      if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
+        return Status(Reason::kUnavailable, "the daemon ended the connection: " + error->message);
+      }
+    }
+  }
+}
+
+StatusOr<AttachConnection::Received> LocalSession::Exchange(Control* control, bool want_lanes,
+                                                            const AttachMessage& message,
+                                                            const CallOptions& options) {
+  RetryPause retry;
+  for (;;) {
+    SH_RETURN_IF_ERROR(EnsureConnected(control, want_lanes, options.deadline));
+    bool sent = false;
+    StatusOr<AttachConnection::Received> received =
+        ExchangeOnce(control, message, options.deadline, &sent);
+    if (received.ok()) {
+      const auto* error = std::get_if<AttachError>(&received->packet.message);
+      if (error == nullptr) return received;
+      return Status(error->reason, error->message);
+    }
+    const Reason reason = received.status().reason();
+    if (reason == Reason::kUnavailable || reason == Reason::kInvalidArgument) {
+      CloseTracked(&control->connection);
+    }
+    if (reason != Reason::kUnavailable) return received;
+    if (sent && !options.idempotent) {
+      return Status(Reason::kUnavailable, received.status().message() +
+                                              "; whether the call was carried out is unknown");
+    }
+    if (!retry.Pause(options.deadline)) return received;
+  }
+}
+
+StatusOr<std::string> LocalSession::Call(const std::string& method, const std::string& request,
+                                         const CallOptions& options) {
+  const AttachCall call{method, NanosecondsUntil(options.deadline), request};
+  const auto answer = [](StatusOr<AttachConnection::Received> received) -> StatusOr<std::string> {
+    if (!received.ok()) return received.status();
+    auto* reply = std::get_if<AttachCallReply>(&received->packet.message);
+    if (reply == nullptr) return UnexpectedAnswer("a call");
+    return std::move(reply->response);
+  };
+  if (options.long_running) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (closed_) return SessionClosed();
+    }
+    Control apart;
+    StatusOr<std::string> response = answer(Exchange(&apart, false, call, options));
+    CloseTracked(&apart.connection);
+    return response;
+  }
+  std::shared_ptr<Control> control;
+  std::unique_lock<std::timed_mutex> lock;
+  SH_RETURN_IF_ERROR(LockControl(options.deadline, &control, &lock));
+  return answer(Exchange(control.get(), false, call, options));
+}
+
+StatusOr<std::shared_ptr<LocalArea>> LocalSession::Open(const std::string& name) {
+  const CallOptions options{DefaultDeadline(), /*idempotent=*/true};
+  std::shared_ptr<Control> control;
+  std::unique_lock<std::timed_mutex> lock;
+  SH_RETURN_IF_ERROR(LockControl(options.deadline, &control, &lock));
+  SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
+                      Exchange(control.get(), true, AttachOpenArea{name}, options));
+  const auto* opened = std::get_if<AttachAreaOpened>(&received.packet.message);
+  if (opened == nullptr) return UnexpectedAnswer("OpenArea");
+  return Adopt(*opened, received.descriptors);
+}
+
+StatusOr<std::shared_ptr<LocalArea>> LocalSession::Adopt(
+    const AttachAreaOpened& opened, const std::vector<UniqueFd>& descriptors) {
+  AreaGeometry geometry;
+  geometry.size = opened.size;
+  geometry.control_bytes = opened.control_bytes;
+  geometry.data_offset = opened.data_offset;
+  geometry.atomic_range_bytes = opened.atomic_range_bytes;
+  geometry.stripe_shift = opened.stripe_shift;
+  geometry.stripe_count = opened.stripe_count;
+  geometry.lane_count = opened.lane_count;
+  geometry.data_is_separate = opened.data_is_separate;
+  struct stat facts {};
+  if (descriptors.size() != (opened.data_is_separate ? 2u : 1u) ||
+      ::fstat(descriptors[0].get(), &facts) != 0) {
+    return UnexpectedAnswer("OpenArea (without the area's descriptors)");
+  }
+  for (std::shared_ptr<LocalArea>& known : LivingAreas()) {
+    if (known->device_ == facts.st_dev && known->inode_ == facts.st_ino &&
+        known->writable() == opened.writable && known->usable()) {
+      return std::move(known);
+    }
+  }
+  SH_ASSIGN_OR_RETURN(
+      std::unique_ptr<Area> area,
+      Area::Map(opened.name, geometry, descriptors[0].get(),
+                opened.data_is_separate ? descriptors[1].get() : -1,
+                opened.writable ? Access::kReadWrite : Access::kReadOnly));
+  const auto adopted = std::make_shared<LocalArea>(shared_from_this(), std::move(area),
+                                                   opened.index, facts.st_dev, facts.st_ino);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (opened.writable && attachment_ != nullptr) {
+    adopted->area_->PrefaultLanes(attachment_->first_lane(), attachment_->lane_count());
+  }
+  areas_.push_back(adopted);
+  return adopted;
+}
+
+void LocalSession::ReopenAreas(Control* control, Deadline deadline) {
+  for (const std::shared_ptr<LocalArea>& area : LivingAreas()) {
+    if (!area->usable()) continue;
+    bool sent = false;
+    const AttachOpenArea request{"#" + std::to_string(area->index())};
+    StatusOr<AttachConnection::Received> received =
+        ExchangeOnce(control, request, deadline, &sent);
+    // Without an answer the mapping is as good as before; the next call meets the same trouble and reports it.
+    if (!received.ok()) return;
+    struct stat facts {};
+    const bool opened = std::holds_alternative<AttachAreaOpened>(received->packet.message);
+    const auto* error = std::get_if<AttachError>(&received->packet.message);
+    const bool gone = error != nullptr && error->reason == Reason::kAreaNotFound;
+    const bool same = opened && !received->descriptors.empty() &&
+                      ::fstat(received->descriptors[0].get(), &facts) == 0 &&
+                      facts.st_dev == area->device_ && facts.st_ino == area->inode_;
+    if (gone || (opened && !same)) {
+      area->usable_.store(LocalArea::kReplaced, std::memory_order_relaxed);
+    } else if (same && area->writable()) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (attachment_ == nullptr) return;
+      area->area_->PrefaultLanes(attachment_->first_lane(), attachment_->lane_count());
+    }
+  }
+}
+
+}  // namespace statehouse

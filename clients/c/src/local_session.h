@@ -1,0 +1,216 @@
+// LocalSession and LocalArea: a process's use of the local door, without gRPC or protobuf.
+//
+// A session attaches to the daemon over <runtime_dir>/attach.sock: it gets a block of lanes, opens areas and makes
+// control calls. An area's operations run the engine on memory that this process maps; the daemon has no part in them.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "clients/c/src/attach_connection.h"
+#include "clients/c/src/fork_registry.h"
+#include "clients/c/src/lane_pool.h"
+#include "engine/base/status.h"
+#include "engine/state/area.h"
+
+namespace statehouse {
+
+class LocalArea;
+
+struct LocalSessionOptions {
+  std::string runtime_dir;
+  std::string token;
+  std::string client_name;  // Shown to operators.
+  std::chrono::nanoseconds timeout{std::chrono::seconds(5)};  // Of each call, and of attaching.
+  Interrupt interrupted;  // Asked during everything that waits; may be empty.
+};
+
+struct CallOptions {
+  Deadline deadline;
+  // The call may be sent again when the connection broke after it was sent.
+  bool idempotent = false;
+  // Uses a connection of its own, so that it keeps nobody waiting.
+  bool long_running = false;
+};
+
+// Who owns it: shared by the client handle and its areas, because an area needs lanes as long as it is operated on.
+// Threads: every method from any thread at once, except Close, which needs all other calls to have ended.
+// Always true: nothing is done behind the caller's back; there is no thread and no timer.
+// Failure: when the daemon is away, mapped areas go on; calls and Open wait for it until the deadline, then fail with
+//   UNAVAILABLE. In a forked child the first mutation or call attaches anew.
+class LocalSession final : public ForkObserver,
+                           public std::enable_shared_from_this<LocalSession> {
+ public:
+  // Attaches; when nobody listens yet it tries again until the timeout. Errors: UNAVAILABLE, PERMISSION_DENIED, and what the
+  // daemon answers: UNAUTHENTICATED, TOKEN_EXPIRED, RATE_LIMITED, LANES_EXHAUSTED, VERSION_MISMATCH, DRAINING.
+  static StatusOr<std::shared_ptr<LocalSession>> Attach(LocalSessionOptions options);
+  ~LocalSession() override;
+  LocalSession(const LocalSession&) = delete;
+  LocalSession& operator=(const LocalSession&) = delete;
+
+  // Gives lanes and connections back. Later operations of the session and its areas fail with CLIENT_CLOSED.
+  void Close();
+
+  // Opens an area by name or "#<index>" and maps it. Handles of one segment share a mapping.
+  StatusOr<std::shared_ptr<LocalArea>> Open(const std::string& name);
+
+  // One unary call by method path: serialized request in, serialized response out.
+  StatusOr<std::string> Call(const std::string& method, const std::string& request,
+                             const CallOptions& options);
+
+  // For LocalArea. The id that a thread's lane must have to be used now.
+  uint64_t attachment_id() const { return attachment_id_.load(std::memory_order_relaxed); }
+  // Makes `thread_lane` a lane of this session, attaching anew in a forked child.
+  Status AcquireLane();
+
+  const LocalSessionOptions& options() const { return options_; }
+  Deadline DefaultDeadline() const { return std::chrono::steady_clock::now() + options_.timeout; }
+
+  void LockForFork() override { mutex_.lock(); }
+  void UnlockAfterFork() override { mutex_.unlock(); }
+  void OnForkedChild() override;
+
+ private:
+  // The connection for control calls; one call at a time.
+  struct Control {
+    std::timed_mutex mutex;  // Held during a call. Before the session's mutex_.
+    AttachConnection connection;
+    bool with_lanes = false;
+    uint64_t next_request_id = 1;
+  };
+
+  explicit LocalSession(LocalSessionOptions options) : options_(std::move(options)) {}
+
+  // Connects and says Hello, again and again until the deadline while the daemon is away. The answer to a Hello for lanes
+  // becomes the session's attachment.
+  StatusOr<AttachConnection> Connect(bool want_lanes, Deadline deadline);
+  StatusOr<AttachConnection> ConnectOnce(bool want_lanes, Deadline deadline);
+  Status AdoptAttachment(AttachConnection::Received* received);
+  // REQUIRES: control.mutex is held.
+  Status EnsureConnected(Control* control, bool want_lanes, Deadline deadline);
+  StatusOr<AttachConnection::Received> Exchange(Control* control, bool want_lanes,
+                                                const AttachMessage& message,
+                                                const CallOptions& options);
+  StatusOr<AttachConnection::Received> ExchangeOnce(Control* control, const AttachMessage& message,
+                                                    Deadline deadline, bool* sent);
+  StatusOr<std::shared_ptr<LocalArea>> Adopt(const AttachAreaOpened& opened,
+                                             const std::vector<UniqueFd>& descriptors);
+  // Asks the daemon for every mapped area again, after lanes of a new lease came: counts this process as attached, touches
+  // the lanes' pages, and retires handles whose segment the service no longer has. REQUIRES: control->mutex is held.
+  void ReopenAreas(Control* control, Deadline deadline);
+  Status LockControl(Deadline deadline, std::shared_ptr<Control>* control,
+                     std::unique_lock<std::timed_mutex>* lock);
+
+  // Bookkeeping of open sockets, so that a forked child can close all of them.
+  void Track(const AttachConnection& connection);
+  void CloseTracked(AttachConnection* connection);
+  std::vector<std::shared_ptr<LocalArea>> LivingAreas();
+
+  const LocalSessionOptions options_;
+  std::atomic<uint64_t> attachment_id_{kUnattached};
+
+  std::mutex mutex_;  // Guards what follows; held for moments, never while waiting.
+  bool closed_ = false;
+  std::shared_ptr<Control> control_ = std::make_shared<Control>();
+  std::shared_ptr<Attachment> attachment_;
+  std::vector<std::weak_ptr<Attachment>> attachments_;  // Also those that threads still hold.
+  std::set<int> sockets_;
+  std::vector<std::weak_ptr<LocalArea>> areas_;
+};
+
+// One open area. Positions and lengths are bytes; a word travels as its bits (engine/base/word.h).
+//
+// Who owns it: shared by handles, buffers exported from it and running operations: whoever holds it keeps it mapped.
+// Threads: all methods from any thread at once.
+// Failure: those of engine/state/area.h; CLIENT_CLOSED after the session closed; AREA_NOT_FOUND when the service that served
+//   the segment is gone; UNAVAILABLE where a forked child cannot attach.
+class LocalArea final {
+ public:
+  LocalArea(std::shared_ptr<LocalSession> session, std::unique_ptr<Area> area, uint32_t index,
+            dev_t device, ino_t inode)
+      : session_(std::move(session)),
+        area_(std::move(area)),
+        index_(index),
+        device_(device),
+        inode_(inode) {}
+
+  const std::string& name() const { return area_->name(); }
+  uint32_t index() const { return index_; }
+  uint64_t size() const { return area_->size(); }
+  uint64_t atomic_range_bytes() const { return area_->geometry().atomic_range_bytes; }
+  bool writable() const { return area_->writable(); }
+  std::byte* data() const { return area_->data(); }
+  const std::shared_ptr<LocalSession>& session() const { return session_; }
+
+  Status Load(WordType type, uint64_t pos, uint64_t* bits) const {
+    if (!usable()) [[unlikely]] return Unusable();
+    return area_->Load(type, pos, bits);
+  }
+  Status Store(WordType type, uint64_t pos, uint64_t bits) {
+    return WithLane([&](const Lane& lane) { return area_->Store(lane, type, pos, bits); });
+  }
+  Status Add(WordType type, uint64_t pos, uint64_t delta, uint64_t* bits) {
+    return WithLane([&](const Lane& lane) { return area_->Add(lane, type, pos, delta, bits); });
+  }
+  Status CompareExchange(WordType type, uint64_t pos, uint64_t expected, uint64_t desired,
+                         CompareExchangeResult* result) {
+    return WithLane([&](const Lane& lane) {
+      return area_->CompareExchange(lane, type, pos, expected, desired, result);
+    });
+  }
+  Status Bitwise(BitwiseOperator op, WordType type, uint64_t pos, uint64_t operand,
+                 uint64_t* bits) {
+    return WithLane(
+        [&](const Lane& lane) { return area_->Bitwise(lane, op, type, pos, operand, bits); });
+  }
+  Status Read(uint64_t pos, std::span<std::byte> out);
+  Status Write(uint64_t pos, std::span<const std::byte> bytes) {
+    return WithLane([&](const Lane& lane) { return area_->Write(lane, pos, bytes); });
+  }
+  Status Fill(uint64_t pos, uint64_t len, std::byte value) {
+    return WithLane([&](const Lane& lane) { return area_->Fill(lane, pos, len, value); });
+  }
+  StatusOr<uint64_t> Updates() const;
+  // Whole area, until `deadline`. A handle without the right to write asks the daemon.
+  StatusOr<WaitResult> Wait(uint64_t since, Deadline deadline);
+
+ private:
+  friend class LocalSession;
+
+  bool usable() const { return usable_.load(std::memory_order_relaxed) == kUsable; }
+  Status Unusable() const;
+
+  template <typename Operation>
+  Status WithLane(const Operation& operation) {
+    if (thread_lane.attachment_id != session_->attachment_id() || !usable()) [[unlikely]] {
+      if (!usable()) return Unusable();
+      if (Status status = session_->AcquireLane(); !status.ok()) return status;
+    }
+    if (thread_lane.shared == nullptr) [[likely]] return operation(thread_lane.lane);
+    const std::lock_guard<std::mutex> lock(*thread_lane.shared);
+    return operation(thread_lane.lane);
+  }
+  StatusOr<WaitResult> WaitThroughDaemon(uint64_t since, Deadline deadline);
+
+  static constexpr uint8_t kUsable = 0;
+  static constexpr uint8_t kSessionClosed = 1;
+  static constexpr uint8_t kReplaced = 2;
+
+  const std::shared_ptr<LocalSession> session_;
+  const std::unique_ptr<Area> area_;
+  const uint32_t index_;
+  const dev_t device_;  // Of the control segment: tells one segment from another.
+  const ino_t inode_;
+  std::atomic<uint8_t> usable_{kUsable};
+};
+
+}  // namespace statehouse

@@ -1,0 +1,31 @@
+// RetryPause: the pauses between tries, growing from 5 ms to 200 ms, each drawn between half and all of its length so that
+// many clients do not come back in step.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <thread>
+
+namespace statehouse {
+
+// Owned by one retry loop on one thread.
+class RetryPause final {
+ public:
+  // Sleeps, but not beyond `deadline`. False when the deadline has passed.
+  bool Pause(std::chrono::steady_clock::time_point deadline) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now >= deadline) return false;
+    std::uniform_int_distribution<int64_t> draw(length_.count() / 2, length_.count());
+    std::this_thread::sleep_until(std::min(deadline, now + std::chrono::microseconds(draw(random_))));
+    length_ = std::min(length_ * 2, kLengthMax);
+    return true;
+  }
+
+ private:
+  static constexpr std::chrono::microseconds kLengthMax{200'000};
+  std::chrono::microseconds length_{5'000};
+  std::minstd_rand random_{std::random_device()()};
+};
+
+}  // namespace statehouse

@@ -1,0 +1,205 @@
+// The type Session, and the small type CompareExchangeResult.
+#include <new>
+#include <string>
+
+#include "clients/python/ext/errors.h"
+#include "clients/python/ext/numbers.h"
+#include "clients/python/ext/objects.h"
+
+namespace statehouse::python {
+namespace {
+
+SessionObject* Self(PyObject* self) { return reinterpret_cast<SessionObject*>(self); }
+
+void CloseWhenIdle(SessionObject* self) {
+  const bool idle = self->in_flight == 0 || self->in_flight_fork != ForkCount();
+  if (self->closed && idle && self->session != nullptr) self->session->Close();
+}
+
+void Destroy(PyObject* object) {
+  Self(object)->session.~shared_ptr();
+  PyObject_Free(object);
+}
+
+// Asked while a call waits without the GIL: whether a signal handler raised or another thread closed the client.
+bool Interrupted(SessionObject* self) {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  const bool interrupted = self->closed || PyErr_CheckSignals() != 0;
+  PyGILState_Release(state);
+  return interrupted;
+}
+
+PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static const char* const kNames[] = {"runtime_dir", "token", "client_name", "timeout", nullptr};
+  const char* runtime_dir = nullptr;
+  const char* token = nullptr;
+  const char* client_name = nullptr;
+  double timeout = 0;
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sssd", const_cast<char**>(kNames), &runtime_dir,
+                                  &token, &client_name, &timeout) == 0) {
+    return nullptr;
+  }
+  auto* const self = Self(type->tp_alloc(type, 0));
+  if (self == nullptr) return nullptr;
+  new (&self->session) std::shared_ptr<LocalSession>();
+  LocalSessionOptions options;
+  options.runtime_dir = runtime_dir;
+  options.token = token;
+  options.client_name = client_name;
+  options.timeout = std::chrono::nanoseconds(static_cast<int64_t>(timeout * 1e9));
+  options.interrupted = [self] { return Interrupted(self); };
+  Status status;
+  {
+    const WithoutGil without_gil(self);
+    StatusOr<std::shared_ptr<LocalSession>> attached = LocalSession::Attach(std::move(options));
+    if (attached.ok()) {
+      self->session = *std::move(attached);
+    } else {
+      status = attached.status();
+    }
+  }
+  if (status.ok()) return reinterpret_cast<PyObject*>(self);
+  Py_DECREF(self);
+  return Raise(status, "");
+}
+
+PyObject* Close(PyObject* object, PyObject*) {
+  SessionObject* const self = Self(object);
+  self->closed = true;
+  CloseWhenIdle(self);
+  Py_RETURN_NONE;
+}
+
+PyObject* Open(PyObject* object, PyObject* name_object) {
+  SessionObject* const self = Self(object);
+  Py_ssize_t length = 0;
+  const char* const text = PyUnicode_AsUTF8AndSize(name_object, &length);
+  if (text == nullptr) return nullptr;
+  if (self->closed) return RaiseClosed(text);
+  const std::string name(text, static_cast<size_t>(length));
+  StatusOr<std::shared_ptr<LocalArea>> area = std::shared_ptr<LocalArea>();
+  {
+    const WithoutGil without_gil(self);
+    area = self->session->Open(name);
+  }
+  if (!area.ok()) return Raise(area.status(), name.c_str());
+  return NewArea(self, *std::move(area));
+}
+
+PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
+  static const char* const kNames[] = {"method", "request", "timeout", "idempotent", "name",
+                                       nullptr};
+  const char* method = nullptr;
+  const char* request = nullptr;
+  Py_ssize_t request_bytes = 0;
+  PyObject* timeout = nullptr;
+  int idempotent = 0;
+  const char* name = "";
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sy#Op|s", const_cast<char**>(kNames), &method,
+                                  &request, &request_bytes, &timeout, &idempotent, &name) == 0) {
+    return nullptr;
+  }
+  SessionObject* const self = Self(object);
+  if (self->closed) return RaiseClosed(name);
+  int64_t timeout_ns = 0;
+  if (!ParseSeconds(timeout, name, 0, &timeout_ns)) return nullptr;
+  const std::string method_copy(method);
+  const std::string request_copy(request, static_cast<size_t>(request_bytes));
+  StatusOr<std::string> response = std::string();
+  {
+    const WithoutGil without_gil(self);
+    CallOptions options;
+    options.deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
+    options.idempotent = idempotent != 0;
+    response = self->session->Call(method_copy, request_copy, options);
+  }
+  if (!response.ok()) return Raise(response.status(), name);
+  return PyBytes_FromStringAndSize(response->data(), static_cast<Py_ssize_t>(response->size()));
+}
+
+PyObject* GetClosed(PyObject* self, void*) { return PyBool_FromLong(Self(self)->closed); }
+
+template <typename Function>
+PyCFunction AsMethod(Function function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef session_methods[] = {
+    {"open", &Open, METH_O, PyDoc_STR("open(name) -> Area: an area that exists.")},
+    {"call", AsMethod(&Call), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("call(method, request, timeout, idempotent, name='') -> bytes: one unary call.")},
+    {"close", &Close, METH_NOARGS, PyDoc_STR("Gives the attachment back.")},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef session_properties[] = {
+    {"closed", &GetClosed, nullptr, PyDoc_STR("Whether close() was called."), nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+}  // namespace
+
+PyTypeObject session_type = {PyVarObject_HEAD_INIT(nullptr, 0)};
+
+bool PrepareSessionType() {
+  session_type.tp_name = "statehouse._local.Session";
+  session_type.tp_doc = PyDoc_STR("An attachment to the service of this host.");
+  session_type.tp_basicsize = sizeof(SessionObject);
+  session_type.tp_flags = Py_TPFLAGS_DEFAULT;
+  session_type.tp_new = &New;
+  session_type.tp_dealloc = &Destroy;
+  session_type.tp_methods = session_methods;
+  session_type.tp_getset = session_properties;
+  return PyType_Ready(&session_type) == 0;
+}
+
+WithoutGil::WithoutGil(SessionObject* session) : session_(session) {
+  if (session_->in_flight_fork != ForkCount()) {
+    session_->in_flight_fork = ForkCount();
+    session_->in_flight = 0;
+  }
+  ++session_->in_flight;
+  Py_INCREF(session_);
+  state_ = PyEval_SaveThread();
+}
+
+WithoutGil::~WithoutGil() {
+  PyEval_RestoreThread(state_);
+  --session_->in_flight;
+  CloseWhenIdle(session_);
+  Py_DECREF(session_);
+}
+
+bool TakeArguments(const char* function, const char* const* parameters, size_t required,
+                   PyObject* const* args, Py_ssize_t count, PyObject* names, PyObject** values) {
+  size_t parameter_count = 0;
+  while (parameters[parameter_count] != nullptr) ++parameter_count;
+  if (static_cast<size_t>(count) > parameter_count) {
+    PyErr_Format(PyExc_TypeError, "%s() takes at most %zu arguments", function, parameter_count);
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) values[i] = args[i];
+  const Py_ssize_t named = names == nullptr ? 0 : PyTuple_GET_SIZE(names);
+  for (Py_ssize_t i = 0; i < named; ++i) {
+    PyObject* const name = PyTuple_GET_ITEM(names, i);
+    size_t at = 0;
+    while (at < parameter_count &&
+           PyUnicode_CompareWithASCIIString(name, parameters[at]) != 0) {
+      ++at;
+    }
+    if (at == parameter_count || values[at] != nullptr) {
+      PyErr_Format(PyExc_TypeError, "%s() got an unexpected or repeated argument '%U'", function,
+                   name);
+      return false;
+    }
+    values[at] = args[count + i];
+  }
+  for (size_t i = 0; i < required; ++i) {
+    if (values[i] != nullptr) continue;
+    PyErr_Format(PyExc_TypeError, "%s() is missing the argument '%s'", function, parameters[i]);
+    return false;
+  }
+  return true;
+}
+
+}  // namespace statehouse::python

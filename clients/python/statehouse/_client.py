@@ -1,0 +1,162 @@
+"""The client: connect(), and the calls that concern areas as wholes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, cast
+
+from . import _control, _local
+from ._control import Call
+from ._network import NetworkArea, NetworkSession, closed_error
+from .types import Area, AreaInfo, ServiceStatus
+
+
+def connect(
+    url: str | None = None,
+    *,
+    token: str | None = None,
+    token_file: str | None = None,
+    timeout: float | None = None,
+    transport: str = "auto",
+) -> Client:
+    """Connects to a service.
+
+    ``url`` is ``statehouse+unix://<runtime dir>`` or ``statehouse://host[:port]``, with
+    ``?transport=local|network&timeout=2s`` if wanted. Without it: STATEHOUSE_URL, else this user's default runtime dir, else
+    127.0.0.1:7700.
+
+    ``token`` or the content of ``token_file`` is the access token; else STATEHOUSE_TOKEN or the file that
+    STATEHOUSE_TOKEN_FILE names.
+
+    ``timeout`` is in seconds, 5.0 unless given here or in the URL. It bounds each call that needs the service: control
+    calls, and every operation of the network door. The local door's own operations need no service and are not bound by it.
+    It also bounds how long a call waits for a service that is restarting; ``Area.wait`` has its own.
+
+    ``transport`` is "auto" (the fastest door that is there), "local" or "network". The local door attaches now, the
+    network door connects at its first call.
+    """
+    local, runtime_dir, target, found_token, seconds = _local.resolve(
+        url, token, token_file, timeout, transport
+    )
+    if local:
+        name = f"python/0.1.0 {os.path.basename(sys.argv[0] or 'python')}"[:128]
+        session: Any = _local.Session(runtime_dir, found_token, name, seconds)
+    else:
+        session = NetworkSession(target, found_token, seconds)
+    return Client(session, seconds)
+
+
+class Client:
+    """A connection to a service. Close it, or use it in a ``with`` statement. Threads: any at once.
+
+    fork(): it goes on in the child, which attaches (or connects) by itself at its first operation.
+    """
+
+    def __init__(self, session: Any, timeout: float) -> None:
+        """Not for users: connect() makes clients."""
+        self._session = session
+        self._timeout = timeout
+        self.areas = Areas(self)
+
+    @property
+    def transport(self) -> str:
+        """The door in use: "local" or "network"."""
+        return "network" if isinstance(self._session, NetworkSession) else "local"
+
+    def area(self, name: str, size: int | None = None) -> Area:
+        """Opens an area. With ``size`` (bytes) it is created when it does not exist; without, it must exist.
+
+        A name that was deleted and created again opens the new one. Errors: NotFound, AlreadyExists (another size),
+        InvalidArgument, LimitExceeded, MemoryExhausted, PermissionDenied.
+        """
+        if size is not None:
+            info = self.areas.create(name, size=size)
+        if self.transport == "local":
+            return cast(Area, self._session.open(_control.check_name(name)))
+        if size is None:
+            info = self.areas.describe(name)
+        return cast(Area, NetworkArea(self._session, info.name, info.size, info.index))
+
+    def status(self) -> ServiceStatus:
+        """What the service tells of itself. Errors: Unauthenticated, Unavailable."""
+        return _control.service_status(self._call(_control.status()))
+
+    def close(self) -> None:
+        """Gives the connection back. Later calls, also on its areas, raise ClientClosed; memoryviews stay valid."""
+        self._session.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return bool(self._session.closed)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, call: Call) -> Any:
+        if self._session.closed:
+            raise closed_error(call.name)
+        if isinstance(self._session, NetworkSession):
+            return self._session.call(call)
+        response = self._session.call(
+            call.method, call.request.SerializeToString(), self._timeout, call.idempotent, call.name
+        )
+        return call.response_type.FromString(response)
+
+
+class Areas:
+    """The areas of a service as wholes: ``client.areas``."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        pages: int | None = None,
+        file: str | None = None,
+        offset: int = 0,
+        exclusive: bool = False,
+    ) -> AreaInfo:
+        """Creates an area of ``size`` bytes or ``pages`` pages of 4,096, or finds the one that agrees.
+
+        ``file`` is a file of the service's host that holds the bytes from ``offset`` on. ``exclusive`` refuses a name
+        that exists. Errors: AlreadyExists, InvalidArgument, BackingInvalid, LimitExceeded, MemoryExhausted,
+        PermissionDenied.
+        """
+        call = _control.create(name, size, pages, file, offset, exclusive)
+        return _control.area_info(self._client._call(call).area)
+
+    def describe(self, name: str) -> AreaInfo:
+        """What the service knows of an area. ``name`` may be "#<index>". Errors: NotFound."""
+        return _control.area_info(self._client._call(_control.describe(name)).area)
+
+    def delete(self, name: str) -> None:
+        """Deletes an area; whoever has it open gets NotFound at the next operation. Errors: NotFound."""
+        self._client._call(_control.delete(name))
+
+    def list(self, *, prefix: str = "") -> list[AreaInfo]:
+        """Every readable area whose name begins with ``prefix``, in order of creation."""
+        return [*self._pages(prefix)]
+
+    def _pages(self, prefix: str) -> Iterator[AreaInfo]:
+        page_token = ""
+        while True:
+            response = self._client._call(_control.list_page(prefix, page_token))
+            yield from map(_control.area_info, response.areas)
+            page_token = response.next_page_token
+            if not page_token:
+                return
