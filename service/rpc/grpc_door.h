@@ -1,8 +1,10 @@
-// GrpcDoor: the network door. One completion queue and one polling thread serve every method through the generic async API;
-// calls that would block are parked in the dispatcher. Health and reflection (v1 and v1alpha) included.
+// GrpcDoor: the network door. One completion queue and one polling thread serve every method
+// through the generic async API; calls that would block are parked in the dispatcher. Health and
+// reflection (v1 and v1alpha) included.
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,20 +20,30 @@ struct GrpcDoorOptions {
   uint64_t message_bytes_max = kMessageBytesMax;
   uint32_t keepalive_min_ping_s = 5;
   uint32_t connections_max = 20'000;
+  // Told of every refused access token, for the metrics; runs on the polling thread.
+  std::function<void(Reason)> on_auth_failure;
 };
 
+// Who owns it: the composition root, which shuts it down before the dispatcher goes. Threads: any.
+// Always true: every accepted call is finished exactly once; nothing runs after Shutdown has
+// returned. Failure: a refused call carries its reason as an ErrorDetail; a connection beyond
+// `connections_max` is closed at once.
 class GrpcDoor {
  public:
   virtual ~GrpcDoor() = default;
-  // The health service's answer for "" and every service.
+  // The health service's answer for "" and every service; true at first.
   virtual void SetServing(bool serving) = 0;
-  // Stops accepting, lets calls in flight end until `grace` has passed, then cancels the rest. Blocks until done.
+  // Stops accepting, lets calls in flight end until `grace` has passed, then cancels the rest.
+  // Blocks until done.
   virtual void Shutdown(std::chrono::milliseconds grace) = 0;
 };
 
-// Serves connections accepted from `listeners` (bound, listening; unix or TCP; owned by the door, which accepts in a thread of
-// its own and hands each connection to gRPC's external acceptor). `lane` is for the polling thread.
-StatusOr<std::unique_ptr<GrpcDoor>> StartGrpcDoor(const GrpcDoorOptions& options, std::vector<UniqueFd> listeners,
-                                                  Dispatcher* dispatcher, Authenticator* authenticator, Lane lane);
+// Serves connections accepted from `listeners` (bound, listening; unix or TCP; owned by the door,
+// which accepts in a thread of its own and hands each connection to gRPC's external acceptor).
+// `lane` is for the polling thread.
+StatusOr<std::unique_ptr<GrpcDoor>> StartGrpcDoor(const GrpcDoorOptions& options,
+                                                  std::vector<UniqueFd> listeners,
+                                                  Dispatcher* dispatcher,
+                                                  Authenticator* authenticator, Lane lane);
 
 }  // namespace statehouse

@@ -1,0 +1,134 @@
+#include "service/rpc/acceptor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string>
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+constexpr int kRetryMs = 50;
+constexpr int kAcceptsPerTurn = 64;
+
+Status SystemError(const std::string& what) {
+  return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
+}
+
+}  // namespace
+
+Acceptor::Acceptor(std::vector<UniqueFd> listeners, uint32_t connections_max, HandOn hand_on)
+    : listeners_(std::move(listeners)),
+      connections_max_(connections_max),
+      hand_on_(std::move(hand_on)) {}
+
+Acceptor::~Acceptor() { Stop(); }
+
+StatusOr<std::unique_ptr<Acceptor>> Acceptor::Start(std::vector<UniqueFd> listeners,
+                                                    uint32_t connections_max, HandOn hand_on) {
+  std::unique_ptr<Acceptor> acceptor(
+      new Acceptor(std::move(listeners), connections_max, std::move(hand_on)));
+  SH_RETURN_IF_ERROR(acceptor->Prepare());
+  acceptor->thread_ = std::thread([raw = acceptor.get()] { raw->Run(); });
+  return acceptor;
+}
+
+Status Acceptor::Watch(int fd, uint32_t events) {
+  epoll_event event = {};
+  event.events = events;
+  event.data.fd = fd;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    return SystemError("watching descriptor " + std::to_string(fd));
+  }
+  return Status();
+}
+
+Status Acceptor::Prepare() {
+  epoll_.Reset(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_.valid()) return SystemError("making an epoll descriptor");
+  stop_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!stop_.valid()) return SystemError("making an event descriptor");
+  SH_RETURN_IF_ERROR(Watch(stop_.get(), EPOLLIN));
+  for (const UniqueFd& listener : listeners_) {
+    const int flags = ::fcntl(listener.get(), F_GETFL);
+    if (flags < 0 || ::fcntl(listener.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
+      return SystemError("making a listening socket non-blocking");
+    }
+    SH_RETURN_IF_ERROR(Watch(listener.get(), EPOLLIN));
+  }
+  return Status();
+}
+
+void Acceptor::Run() {
+  std::array<epoll_event, 64> events;
+  bool retry = false;
+  for (;;) {
+    const int count =
+        ::epoll_wait(epoll_.get(), events.data(), events.size(), retry ? kRetryMs : -1);
+    if (count < 0 && errno != EINTR) return;  // The epoll descriptor is ours: it cannot be bad.
+    const bool was_short = std::exchange(retry, false);
+    for (int i = 0; i < count; ++i) {
+      const int fd = events[static_cast<size_t>(i)].data.fd;
+      if (fd == stop_.get()) return;
+      if (const auto found = open_.find(fd); found != open_.end()) {
+        open_.erase(found);
+        connections_.store(static_cast<uint32_t>(open_.size()), std::memory_order_relaxed);
+      } else if (!AcceptAll(fd)) {
+        retry = true;
+      }
+    }
+    // While descriptors are short the listeners stay readable: sleep instead of spinning.
+    if (retry && was_short) {
+      struct timespec pause = {0, kRetryMs * 1'000'000};
+      ::nanosleep(&pause, nullptr);
+    }
+  }
+}
+
+bool Acceptor::AcceptAll(int listener) {
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
+    UniqueFd connection(::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!connection.valid()) {
+      return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM;
+    }
+    Take(std::move(connection));
+  }
+  return true;
+}
+
+void Acceptor::Take(UniqueFd connection) {
+  if (open_.size() >= connections_max_) return;  // Closed by its destructor.
+  const int on = 1;
+  // Fails for unix sockets, which have nothing to delay.
+  (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  UniqueFd second(::fcntl(connection.get(), F_DUPFD_CLOEXEC, 0));
+  if (!second.valid() || !Watch(second.get(), EPOLLRDHUP).ok()) return;
+  const int key = second.get();
+  open_.emplace(key, std::move(second));
+  connections_.store(static_cast<uint32_t>(open_.size()), std::memory_order_relaxed);
+  hand_on_(std::move(connection));
+}
+
+void Acceptor::Stop() {
+  if (thread_.joinable()) {
+    const uint64_t one = 1;
+    while (::write(stop_.get(), &one, sizeof(one)) < 0 && errno == EINTR) {
+    }
+    thread_.join();
+  }
+  listeners_.clear();
+  open_.clear();
+  connections_.store(0, std::memory_order_relaxed);
+}
+
+}  // namespace statehouse

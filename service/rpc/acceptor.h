@@ -1,0 +1,58 @@
+// Acceptor: takes connections from listening sockets and hands them on, up to a limit.
+//
+// Who owns it: the door. Threads: one of its own; Stop from any one.
+// Always true: at most `connections_max` handed-on connections are open; one beyond is closed at
+// once, which a client sees as
+//   UNAVAILABLE. To see the end of a connection that it no longer owns, it keeps a second
+//   descriptor of the socket, watched for hang-up only.
+// Failure: when descriptors run out, connections stay in the kernel's queue, and it tries again
+// every 50 ms.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/os/unique_fd.h"
+
+namespace statehouse {
+
+class Acceptor final {
+ public:
+  using HandOn = std::function<void(UniqueFd connection)>;
+
+  static StatusOr<std::unique_ptr<Acceptor>> Start(std::vector<UniqueFd> listeners,
+                                                   uint32_t connections_max, HandOn hand_on);
+  ~Acceptor();
+  Acceptor(const Acceptor&) = delete;
+  Acceptor& operator=(const Acceptor&) = delete;
+
+  // Closes the listeners and joins the thread; connections go on. Idempotent.
+  void Stop();
+  uint32_t connections() const { return connections_.load(std::memory_order_relaxed); }
+
+ private:
+  Acceptor(std::vector<UniqueFd> listeners, uint32_t connections_max, HandOn hand_on);
+  Status Prepare();
+  void Run();
+  // False when the listener cannot be read from for now.
+  bool AcceptAll(int listener);
+  void Take(UniqueFd connection);
+  Status Watch(int fd, uint32_t events);
+
+  std::vector<UniqueFd> listeners_;
+  const uint32_t connections_max_;
+  const HandOn hand_on_;
+  UniqueFd epoll_;
+  UniqueFd stop_;
+  std::unordered_map<int, UniqueFd> open_;  // Second descriptors; the thread's own.
+  std::atomic<uint32_t> connections_{0};
+  std::thread thread_;
+};
+
+}  // namespace statehouse

@@ -1,0 +1,23 @@
+#include "service/rpc/byte_buffers.h"
+
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+constexpr size_t kCopiedBytesMax = 4096;
+
+}  // namespace
+
+grpc::ByteBuffer ToByteBuffer(std::string bytes) {
+  if (bytes.size() <= kCopiedBytesMax) {
+    const grpc::Slice slice(bytes.data(), bytes.size());
+    return grpc::ByteBuffer(&slice, 1);
+  }
+  auto* const held = new std::string(std::move(bytes));  // gRPC frees it by the callback below.
+  const grpc::Slice slice(
+      held->data(), held->size(), [](void* text) { delete static_cast<std::string*>(text); }, held);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+}  // namespace statehouse

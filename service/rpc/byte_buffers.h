@@ -1,0 +1,28 @@
+// Between gRPC's byte buffers and plain bytes.
+#pragma once
+
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
+
+#include <string>
+#include <string_view>
+
+namespace statehouse {
+
+// The bytes of a received message in one piece; copied only where gRPC received them in several.
+class ContiguousBytes final {
+ public:
+  // False when the buffer holds no message.
+  bool Read(const grpc::ByteBuffer& buffer) { return buffer.DumpToSingleSlice(&slice_).ok(); }
+  std::string_view view() const {
+    return {reinterpret_cast<const char*>(slice_.begin()), slice_.size()};
+  }
+
+ private:
+  grpc::Slice slice_;
+};
+
+// A message that takes the bytes over; small ones are copied, which is cheaper.
+grpc::ByteBuffer ToByteBuffer(std::string bytes);
+
+}  // namespace statehouse

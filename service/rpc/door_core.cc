@@ -1,0 +1,51 @@
+#include "service/rpc/door_core.h"
+
+#include <chrono>
+#include <memory>
+#include <utility>
+
+namespace statehouse {
+
+// One piece of work on its way through the completion queue. It owns itself until its event.
+class DoorCore::Posted final : public Event {
+ public:
+  Posted(std::function<void()> work, grpc::CompletionQueue* queue) : work_(std::move(work)) {
+    alarm_.Set(queue, std::chrono::system_clock::now(), static_cast<Event*>(this));
+  }
+  void OnEvent(bool ok) override {
+    work_();
+    delete this;
+  }
+
+ private:
+  const std::function<void()> work_;
+  grpc::Alarm alarm_;
+};
+
+void DoorCore::Post(std::function<void()> work) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (posting_is_closed_) return;
+  new Posted(std::move(work), queue_.get());
+}
+
+void DoorCore::ClosePosting() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  posting_is_closed_ = true;
+}
+
+void DoorCore::CallBegins() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++calls_;
+}
+
+void DoorCore::CallEnds() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (--calls_ == 0) no_calls_.notify_all();
+}
+
+void DoorCore::WaitUntilNoCalls() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  no_calls_.wait(lock, [this] { return calls_ == 0; });
+}
+
+}  // namespace statehouse

@@ -1,0 +1,94 @@
+// DoorCore: what the calls of one network door share. Calls see the door through it.
+//
+// Threads: `Post` from any; everything else on the polling thread, except `calls_alive` and
+// `serving`, which are atomic.
+#pragma once
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/async_generic_service.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <unordered_set>
+
+#include "engine/state/area.h"
+#include "service/api/dispatcher.h"
+#include "service/rpc/grpc_door.h"
+#include "service/rpc/token_cache.h"
+
+namespace statehouse {
+
+inline constexpr size_t kOpenStreamsMax =
+    1024;  // Health watches and reflection streams, which need no token.
+
+// What a completion-queue tag points to.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void OnEvent(bool ok) = 0;
+};
+
+// A call of a stream kind (health watch, reflection), as the door sees it.
+class OpenStream {
+ public:
+  virtual ~OpenStream() = default;
+  // The service's health changed.
+  virtual void OnHealthChange() = 0;
+  // The door shuts down: the stream ends now.
+  virtual void OnShutdown() = 0;
+};
+
+class DoorCore final {
+ public:
+  DoorCore(const GrpcDoorOptions& options, Dispatcher* dispatcher, Authenticator* authenticator,
+           Lane lane)
+      : options_(options), dispatcher_(dispatcher), lane_(lane), tokens_(authenticator) {}
+
+  const GrpcDoorOptions& options() const { return options_; }
+  Dispatcher& dispatcher() { return *dispatcher_; }
+  const Lane& lane() const { return lane_; }
+  TokenCache& tokens() { return tokens_; }
+  grpc::AsyncGenericService& service() { return service_; }
+  grpc::ServerCompletionQueue* queue() { return queue_.get(); }
+  void set_queue(std::unique_ptr<grpc::ServerCompletionQueue> queue) { queue_ = std::move(queue); }
+  std::unordered_set<OpenStream*>& streams() { return streams_; }
+
+  bool serving() const { return serving_.load(std::memory_order_relaxed); }
+  void set_serving(bool serving) { serving_.store(serving, std::memory_order_relaxed); }
+  bool stopping() const { return stopping_; }
+  void set_stopping() { stopping_ = true; }
+
+  // Runs `work` on the polling thread soon; not at all after ClosePosting.
+  void Post(std::function<void()> work);
+  void ClosePosting();
+
+  // Started calls that are not deleted yet.
+  void CallBegins();
+  void CallEnds();
+  void WaitUntilNoCalls();
+
+ private:
+  class Posted;
+
+  const GrpcDoorOptions options_;
+  Dispatcher* const dispatcher_;
+  const Lane lane_;
+  TokenCache tokens_;
+  grpc::AsyncGenericService service_;
+  std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::unordered_set<OpenStream*> streams_;
+  std::atomic<bool> serving_{true};
+  bool stopping_ = false;
+
+  std::mutex mutex_;
+  std::condition_variable no_calls_;
+  uint64_t calls_ = 0;              // Guarded by mutex_.
+  bool posting_is_closed_ = false;  // Guarded by mutex_.
+};
+
+}  // namespace statehouse

@@ -1,0 +1,154 @@
+#include "service/rpc/grpc_door.h"
+
+#include <absl/synchronization/mutex.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <algorithm>
+#include <climits>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "service/rpc/acceptor.h"
+#include "service/rpc/door_core.h"
+#include "service/rpc/server_call.h"
+
+namespace statehouse {
+namespace {
+
+// Calls that gRPC may hand over before the polling thread has come round to ask for more.
+constexpr int kRequestedCalls = 128;
+// gRPC refuses what is longer by more than this without telling us; what is between gets an
+// ErrorDetail from the dispatcher.
+constexpr uint64_t kReceiveSlackBytes = 1 << 20;
+// All connections together: many large messages at once are refused before they fill the host's
+// memory.
+constexpr uint64_t kQuotaBytesMin = 512 << 20;
+constexpr uint64_t kQuotaMessages = 64;
+
+class GrpcDoorImpl final : public GrpcDoor {
+ public:
+  GrpcDoorImpl(const GrpcDoorOptions& options, Dispatcher* dispatcher, Authenticator* authenticator,
+               Lane lane)
+      : core_(options, dispatcher, authenticator, lane) {}
+  ~GrpcDoorImpl() override { Shutdown(std::chrono::milliseconds(0)); }
+
+  Status Start(std::vector<UniqueFd> listeners);
+
+  void SetServing(bool serving) override {
+    core_.set_serving(serving);
+    core_.Post([this] {
+      const std::vector<OpenStream*> streams(core_.streams().begin(), core_.streams().end());
+      for (OpenStream* stream : streams) stream->OnHealthChange();
+    });
+  }
+
+  void Shutdown(std::chrono::milliseconds grace) override;
+
+ private:
+  void Configure(grpc::ServerBuilder* builder) const;
+  void Poll();
+
+  DoorCore core_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> hand_on_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Acceptor> acceptor_;
+  std::thread poller_;
+  std::mutex shutdown_mutex_;
+  bool is_shut_down_ = false;  // Guarded by shutdown_mutex_.
+};
+
+void GrpcDoorImpl::Configure(grpc::ServerBuilder* builder) const {
+  const GrpcDoorOptions& options = core_.options();
+  const auto as_int = [](uint64_t bytes) {
+    return static_cast<int>(std::min<uint64_t>(bytes, INT_MAX));
+  };
+  builder->SetMaxReceiveMessageSize(as_int(options.message_bytes_max + kReceiveSlackBytes));
+  builder->SetMaxSendMessageSize(as_int(options.message_bytes_max));
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
+  builder->AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0);
+  // Idle clients may ping, so that they notice a dead service; none is thrown out for it.
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                              as_int(uint64_t{options.keepalive_min_ping_s} * 1000));
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  grpc::ResourceQuota quota("statehoused");
+  quota.Resize(std::max(kQuotaBytesMin, kQuotaMessages * options.message_bytes_max));
+  builder->SetResourceQuota(quota);
+}
+
+Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
+  // A debugging aid of Abseil that Debian's build leaves on; it costs up to 8 % of a call.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  grpc::ServerBuilder builder;
+  Configure(&builder);
+  builder.RegisterAsyncGenericService(&core_.service());
+  core_.set_queue(builder.AddCompletionQueue());
+  using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+  hand_on_ = builder.experimental().AddExternalConnectionAcceptor(
+      Type::FROM_FD, grpc::InsecureServerCredentials());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) {
+    return Status(Reason::kInternal, "network door: gRPC could not start its server");
+  }
+  for (int i = 0; i < kRequestedCalls; ++i) ServerCall::Request(&core_);
+  poller_ = std::thread([this] { Poll(); });
+  SH_ASSIGN_OR_RETURN(
+      acceptor_,
+      Acceptor::Start(
+          std::move(listeners), core_.options().connections_max, [this](UniqueFd connection) {
+            grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+            parameters.fd = connection.Release();
+            hand_on_->HandleNewConnection(&parameters);
+          }));
+  return Status();
+}
+
+void GrpcDoorImpl::Poll() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (core_.queue()->Next(&tag, &ok)) static_cast<Event*>(tag)->OnEvent(ok);
+}
+
+void GrpcDoorImpl::Shutdown(std::chrono::milliseconds grace) {
+  const std::lock_guard<std::mutex> lock(shutdown_mutex_);
+  if (is_shut_down_) return;
+  is_shut_down_ = true;
+  if (acceptor_ != nullptr) acceptor_->Stop();
+  if (server_ != nullptr) {
+    // Streams have no end of their own, so they do not wait for the grace.
+    core_.Post([this] {
+      core_.set_stopping();
+      const std::vector<OpenStream*> streams(core_.streams().begin(), core_.streams().end());
+      for (OpenStream* stream : streams) stream->OnShutdown();
+    });
+    server_->Shutdown(std::chrono::system_clock::now() + grace);
+    // The queue may close only when no call can use it any more: one that was parked is answered by
+    // the dispatcher.
+    core_.WaitUntilNoCalls();
+  }
+  core_.ClosePosting();
+  if (core_.queue() != nullptr) core_.queue()->Shutdown();
+  if (poller_.joinable()) {
+    poller_.join();
+  } else if (core_.queue() != nullptr) {
+    Poll();
+  }
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<GrpcDoor>> StartGrpcDoor(const GrpcDoorOptions& options,
+                                                  std::vector<UniqueFd> listeners,
+                                                  Dispatcher* dispatcher,
+                                                  Authenticator* authenticator, Lane lane) {
+  auto door = std::make_unique<GrpcDoorImpl>(options, dispatcher, authenticator, lane);
+  SH_RETURN_IF_ERROR(door->Start(std::move(listeners)));
+  return std::unique_ptr<GrpcDoor>(std::move(door));
+}
+
+}  // namespace statehouse

@@ -1,0 +1,116 @@
+// ServerCall: one call of the network door, from the moment gRPC may hand one over until its last
+// event.
+//
+// It walks through these steps, each an event of the completion queue:
+//
+//   requested -> started -> read -> (dispatched, perhaps parked) -> finished        unary
+//                        -> read -> written -> read …            -> finished        reflection
+//                        -> read -> written (again at each change of health)        health watch
+//
+// Who owns it: itself. It is deleted by the polling thread when Finish has been delivered, gRPC has
+// said that the call is over
+//   and no other event is under way.
+// Threads: the polling thread, except Answer, which the dispatcher may call from another one.
+// Always true: Finish is called exactly once for every started call. A call that its client gave up
+// while it was parked is
+//   cancelled in the dispatcher, whose answer then finishes it.
+#pragma once
+
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "engine/base/status.h"
+#include "service/api/dispatcher.h"
+#include "service/auth/authenticator.h"
+#include "service/rpc/door_core.h"
+#include "service/rpc/reflection.h"
+
+namespace statehouse {
+
+class ServerCall final : public OpenStream {
+ public:
+  // Asks gRPC for the next call.
+  static void Request(DoorCore* core);
+
+  void OnHealthChange() override;
+  void OnShutdown() override;
+
+ private:
+  enum class Kind : uint8_t { kUnary, kHealthCheck, kHealthWatch, kReflection };
+
+  // Calls one member function; the object that a tag points to.
+  class Step final : public Event {
+   public:
+    using Handler = void (ServerCall::*)(bool ok);
+    Step(ServerCall* call, Handler handler) : call_(call), handler_(handler) {}
+    void OnEvent(bool ok) override { (call_->*handler_)(ok); }
+
+   private:
+    ServerCall* const call_;
+    const Handler handler_;
+  };
+
+  explicit ServerCall(DoorCore* core);
+  ~ServerCall() override;
+
+  void OnStarted(bool ok);
+  void OnRead(bool ok);
+  void OnWritten(bool ok);
+  void OnFinished(bool ok);
+  void OnOver(bool ok);
+
+  void Route();
+  bool OpenAsStream();
+  void StartRead();
+  void StartWrite(std::string bytes);
+  void DispatchUnary(std::string_view request);
+  void AnswerHealthCheck(std::string_view request);
+  void BeginHealthWatch(std::string_view request);
+  void SendHealth();
+  void AnswerReflection(std::string_view request);
+  StatusOr<std::shared_ptr<const Identity>> Authenticate();
+  std::chrono::steady_clock::time_point Deadline() const;
+  // Finishes a unary call. Any thread, once.
+  void Answer(StatusOr<std::string> result);
+  void Finish(const grpc::Status& status);
+  void DeleteIfOver();
+
+  DoorCore* const core_;
+  grpc::GenericServerContext context_;
+  grpc::GenericServerAsyncReaderWriter stream_;
+  Step started_;
+  Step read_;
+  Step written_;
+  Step finished_;
+  Step over_;
+
+  Kind kind_ = Kind::kUnary;
+  grpc::ByteBuffer message_;  // The request, kept until the answer for its object's name.
+  std::shared_ptr<const Identity> identity_;
+  std::shared_ptr<PendingCall> pending_;
+  bool is_reading_ = false;
+  bool is_writing_ = false;
+  bool finish_was_delivered_ = false;
+  bool is_over_ = false;
+  bool was_cancelled_ = false;
+  bool ends_now_ = false;
+
+  // Health watch.
+  std::string watched_service_;
+  bool is_watching_ = false;
+  int status_sent_ = -1;
+  ReflectionStream reflection_;
+
+  // Held while another thread finishes the call, so that the polling thread does not delete it
+  // under its feet.
+  std::mutex finishing_;
+  std::atomic<bool> finish_was_called_{false};
+};
+
+}  // namespace statehouse
