@@ -233,7 +233,8 @@ class Area final {
 
   // area_wait.cc
   uint64_t OwedWakes(StripeSpan span) const;
-  void WakeSpan(StripeSpan span);
+  enum class WakeWhom : uint8_t { kArmed, kEverybody };
+  void WakeSpan(StripeSpan span, WakeWhom whom);
   void FinishWake(LaneRecord& record, StripeSpan span);
   Scan ScanSpan(StripeSpan span) const;
   StatusOr<StripeSpan> WaitSpan(uint64_t pos, uint64_t len) const;

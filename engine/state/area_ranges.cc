@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/base/mutant.h"
 #include "engine/shm/owned_lock.h"
 #include "engine/state/area.h"
 #include "engine/state/copy.h"
@@ -25,7 +26,7 @@ bool Area::LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, u
   LaneRecord& record = lanes_[lane.id];
   // A tag is unique for one stripe only: an old one could equal this stripe's word while the redo
   // record is half rewritten.
-  record.tag.store(0, std::memory_order_relaxed);
+  if (!MutantIs(Mutant::kTagNotCleared)) record.tag.store(0, std::memory_order_relaxed);
   CrashFence();
   record.intent.store(span.first | uint64_t{span.count} << 32, std::memory_order_relaxed);
   CrashFence();
@@ -64,13 +65,16 @@ void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked,
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
   std::atomic_thread_fence(std::memory_order_release);
+  if (MutantIs(Mutant::kArmedBeforeRedo)) record.tag.store(first_locked);
   record.redo_pos.store(pos, std::memory_order_relaxed);
   record.redo_len.store(len, std::memory_order_relaxed);
   CrashFence();
-  record.tag.store(first_locked, std::memory_order_relaxed);
+  if (!MutantIs(Mutant::kRedoNotArmed)) record.tag.store(first_locked, std::memory_order_relaxed);
   CrashFence();
 
   CopyShared(data_ + pos, journals_ + lane.id * geometry_.atomic_range_bytes, len);
+  if (MutantIs(Mutant::kJournalSkipped))
+    std::memset(journals_ + lane.id * geometry_.atomic_range_bytes, 0, len);
 
   CrashFence();
   for (uint32_t i = 0; i < span.count; ++i) {
@@ -79,7 +83,7 @@ void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked,
   }
   CrashFence();
   const bool wake = OwedWakes(span) != 0;
-  if (wake) {
+  if (wake && !MutantIs(Mutant::kWakeNotNoted)) {
     record.pending_wake.store(span.first | uint64_t{span.count} << 32, std::memory_order_relaxed);
     CrashFence();
   }

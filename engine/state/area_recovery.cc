@@ -1,6 +1,7 @@
 // Recovery: what the daemon does for a lane whose process is dead. It trusts nothing that it reads:
 // each field is copied once, checked against the private geometry, and no loop takes its bound from
 // shared memory.
+#include "engine/base/mutant.h"
 #include "engine/shm/owned_lock.h"
 #include "engine/state/area.h"
 #include "engine/state/copy.h"
@@ -49,6 +50,16 @@ RecoveryReport Area::RecoverLane(uint32_t lane) {
         OwnerOf(first_word) == lane && record.tag.load(std::memory_order_relaxed) == first_word;
     if (armed) report.redo_applied = ApplyRedo(record, lane, span);
     CrashFence();
+    // Note the wake-up that the releases owe, as a living writer would: this recovery can be killed
+    // too.
+    for (uint32_t i = 0; i < span.count; ++i) {
+      if (OwnerOf(stripes_[span.first + i].control.load(std::memory_order_relaxed)) == lane) {
+        record.pending_wake.store(span.first | uint64_t{span.count} << 32,
+                                  std::memory_order_relaxed);
+        break;
+      }
+    }
+    CrashFence();
     // Counters first, words in falling order, the first stripe last: a recovery that is itself
     // killed finds the tag still valid.
     for (uint32_t i = span.count; i-- > 0;) {
@@ -56,18 +67,20 @@ RecoveryReport Area::RecoverLane(uint32_t lane) {
       const uint64_t word = stripe.control.load(std::memory_order_relaxed);
       if (OwnerOf(word) != lane) continue;
       const uint64_t counter = stripe.range_counter.load(std::memory_order_relaxed);
-      if ((counter & 1) != 0) stripe.range_counter.store(counter + 1, std::memory_order_release);
+      if ((counter & 1) != 0 && !MutantIs(Mutant::kCountersLeftOdd)) {
+        stripe.range_counter.store(counter + 1, std::memory_order_release);
+      }
       CrashFence();
       stripe.control.store(ReleasedChanged(word), std::memory_order_release);
       CrashFence();
       ++report.stripes_released;
     }
-    if (report.stripes_released > 0) WakeSpan(span);
   }
 
   const PackedSpan owed = Unpack(record.pending_wake.load(std::memory_order_relaxed));
   if (InBounds(owed, geometry_.stripe_count)) {
-    WakeSpan(StripeSpan{owed.first, owed.count});
+    // Whatever the flags say: the lane may have died between clearing a flag and bumping its event.
+    WakeSpan(StripeSpan{owed.first, owed.count}, WakeWhom::kEverybody);
     report.wake_replayed = true;
   }
   CrashFence();

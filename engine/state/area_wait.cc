@@ -34,17 +34,22 @@ uint64_t Area::OwedWakes(StripeSpan span) const {
   return armed;
 }
 
-void Area::WakeSpan(StripeSpan span) {
-  if (line_->armed.load(std::memory_order_seq_cst) != 0) WakeCell(line_->armed, line_->event);
+void Area::WakeSpan(StripeSpan span, WakeWhom whom) {
+  const bool everybody = whom == WakeWhom::kEverybody;
+  if (everybody || line_->armed.load(std::memory_order_seq_cst) != 0) {
+    WakeCell(line_->armed, line_->event);
+  }
   for (uint32_t i = 0; i < span.count; ++i) {
     StripeLine& stripe = stripes_[span.first + i];
-    if (stripe.armed.load(std::memory_order_seq_cst) != 0) WakeCell(stripe.armed, stripe.event);
+    if (everybody || stripe.armed.load(std::memory_order_seq_cst) != 0) {
+      WakeCell(stripe.armed, stripe.event);
+    }
   }
 }
 
 void Area::FinishWake(LaneRecord& record, StripeSpan span) {
   record.wakes.store(record.wakes.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  WakeSpan(span);
+  WakeSpan(span, WakeWhom::kArmed);
   CrashFence();
   record.pending_wake.store(0, std::memory_order_relaxed);
 }

@@ -1,4 +1,5 @@
-// Areas through the local door, in C++, against the physical limits and the locks that people use instead.
+// Areas through the local door, in C++, against the physical limits and the locks that people use
+// instead.
 //   build/bin/area_bench [--rounds N] [--json FILE]
 #include <fcntl.h>
 #include <pthread.h>
@@ -35,7 +36,8 @@ void Require(const Status& status) {
 
 std::unique_ptr<Area> MakeArea(uint64_t size) {
   const AreaGeometry geometry = AreaGeometry::For(size, kAtomicRangeBytesDefault, 64);
-  auto fd = CreateSealedMemory("bench", geometry.data_offset + (size + kPageBytes - 1) / kPageBytes * kPageBytes);
+  auto fd = CreateSealedMemory(
+      "bench", geometry.data_offset + (size + kPageBytes - 1) / kPageBytes * kPageBytes);
   if (!fd.ok()) Die("memfd");
   const uint64_t uuid[2] = {1, 1};
   Require(Area::Format(geometry, uuid, fd->get()));
@@ -89,19 +91,23 @@ Race AddRace(Area& area, std::atomic<uint64_t>& word, pthread_mutex_t* mutex) {
   return Race{"add 64 bit, one process",
               {{"fetch_add", TimedLoop([&](uint64_t n) {
                   for (uint64_t i = 0; i < n; ++i) Keep(word.fetch_add(1));
-                }), 3'000'000},
+                }),
+                3'000'000},
                {"area add", TimedLoop([&](uint64_t n) {
                   uint64_t bits = 0;
-                  for (uint64_t i = 0; i < n; ++i) Require(area.AddAs<uint64_t>(kLane, 0, 1, &bits));
+                  for (uint64_t i = 0; i < n; ++i)
+                    Require(area.AddAs<uint64_t>(kLane, 0, 1, &bits));
                   Keep(bits);
-                }), 3'000'000},
+                }),
+                3'000'000},
                {"robust mutex + add", TimedLoop([&](uint64_t n) {
                   for (uint64_t i = 0; i < n; ++i) {
                     pthread_mutex_lock(mutex);
                     word.store(word.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
                     pthread_mutex_unlock(mutex);
                   }
-                }), 1'000'000}},
+                }),
+                1'000'000}},
               {{"area add", "fetch_add", 1.6, 0}}};
 }
 
@@ -109,20 +115,23 @@ Race AddTwoRace(Area& area, std::atomic<uint64_t>& word, pthread_mutex_t* mutex)
   return Race{"add 64 bit, two processes on one word",
               {{"fetch_add", InTwoProcesses([&](int, uint64_t n) {
                   for (uint64_t i = 0; i < n; ++i) Keep(word.fetch_add(1));
-                }), 3'000'000},
+                }),
+                3'000'000},
                {"area add", InTwoProcesses([&](int process, uint64_t n) {
                   uint64_t bits = 0;
                   const Lane& lane = process == 0 ? kLane : kOtherLane;
                   for (uint64_t i = 0; i < n; ++i) Require(area.AddAs<uint64_t>(lane, 0, 1, &bits));
                   Keep(bits);
-                }), 3'000'000},
+                }),
+                3'000'000},
                {"robust mutex + add", InTwoProcesses([&](int, uint64_t n) {
                   for (uint64_t i = 0; i < n; ++i) {
                     pthread_mutex_lock(mutex);
                     word.store(word.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
                     pthread_mutex_unlock(mutex);
                   }
-                }), 1'000'000}},
+                }),
+                1'000'000}},
               {{"area add", "fetch_add", 3.0, 0}, {"area add", "robust mutex + add", 1.0 / 3, 0}}};
 }
 
@@ -130,14 +139,16 @@ Race LoadRace(Area& area, std::atomic<uint64_t>& word) {
   return Race{"load 64 bit",
               {{"plain load", TimedLoop([&](uint64_t n) {
                   for (uint64_t i = 0; i < n; ++i) Keep(word.load(std::memory_order_acquire));
-                }), 20'000'000},
+                }),
+                20'000'000},
                {"area load", TimedLoop([&](uint64_t n) {
                   uint64_t bits = 0;
                   for (uint64_t i = 0; i < n; ++i) {
                     Require(area.LoadAs(64, &bits));
                     Keep(bits);
                   }
-                }), 10'000'000}},
+                }),
+                10'000'000}},
               {{"area load", "", 0, 2.0}}};
 }
 
@@ -150,7 +161,8 @@ Race ReadRace(Area& area, std::byte* plain, uint64_t len, uint64_t iterations, B
                     Keep(out);
                   }
                   std::free(out);
-                }), iterations},
+                }),
+                iterations},
                {"area read", TimedLoop([&area, len](uint64_t n) {
                   std::byte* out = static_cast<std::byte*>(std::malloc(len));
                   for (uint64_t i = 0; i < n; ++i) {
@@ -158,7 +170,8 @@ Race ReadRace(Area& area, std::byte* plain, uint64_t len, uint64_t iterations, B
                     Keep(out);
                   }
                   std::free(out);
-                }), iterations}},
+                }),
+                iterations}},
               {bar}};
 }
 
@@ -171,12 +184,15 @@ Race WriteRace(Area& area, std::byte* plain, uint64_t len, uint64_t iterations) 
                     Keep(plain);
                   }
                   std::free(in);
-                }), iterations},
+                }),
+                iterations},
                {"area write", TimedLoop([&area, len](uint64_t n) {
                   std::byte* in = static_cast<std::byte*>(std::calloc(1, len));
-                  for (uint64_t i = 0; i < n; ++i) Require(area.Write(kLane, 0, std::span(in, len)));
+                  for (uint64_t i = 0; i < n; ++i)
+                    Require(area.Write(kLane, 0, std::span(in, len)));
                   std::free(in);
-                }), iterations}},
+                }),
+                iterations}},
               {}};
 }
 
@@ -207,7 +223,9 @@ Race WakeRace(Area& area) {
     uint64_t begin = 0;
     uint64_t bits = 0;
     Require(area.Load(WordType::kU64, mine, &begin));
-    const auto signal = [&](uint64_t i) { Require(area.Store(lane, WordType::kU64, mine, begin + i)); };
+    const auto signal = [&](uint64_t i) {
+      Require(area.Store(lane, WordType::kU64, mine, begin + i));
+    };
     for (uint64_t i = 1; i <= n; ++i) {
       if (process == 0) signal(i);
       for (;;) {
@@ -220,7 +238,8 @@ Race WakeRace(Area& area) {
     }
   };
   return Race{"wake-up, round trip (two wake-ups)",
-              {{"raw futex", InTwoProcesses(futex_turns), 3'000}, {"area wait", InTwoProcesses(area_turns), 3'000}},
+              {{"raw futex", InTwoProcesses(futex_turns), 3'000},
+               {"area wait", InTwoProcesses(area_turns), 3'000}},
               {}};
 }
 

@@ -13,7 +13,8 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// The ratio of a bar is taken round by round, then its median: neighbours in time share the machine's mood.
+// The ratio of a bar is taken round by round, then its median: neighbours in time share the
+// machine's mood.
 double MedianRatio(const std::vector<double>& ours, const std::vector<double>& peers) {
   std::vector<double> ratios;
   for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(ours[i] / peers[i]);
@@ -24,7 +25,8 @@ using Samples = std::map<std::string, std::vector<double>>;
 
 Samples Measure(const Race& race, int rounds) {
   Samples samples;
-  for (const Contender& contender : race.contenders) (void)contender.work(contender.iterations / 10 + 1);
+  for (const Contender& contender : race.contenders)
+    (void)contender.work(contender.iterations / 10 + 1);
   for (int round = 0; round < rounds; ++round) {
     for (const Contender& contender : race.contenders) {
       samples[contender.name].push_back(contender.work(contender.iterations));
@@ -53,8 +55,8 @@ int Report(const Race& race, const Samples& samples, FILE* json, bool* first) {
     const double limit = relative ? bar.times : bar.ns_max;
     const bool met = seen <= limit;
     missed += met ? 0 : 1;
-    std::printf("  %s %s: %.2f%s, bar %.2f%s%s\n", met ? "met   " : "MISSED", bar.contender.c_str(), seen,
-                relative ? " x" : " ns", limit, relative ? " x " : " ns", bar.peer.c_str());
+    std::printf("  %s %s: %.2f%s, bar %.2f%s%s\n", met ? "met   " : "MISSED", bar.contender.c_str(),
+                seen, relative ? " x" : " ns", limit, relative ? " x " : " ns", bar.peer.c_str());
   }
   return missed;
 }

@@ -1,5 +1,6 @@
-// A race: contenders that do the same work, measured in turns (A B A B …) in one run, so that a drifting machine drifts for all
-// of them. The result of each is its median of the rounds; what counts is the ratio to a peer.
+// A race: contenders that do the same work, measured in turns (A B A B …) in one run, so that a
+// drifting machine drifts for all of them. The result of each is its median of the rounds; what
+// counts is the ratio to a peer.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ struct Contender {
 // A bar: `contender` takes at most `times` as long as `peer`, or at most `ns_max`.
 struct Bar {
   std::string contender;
-  std::string peer;      // Empty: an absolute bar.
+  std::string peer;  // Empty: an absolute bar.
   double times = 0;
   double ns_max = 0;
 };
@@ -44,8 +45,8 @@ Work TimedLoop(Body body) {
   };
 }
 
-// Runs the races, prints a table each and writes all results as JSON to `json_path` (nowhere when empty). Returns how many
-// bars were missed.
+// Runs the races, prints a table each and writes all results as JSON to `json_path` (nowhere when
+// empty). Returns how many bars were missed.
 int RunRaces(const std::vector<Race>& races, int rounds, const std::string& json_path);
 
 }  // namespace statehouse::bench

@@ -1,0 +1,24 @@
+// Test mutants: seeded protocol bugs that the crash test must find. SH_MUTANT is 0 in every library
+// and program; tests/crash compiles the area's sources again with another number, so that each `if`
+// below is decided at compile time.
+#pragma once
+
+#ifndef SH_MUTANT
+#define SH_MUTANT 0
+#endif
+
+namespace statehouse {
+
+enum class Mutant {
+  kNone = 0,
+  kRedoNotArmed = 1,     // A range write never stores its tag.
+  kJournalSkipped = 2,   // A range write leaves old bytes in its journal.
+  kWakeNotNoted = 3,     // An owed wake-up is not noted before the release.
+  kTagNotCleared = 4,    // A section keeps the tag of an earlier one.
+  kCountersLeftOdd = 5,  // Recovery releases a stripe and leaves its range counter odd.
+  kArmedBeforeRedo = 6,  // The tag is stored before the redo record is complete.
+};
+
+constexpr bool MutantIs(Mutant mutant) { return static_cast<int>(mutant) == SH_MUTANT; }
+
+}  // namespace statehouse
