@@ -74,17 +74,19 @@ void LocalSession::Close() {
 }
 
 void LocalSession::OnForkedChild() {
-  // Nothing of the parent's lease may live on here: it would look as if the parent were alive.
-  for (const int socket : sockets_) ::close(socket);
-  sockets_.clear();
-  control_->connection.Forget();
-  control_ = std::make_shared<Control>();  // A thread that is not here may have held the old one's mutex.
+  // Nothing of the parent's lease may live on here: it would look as if the parent were alive. The lease goes before the
+  // connection, whose end makes the daemon look at it.
   for (const std::weak_ptr<Attachment>& weak : attachments_) {
     if (const std::shared_ptr<Attachment> attachment = weak.lock()) {
       attachment->Retire();
       attachment->liveness.Reset();
     }
   }
+  for (const int socket : sockets_) ::close(socket);
+  sockets_.clear();
+  control_->connection.Forget();
+  // A thread that is not here may have held the old one's mutex.
+  control_ = std::make_shared<Control>();
   attachments_.clear();
   attachment_.reset();
   attachment_id_.store(kUnattached, std::memory_order_relaxed);
