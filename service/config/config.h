@@ -1,12 +1,14 @@
 // Config: everything an operator can set, from flags > environment > TOML file > defaults.
 //
-// Environment: STATEHOUSED_<SECTION>__<KEY>, for example STATEHOUSED_NETWORK__LISTEN. File: --config PATH. An unknown key, flag or
-// STATEHOUSED_ variable is refused with the line and the nearest known name.
+// Environment: STATEHOUSED_<SECTION>__<KEY>, for example STATEHOUSED_NETWORK__LISTEN. File:
+// --config PATH. An unknown key, flag or STATEHOUSED_ variable is refused with the line and the
+// nearest known name.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/base/limits.h"
@@ -17,60 +19,83 @@ namespace statehouse {
 // [[area]]: an area that exists as soon as the service runs.
 struct AreaConfig {
   std::string name;
-  uint64_t size = 0;    // Bytes; or
-  uint64_t pages = 0;   // pages of 4,096 bytes.
-  std::string file;     // Backed by this file …
-  int fd = -1;          // … or by this inherited descriptor.
+  uint64_t size = 0;   // Bytes; or
+  uint64_t pages = 0;  // pages of 4,096 bytes.
+  std::string file;    // Backed by this file …
+  int fd = -1;         // … or by this inherited descriptor.
   uint64_t offset = 0;
+
+  friend bool operator==(const AreaConfig&, const AreaConfig&) = default;
 };
 
 struct Config {
-  // Empty until resolved: /run/statehouse for root, else $XDG_RUNTIME_DIR/statehouse, else /tmp/statehouse-<uid>.
-  std::string runtime_dir;                         // --runtime-dir: folder (0700) of attach.sock and grpc.sock.
-  bool dev = false;                                // --dev: own runtime dir, ports 0, a fresh admin token, hints printed.
+  // Empty until resolved: /run/statehouse for root, else $XDG_RUNTIME_DIR/statehouse, else
+  // /tmp/statehouse-<uid>.
+  std::string runtime_dir;  // --runtime-dir: folder (0700) of attach.sock and grpc.sock.
+  bool dev = false;         // --dev: own runtime dir, ports 0, a fresh admin token, hints printed.
+  bool keeper = true;       // --no-keeper: the service manager holds the memory, or nobody.
 
   struct Network {
-    std::vector<std::string> listen = {"127.0.0.1:7700"};  // --listen, repeatable; empty list: no TCP. Loopback only.
+    std::vector<std::string> listen = {
+        "127.0.0.1:7700"};  // --listen, repeatable; empty list: no TCP. Loopback only.
     uint64_t message_bytes_max = kMessageBytesMax;
-    uint32_t keepalive_min_ping_s = 5;             // Clients may ping an idle connection this often.
+    uint32_t keepalive_min_ping_s = 5;  // Clients may ping an idle connection this often.
     uint32_t connections_max = 20'000;
+
+    friend bool operator==(const Network&, const Network&) = default;
   } network;
 
   struct Http {
-    std::string listen = "127.0.0.1:7701";         // --http-listen; empty: off.
+    std::string listen = "127.0.0.1:7701";  // --http-listen; empty: off.
+
+    friend bool operator==(const Http&, const Http&) = default;
   } http;
 
   struct Auth {
-    std::string tokens_file;                       // --tokens-file; default <runtime_dir>/tokens.toml.
-    uint32_t failures_per_minute_max = 60;         // For one peer; then RATE_LIMITED.
+    std::string tokens_file;                // --tokens-file; default <runtime_dir>/tokens.toml.
+    uint32_t failures_per_minute_max = 60;  // For one peer; then RATE_LIMITED.
+
+    friend bool operator==(const Auth&, const Auth&) = default;
   } auth;
 
   struct Areas {
     uint32_t count_max = kAreasMax;
     uint64_t size_max = kAreaBytesMax;
-    uint64_t memory_max = 0;                       // All areas together; 0: no limit.
+    uint64_t memory_max = 0;  // All areas together; 0: no limit.
     uint64_t atomic_range_bytes = kAtomicRangeBytesDefault;
-    std::string file_root;                         // File-backed areas must lie below it; empty: none are allowed over RPC.
+    std::string
+        file_root;  // File-backed areas must lie below it; empty: none are allowed over RPC.
     uint64_t operation_timeout_ms = 1000;
+
+    friend bool operator==(const Areas&, const Areas&) = default;
   } areas;
 
   uint64_t drain_grace_ms = 10'000;
-  std::string log_format = "auto";                 // auto | text | json
-  std::string log_level = "info";                  // trace | debug | info | warn | error
-  std::vector<AreaConfig> declared_areas;          // [[area]]
+  std::string log_format = "auto";         // auto | text | json
+  std::string log_level = "info";          // trace | debug | info | warn | error
+  std::vector<AreaConfig> declared_areas;  // [[area]]
 
-  // Where each value came from: "network.listen" -> "flag --listen", "file x.toml:12", "environment STATEHOUSED_…", "default".
+  // Where each value came from: "network.listen" -> "flag --listen", "file x.toml:12", "environment
+  // STATEHOUSED_…", "default".
   std::map<std::string, std::string> origins;
+
+  friend bool operator==(const Config&, const Config&) = default;
 };
 
 // Parses and validates. On failure CONFIG_INVALID with file:line, flag or variable in the message.
-// `argv` excludes the program's name. `environment` holds the process environment.
-StatusOr<Config> LoadConfig(const std::vector<std::string>& argv, const std::map<std::string, std::string>& environment);
+// `argv` excludes the program's name. `environment` holds the process environment. With `dev`,
+// listen addresses that nobody set become port 0.
+StatusOr<Config> LoadConfig(const std::vector<std::string>& argv,
+                            const std::map<std::string, std::string>& environment);
 
 // The TOML text alone, for tests and fuzzing: applies on top of `base`.
 StatusOr<Config> ParseConfigToml(std::string_view text, std::string_view file_name, Config base);
 
-// The default configuration as commented TOML (`statehoused config default`), and the effective one with origins.
+// The flags and variables, with examples, for --help.
+std::string ConfigHelp();
+
+// The default configuration as commented TOML (`statehoused config default`), and the effective one
+// with origins.
 std::string DefaultConfigToml();
 std::string DescribeConfig(const Config& config);
 

@@ -1,0 +1,338 @@
+#include "service/config/settings.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <type_traits>
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+// The type that a field has in a SettingValue.
+template <typename Field>
+using Carried =
+    std::conditional_t<std::is_integral_v<Field> && !std::is_same_v<Field, bool>, uint64_t, Field>;
+
+std::string OutOfRange(uint64_t number, uint64_t low, uint64_t high) {
+  if (number >= low && number <= high) return "";
+  return std::to_string(number) + " is not within " + std::to_string(low) + " … " +
+         std::to_string(high);
+}
+
+std::string RefuseChoice(const std::string& text, const std::vector<std::string>& choices) {
+  std::string listed;
+  for (const std::string& choice : choices) {
+    if (text == choice) return "";
+    listed.append(listed.empty() ? "" : ", ").append(choice);
+  }
+  return "\"" + text + "\" is none of " + listed;
+}
+
+std::string RefusePath(const std::string& path) {
+  if (path.find('\0') != std::string::npos) return "the path holds a zero byte";
+  return path.size() > 4000 ? "the path is longer than 4000 bytes" : "";
+}
+
+std::string Accept(const Config& config) { return ""; }
+
+// One row. `field` is a lambda from Config& to the field.
+#define SH_SETTING(key, flag, kind, field, help, refuse)                           \
+  Setting {                                                                        \
+    key, flag, SettingKind::kind, help,                                            \
+        [](const Config& c) -> SettingValue {                                      \
+          return static_cast<Carried<std::decay_t<decltype(c.field)>>>(c.field);   \
+        },                                                                         \
+        [](Config* c, SettingValue value) {                                        \
+          using Type = std::decay_t<decltype(c->field)>;                           \
+          c->field = static_cast<Type>(std::get<Carried<Type>>(std::move(value))); \
+        },                                                                         \
+        refuse                                                                     \
+  }
+
+std::vector<Setting> MakeSettings() {
+  return {
+      SH_SETTING(
+          "runtime_dir", "--runtime-dir", kText, runtime_dir,
+          "Folder (0700) of attach.sock and grpc.sock; empty: /run/statehouse for root, else "
+          "$XDG_RUNTIME_DIR/statehouse or /tmp/statehouse-<uid>.",
+          [](const Config& c) {
+            // A unix socket's path has 107 bytes, of which "/attach.sock" takes 12.
+            return c.runtime_dir.size() > 90 ? std::string(
+                                                   "the path is longer than 90 bytes, "
+                                                   "too long for a unix socket in it")
+                                             : RefusePath(c.runtime_dir);
+          }),
+      SH_SETTING(
+          "dev", "--dev", kBool, dev,
+          "Development: a runtime folder of its own, free ports, a fresh admin token, hints.",
+          Accept),
+      SH_SETTING("keeper", "", kBool, keeper,
+                 "Run a keeper process that holds the memory and restarts the daemon.", Accept),
+      SH_SETTING("drain_grace_ms", "--drain-grace", kNumber, drain_grace_ms,
+                 "Milliseconds that calls in flight may take when the service stops.",
+                 [](const Config& c) { return OutOfRange(c.drain_grace_ms, 0, 3'600'000); }),
+      SH_SETTING(
+          "network.listen", "--listen", kTexts, network.listen,
+          "Addresses of the network door, loopback only; \"none\" as a flag, [] here: no TCP.",
+          [](const Config& c) {
+            if (c.network.listen.size() > 16) return std::string("more than 16 addresses");
+            std::string why;
+            for (const std::string& address : c.network.listen) {
+              if (why.empty()) why = RefuseListenAddress(address);
+            }
+            return why;
+          }),
+      SH_SETTING("network.message_bytes_max", "", kBytes, network.message_bytes_max,
+                 "Largest request or response.",
+                 [](const Config& c) {
+                   return OutOfRange(c.network.message_bytes_max, 64 << 10, 1 << 30);
+                 }),
+      SH_SETTING(
+          "network.keepalive_min_ping_s", "", kNumber, network.keepalive_min_ping_s,
+          "Clients may ping an idle connection this often, in seconds.",
+          [](const Config& c) { return OutOfRange(c.network.keepalive_min_ping_s, 1, 3600); }),
+      SH_SETTING(
+          "network.connections_max", "", kNumber, network.connections_max,
+          "Open connections; a further one is closed at once.",
+          [](const Config& c) { return OutOfRange(c.network.connections_max, 1, 1'000'000); }),
+      SH_SETTING(
+          "http.listen", "--http-listen", kText, http.listen,
+          "Address of /metrics, /healthz and /readyz, loopback only; empty (flag: none): off.",
+          [](const Config& c) {
+            return c.http.listen.empty() ? std::string() : RefuseListenAddress(c.http.listen);
+          }),
+      SH_SETTING("auth.tokens_file", "--tokens-file", kText, auth.tokens_file,
+                 "Access tokens; empty: tokens.toml in the runtime folder.",
+                 [](const Config& c) { return RefusePath(c.auth.tokens_file); }),
+      SH_SETTING(
+          "auth.failures_per_minute_max", "", kNumber, auth.failures_per_minute_max,
+          "Failed authentications of one peer in a minute, then RATE_LIMITED; 0: no limit.",
+          [](const Config& c) { return OutOfRange(c.auth.failures_per_minute_max, 0, 1'000'000); }),
+      SH_SETTING("areas.count_max", "", kNumber, areas.count_max, "Areas that may exist at once.",
+                 [](const Config& c) { return OutOfRange(c.areas.count_max, 1, kAreasMax); }),
+      SH_SETTING("areas.size_max", "", kBytes, areas.size_max, "Largest area.",
+                 [](const Config& c) { return OutOfRange(c.areas.size_max, 1, kAreaBytesMax); }),
+      SH_SETTING("areas.memory_max", "--memory-max", kBytes, areas.memory_max,
+                 "Memory of all areas together; 0: no limit.", Accept),
+      SH_SETTING("areas.atomic_range_bytes", "", kBytes, areas.atomic_range_bytes,
+                 "Largest range that is written atomically: a power of two.",
+                 [](const Config& c) {
+                   const uint64_t bytes = c.areas.atomic_range_bytes;
+                   std::string why = OutOfRange(bytes, kPageBytes, kAtomicRangeBytesMax);
+                   if (why.empty() && (bytes & (bytes - 1)) != 0) {
+                     why = std::to_string(bytes) + " is no power of two";
+                   }
+                   return why;
+                 }),
+      SH_SETTING(
+          "areas.file_root", "--areas-file-root", kText, areas.file_root,
+          "File-backed areas must lie below this folder; empty: none may be created by a call.",
+          [](const Config& c) { return RefusePath(c.areas.file_root); }),
+      SH_SETTING(
+          "areas.operation_timeout_ms", "", kNumber, areas.operation_timeout_ms,
+          "How long an operation tries bytes that another worker holds, then STALLED.",
+          [](const Config& c) { return OutOfRange(c.areas.operation_timeout_ms, 1, 600'000); }),
+      SH_SETTING("log.format", "--log-format", kText, log_format,
+                 "auto (text on a terminal, else json), text or json.",
+                 [](const Config& c) {
+                   return RefuseChoice(c.log_format, {"auto", "text", "json"});
+                 }),
+      SH_SETTING("log.level", "--log-level", kText, log_level, "trace, debug, info, warn or error.",
+                 [](const Config& c) {
+                   return RefuseChoice(c.log_level, {"trace", "debug", "info", "warn", "error"});
+                 }),
+  };
+}
+
+#undef SH_SETTING
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row[b.size()];
+}
+
+bool IsPort(std::string_view text) {
+  uint32_t port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  return error == std::errc() && end == text.data() + text.size() && port <= 65'535;
+}
+
+// "127.x.y.z" with numbers of 0 … 255.
+bool IsLoopbackV4(std::string_view host) {
+  int parts = 0;
+  uint32_t first = 0;
+  for (;;) {
+    const size_t dot = host.find('.');
+    const std::string_view text = host.substr(0, dot);
+    uint32_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size() || number > 255) return false;
+    if (parts++ == 0) first = number;
+    if (dot == std::string_view::npos) return parts == 4 && first == 127;
+    host.remove_prefix(dot + 1);
+  }
+}
+
+}  // namespace
+
+const std::vector<Setting>& Settings() {
+  static const std::vector<Setting>* const kSettings = new std::vector<Setting>(MakeSettings());
+  return *kSettings;
+}
+
+const Setting* FindSetting(std::string_view key) {
+  for (const Setting& setting : Settings()) {
+    if (setting.key == key) return &setting;
+  }
+  return nullptr;
+}
+
+StatusOr<uint64_t> ParseBytes(std::string_view text) {
+  const Status refused(Reason::kConfigInvalid,
+                       "\"" + std::string(text.substr(0, 64)) +
+                           "\" is no number of bytes; write 1048576, 64K, 64M, 1G or 1GiB");
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc()) return refused;
+  std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+  static constexpr std::string_view kUnits = "KMGT";
+  if (unit.empty() || unit == "B") return number;
+  const size_t power = kUnits.find(unit.front());
+  const std::string_view rest = unit.substr(1);
+  if (power == std::string_view::npos || (!rest.empty() && rest != "B" && rest != "iB")) {
+    return refused;
+  }
+  const unsigned shift = 10 * (static_cast<unsigned>(power) + 1);
+  if (number > UINT64_MAX >> shift) return refused;
+  return number << shift;
+}
+
+StatusOr<SettingValue> ParseSettingText(const Setting& setting, std::string_view text) {
+  const auto refuse = [text](std::string_view expected) {
+    return Status(Reason::kConfigInvalid,
+                  "\"" + std::string(text.substr(0, 64)) + "\" is no " + std::string(expected));
+  };
+  switch (setting.kind) {
+    case SettingKind::kText:
+      if (setting.key == "http.listen" && text == "none") return SettingValue(std::string());
+      return SettingValue(std::string(text));
+    case SettingKind::kBool:
+      if (text == "true" || text == "1") return SettingValue(true);
+      if (text == "false" || text == "0") return SettingValue(false);
+      return refuse("true or false");
+    case SettingKind::kNumber: {
+      uint64_t number = 0;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+      if (error != std::errc() || end != text.data() + text.size()) return refuse("whole number");
+      return SettingValue(number);
+    }
+    case SettingKind::kBytes: {
+      SH_ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(text));
+      return SettingValue(bytes);
+    }
+    case SettingKind::kTexts: {
+      std::vector<std::string> texts;
+      while (!text.empty() && text != "none") {
+        const size_t comma = text.find(',');
+        texts.emplace_back(text.substr(0, comma));
+        if (comma == std::string_view::npos) break;
+        text.remove_prefix(comma + 1);
+      }
+      return SettingValue(std::move(texts));
+    }
+  }
+  return refuse("known kind of value");
+}
+
+Status ApplySetting(const Setting& setting, SettingValue value, const std::string& where,
+                    Config* config) {
+  // Checked before it is narrowed: 2^32 + 1 must not pass for 1.
+  if (const uint64_t* number = std::get_if<uint64_t>(&value);
+      number != nullptr && setting.kind == SettingKind::kNumber && *number > UINT32_MAX) {
+    return Status(Reason::kConfigInvalid, where + ": " + std::string(setting.key) + ": " +
+                                              std::to_string(*number) + " is beyond every limit");
+  }
+  setting.put(config, std::move(value));
+  const std::string why = setting.refuse(*config);
+  if (why.empty()) return Status();
+  return Status(Reason::kConfigInvalid, where + ": " + std::string(setting.key) + ": " + why);
+}
+
+std::string QuoteToml(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      quoted.append(1, '\\').append(1, c);
+    } else if (byte < 0x20 || byte == 0x7f) {
+      char escape[8];
+      std::snprintf(escape, sizeof(escape), "\\u%04X", byte);
+      quoted.append(escape);
+    } else {
+      quoted.append(1, c);
+    }
+  }
+  return quoted.append("\"");
+}
+
+std::string FormatSetting(const SettingValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return QuoteToml(*text);
+  if (const auto* flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
+  if (const auto* number = std::get_if<uint64_t>(&value)) return std::to_string(*number);
+  std::string list = "[";
+  for (const std::string& text : std::get<std::vector<std::string>>(value)) {
+    list.append(list.size() > 1 ? ", " : "").append(QuoteToml(text));
+  }
+  return list.append("]");
+}
+
+std::string VariableName(std::string_view key) {
+  std::string name = "STATEHOUSED_";
+  for (const char c : key) {
+    if (c == '.') {
+      name.append("__");
+    } else {
+      name.append(1, c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c);
+    }
+  }
+  return name;
+}
+
+std::string DidYouMean(std::string_view given, const std::vector<std::string>& known) {
+  given = given.substr(0, 100);
+  const std::string* nearest = nullptr;
+  size_t distance = std::max<size_t>(2, given.size() / 3) + 1;  // Farther is no help.
+  for (const std::string& name : known) {
+    const size_t to = EditDistance(given, name);
+    if (to >= distance) continue;
+    distance = to;
+    nearest = &name;
+  }
+  return nearest == nullptr ? "" : "; did you mean \"" + *nearest + "\"?";
+}
+
+std::string RefuseListenAddress(std::string_view address) {
+  const std::string shown = "\"" + std::string(address.substr(0, 100)) + "\"";
+  const size_t colon = address.rfind(':');
+  if (colon == std::string_view::npos || !IsPort(address.substr(colon + 1))) {
+    return shown + " is no address; write \"127.0.0.1:7700\" or \"[::1]:7700\"";
+  }
+  const std::string_view host = address.substr(0, colon);
+  if (host == "localhost" || host == "[::1]" || IsLoopbackV4(host)) return "";
+  return shown +
+         " is no loopback address: this release serves 127.0.0.0/8, [::1] and localhost "
+         "only, because the network door has no TLS yet";
+}
+
+}  // namespace statehouse
