@@ -1,0 +1,479 @@
+#include "service/rpc/grpc_door.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <thread>
+
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "grpc/reflection/v1/reflection.grpc.pb.h"
+#include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
+#include "service/api/api_test_support.h"
+#include "service/auth/token_file.h"
+#include "statehouse/internal/v1/rpc_status.pb.h"
+#include "statehouse/v1/admin.grpc.pb.h"
+#include "statehouse/v1/area.grpc.pb.h"
+#include "statehouse/v1/error.pb.h"
+
+namespace statehouse {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+// A listening socket on a free loopback port.
+UniqueFd Listen(int* port) {
+  UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(::listen(fd.get(), 128), 0);
+  socklen_t length = sizeof(address);
+  EXPECT_EQ(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
+  *port = ntohs(address.sin_port);
+  return fd;
+}
+
+v1::ErrorReason ReasonOf(const grpc::Status& status) {
+  internal::v1::RpcStatus rpc;
+  v1::ErrorDetail detail;
+  if (!rpc.ParseFromString(status.error_details()) || rpc.details_size() != 1 ||
+      !rpc.details(0).UnpackTo(&detail)) {
+    return v1::ERROR_REASON_UNSPECIFIED;
+  }
+  return detail.reason();
+}
+
+class GrpcDoorTest : public ::testing::Test {
+ protected:
+  explicit GrpcDoorTest(GrpcDoorOptions options = {}) {
+    char pattern[] = "/tmp/sh_door_XXXXXX";
+    folder_ = ::mkdtemp(pattern);
+    const std::string tokens = folder_ + "/tokens.toml";
+    token_ = CreateToken(tokens, {"", 0, {ParseGrant("area:*:read,write,create").value()}}).value();
+    authenticator_ = NewFileAuthenticator(tokens, 1000).value();
+    options.on_auth_failure = [this](Reason reason) { auth_failures_.fetch_add(1); };
+    DispatcherOptions dispatcher_options;
+    dispatcher_options.message_bytes_max = options.message_bytes_max;
+    service_ = std::make_unique<TestService>(dispatcher_options);
+    std::vector<UniqueFd> listeners;
+    listeners.push_back(Listen(&port_));
+    auto door = StartGrpcDoor(options, std::move(listeners), &service_->dispatcher(),
+                              authenticator_.get(), service_->engine().DaemonLane(0));
+    EXPECT_TRUE(door.ok()) << door.status().ToString();
+    door_ = *std::move(door);
+  }
+  ~GrpcDoorTest() override {
+    door_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  std::shared_ptr<grpc::Channel> Channel() const {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // A connection of its own.
+    arguments.SetMaxReceiveMessageSize(-1);
+    arguments.SetMaxSendMessageSize(-1);
+    return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(port_),
+                                     grpc::InsecureChannelCredentials(), arguments);
+  }
+  std::unique_ptr<v1::Areas::Stub> Areas() const { return v1::Areas::NewStub(Channel()); }
+  void Authorize(grpc::ClientContext* context) const {
+    context->AddMetadata("authorization", "Bearer " + token_);
+  }
+  static v1::AddWordRequest Add(const std::string& name) {
+    v1::AddWordRequest request;
+    request.set_name(name);
+    request.set_type(v1::WORD_TYPE_U64);
+    return request;
+  }
+  grpc::Status AddOnce(v1::Areas::Stub& stub, const std::string& name, uint64_t* value = nullptr) {
+    grpc::ClientContext context;
+    Authorize(&context);
+    v1::AddWordResponse response;
+    const grpc::Status status = stub.AddWord(&context, Add(name), &response);
+    if (value != nullptr) *value = response.value().unsigned_value();
+    return status;
+  }
+
+  std::string folder_;
+  std::string token_;
+  int port_ = 0;
+  std::atomic<int> auth_failures_{0};
+  std::unique_ptr<Authenticator> authenticator_;
+  std::unique_ptr<TestService> service_;
+  std::unique_ptr<GrpcDoor> door_;
+};
+
+TEST_F(GrpcDoorTest, UnaryCallIsAnswered) {
+  service_->MakeArea("a", 64);
+  const auto stub = Areas();
+  uint64_t value = 0;
+
+  for (uint64_t i = 1; i <= 100; ++i) {
+    ASSERT_TRUE(AddOnce(*stub, "a", &value).ok());
+    EXPECT_EQ(value, i);
+  }
+}
+
+TEST_F(GrpcDoorTest, RefusalCarriesCodeTextReasonAndName) {
+  const auto stub = Areas();
+
+  const grpc::Status status = AddOnce(*stub, "none");
+
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(status.error_message(), HasSubstr("none"));
+  internal::v1::RpcStatus rpc;
+  ASSERT_TRUE(rpc.ParseFromString(status.error_details()));
+  v1::ErrorDetail detail;
+  ASSERT_TRUE(rpc.details(0).UnpackTo(&detail));
+  EXPECT_EQ(detail.reason(), v1::ERROR_REASON_AREA_NOT_FOUND);
+  EXPECT_EQ(detail.name(), "none");
+}
+
+TEST_F(GrpcDoorTest, CallsNeedAValidToken) {
+  service_->MakeArea("a", 64);
+  const auto stub = Areas();
+  const std::string wrong[] = {
+      "",     "Bearer ",         "Bearer sh1_aaaaaaaa_" + std::string(43, 'A'),
+      token_, "Basic " + token_, "Bearer " + token_ + "x"};
+  for (const std::string& authorization : wrong) {
+    grpc::ClientContext context;
+    if (!authorization.empty()) context.AddMetadata("authorization", authorization);
+    v1::AddWordResponse response;
+    const grpc::Status status = stub->AddWord(&context, Add("a"), &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED) << authorization;
+    EXPECT_EQ(ReasonOf(status), v1::ERROR_REASON_UNAUTHENTICATED);
+  }
+  grpc::ClientContext twice;
+  Authorize(&twice);
+  Authorize(&twice);
+  v1::AddWordResponse response;
+  EXPECT_EQ(stub->AddWord(&twice, Add("a"), &response).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(auth_failures_.load(), 7);
+  grpc::ClientContext lower;
+  lower.AddMetadata("authorization", "bearer " + token_);
+  EXPECT_TRUE(stub->AddWord(&lower, Add("a"), &response).ok());
+}
+
+TEST_F(GrpcDoorTest, RevokedTokenFailsAtTheNextCallAfterReload) {
+  service_->MakeArea("a", 64);
+  const auto stub = Areas();
+  ASSERT_TRUE(AddOnce(*stub, "a").ok());
+  ASSERT_TRUE(RevokeToken(folder_ + "/tokens.toml", token_.substr(4, 8)).ok());
+  ASSERT_TRUE(AddOnce(*stub, "a").ok());
+
+  ASSERT_TRUE(authenticator_->Reload().ok());
+
+  EXPECT_EQ(AddOnce(*stub, "a").error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+// One call by method name with raw bytes.
+grpc::Status RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                     const std::string& request, const std::string& token) {
+  grpc::GenericStub stub(channel);
+  grpc::CompletionQueue queue;
+  grpc::ClientContext context;
+  context.AddMetadata("authorization", "Bearer " + token);
+  const grpc::Slice slice(request);
+  const grpc::ByteBuffer buffer(&slice, 1);
+  auto reader = stub.PrepareUnaryCall(&context, method, buffer, &queue);
+  reader->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  reader->Finish(&response, &status, &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  queue.Shutdown();
+  while (queue.Next(&tag, &ok)) {
+  }
+  return status;
+}
+
+TEST_F(GrpcDoorTest, UnknownMethodsAndDamagedRequestsAreRefused) {
+  const auto channel = Channel();
+  grpc::Status status = RawCall(channel, "/statehouse.v1.Areas/Fly", "", token_);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(ReasonOf(status), v1::ERROR_REASON_UNIMPLEMENTED);
+  status = RawCall(channel, "/statehouse.v1.Areas/LoadWord", "\xff\xff", token_);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(ReasonOf(status), v1::ERROR_REASON_INVALID_ARGUMENT);
+  status = RawCall(channel, "/grpc.health.v1.Health/Check", "\xff\xff", token_);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(GrpcDoorTest, LargeMessagesPassUpToTheLimitAndNotBeyond) {
+  service_->MakeArea("a", 64 << 20);
+  const auto stub = Areas();
+  const auto write = [&](size_t bytes) {
+    v1::WriteAreaRequest request;
+    request.set_name("a");
+    request.set_data(std::string(bytes, 'x'));
+    grpc::ClientContext context;
+    Authorize(&context);
+    v1::WriteAreaResponse response;
+    return stub->WriteArea(&context, request, &response);
+  };
+  const auto read = [&](uint64_t len) {
+    v1::ReadAreaRequest request;
+    request.set_name("a");
+    request.set_len(len);
+    grpc::ClientContext context;
+    Authorize(&context);
+    v1::ReadAreaResponse response;
+    const grpc::Status status = stub->ReadArea(&context, request, &response);
+    EXPECT_EQ(response.data(), status.ok() ? std::string(len, 'x') : "");
+    return status;
+  };
+
+  EXPECT_TRUE(write(kMessageBytesMax - 100).ok());
+  EXPECT_TRUE(read(kMessageBytesMax - 100).ok());
+  EXPECT_EQ(ReasonOf(read(kMessageBytesMax)), v1::ERROR_REASON_MESSAGE_TOO_LARGE);
+  EXPECT_EQ(ReasonOf(write(kMessageBytesMax)), v1::ERROR_REASON_MESSAGE_TOO_LARGE);
+  EXPECT_EQ(write(kMessageBytesMax + (4 << 20)).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(read(100).ok());
+}
+
+TEST_F(GrpcDoorTest, ParkedWaitEndsByChangeDeadlineAndCancel) {
+  const auto area = service_->MakeArea("a", 64);
+  const auto stub = Areas();
+  v1::WaitAreaRequest wait;
+  wait.set_name("a");
+  wait.set_since(area->area().Updates());
+  const auto in_flight = [this] { return service_->dispatcher().CallsInFlight(); };
+
+  grpc::ClientContext changed;
+  Authorize(&changed);
+  v1::WaitAreaResponse response;
+  grpc::Status status;
+  std::thread waiter([&] { status = stub->WaitArea(&changed, wait, &response); });
+  EXPECT_TRUE(Eventually([&] { return in_flight() == 1; }));
+  ASSERT_TRUE(AddOnce(*stub, "a").ok());
+  waiter.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_TRUE(response.changed());
+
+  wait.set_since(area->area().Updates());
+  grpc::ClientContext late;
+  Authorize(&late);
+  late.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(30));
+  EXPECT_EQ(stub->WaitArea(&late, wait, &response).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+
+  grpc::ClientContext cancelled;
+  Authorize(&cancelled);
+  std::thread canceller([&] {
+    EXPECT_TRUE(Eventually([&] { return in_flight() == 1; }));
+    cancelled.TryCancel();
+  });
+  EXPECT_EQ(stub->WaitArea(&cancelled, wait, &response).error_code(), grpc::StatusCode::CANCELLED);
+  canceller.join();
+  EXPECT_TRUE(Eventually([&] { return in_flight() == 0; }));
+}
+
+TEST_F(GrpcDoorTest, HealthAnswersWithoutAToken) {
+  const auto stub = grpc::health::v1::Health::NewStub(Channel());
+  const auto check = [&](const std::string& service, grpc::health::v1::HealthCheckResponse* out) {
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    request.set_service(service);
+    return stub->Check(&context, request, out);
+  };
+  grpc::health::v1::HealthCheckResponse response;
+  for (const char* service : {"", "statehouse.v1.Areas", "statehouse.v1.Admin"}) {
+    ASSERT_TRUE(check(service, &response).ok());
+    EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+  }
+  EXPECT_EQ(check("nobody", &response).error_code(), grpc::StatusCode::NOT_FOUND);
+  door_->SetServing(false);
+  ASSERT_TRUE(check("", &response).ok());
+  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+}
+
+TEST_F(GrpcDoorTest, HealthWatchTellsEveryChangeAndEndsWithTheDoor) {
+  const auto stub = grpc::health::v1::Health::NewStub(Channel());
+  grpc::ClientContext context;
+  const auto watch = stub->Watch(&context, grpc::health::v1::HealthCheckRequest());
+  grpc::health::v1::HealthCheckResponse response;
+  ASSERT_TRUE(watch->Read(&response));
+  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+  door_->SetServing(false);
+  ASSERT_TRUE(watch->Read(&response));
+  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+  door_->SetServing(true);
+  ASSERT_TRUE(watch->Read(&response));
+  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+
+  grpc::ClientContext given_up;
+  const auto other = stub->Watch(&given_up, grpc::health::v1::HealthCheckRequest());
+  ASSERT_TRUE(other->Read(&response));
+  given_up.TryCancel();
+  EXPECT_EQ(other->Finish().error_code(), grpc::StatusCode::CANCELLED);
+
+  door_->Shutdown(std::chrono::seconds(30));
+
+  EXPECT_FALSE(watch->Read(&response));
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(GrpcDoorTest, ReflectionDescribesTheServicesInBothVersions) {
+  const auto channel = Channel();
+  const auto stub = grpc::reflection::v1::ServerReflection::NewStub(channel);
+  grpc::ClientContext context;
+  const auto stream = stub->ServerReflectionInfo(&context);
+  grpc::reflection::v1::ServerReflectionRequest request;
+  grpc::reflection::v1::ServerReflectionResponse response;
+  request.set_list_services("");
+  ASSERT_TRUE(stream->Write(request));
+  ASSERT_TRUE(stream->Read(&response));
+  std::vector<std::string> names;
+  for (const auto& service : response.list_services_response().service()) {
+    names.push_back(service.name());
+  }
+  EXPECT_THAT(names, Contains("statehouse.v1.Areas"));
+  EXPECT_THAT(names, Contains("statehouse.v1.Admin"));
+  EXPECT_THAT(names, Contains("grpc.health.v1.Health"));
+  EXPECT_THAT(names, Contains("grpc.reflection.v1alpha.ServerReflection"));
+
+  request.set_file_containing_symbol("statehouse.v1.Areas.ReadArea");
+  ASSERT_TRUE(stream->Write(request));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.file_descriptor_response().file_descriptor_proto_size(), 3);
+  request.set_file_by_filename("statehouse/v1/error.proto");
+  ASSERT_TRUE(stream->Write(request));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.file_descriptor_response().file_descriptor_proto_size(), 1);
+  request.set_file_containing_symbol("nobody.Knows");
+  ASSERT_TRUE(stream->Write(request));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.error_response().error_code(), grpc::StatusCode::NOT_FOUND);
+  stream->WritesDone();
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+
+  const auto alpha = grpc::reflection::v1alpha::ServerReflection::NewStub(channel);
+  grpc::ClientContext alpha_context;
+  const auto alpha_stream = alpha->ServerReflectionInfo(&alpha_context);
+  grpc::reflection::v1alpha::ServerReflectionRequest alpha_request;
+  grpc::reflection::v1alpha::ServerReflectionResponse alpha_response;
+  alpha_request.set_list_services("");
+  ASSERT_TRUE(alpha_stream->Write(alpha_request));
+  ASSERT_TRUE(alpha_stream->Read(&alpha_response));
+  EXPECT_GE(alpha_response.list_services_response().service_size(), 5);
+  alpha_context.TryCancel();
+}
+
+class SmallDoorTest : public GrpcDoorTest {
+ protected:
+  static GrpcDoorOptions Options() {
+    GrpcDoorOptions options;
+    options.connections_max = 2;
+    return options;
+  }
+  SmallDoorTest() : GrpcDoorTest(Options()) {}
+};
+
+TEST_F(SmallDoorTest, ConnectionBeyondTheLimitIsClosedAndAFreedPlaceIsUsed) {
+  service_->MakeArea("a", 64);
+  auto first = Areas();
+  auto second = Areas();
+  ASSERT_TRUE(AddOnce(*first, "a").ok());
+  ASSERT_TRUE(AddOnce(*second, "a").ok());
+
+  EXPECT_EQ(AddOnce(*Areas(), "a").error_code(), grpc::StatusCode::UNAVAILABLE);
+
+  first.reset();
+  EXPECT_TRUE(Eventually([&] { return AddOnce(*Areas(), "a").ok(); }));
+  EXPECT_TRUE(AddOnce(*second, "a").ok());
+}
+
+TEST_F(GrpcDoorTest, ManyConcurrentCallsEachCountOnce) {
+  service_->MakeArea("a", 64);
+  constexpr int kThreads = 8;
+  constexpr int kCalls = 500;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([this] {
+      const auto stub = Areas();
+      for (int i = 0; i < kCalls; ++i) EXPECT_TRUE(AddOnce(*stub, "a").ok());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  uint64_t value = 0;
+  EXPECT_TRUE(AddOnce(*Areas(), "a", &value).ok());
+  EXPECT_EQ(value, uint64_t{kThreads} * kCalls + 1);
+}
+
+TEST_F(GrpcDoorTest, ShutdownUnderLoadEndsEveryCall) {
+  const auto area = service_->MakeArea("a", 64);
+  std::atomic<bool> stop{false};
+  std::atomic<int> ok_calls{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 6; ++t) {
+    threads.emplace_back([&, t] {
+      const auto stub = Areas();
+      while (!stop) {
+        grpc::ClientContext context;
+        Authorize(&context);
+        if (t % 2 == 0) {
+          v1::WaitAreaRequest wait;
+          wait.set_name("a");
+          wait.set_since(area->area().Updates());
+          if (t == 2) {
+            context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(2));
+          }
+          v1::WaitAreaResponse response;
+          if (stub->WaitArea(&context, wait, &response).ok()) ++ok_calls;
+        } else {
+          v1::AddWordResponse response;
+          if (stub->AddWord(&context, Add("a"), &response).ok()) ++ok_calls;
+        }
+      }
+    });
+  }
+  EXPECT_TRUE(Eventually([&] { return ok_calls.load() > 500; }));
+
+  door_->Shutdown(std::chrono::milliseconds(20));
+
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(Eventually([&] { return service_->dispatcher().CallsInFlight() == 0; }));
+  door_->SetServing(true);  // Without effect, and without harm.
+  door_->Shutdown(std::chrono::milliseconds(0));
+}
+
+TEST_F(GrpcDoorTest, ShutdownAfterTheDispatchersEndsParkedCallsWithDraining) {
+  const auto area = service_->MakeArea("a", 64);
+  const auto stub = Areas();
+  v1::WaitAreaRequest wait;
+  wait.set_name("a");
+  wait.set_since(area->area().Updates());
+  grpc::Status status;
+  std::thread waiter([&] {
+    grpc::ClientContext context;
+    Authorize(&context);
+    v1::WaitAreaResponse response;
+    status = stub->WaitArea(&context, wait, &response);
+  });
+  EXPECT_TRUE(Eventually([&] { return service_->dispatcher().CallsInFlight() == 1; }));
+
+  service_->dispatcher().Shutdown();
+  waiter.join();
+
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ReasonOf(status), v1::ERROR_REASON_DRAINING);
+}
+
+}  // namespace
+}  // namespace statehouse
