@@ -13,7 +13,7 @@ find_package(Threads REQUIRED)
 # Compile settings that every target of ours carries; third-party code never sees them.
 add_library(sh_settings INTERFACE)
 target_include_directories(sh_settings INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(sh_settings INTERFACE -Wall -Wextra -Wshadow -Wno-unused-parameter -fvisibility=hidden
+target_compile_options(sh_settings INTERFACE -Wall -Wextra -Wshadow -Wno-unused-parameter -Wno-restrict -fvisibility=hidden
   $<$<BOOL:${SH_WARNINGS_AS_ERRORS}>:-Werror>)
 target_compile_definitions(sh_settings INTERFACE $<$<BOOL:${SH_FAILPOINTS}>:STATEHOUSE_FAILPOINTS=1>)
 if(SH_SANITIZER)

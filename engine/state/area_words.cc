@@ -6,6 +6,7 @@
 #include "engine/base/word.h"
 #include "engine/shm/owned_lock.h"
 #include "engine/state/area.h"
+#include "engine/state/copy.h"
 
 namespace statehouse {
 namespace {
@@ -21,10 +22,29 @@ bool IsAligned(const std::byte* place) {
   return (reinterpret_cast<uintptr_t>(place) & (sizeof(T) - 1)) == 0;
 }
 
+#if defined(__SANITIZE_THREAD__)
+template <typename T>
+T LoadUnaligned(const std::byte* place) {
+  T value;
+  CopyShared(reinterpret_cast<std::byte*>(&value), place, sizeof value);
+  return value;
+}
+
+template <typename T>
+void StoreUnaligned(std::byte* place, T value) {
+  CopyShared(place, reinterpret_cast<const std::byte*>(&value), sizeof value);
+}
+#else
 template <typename T>
 T LoadUnaligned(const std::byte* place) {
   return reinterpret_cast<const volatile Unaligned<T>*>(place)->value;
 }
+
+template <typename T>
+void StoreUnaligned(std::byte* place, T value) {
+  reinterpret_cast<volatile Unaligned<T>*>(place)->value = value;
+}
+#endif
 
 template <typename T>
 void StoreWord(std::byte* place, T value) {
@@ -33,7 +53,7 @@ void StoreWord(std::byte* place, T value) {
     return;
   }
   std::atomic_thread_fence(std::memory_order_release);
-  reinterpret_cast<volatile Unaligned<T>*>(place)->value = value;
+  StoreUnaligned(place, value);
 }
 
 // The current value, read by the stripe's holder.

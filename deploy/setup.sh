@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs what is missing on Debian 12, builds Statehouse into build/, and makes build/venv. Can be run again at any time.
+#   deploy/setup.sh [--tests]     with --tests also what the tests need, and the tests themselves are built
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$ROOT/deploy/lib.sh"
+
+TESTS=OFF
+for argument in "$@"; do
+  case "$argument" in
+    --tests) TESTS=ON ;;
+    *) die "deploy/setup.sh: unknown argument '$argument'; only --tests is known" ;;
+  esac
+done
+
+install_packages() {
+  command -v dpkg-query >/dev/null || die "this set-up is for Debian 12: dpkg-query is missing. Install the packages of deploy/packages.txt by hand and run cmake."
+  local wanted missing=()
+  wanted=$(sed 's/#.*//' "$ROOT/deploy/packages.txt")
+  [ "$TESTS" = OFF ] || wanted="$wanted $(sed 's/#.*//' "$ROOT/deploy/packages-test.txt")"
+  for package in $wanted; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  if [ ${#missing[@]} -eq 0 ]; then
+    step "every Debian package is there"
+    return
+  fi
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "these packages are missing: ${missing[*]}. Install them as root (apt-get install …) and run this again."
+    as_root=(sudo)
+  fi
+  step "installing ${#missing[@]} Debian packages: ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  quietly "$BUILD/logs/apt-update.log" "${as_root[@]}" apt-get update
+  quietly "$BUILD/logs/apt-install.log" "${as_root[@]}" apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
+build_all() {
+  local launcher=()
+  if command -v ccache >/dev/null; then
+    launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
+  fi
+  step "configuring $BUILD (tests: $TESTS)"
+  quietly "$BUILD/logs/configure.log" cmake -S "$ROOT" -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DSH_BUILD_TESTS="$TESTS" -DPython3_EXECUTABLE=/usr/bin/python3 "${launcher[@]}"
+  step "building with $(jobs_max) jobs (the first time takes a few minutes)"
+  quietly "$BUILD/logs/build.log" cmake --build "$BUILD" -j "$(jobs_max)"
+}
+
+make_venv() {
+  local venv="$BUILD/venv"
+  [ -x "$venv/bin/python" ] || quietly "$BUILD/logs/venv.log" /usr/bin/python3 -m venv "$venv"
+  if ! cmp -s "$ROOT/deploy/requirements.txt" "$venv/requirements.done"; then
+    step "installing the Python packages of deploy/requirements.txt into $venv"
+    quietly "$BUILD/logs/pip.log" "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+      -r "$ROOT/deploy/requirements.txt"
+    cp "$ROOT/deploy/requirements.txt" "$venv/requirements.done"
+  fi
+  step "installing the statehouse package into $venv"
+  STATEHOUSE_PYTHON_BUILD="$BUILD/python" quietly "$BUILD/logs/pip-statehouse.log" "$venv/bin/python" -m pip install \
+    --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall "$ROOT/clients/python"
+}
+
+install_packages
+build_all
+make_venv
+step "built: $BUILD/bin/statehoused, $BUILD/bin/statehouse, $BUILD/lib/libstatehouse.so, $BUILD/venv"

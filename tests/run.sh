@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Sets everything up and passes all tests: unit, crash, model, integration, conformance, Python, lint, then the same engine under the
+# sanitizers. Can be run again at any time; it leaves no process and no file outside build/.
+#   tests/run.sh [--quick]      without the sanitizer builds and the fuzzers
+#   tests/run.sh --long         with the long soaks too (hours)
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$ROOT/deploy/lib.sh"
+
+QUICK=no
+LONG=no
+for argument in "$@"; do
+  case "$argument" in
+    --quick) QUICK=yes ;;
+    --long) LONG=yes ;;
+    *) die "tests/run.sh: unknown argument '$argument'; --quick and --long are known" ;;
+  esac
+done
+[ "$LONG" = no ] || export STATEHOUSE_LONG=1
+
+FAILED=()
+PASSED=0
+
+# check NAME COMMAND…: runs a part of the tests, shows its output, and goes on to the next part when it fails.
+check() {
+  local name=$1
+  shift
+  step "$name"
+  if "$@"; then
+    PASSED=$((PASSED + 1))
+  else
+    FAILED+=("$name")
+    printf 'FAILED: %s\n' "$name"
+  fi
+}
+
+# sanitized KIND TARGETS…: builds the engine's tests with a sanitizer and runs them.
+sanitized() {
+  local kind=$1 folder="$BUILD/sanitizer-$1"
+  shift
+  cmake -S "$ROOT" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSH_SANITIZER="$kind" \
+    -DSH_BUILD_SERVICE=OFF -DCMAKE_CXX_FLAGS=-O1 >"$folder.log" 2>&1 &&
+    cmake --build "$folder" -j "$(jobs_max)" >>"$folder.log" 2>&1 || {
+    tail -n 40 "$folder.log"
+    return 1
+  }
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error
+}
+
+"$ROOT/deploy/setup.sh" --tests
+check "tidy: layout, names, arrows" "$BUILD/venv/bin/python" "$ROOT/tests/tidy/tidy.py"
+check "proto lint" "$BUILD/venv/bin/python" "$ROOT/tests/proto_lint/lint.py"
+check "unit, crash, model and integration tests" ctest --test-dir "$BUILD" --output-on-failure --no-tests=error
+check "Python client" "$BUILD/venv/bin/python" -m pytest -q -p no:cacheprovider "$ROOT/clients/python/tests"
+check "conformance: each client through each door" "$BUILD/venv/bin/python" "$ROOT/tests/conformance/run.py" --build "$BUILD"
+if [ "$QUICK" = no ]; then
+  check "engine under the address and undefined-behaviour sanitizers" sanitized address,undefined
+  check "engine under the thread sanitizer" sanitized thread
+  check "fuzz targets, a short run each" "$ROOT/tests/fuzz/run.sh"
+fi
+
+step "done"
+printf '%d passed, %d failed\n' "$PASSED" "${#FAILED[@]}"
+[ ${#FAILED[@]} -eq 0 ] || die "failed: ${FAILED[*]}"
