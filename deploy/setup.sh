@@ -58,7 +58,10 @@ make_venv() {
     cp "$ROOT/deploy/requirements.txt" "$venv/requirements.done"
   fi
   step "installing the statehouse package into $venv"
-  STATEHOUSE_PYTHON_BUILD="$BUILD/python" quietly "$BUILD/logs/pip-statehouse.log" "$venv/bin/python" -m pip install \
+  local extension
+  extension=$(find "$BUILD/python/statehouse" -name '_local.*.so' | head -n 1)
+  [ -n "$extension" ] || die "the build made no Python extension in $BUILD/python/statehouse"
+  STATEHOUSE_EXTENSION="$extension" quietly "$BUILD/logs/pip-statehouse.log" "$venv/bin/python" -m pip install \
     --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall "$ROOT/clients/python"
 }
 

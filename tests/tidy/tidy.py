@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Checks what a compiler does not: include arrows, unregistered tests, banned calls, line length, leftover notes.
+
+    tests/tidy/tidy.py            prints file:line: what is wrong and what to do; exit 1 when there is anything
+
+The function-length rule is a ratchet: tests/tidy/long_functions.txt lists the functions that are longer than 70 lines, and an
+entry that is no longer true fails too.
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CPP_COLUMNS_MAX = 100
+OTHER_COLUMNS_MAX = 125  # Protos, scripts and Python.
+FUNCTION_LINES_MAX = 70
+FILE_LINES_MAX = 600
+
+# What each folder may include of ours; its own folder is always allowed.
+ARROWS = {
+    "engine/base": [],
+    "engine/os": ["engine/base"],
+    "engine/shm": ["engine/base", "engine/os"],
+    "engine/state": ["engine/base", "engine/os", "engine/shm"],
+    "engine/attach": ["engine/base"],
+    "service": ["engine", "service", "statehouse"],
+    "clients/c": ["engine", "clients/c", "statehouse"],
+    "clients/cpp": ["statehouse", "clients/cpp"],
+    "clients/cli": ["clients/cpp", "clients/cli", "statehouse", "service/auth/token_file.h", "engine/base"],
+    "clients/python": ["engine", "clients/c", "clients/python"],
+}
+
+BANS = [
+    (r"(?<!asm )\bvolatile\b", ["engine/state/area_words.cc", "engine/os/os_test.cc"], "use std::atomic"),
+    (r"\b(rand|srand)\(", [], "use a seeded std::mt19937"),
+    (r"\bsleep_for\b|\busleep\(|(?<![\w.])sleep\(", [], "poll with a deadline"),
+    (r"\bsprintf\(|\bstrcpy\(|\bstrcat\(", [], "use std::string"),
+    (r"\bFIXME\b|\bXXX\b", ["tests/tidy/tidy.py"], "finish it"),
+    (r"\bTODO\b(?!\(#\d+\))", ["tests/tidy/tidy.py"], "write TODO(#issue)"),
+    (r"\bGTEST_SKIP\b|pytest\.mark\.skip\b", ["tests/tidy/tidy.py"], "a skipped test proves nothing"),
+]
+
+FOREIGN = re.compile(r"https?://(registry|proxy|repo1?|static|deb|files|index)\.")
+
+
+def tracked(*patterns):
+    names = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", *patterns],
+                           check=True, capture_output=True, text=True).stdout.split("\n")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
+def folder_rule(name):
+    best = None
+    for folder in ARROWS:
+        if name.startswith(folder + "/") and (best is None or len(folder) > len(best)):
+            best = folder
+    return best
+
+
+def check_arrows(name, lines):
+    if name.endswith("_test.cc") or "/testing/" in name or "/test_" in name:
+        return
+    rule = folder_rule(name)
+    if rule is None:
+        return
+    for number, line in enumerate(lines, 1):
+        match = re.match(r'\s*#include "((engine|service|clients|tests|statehouse)/[^"]+)"', line)
+        if match is None:
+            continue
+        target = match.group(1)
+        allowed = ARROWS[rule] + [rule]
+        if not any(target == a or target.startswith(a + "/") for a in allowed):
+            yield f"{name}:{number}: {rule} may not include {target}; the arrows are in tests/tidy/tidy.py"
+
+
+def check_lines(name, lines, columns_max):
+    for number, line in enumerate(lines, 1):
+        if len(line) > columns_max and not re.search(r"https?://", line):
+            yield f"{name}:{number}: {len(line)} columns, at most {columns_max}"
+        for pattern, exempt, instead in BANS:
+            if name not in exempt and re.search(pattern, line):
+                yield f"{name}:{number}: {pattern!r} is banned: {instead}"
+        if FOREIGN.search(line):
+            yield f"{name}:{number}: names a package registry's host"
+    if len(lines) > FILE_LINES_MAX:
+        yield f"{name}: {len(lines)} lines, at most {FILE_LINES_MAX}: split it"
+
+
+def check_registered():
+    for name in tracked("*_test.cc"):
+        path = ROOT / name
+        folder = path.parent
+        while folder != ROOT.parent:
+            cmake = folder / "CMakeLists.txt"
+            if cmake.is_file():
+                break
+            folder = folder.parent
+        relative = path.relative_to(folder).as_posix()
+        if relative not in cmake.read_text():
+            yield f"{name}: is in no CMakeLists.txt, so it never runs"
+
+
+def long_functions(name, lines):
+    """Functions as clang-format lays them out: they begin at column 0 and end with '}' at column 0."""
+    start = None
+    for number, line in enumerate(lines, 1):
+        if re.match(r"[\w:~<>&*\[\]]", line) and line.rstrip().endswith("{") and not re.match(
+                r"(namespace|class|struct|enum|extern|union|const |constexpr |static constexpr|#)", line):
+            start = number
+        elif line.startswith("}") and start is not None:
+            if number - start + 1 > FUNCTION_LINES_MAX:
+                title = re.sub(r"\(.*", "", lines[start - 1]).split()[-1]
+                yield f"{name} {title}", number - start + 1
+            start = None
+
+
+def main():
+    problems = []
+    seen_long = set()
+    for name in tracked("*.cc", "*.h", "*.hpp", "*.c"):
+        lines = (ROOT / name).read_text().split("\n")
+        problems += check_arrows(name, lines)
+        problems += check_lines(name, lines, CPP_COLUMNS_MAX)
+        seen_long.update(title for title, _ in long_functions(name, lines))
+    for name in tracked("*.py", "*.pyi", "*.proto", "*.sh", "CMakeLists.txt", "*/CMakeLists.txt"):
+        problems += check_lines(name, (ROOT / name).read_text().split("\n"), OTHER_COLUMNS_MAX)
+    problems += check_registered()
+    ratchet = ROOT / "tests/tidy/long_functions.txt"
+    listed = {line for line in ratchet.read_text().split("\n") if line and not line.startswith("#")}
+    problems += [f"{title}: longer than {FUNCTION_LINES_MAX} lines" for title in sorted(seen_long - listed)]
+    problems += [f"tests/tidy/long_functions.txt: {title} is no longer too long; remove it"
+                 for title in sorted(listed - seen_long)]
+    for problem in problems:
+        print(problem)
+    print(f"tidy: {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
