@@ -116,6 +116,7 @@ class Server final : public ServiceControl {
   std::atomic<bool> drained_{false};
   std::atomic<int64_t> grace_ms_{0};
   std::thread drain_thread_;
+  bool hints_printed_ = false;  // Guarded by endpoints_mutex_.
   std::mutex endpoints_mutex_;  // The files that tell where it listens.
 };
 
@@ -255,7 +256,7 @@ void Server::WriteEndpoints() {
   dev.pid = endpoints.keeper_pid != 0 ? endpoints.keeper_pid : endpoints.daemon_pid;
   const Status hinted = runtime_dir_->WriteFile("dev.json", DevJson(dev));
   if (!hinted.ok()) spdlog::error("{}", hinted.message());
-  if (!dev_->token_is_new()) return;
+  if (!dev_->token_is_new() || std::exchange(hints_printed_, true)) return;
   const std::string hints = DevHints(dev);
   if (fputs(hints.c_str(), stdout) < 0 || fflush(stdout) != 0)
     spdlog::warn("printing the hints of --dev failed");
@@ -335,6 +336,7 @@ void Server::CleanUp() {
 
 void Server::CutShort() {
   spdlog::warn("stopping at once: calls in flight are cut off");
+  link_->NotifyStopping();
   CleanUp();
   link_->NotifyExit(kExitCutShort);
   _exit(kExitCutShort);  // Threads are still at work: nothing they use may be destroyed.

@@ -75,7 +75,7 @@ class Keeper final {
   uint64_t started_ms_ = 0;
   uint64_t respawn_at_ms_ = 0;
   bool was_ready_ = false;     // This or an earlier daemon was.
-  bool stopping_ = false;      // Told to stop, or the daemon says that it stops.
+  bool stopping_ = false;      // Told to stop, or the daemon says that it stops on purpose.
   bool store_failed_ = false;  // Told at the next barrier.
   std::optional<int> told_exit_;
   std::optional<int> result_;
@@ -222,7 +222,7 @@ void Keeper::DaemonEnded(Ending ending) {
   const std::string who = "daemon " + std::to_string(pid) + " " + ending.Text();
   if (ending.code == 0) {
     result_ = kExitOk;
-  } else if (stopping_) {
+  } else if (stopping_ || told_exit_.has_value()) {
     result_ = ending.signal != 0 ? 128 + ending.signal : (ending.code >= 0 ? ending.code : kExitOk);
   } else if (!was_ready_ && options_.adopted.pid != 0) {
     KeeperLog(

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -18,7 +19,6 @@
 #include "engine/os/errno_status.h"
 #include "engine/os/process.h"
 #include "service/keeper/descriptor_message.h"
-#include "service/keeper/keeper_log.h"
 #include "service/keeper/notify.h"
 #include "service/keeper/notify_address.h"
 
@@ -114,7 +114,7 @@ KeeperLink::~KeeperLink() {
   if (!watcher_.joinable()) return;
   const uint64_t one = 1;
   if (write(stop_event_.get(), &one, sizeof(one)) != sizeof(one))
-    KeeperLog("error", "cannot stop the keeper's watcher");
+    spdlog::error("stopping the watcher of the keeper failed: {}", std::strerror(errno));
   watcher_.join();
 }
 
@@ -226,14 +226,14 @@ void KeeperLink::NotifyStopping() {
   if (kind_ == Kind::kNone) return;
   std::lock_guard<std::mutex> lock(mutex_);
   stopping_ = true;
-  if (!SendLocked("STOPPING=1", -1)) KeeperLog("warning", "nobody took STOPPING=1");
+  if (!SendLocked("STOPPING=1", -1)) spdlog::warn("keeper: nobody took STOPPING=1");
 }
 
 void KeeperLink::NotifyExit(int code) {
   if (kind_ == Kind::kNone) return;
   std::lock_guard<std::mutex> lock(mutex_);
   if (!SendLocked("EXIT_STATUS=" + std::to_string(code), -1))
-    KeeperLog("warning", "nobody took EXIT_STATUS");
+    spdlog::warn("keeper: nobody took EXIT_STATUS");
 }
 
 Status KeeperLink::Watch(std::function<void()> on_new_keeper) {
@@ -253,15 +253,17 @@ void KeeperLink::WatchLoop() {
       socket = socket_.get();  // Only this thread replaces it.
     }
     pollfd watched[2] = {{stop_event_.get(), POLLIN, 0}, {timeout_ms < 0 ? socket : -1, 0, 0}};
-    if (poll(watched, 2, timeout_ms) < 0 && errno != EINTR)
-      return KeeperLog("error", "watching the keeper failed");
+    if (poll(watched, 2, timeout_ms) < 0 && errno != EINTR) {
+      spdlog::error("watching the keeper failed: {}", std::strerror(errno));
+      return;
+    }
     if (watched[0].revents != 0) return;
     if (timeout_ms < 0 && (watched[1].revents & (POLLHUP | POLLERR)) == 0) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     if (stopping_) return;
-    KeeperLog("warning", "the keeper is gone; starting a new one");
+    spdlog::warn("keeper: the keeper is gone; starting a new one");
     const Status started = ReplaceKeeperLocked();
-    if (!started.ok()) KeeperLog("error", started.ToString() + "; trying again");
+    if (!started.ok()) spdlog::error("keeper: {}; trying again", started.ToString());
     timeout_ms = started.ok() ? -1 : kReplacementRetryMs;
     lock.unlock();
     replaced_.notify_all();

@@ -1,0 +1,114 @@
+#include "service/metrics/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+namespace statehouse {
+namespace {
+
+using std::chrono::microseconds;
+
+// A vault that keeps nothing: these tests restart no daemon.
+class NoVault final : public DescriptorVault {
+ public:
+  Status Store(const std::string&, int) override { return Status(); }
+  Status Remove(const std::string&) override { return Status(); }
+};
+
+class MetricsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto engine = Engine::Start({}, {}, &vault_);
+    ASSERT_TRUE(engine.ok()) << engine.status().ToString();
+    engine_ = *std::move(engine);
+    metrics_ = NewMetrics(engine_.get(), {"/a/One", "/a/Two"}, "1.2.3");
+  }
+  void ExpectLine(const std::string& line) {
+    const std::string text = metrics_->Scrape();
+    EXPECT_NE(("\n" + text).find("\n" + line + "\n"), std::string::npos) << line << "\nis not in\n"
+                                                                         << text;
+  }
+
+  NoVault vault_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Metrics> metrics_;
+};
+
+TEST_F(MetricsTest, CallsAreCountedByDoorMethodAndReason) {
+  metrics_->OnCall(Door::kNetwork, "/a/One", Reason::kOk, microseconds(20));
+  metrics_->OnCall(Door::kNetwork, "/a/One", Reason::kOk, microseconds(20));
+  metrics_->OnCall(Door::kLocal, "/a/Two", Reason::kStalled, microseconds(20));
+
+  ExpectLine("statehouse_calls_total{door=\"network\",method=\"/a/One\",reason=\"OK\"} 2");
+  ExpectLine("statehouse_calls_total{door=\"local\",method=\"/a/Two\",reason=\"STALLED\"} 1");
+}
+
+TEST_F(MetricsTest, AMethodThatIsNotKnownMakesNoNewSeries) {
+  metrics_->OnCall(Door::kNetwork, "/evil/1", Reason::kUnimplemented, microseconds(1));
+  metrics_->OnCall(Door::kNetwork, "/evil/2", Reason::kUnimplemented, microseconds(1));
+
+  ExpectLine(
+      "statehouse_calls_total{door=\"network\",method=\"unknown\",reason=\"UNIMPLEMENTED\"} 2");
+  EXPECT_EQ(metrics_->Scrape().find("evil"), std::string::npos);
+}
+
+TEST_F(MetricsTest, DurationsFallIntoTheBucketWhoseBoundTheyDoNotExceed) {
+  metrics_->OnCall(Door::kNetwork, "/a/One", Reason::kOk, microseconds(10));
+  metrics_->OnCall(Door::kNetwork, "/a/One", Reason::kOk, microseconds(11));
+  metrics_->OnCall(Door::kNetwork, "/a/One", Reason::kOk, std::chrono::seconds(11));
+
+  const std::string labels = "{door=\"network\",method=\"/a/One\",le=";
+  ExpectLine("statehouse_call_duration_seconds_bucket" + labels + "\"1e-05\"} 1");
+  ExpectLine("statehouse_call_duration_seconds_bucket" + labels + "\"2.5e-05\"} 2");
+  ExpectLine("statehouse_call_duration_seconds_bucket" + labels + "\"10\"} 2");
+  ExpectLine("statehouse_call_duration_seconds_bucket" + labels + "\"+Inf\"} 3");
+  ExpectLine("statehouse_call_duration_seconds_count{door=\"network\",method=\"/a/One\"} 3");
+}
+
+TEST_F(MetricsTest, TheEngineIsReadWhenScraped) {
+  ExpectLine("statehouse_areas 0");
+  AreaSpec spec;
+  spec.name = "x";
+  spec.size = 4096;
+  auto created = engine_->CreateArea(std::move(spec));
+  ASSERT_TRUE(created.ok()) << created.status().ToString();
+  ASSERT_TRUE(created->area->area().Store(engine_->DaemonLane(0), WordType::kU8, 0, 1).ok());
+
+  ExpectLine("statehouse_areas 1");
+  ExpectLine("statehouse_generation 1");
+  ExpectLine("statehouse_area_mutations_total{origin=\"daemon\"} 1");
+  ExpectLine("statehouse_area_mutations_total{origin=\"worker\"} 0");
+}
+
+TEST_F(MetricsTest, FailuresOfAuthenticationAndAttachmentsAreCounted) {
+  metrics_->OnAuthFailure(Door::kLocal, Reason::kTokenExpired);
+  metrics_->OnAttach(+1);
+  metrics_->OnAttach(+1);
+  metrics_->OnAttach(-1);
+
+  ExpectLine("statehouse_authentication_failures_total{door=\"local\",reason=\"TOKEN_EXPIRED\"} 1");
+  ExpectLine("statehouse_attached_workers 1");
+  ExpectLine("statehouse_attachments_total 2");
+  ExpectLine("statehouse_build_info{version=\"1.2.3\"} 1");
+}
+
+TEST_F(MetricsTest, NothingIsLostBetweenThreads) {
+  constexpr int kThreads = 4;
+  constexpr int kCalls = 10'000;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([this] {
+      for (int call = 0; call < kCalls; ++call) {
+        metrics_->OnCall(Door::kNetwork, "/a/Two", Reason::kOk, microseconds(1));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+
+  ExpectLine("statehouse_calls_total{door=\"network\",method=\"/a/Two\",reason=\"OK\"} 40000");
+}
+
+}  // namespace
+}  // namespace statehouse

@@ -1,0 +1,107 @@
+#include "service/server_parts.h"
+
+#include <gtest/gtest.h>
+
+#include "service/command_line.h"
+#include "service/dev_mode.h"
+#include "service/exit_codes.h"
+
+namespace statehouse {
+namespace {
+
+TEST(CommandLineTest, EachRoleIsRecognised) {
+  struct Case {
+    std::vector<std::string> arguments;
+    Role role;
+    std::vector<std::string> settings;
+  };
+  const Case cases[] = {
+      {{}, Role::kKeeper, {}},
+      {{"--dev"}, Role::kKeeper, {"--dev"}},
+      {{"--no-keeper", "--dev"}, Role::kDaemon, {"--no-keeper", "--dev"}},
+      {{"--internal-daemon", "--dev"}, Role::kDaemon, {"--dev"}},
+      {{"--internal-keeper=42", "--dev"}, Role::kNextKeeper, {"--dev"}},
+      {{"config", "check", "--dev"}, Role::kPrint, {"--dev"}},
+      {{"--dev", "--help"}, Role::kPrint, {"--dev", "--help"}},
+      {{"--version"}, Role::kPrint, {"--version"}},
+  };
+  for (const Case& c : cases) {
+    const auto line = ParseCommandLine(c.arguments);
+    ASSERT_TRUE(line.ok()) << line.status().ToString();
+    EXPECT_EQ(line->role, c.role) << ::testing::PrintToString(c.arguments);
+    EXPECT_EQ(line->settings, c.settings);
+  }
+}
+
+TEST(CommandLineTest, WhatIsNoCommandIsRefused) {
+  const std::vector<std::string> cases[] = {
+      {"start"}, {"config"}, {"config", "edit"}, {"--internal-keeper=x"}, {"--internal-keeper=-1"}};
+  for (const auto& arguments : cases) {
+    EXPECT_EQ(ParseCommandLine(arguments).status().reason(), Reason::kInvalidArgument)
+        << ::testing::PrintToString(arguments);
+  }
+}
+
+TEST(CommandLineTest, TheNextProcessesGetTheSameSettings) {
+  const auto line = ParseCommandLine({"--dev", "--listen", "127.0.0.1:0"});
+  ASSERT_TRUE(line.ok());
+
+  const auto daemon = DaemonArguments("statehoused", *line);
+  const auto keeper = NextKeeperArguments("statehoused", *line, 42);
+
+  const auto parsed_daemon = ParseCommandLine({daemon.begin() + 1, daemon.end()});
+  const auto parsed_keeper = ParseCommandLine({keeper.begin() + 1, keeper.end()});
+  ASSERT_TRUE(parsed_daemon.ok() && parsed_keeper.ok());
+  EXPECT_TRUE(parsed_daemon->started_by_keeper);
+  EXPECT_EQ(parsed_daemon->settings, line->settings);
+  EXPECT_EQ(parsed_keeper->adopted_daemon, 42);
+  EXPECT_EQ(parsed_keeper->settings, line->settings);
+}
+
+TEST(ServerPartsTest, EndpointsAreJsonWithoutSecrets) {
+  const Endpoints endpoints{"/run/x", {"127.0.0.1:1", "[::1]:2"}, "127.0.0.1:3", 7, 6};
+
+  EXPECT_EQ(EndpointsJson(endpoints),
+            "{\"attach\": \"/run/x/attach.sock\", \"grpc_unix\": \"/run/x/grpc.sock\", "
+            "\"listen\": [\"127.0.0.1:1\", \"[::1]:2\"], \"http\": \"127.0.0.1:3\", "
+            "\"daemon_pid\": 7, \"keeper_pid\": 6}\n");
+}
+
+TEST(ServerPartsTest, ChangesOfTokensAreNamed) {
+  EXPECT_EQ(DescribeChange({"a", "b"}, {"a", "b"}), "no token added or removed");
+  EXPECT_EQ(DescribeChange({"a"}, {"a", "b", "c"}), "added b, c");
+  EXPECT_EQ(DescribeChange({"a", "b"}, {"b"}), "removed a");
+  EXPECT_EQ(DescribeChange({"a"}, {"b"}), "added b; removed a");
+}
+
+TEST(ServerPartsTest, FailuresOfAStartHaveDocumentedCodes) {
+  EXPECT_EQ(ExitCodeOf(Status(Reason::kConfigInvalid, "x")), kExitConfig);
+  EXPECT_EQ(ExitCodeOf(Status(Reason::kBackingInvalid, "x")), kExitConfig);
+  EXPECT_EQ(ExitCodeOf(Status(Reason::kUnavailable, "x")), kExitUnavailable);
+  EXPECT_EQ(ExitCodeOf(Status(Reason::kMemoryExhausted, "x")), kExitSystem);
+  EXPECT_EQ(ExitCodeOf(Status(Reason::kDataLoss, "x")), kExitInternal);
+  for (const int code : {kExitConfig, kExitUnavailable, kExitSystem, kExitInternal}) {
+    EXPECT_TRUE(IsStartUpFailure(code)) << code;
+  }
+  EXPECT_FALSE(IsStartUpFailure(kExitOk));
+  EXPECT_FALSE(IsStartUpFailure(kExitCutShort));
+}
+
+TEST(DevModeTest, HintsNameEveryDoorAndTheToken) {
+  DevEndpoints endpoints{"statehouse+unix:///d", "statehouse://127.0.0.1:1", "http://127.0.0.1:2",
+                         "sh1_t", 9};
+
+  const std::string hints = DevHints(endpoints);
+
+  for (const char* part : {"statehouse+unix:///d", "statehouse://127.0.0.1:1", "sh1_t", "Python",
+                           "C++", "CLI", "grpcurl -plaintext", " 127.0.0.1:1 "}) {
+    EXPECT_NE(hints.find(part), std::string::npos) << part << " is not in\n" << hints;
+  }
+  EXPECT_EQ(DevJson(endpoints),
+            "{\"url\": \"statehouse+unix:///d\", \"tcp_url\": \"statehouse://127.0.0.1:1\", "
+            "\"token\": \"sh1_t\", "
+            "\"http\": \"http://127.0.0.1:2\", \"pid\": 9}\n");
+}
+
+}  // namespace
+}  // namespace statehouse
