@@ -145,23 +145,25 @@ Status Area::Fill(const Lane& lane, uint64_t pos, uint64_t len, std::byte value)
 // One optimistic attempt: every stripe free and unchanged around the copy.
 bool Area::TryReadPiece(uint64_t pos, std::span<std::byte> out) const {
   const StripeSpan span = SpanOf(pos, out.size());
-  // The words of a piece are few when stripes are small (17 for 64 KiB); large spans sum instead,
-  // which is as good: each sequence only grows.
-  uint64_t sum = 0;
-  for (uint32_t i = 0; i < span.count; ++i) {
-    const uint64_t word = stripes_[span.first + i].control.load(std::memory_order_acquire);
+  const StripeLine* const first = stripes_ + span.first;
+  const StripeLine* const end = first + span.count;
+  // The words are summed instead of kept: each sequence only grows, so equal sums of free words are
+  // equal words.
+  uint64_t before = 0;
+  for (const StripeLine* stripe = first; stripe != end; ++stripe) {
+    const uint64_t word = stripe->control.load(std::memory_order_acquire);
     if (OwnerOf(word) != 0) return false;
-    sum += word;
+    before += word;
   }
   CopyShared(out.data(), data_ + pos, out.size());
   std::atomic_thread_fence(std::memory_order_acquire);
-  uint64_t again = 0;
-  for (uint32_t i = 0; i < span.count; ++i) {
-    const uint64_t word = stripes_[span.first + i].control.load(std::memory_order_relaxed);
+  uint64_t after = 0;
+  for (const StripeLine* stripe = first; stripe != end; ++stripe) {
+    const uint64_t word = stripe->control.load(std::memory_order_relaxed);
     if (OwnerOf(word) != 0) return false;
-    again += word;
+    after += word;
   }
-  return sum == again;
+  return before == after;
 }
 
 Status Area::ReadLocked(const Lane& lane, uint64_t pos, std::span<std::byte> out) {
@@ -177,6 +179,10 @@ Status Area::ReadLocked(const Lane& lane, uint64_t pos, std::span<std::byte> out
 
 Status Area::Read(uint64_t pos, std::span<std::byte> out, const Lane* lane,
                   uint64_t operation_timeout_ns) const {
+  if (live() && Contains(pos, out.size()) && out.size() <= geometry_.atomic_range_bytes &&
+      !out.empty() && TryReadPiece(pos, out)) [[likely]] {
+    return Status();
+  }
   SH_RETURN_IF_ERROR(CheckRange(pos, out.size()));
   uint64_t done = 0;
   while (done < out.size()) {

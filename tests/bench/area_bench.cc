@@ -57,6 +57,13 @@ void Keep(const T& value) {
   asm volatile("" : : "r,m"(value) : "memory");
 }
 
+// A private buffer, half a page away from page alignment, so that no contender suffers from stores
+// that look like loads of the same offset in another page.
+std::byte* Scratch() {
+  alignas(kPageBytes) static std::byte buffer[(64 << 10) + kPageBytes];
+  return buffer + kPageBytes / 2;
+}
+
 pthread_mutex_t* RobustMutex(std::byte* place) {
   auto* mutex = reinterpret_cast<pthread_mutex_t*>(place);
   pthread_mutexattr_t attributes;
@@ -98,6 +105,13 @@ Race AddRace(Area& area, std::atomic<uint64_t>& word, pthread_mutex_t* mutex) {
                   for (uint64_t i = 0; i < n; ++i)
                     Require(area.AddAs<uint64_t>(kLane, 0, 1, &bits));
                   Keep(bits);
+                }),
+                3'000'000},
+               {"fetch_add + one plain store", TimedLoop([&](uint64_t n) {
+                  for (uint64_t i = 0; i < n; ++i) {
+                    Keep(word.fetch_add(1));
+                    (&word)[64].store(i, std::memory_order_release);
+                  }
                 }),
                 3'000'000},
                {"robust mutex + add", TimedLoop([&](uint64_t n) {
@@ -155,21 +169,19 @@ Race LoadRace(Area& area, std::atomic<uint64_t>& word) {
 Race ReadRace(Area& area, std::byte* plain, uint64_t len, uint64_t iterations, Bar bar) {
   return Race{"read " + std::to_string(len) + " B",
               {{"memcpy", TimedLoop([=](uint64_t n) {
-                  std::byte* out = static_cast<std::byte*>(std::malloc(len));
+                  std::byte* out = Scratch();
                   for (uint64_t i = 0; i < n; ++i) {
                     std::memcpy(out, plain, len);
                     Keep(out);
                   }
-                  std::free(out);
                 }),
                 iterations},
                {"area read", TimedLoop([&area, len](uint64_t n) {
-                  std::byte* out = static_cast<std::byte*>(std::malloc(len));
+                  std::byte* out = Scratch();
                   for (uint64_t i = 0; i < n; ++i) {
                     Require(area.Read(0, std::span(out, len)));
                     Keep(out);
                   }
-                  std::free(out);
                 }),
                 iterations}},
               {bar}};
@@ -178,19 +190,17 @@ Race ReadRace(Area& area, std::byte* plain, uint64_t len, uint64_t iterations, B
 Race WriteRace(Area& area, std::byte* plain, uint64_t len, uint64_t iterations) {
   return Race{"write " + std::to_string(len) + " B, crash-atomic",
               {{"memcpy", TimedLoop([=](uint64_t n) {
-                  std::byte* in = static_cast<std::byte*>(std::calloc(1, len));
+                  std::byte* in = Scratch();
                   for (uint64_t i = 0; i < n; ++i) {
                     std::memcpy(plain, in, len);
                     Keep(plain);
                   }
-                  std::free(in);
                 }),
                 iterations},
                {"area write", TimedLoop([&area, len](uint64_t n) {
-                  std::byte* in = static_cast<std::byte*>(std::calloc(1, len));
+                  std::byte* in = Scratch();
                   for (uint64_t i = 0; i < n; ++i)
                     Require(area.Write(kLane, 0, std::span(in, len)));
-                  std::free(in);
                 }),
                 iterations}},
               {}};
