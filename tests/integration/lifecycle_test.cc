@@ -340,7 +340,7 @@ TEST(LifecycleTest, WithoutAKeeperTheDaemonServesAloneAndStopsCleanly) {
 
 TEST(LifecycleTest, ASecondSignalStopsAtOnce) {
   DaemonOptions options;
-  options.arguments = {"--drain-grace", "3600s"};
+  options.arguments = {"--drain-grace", "600000"};
   const auto daemon = MustStart(options);
   ASSERT_NE(daemon, nullptr);
   const pid_t keeper = daemon->keeper_pid();

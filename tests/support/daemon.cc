@@ -163,6 +163,7 @@ StatusOr<std::unique_ptr<Daemon>> Daemon::Start(DaemonOptions options) {
   const auto arguments = ArgumentsFor(options, daemon->runtime_dir_, daemon->tokens_file());
   SH_ASSIGN_OR_RETURN(daemon->started_,
                       Spawn(arguments, options, daemon->folder_.path() + "/errors"));
+  daemon->running_ = true;
   SH_RETURN_IF_ERROR(daemon->WaitUntilServing(0));
   return daemon;
 }
@@ -180,7 +181,7 @@ StatusOr<Daemon::Ending> Daemon::RunToEnd(const DaemonOptions& options) {
 }
 
 Daemon::~Daemon() {
-  if (started_ != 0) Stop();
+  if (running_) Stop();
 }
 
 std::string Daemon::EndpointsText() const { return ReadWhole(runtime_dir_ + "/endpoints.json"); }
@@ -191,12 +192,23 @@ std::string Daemon::http_address() const { return JsonValue(EndpointsText(), "ht
 std::string Daemon::errors() const { return ReadWhole(folder_.path() + "/errors"); }
 
 Status Daemon::WaitUntilServing(pid_t not_this_daemon) {
+  std::optional<int> ended;
   const bool serving = Eventually([&] {
+    int state = 0;
+    if (started_ != 0 && waitpid(started_, &state, WNOHANG) == started_) {
+      started_ = 0;
+      ended = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
+    }
+    if (ended.has_value()) return true;
     const pid_t pid = daemon_pid();
     if (pid == 0 || pid == not_this_daemon) return false;
     AttachClient client;
     return client.Connect(attach_socket()).ok() && client.Hello(token_, false).ok();
   });
+  if (ended.has_value()) {
+    return Status(Reason::kUnavailable,
+                  "statehoused ended with " + std::to_string(*ended) + "; it wrote:\n" + errors());
+  }
   if (serving) return Status();
   return Status(Reason::kUnavailable, "statehoused does not serve; it wrote:\n" + errors());
 }
@@ -219,6 +231,7 @@ Status Daemon::KillKeeperAndWait() {
 }
 
 int Daemon::Stop() {
+  running_ = false;
   const pid_t keeper = keeper_pid();
   const pid_t target = started_ != 0 ? started_ : keeper;
   if (target > 1) kill(target, SIGTERM);

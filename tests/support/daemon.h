@@ -86,7 +86,7 @@ class Daemon final {
   // SIGTERM to the keeper; waits for every process. The exit code of the keeper that was started.
   int Stop();
   // The test has ended the processes itself.
-  void Forget() { started_ = 0; }
+  void Forget() { started_ = 0, running_ = false; }
 
  private:
   Daemon() = default;
@@ -96,7 +96,8 @@ class Daemon final {
   TemporaryFolder folder_;
   std::string runtime_dir_;
   std::string token_;
-  pid_t started_ = 0;  // The process that we started; 0 once it has been waited for.
+  pid_t started_ = 0;     // The process that we started; 0 once it has been waited for.
+  bool running_ = false;  // Stop has still to be called.
 };
 
 // Kills and waits for every process below this one. The number that had to be killed.
