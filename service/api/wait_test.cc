@@ -227,8 +227,8 @@ TEST_F(WaitTest, ThousandsOfWaitsOnOneAreaEndTogetherEachOnce) {
 TEST_F(WaitTest, WaitsAndChangesRaceWithoutALostWakeUp) {
   const auto area = service_.MakeArea("a", 8);
   std::atomic<uint64_t> rounds{0};
-  std::thread waiter([&] {
-    uint64_t since = area->area().Updates();
+  // Read before the thread runs: a change that came first would otherwise cost a round.
+  std::thread waiter([&, since = area->area().Updates()]() mutable {
     for (int i = 0; i < 2000; ++i) {
       Answer answer;
       service_.Send(kWaitArea, WaitFor("a", since), &answer);

@@ -14,10 +14,7 @@
 #include <utility>
 
 #include "engine/base/limits.h"
-
-#define TOML_HEADER_ONLY 1
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
+#include "service/config/toml_parser.h"
 
 namespace statehouse {
 namespace {

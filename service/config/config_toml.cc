@@ -6,10 +6,7 @@
 #include "engine/base/limits.h"
 #include "service/config/config.h"
 #include "service/config/settings.h"
-
-#define TOML_HEADER_ONLY 1
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
+#include "service/config/toml_parser.h"
 
 namespace statehouse {
 namespace {
