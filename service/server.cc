@@ -44,6 +44,10 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int kScrubIntervalMs = 1'000;
+// After the last call has ended: for its answer to leave. An idle client may take seconds to close
+// its connection; nobody waits for that.
+constexpr milliseconds kFlushGrace{500};
+constexpr milliseconds kDrainLookInterval{2};
 
 // Which of the daemon's lanes each thread uses.
 enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2 };
@@ -310,16 +314,21 @@ uint32_t Server::BeginDrain(milliseconds grace) {
 }
 
 void Server::Drain() {
-  const auto end = std::chrono::steady_clock::now() + milliseconds(grace_ms_);
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + milliseconds(grace_ms_);
+  const auto left = [end] {
+    return std::max(std::chrono::duration_cast<milliseconds>(end - Clock::now()), milliseconds(0));
+  };
   spdlog::info("draining: calls in flight may take {} ms", grace_ms_.load());
   if (http_ != nullptr) http_->SetReady(false);
   grpc_->SetServing(false);
   link_->NotifyStopping();
   dispatcher_->Shutdown();
-  grpc_->Shutdown(milliseconds(grace_ms_));
-  const auto left =
-      std::chrono::duration_cast<milliseconds>(end - std::chrono::steady_clock::now());
-  attach_->Shutdown(std::max(left, milliseconds(0)));
+  while (dispatcher_->CallsInFlight() > 0 && Clock::now() < end) {
+    std::this_thread::sleep_for(kDrainLookInterval);
+  }
+  grpc_->Shutdown(std::min(left(), kFlushGrace));
+  attach_->Shutdown(std::min(left(), kFlushGrace));
   if (http_ != nullptr) http_->Shutdown();
   drained_ = true;
   const uint64_t one = 1;
