@@ -58,6 +58,11 @@ AttachClient Connected(const Daemon& daemon, bool want_lanes = false) {
   return client;
 }
 
+Status CreateIn(const Daemon& daemon, const std::string& name) {
+  AttachClient client = Connected(daemon);
+  return CreateArea(&client, name, 64);
+}
+
 TEST(LifecycleTest, AKilledDaemonComesBackWithTheSameStateAndPorts) {
   const auto daemon = MustStart();
   ASSERT_NE(daemon, nullptr);
@@ -336,6 +341,81 @@ TEST(LifecycleTest, WithoutAKeeperTheDaemonServesAloneAndStopsCleanly) {
   EXPECT_TRUE(CreateArea(&client, "alone", 64).ok());
   EXPECT_EQ(daemon->keeper_pid(), 0);
   EXPECT_EQ(daemon->Stop(), kExitOk);
+}
+
+TEST(LifecycleTest, ADevelopmentServiceKeepsFolderAndTokenOverKillsAndRemovesThemAtTheEnd) {
+  DaemonOptions options;
+  options.dev = true;
+  const auto daemon = MustStart(options);
+  ASSERT_NE(daemon, nullptr);
+  const std::string folder = daemon->runtime_dir();
+  const std::string tcp = daemon->tcp_address();
+
+  EXPECT_TRUE(CreateIn(*daemon, "kept").ok());
+  ASSERT_TRUE(daemon->KillDaemonAndWait().ok());
+  ASSERT_TRUE(daemon->KillKeeperAndWait().ok());
+  ASSERT_TRUE(daemon->KillDaemonAndWait().ok());
+
+  AttachClient client = Connected(*daemon);  // With the token of the first daemon.
+  EXPECT_TRUE(client.OpenArea("kept").ok());
+  EXPECT_EQ(daemon->tcp_address(), tcp);
+  const std::string hints = daemon->output();
+  EXPECT_NE(hints.find("statehouse+unix://" + folder), std::string::npos) << hints;
+  EXPECT_NE(hints.find(daemon->token()), std::string::npos);
+  EXPECT_EQ(hints.find("Statehouse runs"), hints.rfind("Statehouse runs")) << "printed once";
+  daemon->Stop();
+  EXPECT_FALSE(std::filesystem::exists(folder));
+}
+
+// More areas than one confirmation covers and than one environment string names, with values in
+// each.
+TEST(LifecycleTest, ManyAreasOutliveEveryOrderOfKills) {
+  constexpr int kAreas = 300;
+  const auto daemon = MustStart();
+  ASSERT_NE(daemon, nullptr);
+  {
+    AttachClient client = Connected(*daemon);
+    for (int i = 0; i < kAreas; ++i) {
+      const std::string name = "area/" + std::to_string(i);
+      ASSERT_TRUE(CreateArea(&client, name, 4096).ok());
+      ASSERT_TRUE(AddByCall(&client, name, 0, i).ok());
+    }
+  }
+
+  for (const char* kill : {"daemon", "keeper", "keeper", "daemon", "daemon", "keeper", "daemon"}) {
+    const bool daemons_turn = std::string(kill) == "daemon";
+    const Status again = daemons_turn ? daemon->KillDaemonAndWait() : daemon->KillKeeperAndWait();
+    ASSERT_TRUE(again.ok()) << kill << ": " << again.ToString();
+  }
+
+  AttachClient client = Connected(*daemon);
+  for (int i = 0; i < kAreas; ++i) {
+    const auto value = AddByCall(&client, "area/" + std::to_string(i), 0, 1);
+    ASSERT_TRUE(value.ok()) << value.status().ToString();
+    EXPECT_EQ(*value, static_cast<uint64_t>(i + 1));
+  }
+}
+
+TEST(LifecycleTest, ADaemonThatCannotStartAgainIsTriedAgainUntilItCan) {
+  TemporaryFolder folder;
+  const std::string config = folder.path() + "/statehouse.toml";
+  std::ofstream(config) << "[areas]\ncount_max = 10\n";
+  DaemonOptions options;
+  options.arguments = {"--config", config};
+  const auto daemon = MustStart(options);
+  ASSERT_NE(daemon, nullptr);
+  ASSERT_TRUE(CreateIn(*daemon, "kept").ok());
+  const pid_t first = daemon->daemon_pid();
+  std::ofstream(config) << "[areas]\nno_such_key = 10\n";
+
+  ASSERT_EQ(kill(first, SIGKILL), 0);
+  ASSERT_TRUE(
+      Eventually([&] { return daemon->errors().find("ended with code 78") != std::string::npos; }));
+  std::ofstream(config) << "[areas]\ncount_max = 10\n";
+
+  ASSERT_TRUE(Eventually([&] { return daemon->daemon_pid() != first; })) << daemon->errors();
+  AttachClient client = Connected(*daemon);
+  EXPECT_TRUE(client.OpenArea("kept").ok());
 }
 
 TEST(LifecycleTest, ASecondSignalStopsAtOnce) {

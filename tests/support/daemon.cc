@@ -85,10 +85,10 @@ std::vector<pid_t> Descendants() {
 
 // In the forked child. Does not return.
 [[noreturn]] void Exec(const std::vector<std::string>& arguments,
-                       const std::vector<std::string>& environment, int errors,
+                       const std::vector<std::string>& environment, int errors, int output,
                        bool pass_descriptors) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);  // A test that crashes leaves nothing running.
-  if (dup2(errors, STDERR_FILENO) < 0) _exit(126);
+  if (dup2(errors, STDERR_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0) _exit(126);
   for (const std::string& entry : environment) putenv(const_cast<char*>(entry.c_str()));
   if (!pass_descriptors && syscall(SYS_close_range, 3, ~0u, 0) != 0) _exit(126);
   std::vector<char*> argv;
@@ -98,19 +98,25 @@ std::vector<pid_t> Descendants() {
   _exit(127);
 }
 
+// stdout and stderr go to <folder>/output and <folder>/errors.
 StatusOr<pid_t> Spawn(const std::vector<std::string>& arguments, const DaemonOptions& options,
-                      const std::string& errors_path) {
+                      const std::string& folder) {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
-  UniqueFd errors(open(errors_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-  if (!errors.valid()) return ErrnoStatus("opening " + errors_path);
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC;
+  UniqueFd errors(open((folder + "/errors").c_str(), kFlags, 0600));
+  UniqueFd output(open((folder + "/output").c_str(), kFlags, 0600));
+  if (!errors.valid() || !output.valid()) return ErrnoStatus("making files in " + folder);
+  std::vector<std::string> environment = options.environment;
+  if (options.dev) environment.push_back("TMPDIR=" + folder);
   const pid_t pid = fork();
   if (pid < 0) return ErrnoStatus("starting statehoused");
-  if (pid == 0) Exec(arguments, options.environment, errors.get(), options.pass_descriptors);
+  if (pid == 0) Exec(arguments, environment, errors.get(), output.get(), options.pass_descriptors);
   return pid;
 }
 
 std::vector<std::string> ArgumentsFor(const DaemonOptions& options, const std::string& runtime_dir,
                                       const std::string& tokens_file) {
+  if (options.dev) return {STATEHOUSED_PATH, "--dev"};
   std::vector<std::string> arguments = {STATEHOUSED_PATH, "--runtime-dir", runtime_dir,
                                         "--tokens-file",  tokens_file,     "--listen",
                                         "127.0.0.1:0",    "--http-listen", "127.0.0.1:0"};
@@ -161,9 +167,9 @@ StatusOr<std::unique_ptr<Daemon>> Daemon::Start(DaemonOptions options) {
   }
   SH_ASSIGN_OR_RETURN(daemon->token_, CreateToken(daemon->tokens_file(), spec));
   const auto arguments = ArgumentsFor(options, daemon->runtime_dir_, daemon->tokens_file());
-  SH_ASSIGN_OR_RETURN(daemon->started_,
-                      Spawn(arguments, options, daemon->folder_.path() + "/errors"));
+  SH_ASSIGN_OR_RETURN(daemon->started_, Spawn(arguments, options, daemon->folder_.path()));
   daemon->running_ = true;
+  if (options.dev) SH_RETURN_IF_ERROR(daemon->FindDevFolder());
   SH_RETURN_IF_ERROR(daemon->WaitUntilServing(0));
   return daemon;
 }
@@ -173,11 +179,24 @@ StatusOr<Daemon::Ending> Daemon::RunToEnd(const DaemonOptions& options) {
   const std::string runtime_dir =
       options.runtime_dir.empty() ? folder.path() + "/run" : options.runtime_dir;
   const auto arguments = ArgumentsFor(options, runtime_dir, folder.path() + "/tokens.toml");
-  SH_ASSIGN_OR_RETURN(const pid_t pid, Spawn(arguments, options, folder.path() + "/errors"));
+  SH_ASSIGN_OR_RETURN(const pid_t pid, Spawn(arguments, options, folder.path()));
   Ending ending;
   ending.code = WaitForExit(pid);
   ending.errors = ReadWhole(folder.path() + "/errors");
   return ending;
+}
+
+Status Daemon::FindDevFolder() {
+  const bool found = Eventually([&] {
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+      token_ = JsonValue(ReadWhole(entry.path() / "dev.json"), "token");
+      if (!token_.empty()) runtime_dir_ = entry.path();
+      if (!token_.empty()) return true;
+    }
+    return false;
+  });
+  if (found) return Status();
+  return Status(Reason::kUnavailable, "no dev.json came; statehoused wrote:\n" + errors());
 }
 
 Daemon::~Daemon() {
@@ -189,6 +208,7 @@ pid_t Daemon::keeper_pid() const { return PidValue(EndpointsText(), "keeper_pid"
 pid_t Daemon::daemon_pid() const { return PidValue(EndpointsText(), "daemon_pid"); }
 std::string Daemon::tcp_address() const { return JsonValue(EndpointsText(), "listen"); }
 std::string Daemon::http_address() const { return JsonValue(EndpointsText(), "http"); }
+std::string Daemon::output() const { return ReadWhole(folder_.path() + "/output"); }
 std::string Daemon::errors() const { return ReadWhole(folder_.path() + "/errors"); }
 
 Status Daemon::WaitUntilServing(pid_t not_this_daemon) {

@@ -46,6 +46,7 @@ struct DaemonOptions {
   std::vector<std::string> grants = {"area:*:read,write,create,watch,lock,admin",
                                      "service:*:admin"};
   std::string runtime_dir;        // Empty: one of its own.
+  bool dev = false;               // --dev and nothing else; its folder lies in the object's own.
   bool pass_descriptors = false;  // Let descriptors of the test that are not close-on-exec through.
 };
 
@@ -69,6 +70,9 @@ class Daemon final {
   std::string grpc_socket() const { return runtime_dir_ + "/grpc.sock"; }
   std::string tokens_file() const { return folder_.path() + "/tokens.toml"; }
   const std::string& token() const { return token_; }
+  // The folder that goes away with the object.
+  const std::string& folder() const { return folder_.path(); }
+  std::string output() const;  // All of stdout so far.
 
   // What endpoints.json says now; 0 or empty while it is not there.
   pid_t keeper_pid() const;
@@ -91,6 +95,7 @@ class Daemon final {
  private:
   Daemon() = default;
   Status WaitUntilServing(pid_t not_this_daemon);
+  Status FindDevFolder();
   std::string EndpointsText() const;
 
   TemporaryFolder folder_;
