@@ -1,0 +1,38 @@
+#include "clients/cli/connection.h"
+
+#include "clients/cli/exit_codes.h"
+
+namespace statehouse::cli {
+
+void Check(sh_reason reason, sh_error* const& error) {
+  if (reason == SH_OK) return;
+  std::string message = std::string(sh_reason_name(reason)) + ": " + sh_error_message(error);
+  if (reason == SH_UNAUTHENTICATED) {
+    message += "\nSet STATEHOUSE_TOKEN or --token-file; `statehouse token create` makes a token.";
+  }
+  sh_error_free(error);
+  throw Failed{ExitCodeOf(reason), std::move(message)};
+}
+
+Client Connect(const Globals& globals) {
+  sh_options options = {};
+  if (!globals.token_file.empty()) options.token_file = globals.token_file.c_str();
+  options.client_name = "statehouse-cli";
+  options.timeout_ms = globals.timeout_ms;
+  if (globals.transport == "local") options.transport = SH_TRANSPORT_LOCAL;
+  if (globals.transport == "network") options.transport = SH_TRANSPORT_NETWORK;
+  sh_client* client = nullptr;
+  sh_error* error = nullptr;
+  Check(sh_connect(globals.url.empty() ? nullptr : globals.url.c_str(), &options, &client, &error),
+        error);
+  return Client(client);
+}
+
+OpenArea Open(sh_client* client, const std::string& name) {
+  sh_area* area = nullptr;
+  sh_error* error = nullptr;
+  Check(sh_area_open(client, name.c_str(), 0, &area, &error), error);
+  return OpenArea(area);
+}
+
+}  // namespace statehouse::cli

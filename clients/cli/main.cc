@@ -1,0 +1,59 @@
+// statehouse: the command line. Data goes to standard output, everything else to standard error.
+#include <cstdio>
+#include <iostream>
+
+#include "clients/cli/commands.h"
+#include "clients/cli/exit_codes.h"
+
+namespace {
+
+constexpr const char* kFooter =
+    "Environment: STATEHOUSE_URL, STATEHOUSE_TOKEN, STATEHOUSE_TOKEN_FILE; a flag goes before "
+    "them.\n"
+    "\n"
+    "Exit codes: 0 done, 1 error, 2 wrong use, 3 not found, 4 conflict, 6 service away or "
+    "time-out,\n"
+    "            7 token missing, wrong or without the grant\n"
+    "\n"
+    "Examples:\n"
+    "  statehouse status\n"
+    "  statehouse area create counters --size 4k\n"
+    "  statehouse area add counters 0 1\n"
+    "  statehouse -o json area describe counters\n";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  statehouse::cli::Globals globals;
+  std::string output = "table";
+  CLI::App app("Statehouse: shared state for worker processes", "statehouse");
+  app.footer(kFooter);
+  app.set_version_flag("--version", STATEHOUSE_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.add_option("--url", globals.url, "statehouse+unix://<runtime dir> or statehouse://host:port")
+      ->envname("STATEHOUSE_URL");
+  app.add_option("--token-file", globals.token_file, "A file that holds the access token")
+      ->envname("STATEHOUSE_TOKEN_FILE");
+  app.add_option("--transport", globals.transport, "auto, local or network")
+      ->check(CLI::IsMember({"auto", "local", "network"}));
+  app.add_option("--timeout-ms", globals.timeout_ms, "Of each call (default 5000)");
+  app.add_option("-o,--output", output, "table or json")->check(CLI::IsMember({"table", "json"}));
+  app.parse_complete_callback([&] { globals.json = output == "json"; });
+  statehouse::cli::AddAreaCommands(&app, &globals);
+  statehouse::cli::AddTokenCommands(&app, &globals);
+  statehouse::cli::AddStatusCommand(&app, &globals);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? statehouse::cli::kExitOk : statehouse::cli::kExitUsage;
+  } catch (const statehouse::cli::Failed& failed) {
+    std::cout.flush();
+    std::fprintf(stderr, "statehouse: %s\n", failed.message.c_str());
+    return failed.exit_code;
+  }
+  std::cout.flush();
+  return std::cout.good() && std::fflush(stdout) == 0 ? statehouse::cli::kExitOk
+                                                      : statehouse::cli::kExitError;
+}
