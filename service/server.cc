@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "engine/os/errno_status.h"
+#include "engine/os/futex.h"
 #include "engine/state/engine.h"
 #include "service/api/dispatcher.h"
 #include "service/attach/attach_door.h"
@@ -47,7 +48,7 @@ constexpr int kScrubIntervalMs = 1'000;
 // After the last call has ended: for its answer to leave. An idle client may take seconds to close
 // its connection; nobody waits for that.
 constexpr milliseconds kFlushGrace{500};
-constexpr milliseconds kDrainLookInterval{2};
+constexpr uint64_t kDrainLookIntervalNs = 2'000'000;
 
 // Which of the daemon's lanes each thread uses.
 enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2 };
@@ -325,7 +326,7 @@ void Server::Drain() {
   link_->NotifyStopping();
   dispatcher_->Shutdown();
   while (dispatcher_->CallsInFlight() > 0 && Clock::now() < end) {
-    std::this_thread::sleep_for(kDrainLookInterval);
+    SleepNs(kDrainLookIntervalNs);
   }
   grpc_->Shutdown(std::min(left(), kFlushGrace));
   attach_->Shutdown(std::min(left(), kFlushGrace));

@@ -1,15 +1,17 @@
-// The attach protocol: what a worker on the same host and the daemon say to each other over the unix socket `attach.sock`
-// (SOCK_STREAM would need framing of its own; this is SOCK_SEQPACKET, so one packet is one message).
-// docs/formats/attach.md is the drawing. Both sides use this codec; neither trusts the other's bytes.
+// The attach protocol: what a worker on the same host and the daemon say to each other over the
+// unix socket `attach.sock` (SOCK_STREAM would need framing of its own; this is SOCK_SEQPACKET, so
+// one packet is one message). docs/formats/attach.md is the drawing. Both sides use this codec;
+// neither trusts the other's bytes.
 //
 // A packet is a header of 24 bytes and a body:
 //
 //   0        4      6      8               16              24
 //   | magic  | kind | ver  | request id    | body bytes    | body …
 //
-// Integers are little-endian. A body is a run of fields: u16 tag, u16 zero, u32 length, then `length` bytes. An unknown tag
-// with its top bit set is an error ("must be understood"); other unknown tags are skipped.
-// Descriptors travel beside the packet as SCM_RIGHTS, at most kAttachDescriptorsMax.
+// Integers are little-endian. A body is a run of fields: u16 tag, u16 zero, u32 length, then
+// `length` bytes. An unknown tag with its top bit set is an error ("must be understood"); other
+// unknown tags are skipped. Descriptors travel beside the packet as SCM_RIGHTS, at most
+// kAttachDescriptorsMax.
 #pragma once
 
 #include <array>
@@ -30,7 +32,8 @@ inline constexpr uint32_t kAttachMagic = 0x31415453;  // "STA1"
 inline constexpr uint16_t kAttachVersion = 1;
 inline constexpr size_t kAttachHeaderBytes = 24;
 inline constexpr size_t kAttachDescriptorsMax = 3;
-// A packet holds at most this many bytes of body; a larger Call or CallReply is refused with MESSAGE_TOO_LARGE.
+// A packet holds at most this many bytes of body; a larger Call or CallReply is refused with
+// MESSAGE_TOO_LARGE.
 inline constexpr size_t kAttachBodyBytesMax = 128 << 10;
 // Bounds of the texts inside; a longer one is refused by both sides.
 inline constexpr size_t kAttachClientNameBytesMax = 128;
@@ -40,15 +43,19 @@ inline constexpr size_t kAttachErrorBytesMax = 4096;
 
 enum class AttachKind : uint16_t {
   kHello = 1,     // worker -> daemon, first packet. Descriptor: the worker's own pidfd.
-  kWelcome = 2,   // daemon -> worker. Descriptor: the liveness description (keep it open; close it in a forked child).
+  kWelcome = 2,   // daemon -> worker. Descriptor: the liveness description (keep it open; close it
+                  // in a forked child).
   kOpenArea = 3,  // worker -> daemon
-  kAreaOpened = 4,  // daemon -> worker. Descriptors: control segment; then the data file for a backed area.
-  kCall = 5,        // worker -> daemon: one unary call by method path with a serialized request, answered by:
-  kCallReply = 6,   // daemon -> worker: the serialized response.
-  kError = 7,       // daemon -> worker: the call, or the connection where it answers Hello, was refused.
+  kAreaOpened =
+      4,  // daemon -> worker. Descriptors: control segment; then the data file for a backed area.
+  kCall =
+      5,  // worker -> daemon: one unary call by method path with a serialized request, answered by:
+  kCallReply = 6,  // daemon -> worker: the serialized response.
+  kError = 7,  // daemon -> worker: the call, or the connection where it answers Hello, was refused.
 };
 
-// First packet of a connection. A connection without lanes (`want_lanes` false) can only Call; it needs no pidfd.
+// First packet of a connection. A connection without lanes (`want_lanes` false) can only Call; it
+// needs no pidfd.
 struct AttachHello {
   std::string token;        // Access token; at most kTokenBytesMax bytes.
   std::string client_name;  // "python/0.1.0 pid 4711": shown to operators; at most 128 bytes.
@@ -67,7 +74,8 @@ struct AttachOpenArea {
   std::string name;  // Or "#<index>".
 };
 
-// The geometry is the daemon's private copy: a worker takes it from here and never from shared memory.
+// The geometry is the daemon's private copy: a worker takes it from here and never from shared
+// memory.
 struct AttachAreaOpened {
   uint64_t area_id = 0;
   std::string name;
@@ -75,12 +83,12 @@ struct AttachAreaOpened {
   bool writable = false;
   bool data_is_separate = false;  // Two descriptors: control, data.
   uint64_t size = 0;
-  uint64_t control_bytes = 0;     // Length of the control part (header … journals).
-  uint64_t data_offset = 0;       // Where the data begins in the segment, or in the data descriptor.
+  uint64_t control_bytes = 0;  // Length of the control part (header … journals).
+  uint64_t data_offset = 0;    // Where the data begins in the segment, or in the data descriptor.
   uint64_t atomic_range_bytes = 0;
-  uint32_t stripe_shift = 0;      // A stripe is 1 << stripe_shift bytes.
+  uint32_t stripe_shift = 0;  // A stripe is 1 << stripe_shift bytes.
   uint32_t stripe_count = 0;
-  uint32_t lane_count = 0;        // Lane records in the segment.
+  uint32_t lane_count = 0;  // Lane records in the segment.
 };
 
 struct AttachCall {
@@ -99,8 +107,8 @@ struct AttachError {
   std::string message;
 };
 
-using AttachMessage = std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened, AttachCall,
-                                   AttachCallReply, AttachError>;
+using AttachMessage = std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened,
+                                   AttachCall, AttachCallReply, AttachError>;
 
 struct AttachPacket {
   uint64_t request_id = 0;  // An answer repeats its request's id.
@@ -110,7 +118,8 @@ struct AttachPacket {
 // The bytes of a packet. A message beyond the limits is MESSAGE_TOO_LARGE.
 StatusOr<std::string> EncodeAttachPacket(const AttachPacket& packet);
 
-// What the bytes say, or INVALID_ARGUMENT (malformed, unknown kind, a field missing or too long) or VERSION_MISMATCH.
+// What the bytes say, or INVALID_ARGUMENT (malformed, unknown kind, a field missing or too long) or
+// VERSION_MISMATCH.
 StatusOr<AttachPacket> DecodeAttachPacket(std::span<const std::byte> bytes);
 
 }  // namespace statehouse

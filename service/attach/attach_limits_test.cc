@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/attach/protocol.h"
+#include "engine/os/futex.h"
 #include "service/attach/attach_door.h"
 #include "service/keeper/descriptor_message.h"
 
@@ -21,6 +22,7 @@ namespace statehouse {
 namespace {
 
 constexpr int kPatienceMs = 60'000;
+constexpr uint64_t kLookIntervalNs = 2'000'000;
 
 class NoVault final : public DescriptorVault {
  public:
@@ -87,7 +89,7 @@ class ParkingDispatcher final : public Dispatcher {
 bool Eventually(const std::function<bool()>& holds) {
   for (int i = 0; i < kPatienceMs / 2; ++i) {
     if (holds()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    SleepNs(kLookIntervalNs);
   }
   return false;
 }

@@ -18,15 +18,17 @@
 #include <fstream>
 #include <map>
 #include <sstream>
-#include <thread>
 
 #include "engine/os/errno_status.h"
+#include "engine/os/futex.h"
 #include "engine/os/unique_fd.h"
 #include "service/auth/token_file.h"
 #include "tests/support/attach_client.h"
 
 namespace statehouse::testing {
 namespace {
+
+constexpr uint64_t kLookIntervalNs = 3'000'000;
 
 std::string ReadWhole(const std::string& path) {
   std::ifstream file(path);
@@ -130,7 +132,7 @@ bool Eventually(const std::function<bool()>& holds) {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   while (!holds()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    SleepNs(kLookIntervalNs);
   }
   return true;
 }
