@@ -129,7 +129,8 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
 TEST(ConfigTomlTest, CharactersBeyondAsciiAreKeptInStringsAndRefusedElsewhere) {
   EXPECT_EQ(Parsed("# é\n[areas]\nfile_root = \"/é\"").areas.file_root, "/é");
   EXPECT_EQ(Parsed("\xef\xbb\xbf[log]\nlevel = \"warn\"").log_level, "warn");
-  for (const char* bad : {"é = 1", "dev = é", "dev = 1s[\"é\"", "\xef\xbb\xbf\xef", "[\n", "[é]"}) {
+  for (const char* bad : {"é = 1", "dev = é", "dev = 1s[\"é\"", "\xef\xbb\xbf\xef", "[\n",
+                          "[é]"}) {
     EXPECT_EQ(ParseConfigToml(bad, "x.toml", Config()).status().reason(), Reason::kConfigInvalid)
         << bad;
   }

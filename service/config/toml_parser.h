@@ -1,8 +1,10 @@
-// toml++ 3.3 as this project uses it: compiled into the including file, without exceptions. Only .cc files include this.
+// toml++ 3.3 as this project uses it: compiled into the including file, without exceptions. Only
+// .cc files include this.
 //
 // Two of its habits are undefined behaviour on malformed files, which fuzzing shows:
 //  - assertions that do not hold for texts its error paths handle; they are off in every build;
-//  - character tables that call the characters between their rows unreachable; there the answer is "no".
+//  - character tables that call the characters between their rows unreachable; there the answer is
+//    "no".
 #pragma once
 
 #define TOML_HEADER_ONLY 1

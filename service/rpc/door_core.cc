@@ -9,15 +9,18 @@ namespace statehouse {
 // One piece of work on its way through the completion queue. It owns itself until its event.
 class DoorCore::Posted final : public Event {
  public:
-  Posted(std::function<void()> work, grpc::CompletionQueue* queue) : work_(std::move(work)) {
-    alarm_.Set(queue, std::chrono::system_clock::now(), static_cast<Event*>(this));
+  Posted(DoorCore* core, std::function<void()> work) : core_(core), work_(std::move(work)) {
+    alarm_.Set(core->queue(), std::chrono::system_clock::now(), static_cast<Event*>(this));
   }
   void OnEvent(bool ok) override {
+    // Whoever posted it has left Post when this lock is free.
+    { const std::lock_guard<std::mutex> lock(core_->mutex_); }
     work_();
     delete this;
   }
 
  private:
+  DoorCore* const core_;
   const std::function<void()> work_;
   grpc::Alarm alarm_;
 };
@@ -25,7 +28,7 @@ class DoorCore::Posted final : public Event {
 void DoorCore::Post(std::function<void()> work) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (posting_is_closed_) return;
-  new Posted(std::move(work), queue_.get());
+  new Posted(this, std::move(work));
 }
 
 void DoorCore::ClosePosting() {

@@ -3,9 +3,9 @@
 
     tests/proto_lint/lint.py proto
 
-Prints one line for each finding, "file:line: rule: what is wrong", and ends with 1 when there is any. Needs nothing but the
-standard library. Files of the package `grpc.*` carry names that gRPC decides: they are checked for comments, versions and
-their folder, not for names.
+Prints one line for each finding, "file:line: rule: what is wrong", and ends with 1 when there is
+any. Needs nothing but the standard library. Files of the package `grpc.*` carry names that gRPC
+decides: they are checked for comments, versions and their folder, not for names.
 """
 
 import dataclasses
@@ -220,8 +220,9 @@ class Linter:
             self.need_name(value, UPPER_SNAKE, "enum-value-name", "enum value")
             if self.is_ours and not value.text.startswith(prefix):
                 self.report(value.line, "enum-prefix", f"{value.text} does not begin with {prefix}")
-            if self.is_ours and is_first and (number != "0" or value.text != prefix + "UNSPECIFIED"):
-                self.report(value.line, "enum-zero", f"the zero is not called {prefix}UNSPECIFIED")
+            zero = prefix + "UNSPECIFIED"
+            if self.is_ours and is_first and (number != "0" or value.text != zero):
+                self.report(value.line, "enum-zero", f"the zero is not called {zero}")
             is_first = False
             self.skip_statement()
         self.take()
@@ -270,11 +271,11 @@ class Linter:
         if not self.is_ours:
             return
         if request.split(".")[-1] != name.text + "Request":
-            self.report(first.line, "request-name", f"{name.text} takes {request}, not {name.text}Request")
+            what = f"{name.text} takes {request}, not {name.text}Request"
+            self.report(first.line, "request-name", what)
         if response.split(".")[-1] != name.text + "Response":
-            self.report(
-                first.line, "response-name", f"{name.text} returns {response}, not {name.text}Response"
-            )
+            what = f"{name.text} returns {response}, not {name.text}Response"
+            self.report(first.line, "response-name", what)
 
 
 def lint_folder(root):
@@ -288,9 +289,8 @@ def lint_folder(root):
             for kind in (method.request, method.response):
                 full = kind.lstrip(".") if "." in kind else f"{linter.package}.{kind}"
                 if full in used:
-                    findings.append(
-                        (str(path), method.line, "unique", f"{full} already belongs to {used[full]}")
-                    )
+                    what = f"{full} already belongs to {used[full]}"
+                    findings.append((str(path), method.line, "unique", what))
                 used.setdefault(full, method.name)
     return sorted(findings)
 

@@ -142,7 +142,8 @@ class LintTest(unittest.TestCase):
         self.assertEqual([finding[2] for finding in findings], ["comment"])
 
     def test_exit_codes(self):
-        with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(io.StringIO()) as out:
+        out = io.StringIO()
+        with tempfile.TemporaryDirectory() as root, contextlib.redirect_stdout(out):
             self.assertEqual(lint.main([root]), 0)
             (pathlib.Path(root) / "x.proto").write_text("message x {}", encoding="utf-8")
             self.assertEqual(lint.main([root]), 1)
