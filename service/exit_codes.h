@@ -1,5 +1,5 @@
-// How statehoused ends: the numbers that scripts and service managers see. docs/OPERATIONS.md lists
-// them; they follow sysexits.h.
+// How statehoused ends: the numbers that scripts and service managers see, as `statehoused --help`
+// lists them; they follow sysexits.h.
 #pragma once
 
 namespace statehouse {

@@ -422,10 +422,12 @@ int Server::Run() {
   if (started.ok()) started = Announce();
   if (!started.ok()) {
     spdlog::error("cannot start: {}", started.message());
+    if (link_ != nullptr) link_->StopWatching();
     if (first_daemon_) CleanUp();
     return ExitCodeOf(started);
   }
   const int code = ServeUntilDrained();
+  link_->StopWatching();  // Nobody writes files any more.
   CleanUp();
   link_->NotifyExit(code);
   spdlog::info("stopped");

@@ -52,6 +52,7 @@ void AttachLoop::Mailbox::Wake() const {
 AttachLoop::AttachLoop(AttachDoorOptions options, UniqueFd listener, AttachDoorParts parts)
     : options_(std::move(options)),
       parts_(parts),
+      generation_(parts.engine->Totals().generation),
       listener_(std::move(listener)),
       mailbox_(std::make_shared<Mailbox>()),
       packet_buffer_(kAttachHeaderBytes + kAttachBodyBytesMax + 1) {}

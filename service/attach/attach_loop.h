@@ -74,6 +74,7 @@ class AttachLoop final {
 
   const AttachDoorOptions options_;
   const AttachDoorParts parts_;
+  const uint64_t generation_;  // Of the engine's state: the same as long as this daemon runs.
   UniqueFd listener_;
   UniqueFd epoll_;
   std::shared_ptr<Mailbox> mailbox_;

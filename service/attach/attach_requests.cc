@@ -77,7 +77,7 @@ void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const Atta
   welcome.first_lane = lease.first_lane;
   welcome.lane_count = lease.lane_count;
   welcome.operation_timeout_ns = parts_.engine->options().operation_timeout_ns;
-  welcome.daemon_generation = parts_.engine->Totals().generation;
+  welcome.daemon_generation = generation_;
   welcome.server_version = options_.server_version;
   std::vector<UniqueFd> liveness;
   if (lease.liveness.valid()) liveness.push_back(std::move(lease.liveness));

@@ -110,7 +110,9 @@ StatusOr<std::unique_ptr<KeeperLink>> KeeperLink::Connect(KeeperLinkOptions opti
   return link;
 }
 
-KeeperLink::~KeeperLink() {
+KeeperLink::~KeeperLink() { StopWatching(); }
+
+void KeeperLink::StopWatching() {
   if (!watcher_.joinable()) return;
   const uint64_t one = 1;
   if (write(stop_event_.get(), &one, sizeof(one)) != sizeof(one))

@@ -55,6 +55,8 @@ class KeeperLink final : public DescriptorVault {
   // Begins to watch the keeper; `on_new_keeper` runs on the watching thread after a replacement.
   // Call once.
   Status Watch(std::function<void()> on_new_keeper);
+  // Ends it; `on_new_keeper` runs no more. The destructor does so too.
+  void StopWatching();
 
  private:
   KeeperLink(KeeperLinkOptions options, Kind kind);
