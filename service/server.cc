@@ -231,6 +231,9 @@ Status Server::StartDoors() {
   grpc_options.message_bytes_max = config_.network.message_bytes_max;
   grpc_options.keepalive_min_ping_s = config_.network.keepalive_min_ping_s;
   grpc_options.connections_max = config_.network.connections_max;
+  grpc_options.on_auth_failure = [metrics = metrics_.get()](Reason reason) {
+    metrics->OnAuthFailure(Door::kNetwork, reason);
+  };
   SH_ASSIGN_OR_RETURN(grpc_,
                       StartGrpcDoor(grpc_options, std::move(grpc_listeners), dispatcher_.get(),
                                     authenticator_.get(), engine_->DaemonLane(kGrpcLane)));

@@ -75,6 +75,7 @@ class Keeper final {
   uint64_t started_ms_ = 0;
   uint64_t respawn_at_ms_ = 0;
   bool was_ready_ = false;     // This or an earlier daemon was.
+  bool serving_ = false;       // This daemon said that it was ready.
   bool stopping_ = false;      // Told to stop, or the daemon says that it stops on purpose.
   bool store_failed_ = false;  // Told at the next barrier.
   std::optional<int> told_exit_;
@@ -131,6 +132,7 @@ Status Keeper::SpawnDaemon() {
   if (pid == 0) BecomeDaemon();
   daemon_ = pid;
   started_ms_ = NowMs();
+  serving_ = false;
   return Status();
 }
 
@@ -164,7 +166,7 @@ int Keeper::Run() {
     if (!result_ && daemon_ == 0 && NowMs() >= respawn_at_ms_) {
       const Status spawned = SpawnDaemon();
       if (spawned.ok()) continue;
-      const uint64_t delay_ms = backoff_.DelayMsAfter(0);
+      const uint64_t delay_ms = backoff_.DelayMsAfter({});
       respawn_at_ms_ = NowMs() + std::max<uint64_t>(delay_ms, 100);
       KeeperLog("error",
                 spawned.ToString() + "; trying again in " + std::to_string(delay_ms) + " ms");
@@ -233,7 +235,9 @@ void Keeper::DaemonEnded(Ending ending) {
     result_ = ending.code;
   }
   if (result_.has_value()) return;
-  const uint64_t delay_ms = backoff_.DelayMsAfter(NowMs() - started_ms_);
+  const uint64_t delay_ms =
+      backoff_.DelayMsAfter({.ran_ms = NowMs() - started_ms_,
+                             .was_killed_while_serving = serving_ && ending.signal == SIGKILL});
   respawn_at_ms_ = NowMs() + delay_ms;
   KeeperLog("warning", who + "; starting another " +
                            (delay_ms == 0 ? "at once" : "in " + std::to_string(delay_ms) + " ms") +
@@ -290,7 +294,7 @@ void Keeper::Take(std::span<const char> text, std::vector<UniqueFd> descriptors)
   }
   if (message.exit_status) told_exit_ = message.exit_status;
   if (message.stopping) stopping_ = true;
-  if (message.ready) was_ready_ = true;
+  if (message.ready) was_ready_ = serving_ = true;
   if (message.ready) TellManager("READY=1\nMAINPID=" + std::to_string(getpid()));
   if (message.stopping) TellManager("STOPPING=1");
 }
@@ -306,8 +310,9 @@ void Keeper::TellManager(const std::string& text) {
 
 }  // namespace
 
-uint64_t RespawnBackoff::DelayMsAfter(uint64_t ran_ms) {
-  if (ran_ms >= kGoodRunMs) quick_deaths_ = 0;
+uint64_t RespawnBackoff::DelayMsAfter(Death death) {
+  if (death.was_killed_while_serving) return 0;
+  if (death.ran_ms >= kGoodRunMs) quick_deaths_ = 0;
   const uint32_t deaths = quick_deaths_++;
   if (deaths == 0) return 0;
   return std::min(kLastDelayMs, kFirstDelayMs << std::min(deaths - 1, 10u));

@@ -25,11 +25,16 @@ namespace statehouse {
 inline constexpr size_t kKeeperDescriptorsMax = 16'384;
 inline constexpr size_t kInheritedDescriptorsMax = 64;  // That a user passes to the service.
 
-// How long to wait before the next daemon. The first death after a good run costs nothing.
+// How long to wait before the next daemon. The first death after a good run costs nothing, and
+// neither does one that says nothing about the daemon: it served, and somebody killed it with
+// SIGKILL.
 class RespawnBackoff final {
  public:
-  // `ran_ms`: how long the daemon that just died had run.
-  uint64_t DelayMsAfter(uint64_t ran_ms);
+  struct Death {
+    uint64_t ran_ms = 0;  // How long the daemon that just died had run.
+    bool was_killed_while_serving = false;
+  };
+  uint64_t DelayMsAfter(Death death);
 
  private:
   static constexpr uint64_t kGoodRunMs = 5'000;

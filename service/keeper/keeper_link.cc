@@ -125,14 +125,10 @@ bool KeeperLink::SendLocked(const std::string& text, int fd) {
       fd >= 0 ? std::span<const int>(&fd, 1) : std::span<const int>();
   for (;;) {
     switch (SendMessage(socket_.get(), text, descriptors)) {
-      case SendResult::kSent:
-        return true;
-      case SendResult::kClosed:
-        return false;
-      case SendResult::kFailed:
-        return false;
-      case SendResult::kFull:
-        break;
+      case SendResult::kSent: return true;
+      case SendResult::kClosed: return false;
+      case SendResult::kFailed: return false;
+      case SendResult::kFull: break;
     }
     pollfd writable{socket_.get(), POLLOUT, 0};
     const int ready = poll(&writable, 1, kSendTimeoutMs);

@@ -44,14 +44,23 @@ Pair NewPair() {
 
 TEST(RespawnBackoffTest, TheFirstDeathIsFreeAndQuickOnesGrowToTheLimit) {
   RespawnBackoff backoff;
-  EXPECT_EQ(backoff.DelayMsAfter(60'000), 0u);
-  EXPECT_EQ(backoff.DelayMsAfter(10), 100u);
-  EXPECT_EQ(backoff.DelayMsAfter(10), 200u);
-  EXPECT_EQ(backoff.DelayMsAfter(10), 400u);
-  for (int i = 0; i < 20; ++i) backoff.DelayMsAfter(10);
-  EXPECT_EQ(backoff.DelayMsAfter(10), 5'000u);
-  EXPECT_EQ(backoff.DelayMsAfter(5'000), 0u);
-  EXPECT_EQ(backoff.DelayMsAfter(10), 100u);
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 60'000}), 0u);
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10}), 100u);
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10}), 200u);
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10}), 400u);
+  for (int i = 0; i < 20; ++i) backoff.DelayMsAfter({.ran_ms = 10});
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10}), 5'000u);
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 5'000}), 0u);
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10}), 100u);
+}
+
+TEST(RespawnBackoffTest, ADaemonThatWasKilledWhileServingComesBackAtOnceHoweverOften) {
+  RespawnBackoff backoff;
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10, .was_killed_while_serving = true}), 0u);
+  }
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10}), 0u);
+  EXPECT_EQ(backoff.DelayMsAfter({.ran_ms = 10}), 100u);
 }
 
 TEST(DescriptorMessageTest, BytesAndDescriptorsArriveTogether) {
