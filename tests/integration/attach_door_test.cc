@@ -337,7 +337,7 @@ TEST_F(AttachDoorTest, AWorkerThatDiesWhileNoDaemonRunsIsRecoveredByTheNext) {
   const pid_t writer = StartWriter(*daemon_);
   ASSERT_GT(writer, 0);
   const pid_t daemon = daemon_->daemon_pid();
-  ASSERT_EQ(kill(daemon, SIGSTOP), 0);
+  ASSERT_TRUE(StopProcess(daemon));
 
   ASSERT_EQ(kill(writer, SIGKILL), 0);
   EXPECT_EQ(WaitForExit(writer), 128 + SIGKILL);

@@ -94,7 +94,7 @@ TEST(LifecycleTest, AConnectionMadeWhileNoDaemonRunsIsServedByTheNext) {
   const auto daemon = MustStart();
   ASSERT_NE(daemon, nullptr);
   const pid_t victim = daemon->daemon_pid();
-  ASSERT_EQ(kill(victim, SIGSTOP), 0);  // Nobody accepts now.
+  ASSERT_TRUE(StopProcess(victim));  // Nobody accepts now.
   AttachClient client;
   ASSERT_TRUE(client.Connect(daemon->attach_socket()).ok());
 
@@ -425,7 +425,7 @@ TEST(LifecycleTest, ASecondSignalStopsAtOnce) {
   ASSERT_NE(daemon, nullptr);
   const pid_t keeper = daemon->keeper_pid();
   const pid_t slow = daemon->daemon_pid();
-  ASSERT_EQ(kill(slow, SIGSTOP), 0);  // Both signals are pending before it can act on the first.
+  ASSERT_TRUE(StopProcess(slow));  // Both signals are pending before it can act on the first.
   ASSERT_EQ(kill(slow, SIGTERM), 0);
   ASSERT_EQ(kill(slow, SIGINT), 0);
 

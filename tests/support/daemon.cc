@@ -149,6 +149,20 @@ TemporaryFolder::~TemporaryFolder() {
   if (error) fprintf(stderr, "removing %s failed: %s\n", path_.c_str(), error.message().c_str());
 }
 
+bool StopProcess(pid_t pid) {
+  if (kill(pid, SIGSTOP) != 0) return false;
+  return Eventually([pid] {
+    std::error_code error;
+    const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks, error)) {
+      const std::string stat = ReadWhole(task.path() / "stat");
+      const size_t after_name = stat.rfind(") ");
+      if (after_name == std::string::npos || stat[after_name + 2] != 'T') return false;
+    }
+    return !error;
+  });
+}
+
 int WaitForExit(pid_t pid) {
   int state = 0;
   while (waitpid(pid, &state, 0) < 0) {

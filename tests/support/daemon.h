@@ -50,6 +50,9 @@ struct DaemonOptions {
   bool pass_descriptors = false;  // Let descriptors of the test that are not close-on-exec through.
 };
 
+// SIGSTOP, and waits until every thread of the process stands still: the signal alone only asks.
+bool StopProcess(pid_t pid);
+
 // How a process ended: its code, or 128 + the signal.
 int WaitForExit(pid_t pid);
 
