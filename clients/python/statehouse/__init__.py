@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from ._client import Areas, Client, connect
+from ._local import CompareExchangeResult
 from .errors import (
     AlreadyExists,
     BackingInvalid,
@@ -40,7 +41,7 @@ from .errors import (
     ValueOutOfRange,
     VersionMismatch,
 )
-from .types import Area, AreaInfo, CompareExchangeResult, ServiceStatus
+from .types import Area, AreaInfo, ServiceStatus
 
 __version__ = "0.1.0"
 

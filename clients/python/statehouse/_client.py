@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import Any, cast
 
 from . import _control, _local
 from ._control import Call
-from ._network import NetworkArea, NetworkSession, closed_error
+from ._network_area import NetworkArea
+from ._network_session import NetworkSession, closed_error
 from .types import Area, AreaInfo, ServiceStatus
 
 
@@ -148,7 +150,7 @@ class Areas:
         """Deletes an area; whoever has it open gets NotFound at the next operation. Errors: NotFound."""
         self._client._call(_control.delete(name))
 
-    def list(self, *, prefix: str = "") -> list[AreaInfo]:
+    def list(self, *, prefix: str = "") -> builtins.list[AreaInfo]:
         """Every readable area whose name begins with ``prefix``, in order of creation."""
         return [*self._pages(prefix)]
 

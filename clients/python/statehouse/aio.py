@@ -1,0 +1,426 @@
+"""Statehouse for asyncio: the same names as the package, awaited.
+
+    async with statehouse.aio.connect() as c:
+        visits = await c.area("counters", size=4096)
+        print("visit", await visits.add_u64(0, 1))
+
+Local word operations take nanoseconds and are carried out at once; whatever may wait (attaching, control calls, long
+ranges, waits) runs in a thread for the local door and as an asynchronous call for the network door, so the event loop is
+never blocked. One client belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, cast
+
+from . import _client, _control, errors
+from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
+from ._control import Call
+from ._local import CompareExchangeResult
+from ._network_session import (
+    CHANNEL_OPTIONS,
+    NetworkSession,
+    RetryDelays,
+    closed_error,
+    error_of,
+    unreachable_error,
+)
+from .types import WORD_TYPES, AreaInfo, AsyncArea, BytesLike, ServiceStatus
+
+_LONG_RANGE_BYTES = 256 << 10  # A longer one would hold the loop for tens of microseconds.
+_WAIT_SLICE_S = 0.25  # How soon a wait's thread notices that nobody wants it any more.
+
+
+def connect(
+    url: str | None = None,
+    *,
+    token: str | None = None,
+    token_file: str | None = None,
+    timeout: float | None = None,
+    transport: str = "auto",
+) -> Connecting:
+    """As statehouse.connect. Use ``async with connect(...) as c`` or ``c = await connect(...)``."""
+    return Connecting(
+        lambda: _client.connect(
+            url, token=token, token_file=token_file, timeout=timeout, transport=transport
+        )
+    )
+
+
+class Connecting:
+    """What connect() gives: awaitable, and an asynchronous context manager."""
+
+    def __init__(self, connect_blocking: Callable[[], _client.Client]) -> None:
+        self._connect_blocking = connect_blocking
+        self._client: AsyncClient | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncClient]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> AsyncClient:
+        self._client = await self._connect()
+        return self._client
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def _connect(self) -> AsyncClient:
+        return AsyncClient(await asyncio.to_thread(self._connect_blocking))
+
+
+class AsyncClient:
+    """A connection to a service, for one event loop. See statehouse.Client."""
+
+    def __init__(self, blocking: _client.Client) -> None:
+        """Not for users: connect() makes clients."""
+        self._blocking = blocking
+        self._network: _AsyncNetworkSession | None = None
+        if isinstance(blocking._session, NetworkSession):
+            self._network = _AsyncNetworkSession(blocking._session)
+        self.areas = AsyncAreas(self)
+
+    @property
+    def transport(self) -> str:
+        return self._blocking.transport
+
+    @property
+    def closed(self) -> bool:
+        return self._blocking.closed
+
+    async def area(self, name: str, size: int | None = None) -> AsyncArea:
+        if self._network is None:
+            local = await asyncio.to_thread(self._blocking.area, name, size)
+            return cast(AsyncArea, LocalAsyncArea(local))
+        if size is not None:
+            info = await self.areas.create(name, size=size)
+        else:
+            info = await self.areas.describe(name)
+        return cast(AsyncArea, NetworkAsyncArea(self._network, info.name, info.size, info.index))
+
+    async def status(self) -> ServiceStatus:
+        return _control.service_status(await self._call(_control.status()))
+
+    async def close(self) -> None:
+        if self._network is not None:
+            await self._network.close()
+        self._blocking.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _call(self, call: Call) -> Any:
+        if self._network is not None:
+            return await self._network.call(call)
+        return await asyncio.to_thread(self._blocking._call, call)
+
+
+class AsyncAreas:
+    """The areas of a service as wholes: ``client.areas``. See statehouse.Areas."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def create(
+        self,
+        name: str,
+        *,
+        size: int | None = None,
+        pages: int | None = None,
+        file: str | None = None,
+        offset: int = 0,
+        exclusive: bool = False,
+    ) -> AreaInfo:
+        call = _control.create(name, size, pages, file, offset, exclusive)
+        return _control.area_info((await self._client._call(call)).area)
+
+    async def describe(self, name: str) -> AreaInfo:
+        return _control.area_info((await self._client._call(_control.describe(name))).area)
+
+    async def delete(self, name: str) -> None:
+        await self._client._call(_control.delete(name))
+
+    async def list(self, *, prefix: str = "") -> builtins.list[AreaInfo]:
+        infos: builtins.list[AreaInfo] = []
+        page_token = ""
+        while True:
+            response = await self._client._call(_control.list_page(prefix, page_token))
+            infos.extend(map(_control.area_info, response.areas))
+            page_token = response.next_page_token
+            if not page_token:
+                return infos
+
+
+class LocalAsyncArea:
+    """An area of the local door: the protocol is statehouse.types.AsyncArea."""
+
+    transport = "local"
+
+    def __init__(self, area: Any) -> None:
+        self._area = area
+        self.name: str = area.name
+        self.size: int = area.size
+        self.index: int = area.index
+
+    def __repr__(self) -> str:
+        return f"<statehouse local area {self.name}, {self.size} bytes, asynchronous>"
+
+    @property
+    def updates(self) -> Awaitable[int]:
+        return self._updates()
+
+    async def _updates(self) -> int:
+        return cast(int, self._area.updates)
+
+    async def read(self, pos: int, len: int | None = None) -> bytes:
+        length = self.size if len is None else len
+        return cast(bytes, await _apart(length, self._area.read, pos, len))
+
+    async def write(self, pos: int, bytes: BytesLike, /) -> None:
+        await _apart(bytes_of(bytes).nbytes, self._area.write, pos, bytes)
+
+    async def fill(self, pos: int, len: int, value: int, /) -> None:
+        await _apart(len, self._area.fill, pos, len, value)
+
+    async def wait(self, since: int, timeout: float | None = None) -> bool:
+        if self._area.updates != since and (timeout is None or timeout >= 0):
+            return True
+        return await _wait_in_thread(self._area, since, timeout)
+
+
+async def _apart(length: int, operation: Callable[..., Any], *args: Any) -> Any:
+    """Runs an operation here when it is short, else in a thread."""
+    if length < _LONG_RANGE_BYTES:
+        return operation(*args)
+    return await asyncio.to_thread(operation, *args)
+
+
+async def _wait_in_thread(area: Any, since: int, timeout: float | None) -> bool:
+    """Waits in a thread of its own, so that no number of waits can use up a pool. It ends soon after a cancellation."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[bool] = loop.create_future()
+    unwanted = threading.Event()
+
+    def settle(changed: bool, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(changed)
+
+    def run() -> None:
+        changed = False
+        failure: BaseException | None = None
+        try:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while not unwanted.is_set():
+                slice_s = _WAIT_SLICE_S
+                if deadline is not None:
+                    slice_s = min(slice_s, max(deadline - time.monotonic(), 0.0))
+                if timeout is not None and timeout < 0:
+                    slice_s = timeout  # Refused by the area, in its own words.
+                changed = area.wait(since, slice_s)
+                if changed or (deadline is not None and time.monotonic() >= deadline):
+                    break
+        except BaseException as error:  # Handed to whoever awaits.
+            failure = error
+        if not unwanted.is_set():
+            try:
+                loop.call_soon_threadsafe(settle, changed, failure)
+            except RuntimeError:
+                return  # The loop was closed: nobody awaits any more.
+
+    threading.Thread(target=run, name="statehouse-wait", daemon=True).start()
+    try:
+        return await future
+    finally:
+        unwanted.set()
+
+
+class _AsyncNetworkSession:
+    """The channel of one event loop, made at its first call."""
+
+    def __init__(self, session: NetworkSession) -> None:
+        self._session = session
+        self.timeout = session.timeout
+        self._pid = 0
+        self._channel: Any = None
+        self._answered = False  # By the service, through this channel.
+
+    async def close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None and self._pid == os.getpid():
+            await channel.close()
+
+    async def call(self, call: Call, timeout: float | None = None) -> Any:
+        import grpc
+
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        delays = RetryDelays()
+        while True:
+            if self._session.closed:
+                raise closed_error(call.name)
+            channel = self._channel_of_this_process()
+            try:
+                response = await channel.unary_unary(
+                    call.method,
+                    request_serializer=lambda request: request.SerializeToString(),
+                    response_deserializer=call.response_type.FromString,
+                )(
+                    call.request,
+                    timeout=max(deadline - time.monotonic(), 0.0),
+                    metadata=self._session.metadata,
+                    wait_for_ready=True,  # Nothing is sent before there is a connection.
+                )
+                self._answered = True
+                return response
+            except grpc.RpcError as rpc_error:
+                error = error_of(rpc_error, call, self._session.target)
+            except (asyncio.CancelledError, grpc.aio.UsageError):
+                if not self._session.closed:
+                    raise
+                raise closed_error(call.name) from None
+            if isinstance(error, errors.Timeout) and not self._answered:
+                raise unreachable_error(self._session.target, call.name)
+            if not isinstance(error, errors.Unavailable) or error.reason == "STALLED":
+                raise error
+            self._answered = False
+            delay = delays.next()
+            if not call.idempotent or time.monotonic() + delay >= deadline:
+                raise error
+            await asyncio.sleep(delay)
+
+    def _channel_of_this_process(self) -> Any:
+        import grpc.aio
+
+        if self._channel is not None and self._pid != os.getpid():
+            raise errors.by_name(
+                "CLIENT_FORKED",
+                "this process was forked after the client had used the network door; connect again "
+                "in the child",
+            )
+        self._pid = os.getpid()
+        if self._channel is None:
+            self._answered = False
+            self._channel = grpc.aio.insecure_channel(self._session.target, options=CHANNEL_OPTIONS)
+        return self._channel
+
+
+class NetworkAsyncArea:
+    """An area over the network: the protocol is statehouse.types.AsyncArea."""
+
+    transport = "network"
+
+    def __init__(self, session: _AsyncNetworkSession, name: str, size: int, index: int) -> None:
+        self._session = session
+        self._calls = AreaCalls(name, size)
+        self.name = name
+        self.size = size
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"<statehouse network area {self.name}, {self.size} bytes, asynchronous>"
+
+    @property
+    def updates(self) -> Awaitable[int]:
+        return self._updates()
+
+    async def _updates(self) -> int:
+        return cast(int, (await self._session.call(self._calls.wait(None, 0))).updates)
+
+    async def read(self, pos: int, len: int | None = None) -> bytes:
+        pieces = [(await self._session.call(call)).data for call in self._calls.reads(pos, len)]
+        return b"".join(pieces)
+
+    async def write(self, pos: int, bytes: BytesLike, /) -> None:
+        for call in self._calls.writes(pos, bytes_of(bytes)):
+            await self._session.call(call)
+
+    async def fill(self, pos: int, len: int, value: int, /) -> None:
+        await self._session.call(self._calls.fill(pos, len, value))
+
+    async def wait(self, since: int, timeout: float | None = None) -> bool:
+        deadline = time.monotonic() + self._calls.wait_timeout(timeout)
+        while True:
+            seconds = wait_slice(deadline)
+            call = self._calls.wait(since, seconds)
+            response = await self._session.call(call, seconds + self._session.timeout)
+            if response.changed or time.monotonic() >= deadline:
+                return cast(bool, response.changed)
+
+    async def _word(self, call: Call) -> int:
+        return number_of((await self._session.call(call)).value)
+
+
+def _add_local_method(method: str) -> None:
+    async def operate(self: LocalAsyncArea, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._area, method)(*args, **kwargs)
+
+    operate.__name__ = method
+    setattr(LocalAsyncArea, method, operate)
+
+
+def _add_network_methods(word_type: str) -> None:
+    async def load(self: NetworkAsyncArea, pos: int, /) -> int:
+        return await self._word(self._calls.load(word_type, pos))
+
+    async def store(self: NetworkAsyncArea, pos: int, value: int, /) -> None:
+        await self._session.call(self._calls.store(word_type, pos, value))
+
+    async def add(self: NetworkAsyncArea, pos: int, delta: int = 1, /) -> int:
+        return await self._word(self._calls.add(word_type, pos, delta))
+
+    async def compare_exchange(
+        self: NetworkAsyncArea, pos: int, expected: int, desired: int
+    ) -> CompareExchangeResult:
+        call = self._calls.compare_exchange(word_type, pos, expected, desired)
+        response = await self._session.call(call)
+        return CompareExchangeResult(response.exchanged, number_of(response.found))
+
+    def bitwise(operator: str) -> Callable[..., Awaitable[int]]:
+        async def combine(self: NetworkAsyncArea, pos: int, operand: int, /) -> int:
+            return await self._word(self._calls.bitwise(operator, word_type, pos, operand))
+
+        return combine
+
+    setattr(NetworkAsyncArea, f"load_{word_type}", load)
+    setattr(NetworkAsyncArea, f"store_{word_type}", store)
+    setattr(NetworkAsyncArea, f"add_{word_type}", add)
+    setattr(NetworkAsyncArea, f"compare_exchange_{word_type}", compare_exchange)
+    for operator in ("and", "or", "xor"):
+        setattr(NetworkAsyncArea, f"bitwise_{operator}_{word_type}", bitwise(operator))
+
+
+for _word_type in WORD_TYPES:
+    _add_network_methods(_word_type)
+    for _verb in (
+        "load",
+        "store",
+        "add",
+        "compare_exchange",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+    ):
+        _add_local_method(f"{_verb}_{_word_type}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol, Union, overload
@@ -87,7 +88,7 @@ class Area(Protocol):
         """
         ...
 
-    def memoryview(self) -> memoryview:
+    def memoryview(self) -> builtins.memoryview:
         """The bytes themselves: stores are not counted and wake nobody. TransportError over the network."""
         ...
 

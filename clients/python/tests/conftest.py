@@ -1,0 +1,122 @@
+"""A real service for the tests: one statehoused for the session, on free ports, in a temporary folder.
+
+STATEHOUSED names the binary.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import statehouse
+
+PATIENCE_S = 60.0  # For what must happen.
+
+
+@dataclass
+class Service:
+    process: subprocess.Popen[bytes]
+    url: str
+    tcp_url: str
+    token: str
+    runtime_dir: pathlib.Path
+
+    def connect(self, door: str, **options: Any) -> statehouse.Client:
+        options.setdefault("timeout", 10.0)
+        options.setdefault("token", self.token)
+        return statehouse.connect(self.url, transport=door, **options)
+
+    def kill_daemon(self) -> None:
+        """SIGKILLs the daemon; the keeper starts the next one."""
+        with self.connect("network") as c:
+            os.kill(c.status().daemon_pid, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Polls until the condition holds, and returns what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {PATIENCE_S} s")
+        time.sleep(0.005)  # A pause between looks; the condition decides.
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    binary = os.environ.get("STATEHOUSED")
+    if not binary:
+        pytest.fail("STATEHOUSED is not set; it must name the statehoused binary")
+    folder = tmp_path_factory.mktemp("service")
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(
+        [binary, "--dev"],
+        stdout=log,
+        stderr=log,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+
+    def started() -> pathlib.Path | None:
+        assert process.poll() is None, (folder / "log").read_text()
+        return next(iter(folder.glob("*/dev.json")), None)
+
+    try:
+        facts = json.loads(wait_until(started, "the start of the service").read_text())
+        yield Service(
+            process,
+            facts["url"],
+            facts["tcp_url"],
+            facts["token"],
+            pathlib.Path(facts["url"].removeprefix("statehouse+unix://")),
+        )
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+@pytest.fixture(params=["local", "network"])
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def client(service: Service, door: str) -> Iterator[statehouse.Client]:
+    with service.connect(door) as c:
+        assert c.transport == door
+        yield c
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def area_name() -> str:
+    """A name that no other test uses."""
+    return f"test/{os.getpid()}/{next(_numbers)}"
+
+
+@pytest.fixture
+def area(client: statehouse.Client, area_name: str) -> Iterator[statehouse.Area]:
+    yield client.area(area_name, size=4096)
+    if not client.closed:
+        try:
+            client.areas.delete(area_name)
+        except statehouse.NotFound:
+            pass  # The test deleted it.
