@@ -14,7 +14,8 @@ for argument in "$@"; do
 done
 
 install_packages() {
-  command -v dpkg-query >/dev/null || die "this set-up is for Debian 12: dpkg-query is missing. Install the packages of deploy/packages.txt by hand and run cmake."
+  command -v dpkg-query >/dev/null ||
+    die "this set-up is for Debian 12: dpkg-query is missing. Install what deploy/packages.txt names by hand and run cmake."
   local wanted missing=()
   wanted=$(sed 's/#.*//' "$ROOT/deploy/packages.txt")
   [ "$TESTS" = OFF ] || wanted="$wanted $(sed 's/#.*//' "$ROOT/deploy/packages-test.txt")"
@@ -27,7 +28,8 @@ install_packages() {
   fi
   local as_root=()
   if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || die "these packages are missing: ${missing[*]}. Install them as root (apt-get install …) and run this again."
+    command -v sudo >/dev/null ||
+      die "these packages are missing: ${missing[*]}. Install them as root (apt-get install …) and run this again."
     as_root=(sudo)
   fi
   step "installing ${#missing[@]} Debian packages: ${missing[*]}"

@@ -75,14 +75,10 @@ int main(int argc, char** argv) {
   const StatusOr<CommandLine> line = ParseCommandLine({argv + (argc > 0 ? 1 : 0), argv + argc});
   if (!line.ok()) return Fail(line.status(), kExitUsage);
   switch (line->role) {
-    case Role::kPrint:
-      return RunPrintCommand(*line);
-    case Role::kDaemon:
-      return StartAsDaemon(program, *line);
-    case Role::kNextKeeper:
-      return StartAsNextKeeper(program, *line);
-    case Role::kKeeper:
-      return StartAsKeeper(program, *line);
+    case Role::kPrint: return RunPrintCommand(*line);
+    case Role::kDaemon: return StartAsDaemon(program, *line);
+    case Role::kNextKeeper: return StartAsNextKeeper(program, *line);
+    case Role::kKeeper: return StartAsKeeper(program, *line);
   }
   return kExitInternal;
 }

@@ -47,15 +47,11 @@ int ExitCodeOf(const Status& failure) {
     case Reason::kSizeInvalid:
     case Reason::kBackingInvalid:
     case Reason::kAreaExists:
-    case Reason::kInvalidArgument:
-      return kExitConfig;
-    case Reason::kUnavailable:
-      return kExitUnavailable;
+    case Reason::kInvalidArgument: return kExitConfig;
+    case Reason::kUnavailable: return kExitUnavailable;
     case Reason::kMemoryExhausted:
-    case Reason::kLimitExceeded:
-      return kExitSystem;
-    default:
-      return kExitInternal;
+    case Reason::kLimitExceeded: return kExitSystem;
+    default: return kExitInternal;
   }
 }
 

@@ -39,8 +39,8 @@ using OpenArea = std::unique_ptr<sh_area, AreaCloser>;
 Client Connect(const Globals& globals);
 OpenArea Open(sh_client* client, const std::string& name);
 
-// Throws Failed where the call was refused; frees the error. A reference, because the call that fills `error` and the
-// argument are evaluated in no order: Check(sh_load(…, &error), error).
+// Throws Failed where the call was refused; frees the error. A reference, because the call that
+// fills `error` and the argument are evaluated in no order: Check(sh_load(…, &error), error).
 void Check(sh_reason reason, sh_error* const& error);
 
 }  // namespace statehouse::cli

@@ -1,5 +1,6 @@
-// The quickstart's second program: another language than the application, over TCP, with nothing but the stubs that protoc makes
-// from proto/. It prints the two totals that the area "quickstart" holds: hits, and the sum over the workers' slots.
+// The quickstart's second program: another language than the application, over TCP, with nothing
+// but the stubs that protoc makes from proto/. It prints the two totals that the area "quickstart"
+// holds: hits, and the sum over the workers' slots.
 //
 //   quickstart_reader HOST:PORT        the access token comes in STATEHOUSE_TOKEN
 #include <grpcpp/grpcpp.h>

@@ -233,20 +233,13 @@ StatusOr<AttachMessage> DecodeBody(std::span<const std::byte> body, uint16_t tag
 
 StatusOr<AttachMessage> DecodeKind(uint64_t kind, std::span<const std::byte> body) {
   switch (static_cast<AttachKind>(kind)) {
-    case AttachKind::kHello:
-      return DecodeBody<AttachHello>(body, kHelloWantLanes);
-    case AttachKind::kWelcome:
-      return DecodeBody<AttachWelcome>(body, kWelcomeVersion);
-    case AttachKind::kOpenArea:
-      return DecodeBody<AttachOpenArea>(body, kOpenAreaName);
-    case AttachKind::kAreaOpened:
-      return DecodeBody<AttachAreaOpened>(body, kOpenedLaneCount);
-    case AttachKind::kCall:
-      return DecodeBody<AttachCall>(body, kCallRequest);
-    case AttachKind::kCallReply:
-      return DecodeBody<AttachCallReply>(body, kReplyResponse);
-    case AttachKind::kError:
-      return DecodeBody<AttachError>(body, kErrorMessage);
+    case AttachKind::kHello: return DecodeBody<AttachHello>(body, kHelloWantLanes);
+    case AttachKind::kWelcome: return DecodeBody<AttachWelcome>(body, kWelcomeVersion);
+    case AttachKind::kOpenArea: return DecodeBody<AttachOpenArea>(body, kOpenAreaName);
+    case AttachKind::kAreaOpened: return DecodeBody<AttachAreaOpened>(body, kOpenedLaneCount);
+    case AttachKind::kCall: return DecodeBody<AttachCall>(body, kCallRequest);
+    case AttachKind::kCallReply: return DecodeBody<AttachCallReply>(body, kReplyResponse);
+    case AttachKind::kError: return DecodeBody<AttachError>(body, kErrorMessage);
   }
   return Malformed("kind " + std::to_string(kind) + " is unknown");
 }

@@ -276,18 +276,10 @@ TEST(AttachProtocolTest, RandomBytesNeverBreakTheDecoderAndWhatItTakesIsStable) 
     for (uint64_t e = 0; e < edits; ++e) {
       const size_t at = random() % input.size();
       switch (random() % 4) {
-        case 0:
-          input[at] = static_cast<char>(random());
-          break;
-        case 1:
-          input[at] = static_cast<char>(input[at] ^ (1 << (random() % 8)));
-          break;
-        case 2:
-          input.resize(at + 1);
-          break;
-        default:
-          input.insert(at, 1, static_cast<char>(random()));
-          break;
+        case 0: input[at] = static_cast<char>(random()); break;
+        case 1: input[at] = static_cast<char>(input[at] ^ (1 << (random() % 8))); break;
+        case 2: input.resize(at + 1); break;
+        default: input.insert(at, 1, static_cast<char>(random())); break;
       }
     }
     if (input.size() >= kAttachHeaderBytes && random() % 2 == 0) {  // Get past the length check.

@@ -34,8 +34,7 @@ StatusOr<uint64_t> ToBits(WordType type, const v1::WordValue& value, std::string
         return OutOfRange(type, std::to_string(value.signed_value()), field);
       }
       return static_cast<uint64_t>(value.signed_value()) & WordMask(type);
-    case v1::WordValue::KIND_NOT_SET:
-      break;
+    case v1::WordValue::KIND_NOT_SET: break;
   }
   return Status(
       Reason::kInvalidArgument,

@@ -150,10 +150,8 @@ void AttachLoop::Run() {
 void AttachLoop::Dispatch(uint64_t tag, uint32_t events) {
   const uint64_t which = tag & ~kTagKind;
   switch (tag & kTagKind) {
-    case kTagListener:
-      return Accept();
-    case kTagWorker:
-      return leases_->ProcessEnded(static_cast<uint32_t>(which));
+    case kTagListener: return Accept();
+    case kTagWorker: return leases_->ProcessEnded(static_cast<uint32_t>(which));
     case kTagConnection: {
       const auto found = connections_.find(which);
       if (found != connections_.end()) Serve(*found->second, events);

@@ -46,14 +46,9 @@ void Connection::Flush() {
     std::vector<int> numbers;
     for (const UniqueFd& fd : next.descriptors) numbers.push_back(fd.get());
     switch (SendMessage(socket_.get(), next.bytes, numbers)) {
-      case SendResult::kSent:
-        outgoing_.pop_front();
-        break;
-      case SendResult::kFull:
-        return;
-      case SendResult::kClosed:
-        closing_ = true;
-        break;
+      case SendResult::kSent: outgoing_.pop_front(); break;
+      case SendResult::kFull: return;
+      case SendResult::kClosed: closing_ = true; break;
       case SendResult::kFailed:
         spdlog::warn("attach: sending to {} (pid {}) failed: {}", client_name_, peer_.pid,
                      std::strerror(errno));

@@ -6,28 +6,20 @@ namespace statehouse {
 
 std::string_view VerbName(Verb verb) {
   switch (verb) {
-    case Verb::kRead:
-      return "read";
-    case Verb::kWrite:
-      return "write";
-    case Verb::kCreate:
-      return "create";
-    case Verb::kWatch:
-      return "watch";
-    case Verb::kLock:
-      return "lock";
-    case Verb::kAdmin:
-      return "admin";
+    case Verb::kRead: return "read";
+    case Verb::kWrite: return "write";
+    case Verb::kCreate: return "create";
+    case Verb::kWatch: return "watch";
+    case Verb::kLock: return "lock";
+    case Verb::kAdmin: return "admin";
   }
   return "unknown";
 }
 
 std::string_view ObjectKindName(ObjectKind kind) {
   switch (kind) {
-    case ObjectKind::kArea:
-      return "area";
-    case ObjectKind::kService:
-      return "service";
+    case ObjectKind::kArea: return "area";
+    case ObjectKind::kService: return "service";
   }
   return "unknown";
 }

@@ -129,8 +129,7 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
 TEST(ConfigTomlTest, CharactersBeyondAsciiAreKeptInStringsAndRefusedElsewhere) {
   EXPECT_EQ(Parsed("# é\n[areas]\nfile_root = \"/é\"").areas.file_root, "/é");
   EXPECT_EQ(Parsed("\xef\xbb\xbf[log]\nlevel = \"warn\"").log_level, "warn");
-  for (const char* bad : {"é = 1", "dev = é", "dev = 1s[\"é\"", "\xef\xbb\xbf\xef", "[\n",
-                          "[é]"}) {
+  for (const char* bad : {"é = 1", "dev = é", "dev = 1s[\"é\"", "\xef\xbb\xbf\xef", "[\n", "[é]"}) {
     EXPECT_EQ(ParseConfigToml(bad, "x.toml", Config()).status().reason(), Reason::kConfigInvalid)
         << bad;
   }
@@ -298,18 +297,10 @@ TEST(ConfigTomlTest, RandomMutationsAreParsedOrRefusedCleanly) {
     for (uint32_t edits = 1 + random() % 4; edits > 0; --edits) {
       const size_t at = random() % text.size();
       switch (random() % 4) {
-        case 0:
-          text[at] = static_cast<char>(random());
-          break;
-        case 1:
-          text.erase(at, 1 + random() % 20);
-          break;
-        case 2:
-          text.insert(at, text.substr(random() % text.size(), random() % 40));
-          break;
-        default:
-          text[at] = "\"[]=#.\n0-9"[random() % 10];
-          break;
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text.erase(at, 1 + random() % 20); break;
+        case 2: text.insert(at, text.substr(random() % text.size(), random() % 40)); break;
+        default: text[at] = "\"[]=#.\n0-9"[random() % 10]; break;
       }
     }
     const auto config = ParseConfigToml(text, "m.toml", Config());

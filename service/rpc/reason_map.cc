@@ -58,52 +58,37 @@ std::string PresentableText(std::string_view text, size_t bytes_max) {
 
 grpc::StatusCode CodeOf(Reason reason) {
   switch (reason) {
-    case Reason::kOk:
-      return grpc::StatusCode::OK;
+    case Reason::kOk: return grpc::StatusCode::OK;
     case Reason::kInvalidArgument:
     case Reason::kNameInvalid:
     case Reason::kWidthInvalid:
     case Reason::kSizeInvalid:
-    case Reason::kConfigInvalid:
-      return grpc::StatusCode::INVALID_ARGUMENT;
+    case Reason::kConfigInvalid: return grpc::StatusCode::INVALID_ARGUMENT;
     case Reason::kOutOfBounds:
-    case Reason::kValueOutOfRange:
-      return grpc::StatusCode::OUT_OF_RANGE;
-    case Reason::kAreaNotFound:
-      return grpc::StatusCode::NOT_FOUND;
-    case Reason::kAreaExists:
-      return grpc::StatusCode::ALREADY_EXISTS;
+    case Reason::kValueOutOfRange: return grpc::StatusCode::OUT_OF_RANGE;
+    case Reason::kAreaNotFound: return grpc::StatusCode::NOT_FOUND;
+    case Reason::kAreaExists: return grpc::StatusCode::ALREADY_EXISTS;
     case Reason::kLimitExceeded:
     case Reason::kMemoryExhausted:
     case Reason::kLanesExhausted:
     case Reason::kMessageTooLarge:
-    case Reason::kRateLimited:
-      return grpc::StatusCode::RESOURCE_EXHAUSTED;
+    case Reason::kRateLimited: return grpc::StatusCode::RESOURCE_EXHAUSTED;
     case Reason::kUnauthenticated:
-    case Reason::kTokenExpired:
-      return grpc::StatusCode::UNAUTHENTICATED;
+    case Reason::kTokenExpired: return grpc::StatusCode::UNAUTHENTICATED;
     case Reason::kPermissionDenied:
-    case Reason::kReadOnly:
-      return grpc::StatusCode::PERMISSION_DENIED;
+    case Reason::kReadOnly: return grpc::StatusCode::PERMISSION_DENIED;
     case Reason::kStalled:
     case Reason::kUnavailable:
-    case Reason::kDraining:
-      return grpc::StatusCode::UNAVAILABLE;
-    case Reason::kTimeout:
-      return grpc::StatusCode::DEADLINE_EXCEEDED;
-    case Reason::kDataLoss:
-      return grpc::StatusCode::DATA_LOSS;
+    case Reason::kDraining: return grpc::StatusCode::UNAVAILABLE;
+    case Reason::kTimeout: return grpc::StatusCode::DEADLINE_EXCEEDED;
+    case Reason::kDataLoss: return grpc::StatusCode::DATA_LOSS;
     case Reason::kVersionMismatch:
     case Reason::kClientClosed:
     case Reason::kClientForked:
-    case Reason::kBackingInvalid:
-      return grpc::StatusCode::FAILED_PRECONDITION;
-    case Reason::kUnimplemented:
-      return grpc::StatusCode::UNIMPLEMENTED;
-    case Reason::kInternal:
-      return grpc::StatusCode::INTERNAL;
-    case Reason::kCancelled:
-      return grpc::StatusCode::CANCELLED;
+    case Reason::kBackingInvalid: return grpc::StatusCode::FAILED_PRECONDITION;
+    case Reason::kUnimplemented: return grpc::StatusCode::UNIMPLEMENTED;
+    case Reason::kInternal: return grpc::StatusCode::INTERNAL;
+    case Reason::kCancelled: return grpc::StatusCode::CANCELLED;
   }
   return grpc::StatusCode::INTERNAL;  // A number that is no Reason.
 }

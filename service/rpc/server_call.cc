@@ -162,14 +162,10 @@ void ServerCall::OnRead(bool ok) {
     return Finish(ToGrpcStatus(Undecodable(context_.method()), ""));
   }
   switch (kind_) {
-    case Kind::kUnary:
-      return DispatchUnary(bytes.view());
-    case Kind::kHealthCheck:
-      return AnswerHealthCheck(bytes.view());
-    case Kind::kHealthWatch:
-      return BeginHealthWatch(bytes.view());
-    case Kind::kReflection:
-      return AnswerReflection(bytes.view());
+    case Kind::kUnary: return DispatchUnary(bytes.view());
+    case Kind::kHealthCheck: return AnswerHealthCheck(bytes.view());
+    case Kind::kHealthWatch: return BeginHealthWatch(bytes.view());
+    case Kind::kReflection: return AnswerReflection(bytes.view());
   }
 }
 

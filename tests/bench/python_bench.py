@@ -168,7 +168,8 @@ def report(samples):
         missed += 0 if met else 1
         bar = f"time {peer / ours:.2f} x, bar 0.75 x" if workers == 1 else f"total {ours / peer:.1f} x, bar 5 x"
         nanoseconds = f" ({1e3 / ours:.0f} and {1e3 / peer:.0f} ns)" if workers == 1 else ""
-        print(f"  {'met   ' if met else 'MISSED'} {workers} worker(s) {op:<6} statehouse {ours:6.2f}  uwsgi {peer:6.2f}  {bar}{nanoseconds}")
+        print(f"  {'met   ' if met else 'MISSED'} {workers} worker(s) {op:<6} statehouse {ours:6.2f}  uwsgi {peer:6.2f}"
+              f"  {bar}{nanoseconds}")
     return missed
 
 

@@ -2,6 +2,7 @@
 // (throughput). Both servers run as processes of their own, on TCP, and are measured in turns.
 //   unary_bench ECHO_SERVER STATEHOUSED [--rounds N]
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,7 +16,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "echo.grpc.pb.h"
@@ -177,8 +177,7 @@ nlohmann::json ReadDevFile(const std::filesystem::path& path) {
       nlohmann::json json = nlohmann::json::parse(file, nullptr, false);
       if (!json.is_discarded()) return json;
     }
-    std::this_thread::yield();
-    usleep(10'000);
+    poll(nullptr, 0, 10);
   }
   Die("statehoused wrote no " + path.string());
 }
