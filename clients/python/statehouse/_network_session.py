@@ -259,13 +259,6 @@ _GRPC_THREADS = {
 _GRPC_ENDS_WITHIN_S = 0.5  # It takes less than a millisecond, unless somebody else in the process uses grpcio.
 
 
-class _GrpcHistory:
-    """Whether this process, or one that it was forked from, made a channel."""
-
-    here = False
-    before_a_fork = False
-
-
 _STRATEGY = "GRPC_POLL_STRATEGY"
 
 
@@ -273,16 +266,16 @@ _STRATEGY = "GRPC_POLL_STRATEGY"
 def _grpc_start() -> Iterator[None]:
     """Around the making of a channel, which starts the gRPC library when it does not run.
 
-    One time in a hundred its default way of polling loses an answer in a child whose parent had used it; the plain poll
-    does not.
+    One time in a hundred its default way of polling (epoll1) loses an answer in a forked child whose parent had used it; the
+    plain poll does not, and is as fast for a few connections. The library chooses once, so a choice of the user's, or of
+    whoever used it earlier in this process, stays.
     """
-    choose = _GrpcHistory.before_a_fork and _STRATEGY not in os.environ
+    choose = _STRATEGY not in os.environ
     if choose:
         os.environ[_STRATEGY] = "poll"
     try:
         yield
     finally:
-        _GrpcHistory.here = True
         if choose:
             os.environ.pop(_STRATEGY, None)
 
@@ -313,7 +306,6 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _forking.clear()
-    _GrpcHistory.before_a_fork |= _GrpcHistory.here
     for session in list(_sessions):
         session.after_fork_in_child()
 
