@@ -1,4 +1,5 @@
-// The part of the C interface that operates on an area: check what the caller gave, then the local door or the network door.
+// The part of the C interface that operates on an area: check what the caller gave, then the local
+// door or the network door.
 #include <span>
 #include <string>
 
@@ -15,8 +16,8 @@ StatusOr<WordType> TypeOf(sh_word_type type) {
 
 // OK when the 64-bit two's complement `number` fits the type.
 Status CheckFits(WordType type, uint64_t number) {
-  const bool fits = IsSigned(type) ? FitsSigned(type, static_cast<int64_t>(number))
-                                   : FitsUnsigned(type, number);
+  const bool fits =
+      IsSigned(type) ? FitsSigned(type, static_cast<int64_t>(number)) : FitsUnsigned(type, number);
   if (fits) return Status();
   const std::string text =
       IsSigned(type) ? std::to_string(static_cast<int64_t>(number)) : std::to_string(number);
@@ -166,8 +167,7 @@ sh_reason sh_add(sh_area* area, sh_word_type type, uint64_t pos, int64_t delta, 
 }
 
 sh_reason sh_compare_exchange(sh_area* area, sh_word_type type, uint64_t pos, uint64_t expected,
-                              uint64_t desired, int* exchanged, uint64_t* found,
-                              sh_error** error) {
+                              uint64_t desired, int* exchanged, uint64_t* found, sh_error** error) {
   statehouse::CompareExchangeResult result;
   const statehouse::Status status =
       statehouse::CompareExchange(area, type, pos, expected, desired, &result);
@@ -188,8 +188,7 @@ sh_reason sh_read(sh_area* area, uint64_t pos, void* buffer, uint64_t len, sh_er
   return Finish(statehouse::Read(area, pos, buffer, len), area->name.c_str(), error);
 }
 
-sh_reason sh_write(sh_area* area, uint64_t pos, const void* bytes, uint64_t len,
-                   sh_error** error) {
+sh_reason sh_write(sh_area* area, uint64_t pos, const void* bytes, uint64_t len, sh_error** error) {
   return Finish(statehouse::Write(area, pos, bytes, len), area->name.c_str(), error);
 }
 
@@ -200,8 +199,8 @@ sh_reason sh_fill(sh_area* area, uint64_t pos, uint64_t len, uint8_t value, sh_e
 }
 
 sh_reason sh_updates(sh_area* area, uint64_t* updates, sh_error** error) {
-  const auto result = area->local == nullptr ? statehouse::NetworkUpdates(*area)
-                                             : area->local->Updates();
+  const auto result =
+      area->local == nullptr ? statehouse::NetworkUpdates(*area) : area->local->Updates();
   if (result.ok()) *updates = *result;
   return Finish(result.status(), area->name.c_str(), error);
 }

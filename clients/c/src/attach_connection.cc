@@ -17,9 +17,8 @@ constexpr std::chrono::milliseconds kInterruptPeriod{100};
 constexpr size_t kPacketBytesMax = kAttachHeaderBytes + kAttachBodyBytesMax;
 
 Status HungUp(const std::string& during) {
-  return Status(Reason::kUnavailable,
-                "the daemon closed the attach connection while " + during +
-                    "; it is restarting or stopped, try again");
+  return Status(Reason::kUnavailable, "the daemon closed the attach connection while " + during +
+                                          "; it is restarting or stopped, try again");
 }
 
 std::vector<UniqueFd> TakeDescriptors(msghdr* header) {

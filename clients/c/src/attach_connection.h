@@ -1,8 +1,10 @@
-// AttachConnection: one connection of a worker to the daemon's attach door (engine/attach/protocol.h).
+// AttachConnection: one connection of a worker to the daemon's attach door
+// (engine/attach/protocol.h).
 //
 // Who owns it: LocalSession, which also closes its descriptor in a forked child.
-// Threads: one at a time. Always true: the descriptor is non-blocking and close-on-exec; every wait has a deadline.
-// Failure: UNAVAILABLE means that the peer is away or hung up; Send then delivered nothing.
+// Threads: one at a time. Always true: the descriptor is non-blocking and close-on-exec; every wait
+// has a deadline. Failure: UNAVAILABLE means that the peer is away or hung up; Send then delivered
+// nothing.
 #pragma once
 
 #include <chrono>
@@ -18,7 +20,8 @@ namespace statehouse {
 
 using Deadline = std::chrono::steady_clock::time_point;
 
-// Asked every 100 ms at most while a call waits; true gives the call up with CANCELLED. May be empty.
+// Asked every 100 ms at most while a call waits; true gives the call up with CANCELLED. May be
+// empty.
 using Interrupt = std::function<bool()>;
 
 class AttachConnection final {
@@ -32,15 +35,16 @@ class AttachConnection final {
   AttachConnection(AttachConnection&&) = default;
   AttachConnection& operator=(AttachConnection&&) = default;
 
-  // Connects to <runtime_dir>/attach.sock. Errors: UNAVAILABLE (nobody listens there now), PERMISSION_DENIED,
-  // INVALID_ARGUMENT (the path is too long for a socket).
+  // Connects to <runtime_dir>/attach.sock. Errors: UNAVAILABLE (nobody listens there now),
+  // PERMISSION_DENIED, INVALID_ARGUMENT (the path is too long for a socket).
   static StatusOr<AttachConnection> Open(const std::string& runtime_dir);
 
-  // Sends one packet, with `descriptor` beside it unless that is negative. Errors: UNAVAILABLE, TIMEOUT,
-  // MESSAGE_TOO_LARGE.
+  // Sends one packet, with `descriptor` beside it unless that is negative. Errors: UNAVAILABLE,
+  // TIMEOUT, MESSAGE_TOO_LARGE.
   Status Send(const AttachPacket& packet, int descriptor, Deadline deadline);
 
-  // The next packet. Errors: UNAVAILABLE (hung up), TIMEOUT, CANCELLED (interrupted), INVALID_ARGUMENT (garbled).
+  // The next packet. Errors: UNAVAILABLE (hung up), TIMEOUT, CANCELLED (interrupted),
+  // INVALID_ARGUMENT (garbled).
   StatusOr<Received> Receive(Deadline deadline, const Interrupt& interrupted);
 
   bool open() const { return socket_.valid(); }

@@ -11,7 +11,8 @@
 
 namespace statehouse {
 
-// Threads: any at once. Failure: the service's reason, or UNAVAILABLE, TIMEOUT, CLIENT_CLOSED, CLIENT_FORKED.
+// Threads: any at once. Failure: the service's reason, or UNAVAILABLE, TIMEOUT, CLIENT_CLOSED,
+// CLIENT_FORKED.
 class Caller {
  public:
   virtual ~Caller() = default;

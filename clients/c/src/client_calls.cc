@@ -181,7 +181,9 @@ const char* sh_reason_name(sh_reason reason) {
   return statehouse::ReasonName(static_cast<Reason>(number)).data();  // A literal.
 }
 
-sh_reason sh_error_reason(const sh_error* error) { return error == nullptr ? SH_OK : error->reason; }
+sh_reason sh_error_reason(const sh_error* error) {
+  return error == nullptr ? SH_OK : error->reason;
+}
 const char* sh_error_message(const sh_error* error) {
   return error == nullptr ? "" : error->message.c_str();
 }
@@ -257,9 +259,9 @@ uint64_t sh_area_size(const sh_area* area) { return area->size; }
 
 sh_reason sh_get_status(sh_client* client, sh_status* status, sh_error** error) {
   statehouse::v1::GetStatusResponse response;
-  const Status called = client->caller().Call(
-      "/statehouse.v1.Admin/GetStatus", statehouse::v1::GetStatusRequest(), &response,
-      statehouse::OptionsFor(client->timeout, true));
+  const Status called =
+      client->caller().Call("/statehouse.v1.Admin/GetStatus", statehouse::v1::GetStatusRequest(),
+                            &response, statehouse::OptionsFor(client->timeout, true));
   if (!called.ok()) return Finish(called, nullptr, error);
   *status = sh_status{};
   statehouse::CopyText(response.version(), status->version);

@@ -1,4 +1,5 @@
-// What stands behind sh_client, sh_area and sh_error, and the parts that the files of the C interface share.
+// What stands behind sh_client, sh_area and sh_error, and the parts that the files of the C
+// interface share.
 #pragma once
 
 #include <memory>
@@ -40,7 +41,8 @@ struct sh_area {
 
 namespace statehouse {
 
-// The result of a call: SH_OK, or the status' reason with *error filled in where the caller wants it.
+// The result of a call: SH_OK, or the status' reason with *error filled in where the caller wants
+// it.
 sh_reason Finish(const Status& status, const char* name, sh_error** error);
 
 inline CallOptions OptionsFor(std::chrono::nanoseconds timeout, bool idempotent) {

@@ -29,9 +29,7 @@ struct ParsedUrl {
   std::optional<std::chrono::nanoseconds> timeout;
 };
 
-Status Invalid(std::string message) {
-  return Status(Reason::kInvalidArgument, std::move(message));
-}
+Status Invalid(std::string message) { return Status(Reason::kInvalidArgument, std::move(message)); }
 
 StatusOr<std::string> PercentDecode(std::string_view text) {
   std::string decoded;
@@ -183,7 +181,8 @@ StatusOr<std::string> DefaultRuntimeDir(const Environment& environment) {
   return dir;
 }
 
-// Which door, once everything is known. `fallback_tcp` is the target when no socket of a service is there, or empty.
+// Which door, once everything is known. `fallback_tcp` is the target when no socket of a service is
+// there, or empty.
 Status ChooseDoor(TransportChoice choice, const std::string& fallback_tcp, Endpoint* endpoint) {
   if (endpoint->runtime_dir.empty()) {
     if (choice != TransportChoice::kLocal) return Status();

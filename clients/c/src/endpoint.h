@@ -1,12 +1,14 @@
-// Endpoint: from what a caller wrote (or did not write) to where the service is, how to talk to it and with which token.
+// Endpoint: from what a caller wrote (or did not write) to where the service is, how to talk to it
+// and with which token.
 //
 //   statehouse+unix://<runtime dir>      the service of this host whose sockets are in that folder
 //   statehouse://host[:port]             over TCP; port 7700 unless given
 //   …?transport=local|network|auto&timeout=2s
 //
-// Precedence: arguments, then the URL's query, then the environment (STATEHOUSE_URL, STATEHOUSE_TOKEN, STATEHOUSE_TOKEN_FILE), then
-// defaults. Without a URL: the default runtime dir when a service's sockets are there, else 127.0.0.1:7700.
-// Everything here is pure but for reading the token file and looking for sockets. Threads: any.
+// Precedence: arguments, then the URL's query, then the environment (STATEHOUSE_URL,
+// STATEHOUSE_TOKEN, STATEHOUSE_TOKEN_FILE), then defaults. Without a URL: the default runtime dir
+// when a service's sockets are there, else 127.0.0.1:7700. Everything here is pure but for reading
+// the token file and looking for sockets. Threads: any.
 #pragma once
 
 #include <chrono>
@@ -30,10 +32,10 @@ struct ConnectArguments {
 };
 
 struct Endpoint {
-  bool local = false;        // The door to use.
-  std::string runtime_dir;   // Where local is possible.
-  std::string grpc_target;   // "unix:/run/statehouse/grpc.sock" or "127.0.0.1:7700".
-  std::string token;         // Empty: none.
+  bool local = false;       // The door to use.
+  std::string runtime_dir;  // Where local is possible.
+  std::string grpc_target;  // "unix:/run/statehouse/grpc.sock" or "127.0.0.1:7700".
+  std::string token;        // Empty: none.
   std::chrono::nanoseconds timeout{std::chrono::seconds(5)};
 };
 
@@ -41,8 +43,8 @@ struct Endpoint {
 using Environment = std::function<const char*(const char* name)>;
 Environment ProcessEnvironment();
 
-// Errors: INVALID_ARGUMENT (malformed URL, unknown query key, unreadable token file, local over TCP),
-// PERMISSION_DENIED (a default runtime dir that belongs to another user).
+// Errors: INVALID_ARGUMENT (malformed URL, unknown query key, unreadable token file, local over
+// TCP), PERMISSION_DENIED (a default runtime dir that belongs to another user).
 StatusOr<Endpoint> ResolveEndpoint(const ConnectArguments& arguments,
                                    const Environment& environment);
 

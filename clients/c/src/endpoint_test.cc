@@ -54,10 +54,8 @@ class EndpointTest : public testing::Test {
 
 TEST_F(EndpointTest, TcpUrlsNameTheNetworkDoor) {
   const std::map<std::string, std::string> cases = {
-      {"statehouse://host", "host:7700"},
-      {"statehouse://host:1234", "host:1234"},
-      {"statehouse://host:1234/", "host:1234"},
-      {"statehouse://[::1]", "[::1]:7700"},
+      {"statehouse://host", "host:7700"},       {"statehouse://host:1234", "host:1234"},
+      {"statehouse://host:1234/", "host:1234"}, {"statehouse://[::1]", "[::1]:7700"},
       {"statehouse://[::1]:99", "[::1]:99"},
   };
   for (const auto& [url, target] : cases) {
@@ -69,13 +67,26 @@ TEST_F(EndpointTest, TcpUrlsNameTheNetworkDoor) {
 }
 
 TEST_F(EndpointTest, MalformedUrlsAreRefused) {
-  for (const char* url :
-       {"", "http://x", "statehouse://", "statehouse://:1", "statehouse://h:0",
-        "statehouse://h:65536", "statehouse://h:1x", "statehouse://[::1", "statehouse://a/b",
-        "statehouse://h?", "statehouse://h?x=1", "statehouse://h?timeout=-1s",
-        "statehouse://h?timeout=soon", "statehouse://h?transport=pigeon",
-        "statehouse://h?transport=local", "statehouse+unix://", "statehouse+unix://relative",
-        "statehouse+unix:///a%2", "statehouse+unix:///a%zz", "statehouse+unix:///a%00"}) {
+  for (const char* url : {"",
+                          "http://x",
+                          "statehouse://",
+                          "statehouse://:1",
+                          "statehouse://h:0",
+                          "statehouse://h:65536",
+                          "statehouse://h:1x",
+                          "statehouse://[::1",
+                          "statehouse://a/b",
+                          "statehouse://h?",
+                          "statehouse://h?x=1",
+                          "statehouse://h?timeout=-1s",
+                          "statehouse://h?timeout=soon",
+                          "statehouse://h?transport=pigeon",
+                          "statehouse://h?transport=local",
+                          "statehouse+unix://",
+                          "statehouse+unix://relative",
+                          "statehouse+unix:///a%2",
+                          "statehouse+unix:///a%zz",
+                          "statehouse+unix:///a%00"}) {
     if (std::string(url) == "statehouse://h?") {
       EXPECT_TRUE(Resolve(Url(url)).ok()) << "an empty query asks for nothing";
       continue;
@@ -114,9 +125,9 @@ TEST_F(EndpointTest, TheEnvironmentNamesTheService) {
   const auto endpoint = Resolve(ConnectArguments(), {{"STATEHOUSE_URL", "statehouse://env:1"}});
   ASSERT_TRUE(endpoint.ok());
   EXPECT_EQ((*endpoint).grpc_target, "env:1");
-  EXPECT_EQ((*Resolve(Url("statehouse://arg"), {{"STATEHOUSE_URL", "statehouse://env:1"}}))
-                .grpc_target,
-            "arg:7700");
+  EXPECT_EQ(
+      (*Resolve(Url("statehouse://arg"), {{"STATEHOUSE_URL", "statehouse://env:1"}})).grpc_target,
+      "arg:7700");
 }
 
 TEST_F(EndpointTest, TokensComeFromArgumentThenEnvironmentThenFile) {

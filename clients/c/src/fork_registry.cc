@@ -44,9 +44,9 @@ void AfterForkInChild() {
 }  // namespace
 
 void InstallForkHandlers() {
-  static const int installed =
-      ::pthread_atfork(&BeforeFork, &AfterForkInParent, &AfterForkInChild);
-  if (installed != 0) std::abort();  // Without memory for three pointers; a later fork would corrupt state.
+  static const int installed = ::pthread_atfork(&BeforeFork, &AfterForkInParent, &AfterForkInChild);
+  if (installed != 0)
+    std::abort();  // Without memory for three pointers; a later fork would corrupt state.
 }
 
 void AddForkObserver(ForkObserver* observer) {

@@ -1,7 +1,8 @@
 // ForkRegistry: tells every living session of the process about fork().
 //
-// What it is: the one place with static state in the client library, because pthread_atfork handlers have no argument.
-// Threads: any. Always true: while a fork is under way, no other thread holds the registry's or a session's mutex, so that
+// What it is: the one place with static state in the client library, because pthread_atfork
+// handlers have no argument. Threads: any. Always true: while a fork is under way, no other thread
+// holds the registry's or a session's mutex, so that
 //   the child finds them consistent. Lock order: the registry, then sessions.
 #pragma once
 

@@ -42,9 +42,8 @@ void HeldLanes::Use(const std::shared_ptr<Attachment>& attachment) {
     held.attachment->Return(held.lane.lane);
     return true;
   });
-  const auto found = std::find_if(held_.begin(), held_.end(), [&](const Held& held) {
-    return held.attachment == attachment;
-  });
+  const auto found = std::find_if(held_.begin(), held_.end(),
+                                  [&](const Held& held) { return held.attachment == attachment; });
   if (found != held_.end()) {
     thread_lane = found->lane;
     return;
@@ -89,7 +88,8 @@ Lane Attachment::Take(std::mutex** shared) {
 }
 
 void Attachment::Return(const Lane& lane) {
-  // In a child the lanes belong to the parent, and a thread that is not there may have held the mutex.
+  // In a child the lanes belong to the parent, and a thread that is not there may have held the
+  // mutex.
   if (fork_count_ != ForkCount()) return;
   if (lane.id == first_lane_ + lane_count_ - 1) return;  // The shared one.
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -101,7 +101,8 @@ void UseLaneOf(const std::shared_ptr<Attachment>& attachment) {
     held_lanes.Use(attachment);
     return;
   }
-  // Destructors of other thread-local objects may still operate: they use the shared lane, which needs no return.
+  // Destructors of other thread-local objects may still operate: they use the shared lane, which
+  // needs no return.
   ThreadLane last;
   last.attachment_id = attachment->id();
   last.lane = attachment->SharedLane(&last.shared);

@@ -1,8 +1,8 @@
 // Attachment and ThreadLane: which lane of the process's block each thread writes with.
 //
-// A lane belongs to one thread at a time. The first threads of a process get one each and keep it until they end, so that
-// an operation looks at one thread-local record and takes no lock; the last lane of the block is shared by all
-// further threads, under a mutex.
+// A lane belongs to one thread at a time. The first threads of a process get one each and keep it
+// until they end, so that an operation looks at one thread-local record and takes no lock; the last
+// lane of the block is shared by all further threads, under a mutex.
 #pragma once
 
 #include <atomic>
@@ -21,9 +21,11 @@ inline constexpr uint64_t kUnattached = ~uint64_t{0};
 
 // A block of lanes that the daemon leased to this process, alive as long as `liveness` is open.
 //
-// Who owns it: the session that attached, and each thread that holds one of its lanes; so the lease of a replaced attachment ends
+// Who owns it: the session that attached, and each thread that holds one of its lanes; so the lease
+// of a replaced attachment ends
 //   when its last thread moved on, and never under a running operation.
-// Threads: Take and Return from any; the rest is constant, except `liveness` (guarded by the session's mutex).
+// Threads: Take and Return from any; the rest is constant, except `liveness` (guarded by the
+// session's mutex).
 class Attachment final {
  public:
   // REQUIRES: lane_count > 0.
@@ -62,8 +64,8 @@ class Attachment final {
   std::mutex shared_lane_mutex_;
 };
 
-// What a thread knows of the lane it used last. Constant-initialised and trivially destructible, so that reading it costs
-// no guard.
+// What a thread knows of the lane it used last. Constant-initialised and trivially destructible, so
+// that reading it costs no guard.
 struct ThreadLane {
   uint64_t attachment_id = 0;  // 0: none.
   Lane lane;
@@ -72,8 +74,9 @@ struct ThreadLane {
 
 extern thread_local constinit ThreadLane thread_lane __attribute__((tls_model("initial-exec")));
 
-// Points `thread_lane` at the calling thread's lane of `attachment`, taking one on first use. The lane returns to its
-// attachment when the thread ends, or at the first call here after the attachment was retired.
+// Points `thread_lane` at the calling thread's lane of `attachment`, taking one on first use. The
+// lane returns to its attachment when the thread ends, or at the first call here after the
+// attachment was retired.
 void UseLaneOf(const std::shared_ptr<Attachment>& attachment);
 
 // How many forks lie between the process that loaded the library and this one.

@@ -11,7 +11,8 @@ using std::chrono::steady_clock;
 
 // How long one wait on the futex lasts while somebody wants to be asked about interrupts.
 constexpr std::chrono::milliseconds kInterruptibleSlice{100};
-// How long one wait lasts otherwise: long, but short enough that no sum of it with a clock overflows.
+// How long one wait lasts otherwise: long, but short enough that no sum of it with a clock
+// overflows.
 constexpr std::chrono::hours kSlice{1};
 // How long the daemon may take to answer a wait that timed out.
 constexpr std::chrono::seconds kAnswerGrace{5};
@@ -38,9 +39,8 @@ Status LocalArea::Read(uint64_t pos, std::span<std::byte> out) {
     if (!usable()) return Unusable();
     return area_->Read(pos, out);
   }
-  return WithLane([&](const Lane& lane) {
-    return area_->Read(pos, out, &lane, lane.operation_timeout_ns);
-  });
+  return WithLane(
+      [&](const Lane& lane) { return area_->Read(pos, out, &lane, lane.operation_timeout_ns); });
 }
 
 StatusOr<uint64_t> LocalArea::Updates() const {

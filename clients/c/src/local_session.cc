@@ -37,10 +37,9 @@ bool DaemonIsAway(const Status& status) {
 
 StatusOr<std::shared_ptr<LocalSession>> LocalSession::Attach(LocalSessionOptions options) {
   if (options.token.size() > kTokenBytesMax) {
-    return Status(Reason::kInvalidArgument, "the access token has " +
-                                                std::to_string(options.token.size()) +
-                                                " bytes; at most " +
-                                                std::to_string(kTokenBytesMax) + " are allowed");
+    return Status(Reason::kInvalidArgument,
+                  "the access token has " + std::to_string(options.token.size()) +
+                      " bytes; at most " + std::to_string(kTokenBytesMax) + " are allowed");
   }
   const std::shared_ptr<LocalSession> session(new LocalSession(std::move(options)));
   AddForkObserver(session.get());
@@ -74,8 +73,8 @@ void LocalSession::Close() {
 }
 
 void LocalSession::OnForkedChild() {
-  // Nothing of the parent's lease may live on here: it would look as if the parent were alive. The lease goes before the
-  // connection, whose end makes the daemon look at it.
+  // Nothing of the parent's lease may live on here: it would look as if the parent were alive. The
+  // lease goes before the connection, whose end makes the daemon look at it.
   for (const std::weak_ptr<Attachment>& weak : attachments_) {
     if (const std::shared_ptr<Attachment> attachment = weak.lock()) {
       attachment->Retire();
@@ -227,7 +226,8 @@ StatusOr<AttachConnection::Received> LocalSession::ExchangeOnce(Control* control
   for (;;) {
     SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
                         control->connection.Receive(deadline, options_.interrupted));
-    // An answer to an earlier call that was given up is dropped; an error without a request ends the connection.
+    // An answer to an earlier call that was given up is dropped; an error without a request ends
+    // the connection.
     if (received.packet.request_id == request_id) return received;
     if (received.packet.request_id == 0) {
       if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
@@ -257,8 +257,8 @@ StatusOr<AttachConnection::Received> LocalSession::Exchange(Control* control, bo
     }
     if (reason != Reason::kUnavailable) return received;
     if (sent && !options.idempotent) {
-      return Status(Reason::kUnavailable, received.status().message() +
-                                              "; whether the call was carried out is unknown");
+      return Status(Reason::kUnavailable,
+                    received.status().message() + "; whether the call was carried out is unknown");
     }
     if (!retry.Pause(options.deadline)) return received;
   }
@@ -301,8 +301,8 @@ StatusOr<std::shared_ptr<LocalArea>> LocalSession::Open(const std::string& name)
   return Adopt(*opened, received.descriptors);
 }
 
-StatusOr<std::shared_ptr<LocalArea>> LocalSession::Adopt(
-    const AttachAreaOpened& opened, const std::vector<UniqueFd>& descriptors) {
+StatusOr<std::shared_ptr<LocalArea>> LocalSession::Adopt(const AttachAreaOpened& opened,
+                                                         const std::vector<UniqueFd>& descriptors) {
   AreaGeometry geometry;
   geometry.size = opened.size;
   geometry.control_bytes = opened.control_bytes;
@@ -323,11 +323,10 @@ StatusOr<std::shared_ptr<LocalArea>> LocalSession::Adopt(
       return std::move(known);
     }
   }
-  SH_ASSIGN_OR_RETURN(
-      std::unique_ptr<Area> area,
-      Area::Map(opened.name, geometry, descriptors[0].get(),
-                opened.data_is_separate ? descriptors[1].get() : -1,
-                opened.writable ? Access::kReadWrite : Access::kReadOnly));
+  SH_ASSIGN_OR_RETURN(std::unique_ptr<Area> area,
+                      Area::Map(opened.name, geometry, descriptors[0].get(),
+                                opened.data_is_separate ? descriptors[1].get() : -1,
+                                opened.writable ? Access::kReadWrite : Access::kReadOnly));
   const auto adopted = std::make_shared<LocalArea>(shared_from_this(), std::move(area),
                                                    opened.index, facts.st_dev, facts.st_ino);
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -343,9 +342,9 @@ void LocalSession::ReopenAreas(Control* control, Deadline deadline) {
     if (!area->usable()) continue;
     bool sent = false;
     const AttachOpenArea request{"#" + std::to_string(area->index())};
-    StatusOr<AttachConnection::Received> received =
-        ExchangeOnce(control, request, deadline, &sent);
-    // Without an answer the mapping is as good as before; the next call meets the same trouble and reports it.
+    StatusOr<AttachConnection::Received> received = ExchangeOnce(control, request, deadline, &sent);
+    // Without an answer the mapping is as good as before; the next call meets the same trouble and
+    // reports it.
     if (!received.ok()) return;
     struct stat facts {};
     const bool opened = std::holds_alternative<AttachAreaOpened>(received->packet.message);

@@ -1,7 +1,8 @@
 // LocalSession and LocalArea: a process's use of the local door, without gRPC or protobuf.
 //
-// A session attaches to the daemon over <runtime_dir>/attach.sock: it gets a block of lanes, opens areas and makes
-// control calls. An area's operations run the engine on memory that this process maps; the daemon has no part in them.
+// A session attaches to the daemon over <runtime_dir>/attach.sock: it gets a block of lanes, opens
+// areas and makes control calls. An area's operations run the engine on memory that this process
+// maps; the daemon has no part in them.
 #pragma once
 
 #include <sys/types.h>
@@ -29,7 +30,7 @@ class LocalArea;
 struct LocalSessionOptions {
   std::string runtime_dir;
   std::string token;
-  std::string client_name;  // Shown to operators.
+  std::string client_name;                                    // Shown to operators.
   std::chrono::nanoseconds timeout{std::chrono::seconds(5)};  // Of each call, and of attaching.
   Interrupt interrupted;  // Asked during everything that waits; may be empty.
 };
@@ -42,22 +43,24 @@ struct CallOptions {
   bool long_running = false;
 };
 
-// Who owns it: shared by the client handle and its areas, because an area needs lanes as long as it is operated on.
-// Threads: every method from any thread at once, except Close, which needs all other calls to have ended.
-// Always true: nothing is done behind the caller's back; there is no thread and no timer.
-// Failure: when the daemon is away, mapped areas go on; calls and Open wait for it until the deadline, then fail with
+// Who owns it: shared by the client handle and its areas, because an area needs lanes as long as it
+// is operated on. Threads: every method from any thread at once, except Close, which needs all
+// other calls to have ended. Always true: nothing is done behind the caller's back; there is no
+// thread and no timer. Failure: when the daemon is away, mapped areas go on; calls and Open wait
+// for it until the deadline, then fail with
 //   UNAVAILABLE. In a forked child the first mutation or call attaches anew.
-class LocalSession final : public ForkObserver,
-                           public std::enable_shared_from_this<LocalSession> {
+class LocalSession final : public ForkObserver, public std::enable_shared_from_this<LocalSession> {
  public:
-  // Attaches; when nobody listens yet it tries again until the timeout. Errors: UNAVAILABLE, PERMISSION_DENIED, and what the
-  // daemon answers: UNAUTHENTICATED, TOKEN_EXPIRED, RATE_LIMITED, LANES_EXHAUSTED, VERSION_MISMATCH, DRAINING.
+  // Attaches; when nobody listens yet it tries again until the timeout. Errors: UNAVAILABLE,
+  // PERMISSION_DENIED, and what the daemon answers: UNAUTHENTICATED, TOKEN_EXPIRED, RATE_LIMITED,
+  // LANES_EXHAUSTED, VERSION_MISMATCH, DRAINING.
   static StatusOr<std::shared_ptr<LocalSession>> Attach(LocalSessionOptions options);
   ~LocalSession() override;
   LocalSession(const LocalSession&) = delete;
   LocalSession& operator=(const LocalSession&) = delete;
 
-  // Gives lanes and connections back. Later operations of the session and its areas fail with CLIENT_CLOSED.
+  // Gives lanes and connections back. Later operations of the session and its areas fail with
+  // CLIENT_CLOSED.
   void Close();
 
   // Opens an area by name or "#<index>" and maps it. Handles of one segment share a mapping.
@@ -90,8 +93,8 @@ class LocalSession final : public ForkObserver,
 
   explicit LocalSession(LocalSessionOptions options) : options_(std::move(options)) {}
 
-  // Connects and says Hello, again and again until the deadline while the daemon is away. The answer to a Hello for lanes
-  // becomes the session's attachment.
+  // Connects and says Hello, again and again until the deadline while the daemon is away. The
+  // answer to a Hello for lanes becomes the session's attachment.
   StatusOr<AttachConnection> Connect(bool want_lanes, Deadline deadline);
   StatusOr<AttachConnection> ConnectOnce(bool want_lanes, Deadline deadline);
   Status AdoptAttachment(AttachConnection::Received* received);
@@ -104,8 +107,9 @@ class LocalSession final : public ForkObserver,
                                                     Deadline deadline, bool* sent);
   StatusOr<std::shared_ptr<LocalArea>> Adopt(const AttachAreaOpened& opened,
                                              const std::vector<UniqueFd>& descriptors);
-  // Asks the daemon for every mapped area again, after lanes of a new lease came: counts this process as attached, touches
-  // the lanes' pages, and retires handles whose segment the service no longer has. REQUIRES: control->mutex is held.
+  // Asks the daemon for every mapped area again, after lanes of a new lease came: counts this
+  // process as attached, touches the lanes' pages, and retires handles whose segment the service no
+  // longer has. REQUIRES: control->mutex is held.
   void ReopenAreas(Control* control, Deadline deadline);
   Status LockControl(Deadline deadline, std::shared_ptr<Control>* control,
                      std::unique_lock<std::timed_mutex>* lock);
@@ -129,9 +133,10 @@ class LocalSession final : public ForkObserver,
 
 // One open area. Positions and lengths are bytes; a word travels as its bits (engine/base/word.h).
 //
-// Who owns it: shared by handles, buffers exported from it and running operations: whoever holds it keeps it mapped.
-// Threads: all methods from any thread at once.
-// Failure: those of engine/state/area.h; CLIENT_CLOSED after the session closed; AREA_NOT_FOUND when the service that served
+// Who owns it: shared by handles, buffers exported from it and running operations: whoever holds it
+// keeps it mapped. Threads: all methods from any thread at once. Failure: those of
+// engine/state/area.h; CLIENT_CLOSED after the session closed; AREA_NOT_FOUND when the service that
+// served
 //   the segment is gone; UNAVAILABLE where a forked child cannot attach.
 class LocalArea final {
  public:
@@ -152,7 +157,8 @@ class LocalArea final {
   const std::shared_ptr<LocalSession>& session() const { return session_; }
 
   Status Load(WordType type, uint64_t pos, uint64_t* bits) const {
-    if (!usable()) [[unlikely]] return Unusable();
+    if (!usable()) [[unlikely]]
+      return Unusable();
     return area_->Load(type, pos, bits);
   }
   Status Store(WordType type, uint64_t pos, uint64_t bits) {
@@ -195,7 +201,8 @@ class LocalArea final {
       if (!usable()) return Unusable();
       if (Status status = session_->AcquireLane(); !status.ok()) return status;
     }
-    if (thread_lane.shared == nullptr) [[likely]] return operation(thread_lane.lane);
+    if (thread_lane.shared == nullptr) [[likely]]
+      return operation(thread_lane.lane);
     const std::lock_guard<std::mutex> lock(*thread_lane.shared);
     return operation(thread_lane.lane);
   }

@@ -10,8 +10,8 @@ namespace {
 
 using std::chrono::steady_clock;
 
-// A range travels in pieces of this size at most; it divides by every atomic_range_bytes up to itself, so that pieces of the service
-// and of the client end at the same places.
+// A range travels in pieces of this size at most; it divides by every atomic_range_bytes up to
+// itself, so that pieces of the service and of the client end at the same places.
 constexpr uint64_t kPieceBytes = 1 << 20;
 // One call of a wait lasts this long at most; then it is asked again.
 constexpr std::chrono::minutes kWaitSlice{1};
@@ -63,17 +63,15 @@ Status NetworkStore(const sh_area& area, WordType type, uint64_t pos, uint64_t b
   auto request = WordRequest<v1::StoreWordRequest>(area, type, pos);
   SetNumber(type, bits, request.mutable_value());
   v1::StoreWordResponse response;
-  return area.network->Call(Path("StoreWord"), request, &response,
-                            OptionsFor(area.timeout, false));
+  return area.network->Call(Path("StoreWord"), request, &response, OptionsFor(area.timeout, false));
 }
 
-Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta,
-                  uint64_t* bits) {
+Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta, uint64_t* bits) {
   auto request = WordRequest<v1::AddWordRequest>(area, type, pos);
   request.set_delta(delta);
   v1::AddWordResponse response;
-  SH_RETURN_IF_ERROR(area.network->Call(Path("AddWord"), request, &response,
-                                        OptionsFor(area.timeout, false)));
+  SH_RETURN_IF_ERROR(
+      area.network->Call(Path("AddWord"), request, &response, OptionsFor(area.timeout, false)));
   *bits = NumberOf(response.value());
   return Status();
 }
@@ -97,8 +95,8 @@ Status NetworkBitwise(const sh_area& area, BitwiseOperator op, WordType type, ui
   request.set_operator_(static_cast<v1::BitwiseOperator>(op));
   SetNumber(type, operand, request.mutable_operand());
   v1::BitwiseWordResponse response;
-  SH_RETURN_IF_ERROR(area.network->Call(Path("BitwiseWord"), request, &response,
-                                        OptionsFor(area.timeout, false)));
+  SH_RETURN_IF_ERROR(
+      area.network->Call(Path("BitwiseWord"), request, &response, OptionsFor(area.timeout, false)));
   *bits = NumberOf(response.value());
   return Status();
 }
@@ -112,8 +110,8 @@ Status NetworkRead(const sh_area& area, uint64_t pos, std::byte* out, uint64_t l
     request.set_pos(pos + done);
     request.set_len(piece);
     v1::ReadAreaResponse response;
-    SH_RETURN_IF_ERROR(area.network->Call(Path("ReadArea"), request, &response,
-                                          OptionsFor(area.timeout, true)));
+    SH_RETURN_IF_ERROR(
+        area.network->Call(Path("ReadArea"), request, &response, OptionsFor(area.timeout, true)));
     if (response.data().size() != piece) {
       return Status(Reason::kInternal, "area \"" + area.name + "\": the service sent " +
                                            std::to_string(response.data().size()) + " of " +
@@ -134,8 +132,8 @@ Status NetworkWrite(const sh_area& area, uint64_t pos, const std::byte* bytes, u
     request.set_pos(pos + done);
     request.set_data(bytes + done, piece);
     v1::WriteAreaResponse response;
-    SH_RETURN_IF_ERROR(area.network->Call(Path("WriteArea"), request, &response,
-                                          OptionsFor(area.timeout, false)));
+    SH_RETURN_IF_ERROR(
+        area.network->Call(Path("WriteArea"), request, &response, OptionsFor(area.timeout, false)));
     done += piece;
     if (done == len) return Status();
   }
@@ -148,16 +146,15 @@ Status NetworkFill(const sh_area& area, uint64_t pos, uint64_t len, uint8_t valu
   request.set_len(len);
   request.set_value(value);
   v1::FillAreaResponse response;
-  return area.network->Call(Path("FillArea"), request, &response,
-                            OptionsFor(area.timeout, false));
+  return area.network->Call(Path("FillArea"), request, &response, OptionsFor(area.timeout, false));
 }
 
 StatusOr<uint64_t> NetworkUpdates(const sh_area& area) {
   v1::WaitAreaRequest request;  // Without `since` it answers at once.
   request.set_name(area.name);
   v1::WaitAreaResponse response;
-  SH_RETURN_IF_ERROR(area.network->Call(Path("WaitArea"), request, &response,
-                                        OptionsFor(area.timeout, true)));
+  SH_RETURN_IF_ERROR(
+      area.network->Call(Path("WaitArea"), request, &response, OptionsFor(area.timeout, true)));
   return response.updates();
 }
 

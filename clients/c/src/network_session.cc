@@ -12,9 +12,9 @@
 #include <atomic>
 #include <utility>
 
-#include "clients/c/src/retry_pause.h"
 #include "clients/c/src/fork_registry.h"
 #include "clients/c/src/lane_pool.h"
+#include "clients/c/src/retry_pause.h"
 #include "statehouse/v1/error.pb.h"
 
 namespace statehouse {
@@ -28,7 +28,8 @@ constexpr int kReconnectMsMin = 50;
 constexpr int kReconnectMsMax = 1000;
 constexpr uint64_t kNoChannelYet = ~uint64_t{0};
 
-// The fork count when this process's line first made a channel. gRPC's own state is as global as this.
+// The fork count when this process's line first made a channel. gRPC's own state is as global as
+// this.
 std::atomic<uint64_t> grpc_since_fork{kNoChannelYet};
 
 // Calls `take(bytes)` for each length-delimited field `field` of a serialized message.
@@ -48,13 +49,13 @@ void ForEachBytesField(const std::string& message, uint32_t field, const Take& t
         if (!in.ReadVarint32(&length) || !in.ReadString(&bytes, static_cast<int>(length))) return;
         if (tag >> 3 == field) take(bytes);
         break;
-      default:
-        return;
+      default: return;
     }
   }
 }
 
-// The ErrorDetail inside the google.rpc.Status that a refused call carries. False where there is none.
+// The ErrorDetail inside the google.rpc.Status that a refused call carries. False where there is
+// none.
 bool FindErrorDetail(const std::string& rpc_status, v1::ErrorDetail* detail) {
   bool found = false;
   ForEachBytesField(rpc_status, 3, [&](const std::string& any) {
@@ -69,24 +70,15 @@ bool FindErrorDetail(const std::string& rpc_status, v1::ErrorDetail* detail) {
 // For failures that come from gRPC itself and not from the service.
 Reason ReasonOfCode(grpc::StatusCode code) {
   switch (code) {
-    case grpc::StatusCode::CANCELLED:
-      return Reason::kCancelled;
-    case grpc::StatusCode::DEADLINE_EXCEEDED:
-      return Reason::kTimeout;
-    case grpc::StatusCode::UNAUTHENTICATED:
-      return Reason::kUnauthenticated;
-    case grpc::StatusCode::PERMISSION_DENIED:
-      return Reason::kPermissionDenied;
-    case grpc::StatusCode::UNIMPLEMENTED:
-      return Reason::kUnimplemented;
-    case grpc::StatusCode::RESOURCE_EXHAUSTED:
-      return Reason::kMessageTooLarge;
-    case grpc::StatusCode::UNAVAILABLE:
-      return Reason::kUnavailable;
-    case grpc::StatusCode::INVALID_ARGUMENT:
-      return Reason::kInvalidArgument;
-    default:
-      return Reason::kInternal;
+    case grpc::StatusCode::CANCELLED: return Reason::kCancelled;
+    case grpc::StatusCode::DEADLINE_EXCEEDED: return Reason::kTimeout;
+    case grpc::StatusCode::UNAUTHENTICATED: return Reason::kUnauthenticated;
+    case grpc::StatusCode::PERMISSION_DENIED: return Reason::kPermissionDenied;
+    case grpc::StatusCode::UNIMPLEMENTED: return Reason::kUnimplemented;
+    case grpc::StatusCode::RESOURCE_EXHAUSTED: return Reason::kMessageTooLarge;
+    case grpc::StatusCode::UNAVAILABLE: return Reason::kUnavailable;
+    case grpc::StatusCode::INVALID_ARGUMENT: return Reason::kInvalidArgument;
+    default: return Reason::kInternal;
   }
 }
 
@@ -152,8 +144,9 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
                                              std::chrono::hours(24 * 365)));
   // Nothing is sent before there is a connection, so waiting for one is safe for every call.
   if (channel->GetState(true) != GRPC_CHANNEL_READY && !channel->WaitForConnected(wall_deadline)) {
-    return Status(Reason::kUnavailable, "no connection to " + target_ +
-                                            " before the deadline; is statehoused listening there?");
+    return Status(
+        Reason::kUnavailable,
+        "no connection to " + target_ + " before the deadline; is statehoused listening there?");
   }
   grpc::ClientContext context;
   context.set_deadline(wall_deadline);

@@ -1,4 +1,5 @@
-// NetworkSession: the network door of the C library: unary gRPC calls over one channel, made at the first call.
+// NetworkSession: the network door of the C library: unary gRPC calls over one channel, made at the
+// first call.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -14,8 +15,9 @@
 namespace statehouse {
 
 // Who owns it: shared by the client handle and its areas.
-// Threads: any at once. Always true: no thread and no channel before the first call, so that a process may fork until then.
-// Failure: only calls marked idempotent are sent again, and only after UNAVAILABLE. In a forked child CLIENT_FORKED once any
+// Threads: any at once. Always true: no thread and no channel before the first call, so that a
+// process may fork until then. Failure: only calls marked idempotent are sent again, and only after
+// UNAVAILABLE. In a forked child CLIENT_FORKED once any
 //   client of the parent had made a call: the gRPC library does not survive fork.
 class NetworkSession final : public Caller {
  public:

@@ -1,5 +1,5 @@
-// RetryPause: the pauses between tries, growing from 5 ms to 200 ms, each drawn between half and all of its length so that
-// many clients do not come back in step.
+// RetryPause: the pauses between tries, growing from 5 ms to 200 ms, each drawn between half and
+// all of its length so that many clients do not come back in step.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,8 @@ class RetryPause final {
     const auto now = std::chrono::steady_clock::now();
     if (now >= deadline) return false;
     std::uniform_int_distribution<int64_t> draw(length_.count() / 2, length_.count());
-    std::this_thread::sleep_until(std::min(deadline, now + std::chrono::microseconds(draw(random_))));
+    std::this_thread::sleep_until(
+        std::min(deadline, now + std::chrono::microseconds(draw(random_))));
     length_ = std::min(length_ * 2, kLengthMax);
     return true;
   }

@@ -44,19 +44,13 @@ bool TakeField(std::string_view* bytes, uint64_t* field, uint64_t* number) {
   *field = key >> 3;
   uint64_t skip = 0;
   switch (key & 7) {
-    case kVarint:
-      return TakeVarint(bytes, number);
-    case kFixed64:
-      skip = 8;
-      break;
-    case kFixed32:
-      skip = 4;
-      break;
+    case kVarint: return TakeVarint(bytes, number);
+    case kFixed64: skip = 8; break;
+    case kFixed32: skip = 4; break;
     case kLengthDelimited:
       if (!TakeVarint(bytes, &skip)) return false;
       break;
-    default:
-      return false;
+    default: return false;
   }
   if (skip > bytes->size()) return false;
   bytes->remove_prefix(skip);

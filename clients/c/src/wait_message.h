@@ -1,4 +1,5 @@
-// The request and the response of Areas/WaitArea as bytes, without the protobuf library: the local door must not need it.
+// The request and the response of Areas/WaitArea as bytes, without the protobuf library: the local
+// door must not need it.
 #pragma once
 
 #include <cstdint>

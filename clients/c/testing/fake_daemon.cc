@@ -169,15 +169,14 @@ bool FakeDaemon::HandlePacket(Connection* connection) {
       DecodeAttachPacket({bytes.data(), static_cast<size_t>(got)});
   if (!packet.ok()) return false;
   std::vector<UniqueFd> descriptors;
-  const AttachMessage answer =
-      Answer(connection, (*packet).message, received.get(), &descriptors);
+  const AttachMessage answer = Answer(connection, (*packet).message, received.get(), &descriptors);
   if (lose_next_answer_.exchange(false)) return false;
   SendPacket(connection->socket.get(), AttachPacket{(*packet).request_id, answer}, descriptors);
   return connection->greeted;
 }
 
-AttachMessage FakeDaemon::Answer(Connection* connection, const AttachMessage& message,
-                                 int received, std::vector<UniqueFd>* descriptors) {
+AttachMessage FakeDaemon::Answer(Connection* connection, const AttachMessage& message, int received,
+                                 std::vector<UniqueFd>* descriptors) {
   if (const auto* hello = std::get_if<AttachHello>(&message)) {
     return AnswerHello(connection, *hello, received, descriptors);
   }

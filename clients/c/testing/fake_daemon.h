@@ -1,5 +1,5 @@
-// FakeDaemon: the daemon's side of the attach door, in this process, for unit tests of the local session: a real engine, and
-// a thread that serves <temporary folder>/attach.sock.
+// FakeDaemon: the daemon's side of the attach door, in this process, for unit tests of the local
+// session: a real engine, and a thread that serves <temporary folder>/attach.sock.
 //
 // Threads: the test's thread calls everything. Failure: a set-up that fails ends the test program.
 #pragma once
@@ -37,10 +37,12 @@ class FakeDaemon final {
   void RequireToken(const std::string& token);
   void OpenAreasReadOnly() { read_only_ = true; }
   void HandleCalls(CallHandler handler);
-  // Drops the next answer and closes its connection instead, as a daemon does that is killed after it carried a call out.
+  // Drops the next answer and closes its connection instead, as a daemon does that is killed after
+  // it carried a call out.
   void LoseNextAnswer() { lose_next_answer_ = true; }
 
-  // Ends the thread, and with it every connection and the socket; the engine lives on, as it does in the next daemon.
+  // Ends the thread, and with it every connection and the socket; the engine lives on, as it does
+  // in the next daemon.
   void StopServing();
   void Serve();
 

@@ -1,1 +1,230 @@
-#error "The earlier content of this file was overwritten by mistake at 02:25-02:28 by the session that writes clients/c, cpp and python (it had not seen that the conformance files had moved to you; sorry). Please write yours again; also words.json, ranges.json, areas.json, updates.json, run.py, clients/c/conformance/main.c, clients/cpp/conformance/main.cc. An independent alternative (188 cases, flat JSON lines, passing programs) lies in /tmp/h3conf for copying."
+// The conformance program of the C++ client: operations as JSON lines on stdin, results on stdout.
+// tests/conformance/README.md describes them. Usage: conformance_cpp local|network.
+#include <cstdio>
+#include <iostream>
+#include <limits>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include <statehouse/client.hpp>
+
+#include "clients/c/conformance/flat_json.h"
+
+namespace {
+
+namespace sh = statehouse::client;
+
+std::string Number(uint64_t number) { return std::to_string(number); }
+std::string Number(int64_t number) { return std::to_string(number); }
+template <sh::Word T>
+std::string WordText(T word) {
+  if constexpr (std::is_signed_v<T>) return Number(static_cast<int64_t>(word));
+  return Number(static_cast<uint64_t>(word));
+}
+std::string Ok(const std::string& json) { return R"({"ok": )" + json + "}"; }
+std::string Quoted(const std::string& text) { return '"' + text + '"'; }
+std::string Boolean(bool truth) { return truth ? "true" : "false"; }
+std::string Inexpressible() { return R"({"inexpressible": true})"; }
+
+template <typename T, typename Show>
+std::string Answer(const sh::Result<T>& result, const Show& show) {
+  if (result.ok()) return Ok(show(result.value()));
+  return R"({"error": ")" + std::string(result.error().reason_name()) + R"(", "retryable": )" +
+         Boolean(result.error().retryable()) + "}";
+}
+std::string Answer(const sh::Result<sh::Done>& result) {
+  return Answer(result, [](const sh::Done&) { return std::string("null"); });
+}
+
+class Program final {
+ public:
+  explicit Program(sh::Client client) : client_(std::move(client)) {}
+  std::string Do(const flat_json& in);
+
+ private:
+  std::string DoControl(std::string_view op, const std::string& name, const flat_json& in);
+  std::string DoArea(std::string_view op, sh::Area& area, const flat_json& in);
+  template <sh::Word T>
+  std::string DoWord(std::string_view op, sh::Area& area, const flat_json& in);
+
+  sh::Client client_;
+  std::map<std::string, sh::Area> areas_;
+};
+
+std::string Program::Do(const flat_json& in) {
+  const std::string op = flat_json_text(&in, "op", "");
+  const std::string name = flat_json_text(&in, "name", "");
+  static constexpr std::string_view kControl[] = {"open",   "list",      "create", "describe",
+                                                  "delete", "transport", "status"};
+  for (const std::string_view control : kControl) {
+    if (op == control) return DoControl(op, name, in);
+  }
+  const auto found = areas_.find(name);
+  return found == areas_.end() ? R"({"malformed": true})" : DoArea(op, found->second, in);
+}
+
+std::string Program::DoControl(std::string_view op, const std::string& name,
+                               const flat_json& in) {
+  const auto size_of = [](const sh_area_info& info) { return Number(info.size); };
+  if (op == "open") {
+    sh::Result<sh::Area> area = client_.Open(name, flat_json_number(&in, "size", 0));
+    const std::string answer = Answer(area, [](const sh::Area& a) { return Number(a.size()); });
+    if (area.ok()) areas_.insert_or_assign(name, *std::move(area));
+    return answer;
+  }
+  if (op == "create") {
+    sh::AreaSpec spec;
+    spec.size = flat_json_number(&in, "size", 0);
+    spec.pages = flat_json_number(&in, "pages", 0);
+    spec.file = flat_json_text(&in, "file", "");
+    spec.offset = flat_json_number(&in, "offset", 0);
+    spec.exclusive = flat_json_number(&in, "exclusive", 0) != 0;
+    return Answer(client_.Create(name, spec), size_of);
+  }
+  if (op == "describe") return Answer(client_.Describe(name), size_of);
+  if (op == "delete") return Answer(client_.Delete(name));
+  if (op == "list") {
+    return Answer(client_.List(flat_json_text(&in, "prefix", "")),
+                  [](const std::vector<sh_area_info>& infos) {
+                    std::string text;
+                    for (const sh_area_info& info : infos) {
+                      text += (text.empty() ? "" : ", ") + Quoted(info.name);
+                    }
+                    return "[" + text + "]";
+                  });
+  }
+  if (op == "status") {
+    return Answer(client_.GetStatus(), [](const sh_status& status) {
+      return Quoted(status.draining != 0 ? "draining" : "serving");
+    });
+  }
+  return Ok(Quoted(client_.transport() == SH_TRANSPORT_LOCAL ? "local" : "network"));
+}
+
+std::string Hex(const std::vector<std::byte>& bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const std::byte byte : bytes) {
+    text.push_back(kDigits[static_cast<unsigned>(byte) >> 4]);
+    text.push_back(kDigits[static_cast<unsigned>(byte) & 15]);
+  }
+  return text;
+}
+
+std::vector<std::byte> FromHex(const std::string& text) {
+  std::vector<std::byte> bytes;
+  for (size_t i = 0; i + 1 < text.size(); i += 2) {
+    bytes.push_back(static_cast<std::byte>(std::stoi(text.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+std::string Program::DoArea(std::string_view op, sh::Area& area, const flat_json& in) {
+  const uint64_t pos = flat_json_number(&in, "pos", 0);
+  if (op == "read") {
+    std::optional<uint64_t> len;
+    if (flat_json_find(&in, "len") != nullptr) len = flat_json_number(&in, "len", 0);
+    return Answer(area.Read(pos, len),
+                  [](const std::vector<std::byte>& bytes) { return Quoted(Hex(bytes)); });
+  }
+  if (op == "write") return Answer(area.Write(pos, FromHex(flat_json_text(&in, "data", ""))));
+  if (op == "fill") {
+    const uint64_t value = flat_json_number(&in, "value", 0);
+    if (value > 255) return Inexpressible();
+    return Answer(area.Fill(pos, flat_json_number(&in, "len", 0), static_cast<std::byte>(value)));
+  }
+  if (op == "updates") {
+    return Answer(area.Updates(), [](uint64_t updates) { return Number(updates); });
+  }
+  if (op == "wait") {
+    std::optional<std::chrono::nanoseconds> timeout;
+    if (flat_json_find(&in, "timeout_ms") != nullptr) {
+      timeout = std::chrono::milliseconds(flat_json_number(&in, "timeout_ms", 0));
+    }
+    return Answer(area.Wait(flat_json_number(&in, "since", 0), timeout),
+                  [](const sh::WaitOutcome& outcome) { return Boolean(outcome.changed); });
+  }
+  const std::string type = flat_json_text(&in, "type", "");
+  if (type == "u8") return DoWord<uint8_t>(op, area, in);
+  if (type == "u16") return DoWord<uint16_t>(op, area, in);
+  if (type == "u32") return DoWord<uint32_t>(op, area, in);
+  if (type == "u64") return DoWord<uint64_t>(op, area, in);
+  if (type == "i8") return DoWord<int8_t>(op, area, in);
+  if (type == "i16") return DoWord<int16_t>(op, area, in);
+  if (type == "i32") return DoWord<int32_t>(op, area, in);
+  if (type == "i64") return DoWord<int64_t>(op, area, in);
+  return Inexpressible();
+}
+
+// The member as a T, or nothing when no T has that value.
+template <sh::Word T>
+std::optional<T> WordOf(const flat_json& in, const char* key) {
+  const flat_json_member* const member = flat_json_find(&in, key);
+  if (member == nullptr) return T{0};
+  if (member->fits == 0) return std::nullopt;
+  const bool negative = member->text[0] == '-';
+  const auto as_signed = static_cast<int64_t>(member->number);
+  const bool fits =
+      negative ? std::is_signed_v<T> &&
+                     as_signed >= static_cast<int64_t>(std::numeric_limits<T>::min())
+               : member->number <= static_cast<uint64_t>(std::numeric_limits<T>::max());
+  if (!fits) return std::nullopt;
+  return static_cast<T>(member->number);
+}
+
+template <sh::Word T>
+std::string Program::DoWord(std::string_view op, sh::Area& area, const flat_json& in) {
+  const uint64_t pos = flat_json_number(&in, "pos", 0);
+  const auto show = [](T word) { return WordText(word); };
+  if (op == "load") return Answer(area.Load<T>(pos), show);
+  if (op == "add") {
+    return Answer(area.Add<T>(pos, static_cast<int64_t>(flat_json_number(&in, "delta", 1))), show);
+  }
+  const std::optional<T> value = WordOf<T>(in, "value");
+  const std::optional<T> operand = WordOf<T>(in, "operand");
+  const std::optional<T> expected = WordOf<T>(in, "expected");
+  const std::optional<T> desired = WordOf<T>(in, "desired");
+  if (!value || !operand || !expected || !desired) return Inexpressible();
+  if (op == "store") return Answer(area.Store<T>(pos, *value));
+  if (op == "compare_exchange") {
+    return Answer(area.CompareExchange<T>(pos, *expected, *desired),
+                  [](const sh::Exchange<T>& exchange) {
+                    return R"({"exchanged": )" + Boolean(exchange.exchanged) + R"(, "found": )" +
+                           WordText(exchange.found) + "}";
+                  });
+  }
+  const std::string bitwise = flat_json_text(&in, "operator", "");
+  if (bitwise == "and") return Answer(area.BitwiseAnd<T>(pos, *operand), show);
+  if (bitwise == "or") return Answer(area.BitwiseOr<T>(pos, *operand), show);
+  return Answer(area.BitwiseXor<T>(pos, *operand), show);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "usage: conformance_cpp local|network\n";
+    return 2;
+  }
+  sh::Options options;
+  options.client_name = "conformance c++";
+  options.transport =
+      std::string_view(argv[1]) == "local" ? SH_TRANSPORT_LOCAL : SH_TRANSPORT_NETWORK;
+  sh::Result<sh::Client> client = sh::Client::Connect("", options);
+  if (!client.ok()) {
+    std::cerr << client.error().message() << '\n';
+    return 1;
+  }
+  Program program(*std::move(client));
+  for (std::string line; std::getline(std::cin, line);) {
+    flat_json in;
+    if (flat_json_parse(line.data(), &in) == 0) {
+      std::cout << R"({"malformed": true})" << std::endl;
+      continue;
+    }
+    if (std::string_view(flat_json_text(&in, "op", "")) == "end") break;
+    std::cout << program.Do(in) << std::endl;
+  }
+  return 0;
+}

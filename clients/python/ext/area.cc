@@ -1,4 +1,5 @@
-// The type Area: properties, buffer protocol and slots; the methods are in area_words.cc and area_ranges.cc.
+// The type Area: properties, buffer protocol and slots; the methods are in area_words.cc and
+// area_ranges.cc.
 #include <new>
 #include <string>
 #include <vector>
@@ -138,7 +139,8 @@ PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area) {
 }
 
 bool EnsureLaneSlow(AreaObject* self) {
-  // A read-only area takes no lane; its mutations fail with READ_ONLY by themselves, and that needs one all the same.
+  // A read-only area takes no lane; its mutations fail with READ_ONLY by themselves, and that needs
+  // one all the same.
   Status status;
   {
     const WithoutGil without_gil(self->session);

@@ -50,8 +50,7 @@ PyObject* ReadRange(AreaObject* self, uint64_t pos, uint64_t len) {
   if (len > size || pos > size - len) {
     return Raise(Reason::kOutOfBounds,
                  "area \"" + self->area->name() + "\": [" + std::to_string(pos) + ", +" +
-                     std::to_string(len) + ") is not inside its " + std::to_string(size) +
-                     " bytes",
+                     std::to_string(len) + ") is not inside its " + std::to_string(size) + " bytes",
                  NameOf(self));
   }
   if (self->area->writable() && !EnsureLane(self)) return nullptr;
@@ -67,8 +66,7 @@ PyObject* ReadRange(AreaObject* self, uint64_t pos, uint64_t len) {
 
 bool WriteRange(AreaObject* self, uint64_t pos, std::span<const std::byte> bytes) {
   if (!EnsureLane(self)) return false;
-  const Status status =
-      Run(self, bytes.size(), [&] { return self->area->Write(pos, bytes); });
+  const Status status = Run(self, bytes.size(), [&] { return self->area->Write(pos, bytes); });
   return status.ok() || Raise(status, NameOf(self)) != nullptr;
 }
 
@@ -103,8 +101,8 @@ bool ParseSubscript(AreaObject* self, PyObject* key, Range* range) {
   range->pos = index.negative ? index.bits + static_cast<uint64_t>(size) : index.bits;
   if (index.fits && range->pos < static_cast<uint64_t>(size)) return true;
   Raise(Reason::kOutOfBounds,
-        "area \"" + self->area->name() + "\": the index is not inside its " +
-            std::to_string(size) + " bytes",
+        "area \"" + self->area->name() + "\": the index is not inside its " + std::to_string(size) +
+            " bytes",
         NameOf(self));
   return false;
 }
@@ -158,9 +156,8 @@ PyObject* AreaFill(PyObject* self_object, PyObject* const* args, Py_ssize_t coun
       !ParseValue(args[2], WordType::kU8, NameOf(self), &value) || !EnsureLane(self)) {
     return nullptr;
   }
-  const Status status = Run(self, len, [&] {
-    return self->area->Fill(pos, len, static_cast<std::byte>(value));
-  });
+  const Status status =
+      Run(self, len, [&] { return self->area->Fill(pos, len, static_cast<std::byte>(value)); });
   if (!status.ok()) return Raise(status, NameOf(self));
   Py_RETURN_NONE;
 }

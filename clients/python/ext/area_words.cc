@@ -1,4 +1,5 @@
-// The word methods of Area: load_u64 and its fifty-five siblings. Hot: no keyword parsing and no allocation but the result.
+// The word methods of Area: load_u64 and its fifty-five siblings. Hot: no keyword parsing and no
+// allocation but the result.
 #include <array>
 #include <string>
 
@@ -20,18 +21,21 @@ PyObject* WrongCount(const char* signature) {
 template <WordType kType>
 PyObject* Load(PyObject* self_object, PyObject* pos_object) {
   AreaObject* const self = Self(self_object);
-  if (self->session->closed) [[unlikely]] return RaiseClosed(NameOf(self));
+  if (self->session->closed) [[unlikely]]
+    return RaiseClosed(NameOf(self));
   uint64_t pos = 0;
   if (!ParseSize(pos_object, "pos", NameOf(self), &pos)) return nullptr;
   uint64_t bits = 0;
   const Status status = self->area->Load(kType, pos, &bits);
-  if (!status.ok()) [[unlikely]] return Raise(status, NameOf(self));
+  if (!status.ok()) [[unlikely]]
+    return Raise(status, NameOf(self));
   return NumberFromBits(kType, bits);
 }
 
 // What the mutating methods begin with: open, with a lane, and the position.
 bool Begin(AreaObject* self, PyObject* pos_object, uint64_t* pos) {
-  if (self->session->closed) [[unlikely]] return RaiseClosed(NameOf(self)) != nullptr;
+  if (self->session->closed) [[unlikely]]
+    return RaiseClosed(NameOf(self)) != nullptr;
   return ParseSize(pos_object, "pos", NameOf(self), pos) && EnsureLane(self);
 }
 
@@ -45,7 +49,8 @@ PyObject* Store(PyObject* self_object, PyObject* const* args, Py_ssize_t count) 
     return nullptr;
   }
   const Status status = self->area->Store(kType, pos, bits);
-  if (!status.ok()) [[unlikely]] return Raise(status, NameOf(self));
+  if (!status.ok()) [[unlikely]]
+    return Raise(status, NameOf(self));
   Py_RETURN_NONE;
 }
 
@@ -59,7 +64,8 @@ PyObject* Add(PyObject* self_object, PyObject* const* args, Py_ssize_t count) {
   if (count == 2 && !ParseDelta(args[1], NameOf(self), &delta)) return nullptr;
   uint64_t bits = 0;
   const Status status = self->area->Add(kType, pos, delta, &bits);
-  if (!status.ok()) [[unlikely]] return Raise(status, NameOf(self));
+  if (!status.ok()) [[unlikely]]
+    return Raise(status, NameOf(self));
   return NumberFromBits(kType, bits);
 }
 
@@ -74,7 +80,8 @@ PyObject* Bitwise(PyObject* self_object, PyObject* const* args, Py_ssize_t count
   }
   uint64_t bits = 0;
   const Status status = self->area->Bitwise(kOperator, kType, pos, operand, &bits);
-  if (!status.ok()) [[unlikely]] return Raise(status, NameOf(self));
+  if (!status.ok()) [[unlikely]]
+    return Raise(status, NameOf(self));
   return NumberFromBits(kType, bits);
 }
 
@@ -96,7 +103,8 @@ PyObject* CompareExchange(PyObject* self_object, PyObject* const* args, Py_ssize
   }
   CompareExchangeResult result;
   const Status status = self->area->CompareExchange(kType, pos, expected, desired, &result);
-  if (!status.ok()) [[unlikely]] return Raise(status, NameOf(self));
+  if (!status.ok()) [[unlikely]]
+    return Raise(status, NameOf(self));
   auto* const object = PyObject_New(CompareExchangeResultObject, &compare_exchange_result_type);
   if (object == nullptr) return nullptr;
   object->exchanged = result.exchanged;
@@ -113,20 +121,23 @@ PyCFunction AsMethod(Function function) {
 #define SH_LOAD_DOC "The word at `pos`."
 #define SH_STORE_DOC "Writes `value` to the word at `pos`."
 #define SH_ADD_DOC "Adds `delta`, modulo the word's width, and returns the new value."
-#define SH_CAS_DOC "Writes `desired` if the word equals `expected`; the result is true then and has `found`."
+#define SH_CAS_DOC \
+  "Writes `desired` if the word equals `expected`; the result is true then and has `found`."
 #define SH_BITWISE_DOC "Combines the word with `operand` and returns the new value."
-#define SH_WORD_METHODS(suffix, type)                                                              \
-  {"load_" suffix, AsMethod(&Load<type>), METH_O, PyDoc_STR(SH_LOAD_DOC)},                         \
-  {"store_" suffix, AsMethod(&Store<type>), METH_FASTCALL, PyDoc_STR(SH_STORE_DOC)},               \
-  {"add_" suffix, AsMethod(&Add<type>), METH_FASTCALL, PyDoc_STR(SH_ADD_DOC)},                     \
-  {"compare_exchange_" suffix, AsMethod(&CompareExchange<type>), METH_FASTCALL | METH_KEYWORDS,    \
-   PyDoc_STR(SH_CAS_DOC)},                                                                         \
-  {"bitwise_and_" suffix, AsMethod(&Bitwise<type, BitwiseOperator::kAnd>), METH_FASTCALL,          \
-   PyDoc_STR(SH_BITWISE_DOC)},                                                                     \
-  {"bitwise_or_" suffix, AsMethod(&Bitwise<type, BitwiseOperator::kOr>), METH_FASTCALL,            \
-   PyDoc_STR(SH_BITWISE_DOC)},                                                                     \
-  {"bitwise_xor_" suffix, AsMethod(&Bitwise<type, BitwiseOperator::kXor>), METH_FASTCALL,          \
-   PyDoc_STR(SH_BITWISE_DOC)}
+#define SH_WORD_METHODS(suffix, type)                                                         \
+  {"load_" suffix, AsMethod(&Load<type>), METH_O, PyDoc_STR(SH_LOAD_DOC)},                    \
+      {"store_" suffix, AsMethod(&Store<type>), METH_FASTCALL, PyDoc_STR(SH_STORE_DOC)},      \
+      {"add_" suffix, AsMethod(&Add<type>), METH_FASTCALL, PyDoc_STR(SH_ADD_DOC)},            \
+      {"compare_exchange_" suffix, AsMethod(&CompareExchange<type>),                          \
+       METH_FASTCALL | METH_KEYWORDS, PyDoc_STR(SH_CAS_DOC)},                                 \
+      {"bitwise_and_" suffix, AsMethod(&Bitwise<type, BitwiseOperator::kAnd>), METH_FASTCALL, \
+       PyDoc_STR(SH_BITWISE_DOC)},                                                            \
+      {"bitwise_or_" suffix, AsMethod(&Bitwise<type, BitwiseOperator::kOr>), METH_FASTCALL,   \
+       PyDoc_STR(SH_BITWISE_DOC)},                                                            \
+  {                                                                                           \
+    "bitwise_xor_" suffix, AsMethod(&Bitwise<type, BitwiseOperator::kXor>), METH_FASTCALL,    \
+        PyDoc_STR(SH_BITWISE_DOC)                                                             \
+  }
 
 }  // namespace
 

@@ -20,9 +20,8 @@ int IsTrue(PyObject* self) { return Self(self)->exchanged; }
 PyObject* Represent(PyObject* self) {
   PyObject* const found = GetFound(self, nullptr);
   if (found == nullptr) return nullptr;
-  PyObject* const text =
-      PyUnicode_FromFormat("CompareExchangeResult(exchanged=%s, found=%R)",
-                           Self(self)->exchanged ? "True" : "False", found);
+  PyObject* const text = PyUnicode_FromFormat("CompareExchangeResult(exchanged=%s, found=%R)",
+                                              Self(self)->exchanged ? "True" : "False", found);
   Py_DECREF(found);
   return text;
 }

@@ -10,8 +10,8 @@
 
 namespace statehouse::python {
 
-// Raises the exception class that belongs to the reason; `name` is the area's, or "". Always returns null. An exception that is
-// already set (by a signal handler) stays.
+// Raises the exception class that belongs to the reason; `name` is the area's, or "". Always
+// returns null. An exception that is already set (by a signal handler) stays.
 PyObject* Raise(const Status& status, const char* name);
 PyObject* Raise(Reason reason, const std::string& message, const char* name);
 

@@ -1,5 +1,5 @@
-// statehouse._local: the local door for Python. Written against the plain C API, because a binding layer's call overhead would
-// cost more than the operation. No gRPC and no protobuf in here.
+// statehouse._local: the local door for Python. Written against the plain C API, because a binding
+// layer's call overhead would cost more than the operation. No gRPC and no protobuf in here.
 #include <chrono>
 #include <string>
 
@@ -35,7 +35,8 @@ bool ParseTransport(const std::string& text, TransportChoice* choice) {
   return false;
 }
 
-// resolve(url, token, token_file, timeout, transport) -> (local, runtime_dir, target, token, timeout)
+// resolve(url, token, token_file, timeout, transport) -> (local, runtime_dir, target, token,
+// timeout)
 PyObject* Resolve(PyObject*, PyObject* args) {
   PyObject* url = nullptr;
   PyObject* token = nullptr;
@@ -48,7 +49,8 @@ PyObject* Resolve(PyObject*, PyObject* args) {
   ConnectArguments arguments;
   TransportChoice choice = TransportChoice::kAuto;
   int64_t timeout_ns = -1;
-  if (!OptionalText(url, "url", &arguments.url) || !OptionalText(token, "token", &arguments.token) ||
+  if (!OptionalText(url, "url", &arguments.url) ||
+      !OptionalText(token, "token", &arguments.token) ||
       !OptionalText(token_file, "token_file", &arguments.token_file) ||
       !ParseTransport(transport, &choice) || !ParseSeconds(timeout, "", -1, &timeout_ns)) {
     return nullptr;
@@ -69,8 +71,8 @@ PyObject* ReasonNames(PyObject*, PyObject*) {
   if (names == nullptr) return nullptr;
   for (uint16_t i = 0; i < kReasonCount; ++i) {
     const std::string_view name = ReasonName(static_cast<Reason>(i));
-    PyTuple_SET_ITEM(names, i,
-                     PyUnicode_FromStringAndSize(name.data(), static_cast<Py_ssize_t>(name.size())));
+    PyTuple_SET_ITEM(
+        names, i, PyUnicode_FromStringAndSize(name.data(), static_cast<Py_ssize_t>(name.size())));
   }
   return names;
 }

@@ -10,25 +10,25 @@
 
 namespace statehouse::python {
 
-// Guarded by the GIL. Closed for good once `closed` is set and no operation runs without the GIL any more.
+// Guarded by the GIL. Closed for good once `closed` is set and no operation runs without the GIL
+// any more.
 struct SessionObject {
-  PyObject_HEAD
-  std::shared_ptr<LocalSession> session;
+  PyObject_HEAD std::shared_ptr<LocalSession> session;
   bool closed;
-  uint32_t in_flight;      // Operations that run without the GIL.
-  uint64_t in_flight_fork;  // ForkCount() that `in_flight` belongs to: a child has none of its parent's.
+  uint32_t in_flight;  // Operations that run without the GIL.
+  uint64_t
+      in_flight_fork;  // ForkCount() that `in_flight` belongs to: a child has none of its parent's.
 };
 
-// Keeps its session object and its mapping alive, and so does every buffer that was exported from it.
+// Keeps its session object and its mapping alive, and so does every buffer that was exported from
+// it.
 struct AreaObject {
-  PyObject_HEAD
-  SessionObject* session;
+  PyObject_HEAD SessionObject* session;
   std::shared_ptr<LocalArea> area;
 };
 
 struct CompareExchangeResultObject {
-  PyObject_HEAD
-  bool exchanged;
+  PyObject_HEAD bool exchanged;
   WordType type;
   uint64_t found;
 };
@@ -72,15 +72,17 @@ PyObject* AreaSubscript(PyObject* self, PyObject* key);
 int AreaAssign(PyObject* self, PyObject* key, PyObject* value);
 PyObject* AreaItem(PyObject* self, Py_ssize_t index);
 
-// Gets the calling thread a lane without holding the GIL, when it has none. False with an exception set.
+// Gets the calling thread a lane without holding the GIL, when it has none. False with an exception
+// set.
 bool EnsureLaneSlow(AreaObject* self);
 inline bool EnsureLane(AreaObject* self) {
-  if (thread_lane.attachment_id == self->area->session()->attachment_id()) [[likely]] return true;
+  if (thread_lane.attachment_id == self->area->session()->attachment_id()) [[likely]]
+    return true;
   return EnsureLaneSlow(self);
 }
 
-// Arguments that may come by position or by name: fills `values` in the order of `parameters` (null-terminated); a missing one
-// beyond `required` stays null. False with TypeError set.
+// Arguments that may come by position or by name: fills `values` in the order of `parameters`
+// (null-terminated); a missing one beyond `required` stays null. False with TypeError set.
 bool TakeArguments(const char* function, const char* const* parameters, size_t required,
                    PyObject* const* args, Py_ssize_t count, PyObject* names, PyObject** values);
 

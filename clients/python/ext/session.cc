@@ -21,7 +21,8 @@ void Destroy(PyObject* object) {
   PyObject_Free(object);
 }
 
-// Asked while a call waits without the GIL: whether a signal handler raised or another thread closed the client.
+// Asked while a call waits without the GIL: whether a signal handler raised or another thread
+// closed the client.
 bool Interrupted(SessionObject* self) {
   const PyGILState_STATE state = PyGILState_Ensure();
   const bool interrupted = self->closed || PyErr_CheckSignals() != 0;
@@ -87,8 +88,8 @@ PyObject* Open(PyObject* object, PyObject* name_object) {
 }
 
 PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
-  static const char* const kNames[] = {"method", "request", "timeout", "idempotent", "name",
-                                       nullptr};
+  static const char* const kNames[] = {"method",     "request", "timeout",
+                                       "idempotent", "name",    nullptr};
   const char* method = nullptr;
   const char* request = nullptr;
   Py_ssize_t request_bytes = 0;
@@ -183,8 +184,7 @@ bool TakeArguments(const char* function, const char* const* parameters, size_t r
   for (Py_ssize_t i = 0; i < named; ++i) {
     PyObject* const name = PyTuple_GET_ITEM(names, i);
     size_t at = 0;
-    while (at < parameter_count &&
-           PyUnicode_CompareWithASCIIString(name, parameters[at]) != 0) {
+    while (at < parameter_count && PyUnicode_CompareWithASCIIString(name, parameters[at]) != 0) {
       ++at;
     }
     if (at == parameter_count || values[at] != nullptr) {

@@ -1,5 +1,6 @@
-/* The C interface of Statehouse: named areas of shared bytes with atomic words, in memory that this process maps (the local
- * door) or over gRPC (the network door). One API, the same results through each door.
+/* The C interface of Statehouse: named areas of shared bytes with atomic words, in memory that this
+ * process maps (the local door) or over gRPC (the network door). One API, the same results through
+ * each door.
  *
  *   sh_client *client = NULL;
  *   sh_area *area = NULL;
@@ -15,17 +16,20 @@
  *   sh_close(client);
  *
  * Rules for every call that returns sh_reason:
- *  - SH_OK means that it was carried out; anything else that it changed nothing, except where its comment says otherwise.
- *  - `error` may be NULL. Where it is not, a failure stores a new sh_error there, which the caller frees with sh_error_free;
- *    success leaves *error as it was.
+ *  - SH_OK means that it was carried out; anything else that it changed nothing, except where its
+ *    comment says otherwise.
+ *  - `error` may be NULL. Where it is not, a failure stores a new sh_error there, which the caller
+ *    frees with sh_error_free; success leaves *error as it was.
  *  - Results are written on success only. Result pointers may be NULL where the comment says so.
  *  - Positions, lengths and sizes are bytes; names are UTF-8 strings that end with a zero byte.
  *
- * Threads: a client and its areas may be used by any number of threads at once. sh_close and sh_area_close need every other
- * call on that handle to have returned. No call may be made from a signal handler.
+ * Threads: a client and its areas may be used by any number of threads at once. sh_close and
+ * sh_area_close need every other call on that handle to have returned. No call may be made from a
+ * signal handler.
  *
- * fork(): clients and areas of the local door go on in the child: its first mutation attaches anew. A client of the network
- * door that made a call before fork() answers SH_CLIENT_FORKED in the child: connect after fork() there.
+ * fork(): clients and areas of the local door go on in the child: its first mutation attaches anew.
+ * A client of the network door that made a call before fork() answers SH_CLIENT_FORKED in the
+ * child: connect after fork() there.
  */
 #ifndef STATEHOUSE_STATEHOUSE_H_
 #define STATEHOUSE_STATEHOUSE_H_
@@ -118,24 +122,28 @@ typedef struct sh_client sh_client;
 /* One area, opened by a client. */
 typedef struct sh_area sh_area;
 
-/* How to connect. Zero-initialise it (`sh_options options = {0};`); zero and NULL mean "default". */
+/* How to connect. Zero-initialise it (`sh_options options = {0};`); zero and NULL mean "default".
+ */
 typedef struct sh_options {
-  const char *token;       /* Access token. Default: STATEHOUSE_TOKEN, then the file STATEHOUSE_TOKEN_FILE names. */
+  const char *token; /* Access token. Default: STATEHOUSE_TOKEN, then the file STATEHOUSE_TOKEN_FILE
+                        names. */
   const char *token_file;  /* A file that holds it. */
   const char *client_name; /* Shown to operators. */
-  uint64_t timeout_ms;     /* Of each call, and of waiting for a service that is away. Default: 5,000. */
-  sh_transport transport;  /* Default: SH_TRANSPORT_AUTO. */
+  uint64_t
+      timeout_ms; /* Of each call, and of waiting for a service that is away. Default: 5,000. */
+  sh_transport transport; /* Default: SH_TRANSPORT_AUTO. */
 } sh_options;
 
-/* Connects. `url` is "statehouse+unix://<runtime dir>" or "statehouse://host[:port]", with "?transport=local|network&timeout=2s"
- * if wanted; NULL: STATEHOUSE_URL, else this user's default runtime dir, else 127.0.0.1:7700. `options` may be NULL.
- * The local door attaches now, waiting for the service until the timeout; the network door connects at its first call.
- * Errors: SH_INVALID_ARGUMENT, SH_UNAVAILABLE, SH_UNAUTHENTICATED, SH_TOKEN_EXPIRED, SH_RATE_LIMITED, SH_PERMISSION_DENIED,
- * SH_LANES_EXHAUSTED, SH_VERSION_MISMATCH. */
+/* Connects. `url` is "statehouse+unix://<runtime dir>" or "statehouse://host[:port]", with
+ * "?transport=local|network&timeout=2s" if wanted; NULL: STATEHOUSE_URL, else this user's default
+ * runtime dir, else 127.0.0.1:7700. `options` may be NULL. The local door attaches now, waiting for
+ * the service until the timeout; the network door connects at its first call. Errors:
+ * SH_INVALID_ARGUMENT, SH_UNAVAILABLE, SH_UNAUTHENTICATED, SH_TOKEN_EXPIRED, SH_RATE_LIMITED,
+ * SH_PERMISSION_DENIED, SH_LANES_EXHAUSTED, SH_VERSION_MISMATCH. */
 SH_API sh_reason sh_connect(const char *url, const sh_options *options, sh_client **client,
                             sh_error **error);
-/* Ends the attachment and frees the client; NULL is allowed. Its areas then answer SH_CLIENT_CLOSED and are still to be
- * closed. */
+/* Ends the attachment and frees the client; NULL is allowed. Its areas then answer SH_CLIENT_CLOSED
+ * and are still to be closed. */
 SH_API void sh_close(sh_client *client);
 /* SH_TRANSPORT_LOCAL or SH_TRANSPORT_NETWORK: the door in use. */
 SH_API sh_transport sh_transport_of(const sh_client *client);
@@ -170,23 +178,26 @@ typedef struct sh_area_spec {
   int exclusive;    /* 1: refuse when the name exists. 0: get or create. */
 } sh_area_spec;
 
-/* Creates an area or finds the one that agrees with `spec`. `info` and `created` (1 or 0) may be NULL.
- * Errors: SH_NAME_INVALID, SH_SIZE_INVALID, SH_AREA_EXISTS, SH_BACKING_INVALID, SH_LIMIT_EXCEEDED, SH_MEMORY_EXHAUSTED,
- * SH_PERMISSION_DENIED. */
+/* Creates an area or finds the one that agrees with `spec`. `info` and `created` (1 or 0) may be
+ * NULL. Errors: SH_NAME_INVALID, SH_SIZE_INVALID, SH_AREA_EXISTS, SH_BACKING_INVALID,
+ * SH_LIMIT_EXCEEDED, SH_MEMORY_EXHAUSTED, SH_PERMISSION_DENIED. */
 SH_API sh_reason sh_area_create(sh_client *client, const char *name, const sh_area_spec *spec,
                                 sh_area_info *info, int *created, sh_error **error);
 /* Errors: SH_AREA_NOT_FOUND, SH_PERMISSION_DENIED. */
 SH_API sh_reason sh_area_describe(sh_client *client, const char *name, sh_area_info *info,
                                   sh_error **error);
-/* Processes that map the area get SH_AREA_NOT_FOUND at their next operation. Errors: SH_AREA_NOT_FOUND, SH_PERMISSION_DENIED. */
+/* Processes that map the area get SH_AREA_NOT_FOUND at their next operation. Errors:
+ * SH_AREA_NOT_FOUND, SH_PERMISSION_DENIED. */
 SH_API sh_reason sh_area_delete(sh_client *client, const char *name, sh_error **error);
-/* Every readable area whose name begins with `prefix` (NULL: all), in order of creation. Free with sh_area_list_free. */
+/* Every readable area whose name begins with `prefix` (NULL: all), in order of creation. Free with
+ * sh_area_list_free. */
 SH_API sh_reason sh_area_list(sh_client *client, const char *prefix, sh_area_info **infos,
                               size_t *count, sh_error **error);
 SH_API void sh_area_list_free(sh_area_info *infos);
 
-/* Opens an area. With size > 0 it is created when it does not exist; with 0 it must exist. A name that was deleted and created
- * again opens the new one. Errors: as sh_area_create, SH_AREA_NOT_FOUND. */
+/* Opens an area. With size > 0 it is created when it does not exist; with 0 it must exist. A name
+ * that was deleted and created again opens the new one. Errors: as sh_area_create,
+ * SH_AREA_NOT_FOUND. */
 SH_API sh_reason sh_area_open(sh_client *client, const char *name, uint64_t size, sh_area **area,
                               sh_error **error);
 /* NULL is allowed. Pointers from sh_area_data end with it. */
@@ -194,11 +205,12 @@ SH_API void sh_area_close(sh_area *area);
 SH_API const char *sh_area_name(const sh_area *area);
 SH_API uint64_t sh_area_size(const sh_area *area);
 
-/* Words. A number travels as its 64-bit two's complement: a negative number of an I type is (uint64_t)number, and (int64_t)bits
- * gives it back. Any alignment. Each operation is atomic and linearizable, over both doors.
- * Errors of all: SH_AREA_NOT_FOUND, SH_OUT_OF_BOUNDS, SH_WIDTH_INVALID (type), SH_PERMISSION_DENIED; of those that write also
- * SH_READ_ONLY, SH_VALUE_OUT_OF_RANGE (the number does not fit the type), SH_STALLED. Over the network a write that ends with
- * SH_TIMEOUT or SH_UNAVAILABLE may have happened; it is never sent twice. */
+/* Words. A number travels as its 64-bit two's complement: a negative number of an I type is
+ * (uint64_t)number, and (int64_t)bits gives it back. Any alignment. Each operation is atomic and
+ * linearizable, over both doors. Errors of all: SH_AREA_NOT_FOUND, SH_OUT_OF_BOUNDS,
+ * SH_WIDTH_INVALID (type), SH_PERMISSION_DENIED; of those that write also SH_READ_ONLY,
+ * SH_VALUE_OUT_OF_RANGE (the number does not fit the type), SH_STALLED. Over the network a write
+ * that ends with SH_TIMEOUT or SH_UNAVAILABLE may have happened; it is never sent twice. */
 SH_API sh_reason sh_load(sh_area *area, sh_word_type type, uint64_t pos, uint64_t *value,
                          sh_error **error);
 SH_API sh_reason sh_store(sh_area *area, sh_word_type type, uint64_t pos, uint64_t value,
@@ -206,7 +218,8 @@ SH_API sh_reason sh_store(sh_area *area, sh_word_type type, uint64_t pos, uint64
 /* Adds modulo the word's width; any `delta` is allowed. *value (may be NULL) is the new number. */
 SH_API sh_reason sh_add(sh_area *area, sh_word_type type, uint64_t pos, int64_t delta,
                         uint64_t *value, sh_error **error);
-/* Writes `desired` if the word equals `expected`. *exchanged is 1 then, else 0; *found (may be NULL) is the number before. */
+/* Writes `desired` if the word equals `expected`. *exchanged is 1 then, else 0; *found (may be
+ * NULL) is the number before. */
 SH_API sh_reason sh_compare_exchange(sh_area *area, sh_word_type type, uint64_t pos,
                                      uint64_t expected, uint64_t desired, int *exchanged,
                                      uint64_t *found, sh_error **error);
@@ -214,9 +227,10 @@ SH_API sh_reason sh_compare_exchange(sh_area *area, sh_word_type type, uint64_t 
 SH_API sh_reason sh_bitwise(sh_area *area, sh_bitwise_operator op, sh_word_type type, uint64_t pos,
                             uint64_t operand, uint64_t *value, sh_error **error);
 
-/* Ranges. Atomic up to the area's atomic_range_bytes (64 KiB by default); longer ones are carried out in pieces of that size,
- * and one that fails half way (SH_STALLED, SH_TIMEOUT) leaves its first pieces done. Over the network a range of more than
- * 1 MiB takes several calls. Errors: as words. */
+/* Ranges. Atomic up to the area's atomic_range_bytes (64 KiB by default); longer ones are carried
+ * out in pieces of that size, and one that fails half way (SH_STALLED, SH_TIMEOUT) leaves its first
+ * pieces done. Over the network a range of more than 1 MiB takes several calls. Errors: as words.
+ */
 SH_API sh_reason sh_read(sh_area *area, uint64_t pos, void *buffer, uint64_t len, sh_error **error);
 SH_API sh_reason sh_write(sh_area *area, uint64_t pos, const void *bytes, uint64_t len,
                           sh_error **error);
@@ -227,13 +241,15 @@ SH_API sh_reason sh_fill(sh_area *area, uint64_t pos, uint64_t len, uint8_t valu
 
 /* The update counter: grows by at least one with every completed mutation of the area. */
 SH_API sh_reason sh_updates(sh_area *area, uint64_t *updates, sh_error **error);
-/* Waits until the update counter differs from `since` or `timeout_ms` has passed (SH_FOREVER: no limit; 0: only looks).
- * A time-out is no error: *changed is then 0. *updates (may be NULL) is the counter now.
- * Errors: SH_AREA_NOT_FOUND (also when deleted meanwhile), SH_UNAVAILABLE, SH_DRAINING. */
+/* Waits until the update counter differs from `since` or `timeout_ms` has passed (SH_FOREVER: no
+ * limit; 0: only looks). A time-out is no error: *changed is then 0. *updates (may be NULL) is the
+ * counter now. Errors: SH_AREA_NOT_FOUND (also when deleted meanwhile), SH_UNAVAILABLE,
+ * SH_DRAINING. */
 SH_API sh_reason sh_wait(sh_area *area, uint64_t since, uint64_t timeout_ms, int *changed,
                          uint64_t *updates, sh_error **error);
-/* The bytes themselves, unlocked: stores through it are not counted, wake nobody and may be seen half done. Valid until
- * sh_area_close. Local door only; SH_UNIMPLEMENTED over the network, SH_READ_ONLY when `writable` is 1 and the area is not. */
+/* The bytes themselves, unlocked: stores through it are not counted, wake nobody and may be seen
+ * half done. Valid until sh_area_close. Local door only; SH_UNIMPLEMENTED over the network,
+ * SH_READ_ONLY when `writable` is 1 and the area is not. */
 SH_API sh_reason sh_area_data(sh_area *area, int writable, void **data, sh_error **error);
 
 /* What a service tells of itself. */
