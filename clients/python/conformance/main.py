@@ -1,231 +1,106 @@
-"""The conformance program of the Python package: one request a line on stdin, one answer a line on stdout.
+"""The conformance program of the Python client: operations as JSON lines on stdin, results on stdout.
 
-clients/SPEC.md describes the lines; tests/conformance/run.py writes and judges them.
+tests/conformance/README.md describes them. Usage: main.py local|network [--aio]
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import json
 import sys
 from typing import Any
 
 import statehouse
-
-_PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b"%,=")
-_BACKINGS = {"memory": 1, "file": 2, "descriptor": 3}
-
-clients: dict[str, statehouse.Client] = {}
-areas: dict[str, Any] = {}
+import statehouse.aio
 
 
-def encode(text: str) -> str:
-    return "".join(chr(b) if b in _PLAIN else f"%{b:02x}" for b in text.encode())
+class Program:
+    """Carries operations out on a blocking or an asyncio client: what it gets is awaited when it can be."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.areas: dict[str, Any] = {}
+
+    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"ok": await self.do(request.pop("op"), request)}
+        except statehouse.Error as error:
+            return {"error": error.reason, "retryable": error.retryable}
+        except AttributeError:
+            return {"inexpressible": True}  # No method has that type.
+
+    async def do(self, op: str, request: dict[str, Any]) -> Any:
+        name = request.pop("name", "")
+        if op == "open":
+            self.areas[name] = await settled(self.client.area(name, request.get("size")))
+            return self.areas[name].size
+        if op == "create":
+            request["exclusive"] = bool(request.pop("exclusive", 0))
+            return (await settled(self.client.areas.create(name, **request))).size
+        if op == "describe":
+            return (await settled(self.client.areas.describe(name))).size
+        if op == "delete":
+            return await settled(self.client.areas.delete(name))
+        if op == "list":
+            return [info.name for info in await settled(self.client.areas.list(**request))]
+        if op == "transport":
+            return self.client.transport
+        if op == "status":
+            return "draining" if (await settled(self.client.status())).draining else "serving"
+        return await self.do_area(op, self.areas[name], request)
+
+    async def do_area(self, op: str, area: Any, request: dict[str, Any]) -> Any:
+        if op == "updates":
+            return await settled(area.updates)
+        if op == "wait":
+            timeout_ms = request.get("timeout_ms")
+            timeout = None if timeout_ms is None else timeout_ms / 1000
+            return await settled(area.wait(request["since"], timeout))
+        pos = request["pos"]
+        if op == "read":
+            return (await settled(area.read(pos, request.get("len")))).hex()
+        if op == "write":
+            return await settled(area.write(pos, bytes.fromhex(request["data"])))
+        if op == "fill":
+            return await settled(area.fill(pos, request["len"], request["value"]))
+        return await self.do_word(op, area, pos, request)
+
+    async def do_word(self, op: str, area: Any, pos: int, request: dict[str, Any]) -> Any:
+        word_type = request["type"]
+        if op == "bitwise":
+            method = getattr(area, f"bitwise_{request['operator']}_{word_type}")
+            return await settled(method(pos, request["operand"]))
+        method = getattr(area, f"{op}_{word_type}")
+        if op == "load":
+            return await settled(method(pos))
+        if op == "store":
+            return await settled(method(pos, request["value"]))
+        if op == "add":
+            return await settled(method(pos, *([request["delta"]] if "delta" in request else [])))
+        result = await settled(
+            method(pos, expected=request["expected"], desired=request["desired"])
+        )
+        return {"exchanged": result.exchanged, "found": result.found}
 
 
-def decode(text: str) -> str:
-    out = bytearray()
-    at = 0
-    while at < len(text):
-        if text[at] == "%":
-            out.append(int(text[at + 1 : at + 3], 16))
-            at += 3
-        else:
-            out += text[at].encode()
-            at += 1
-    return out.decode()
+async def settled(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
 
 
-def optional(text: str) -> int | None:
-    return None if text == "-" else int(text)
-
-
-def info_fields(info: statehouse.AreaInfo) -> dict[str, Any]:
-    return {
-        "name": encode(info.name),
-        "size": info.size,
-        "index": info.index,
-        "updates": info.updates,
-        "atomic_range_bytes": info.atomic_range_bytes,
-        "offset": info.offset,
-        "backing": _BACKINGS[info.backing],
-    }
-
-
-def connect(slot: str, url: str, token: str, timeout_ms: str) -> dict[str, Any]:
-    clients[slot] = statehouse.connect(
-        decode(url),
-        token=None if token == "-" else decode(token),
-        timeout=int(timeout_ms) / 1000,
-    )
-    return {"transport": clients[slot].transport}
-
-
-def close(slot: str) -> dict[str, Any]:
-    clients[slot].close()
-    return {}
-
-
-def reset() -> dict[str, Any]:
-    for client in clients.values():
-        client.close()
-    clients.clear()
-    areas.clear()
-    return {}
-
-
-def create(
-    slot: str, name: str, size: str, pages: str, exclusive: str, file: str
-) -> dict[str, Any]:
-    info = clients[slot].areas.create(
-        decode(name),
-        size=optional(size),
-        pages=optional(pages),
-        exclusive=exclusive == "1",
-        file=None if file == "-" else decode(file),
-    )
-    return info_fields(info)
-
-
-def describe(slot: str, name: str) -> dict[str, Any]:
-    return info_fields(clients[slot].areas.describe(decode(name)))
-
-
-def delete(slot: str, name: str) -> dict[str, Any]:
-    clients[slot].areas.delete(decode(name))
-    return {}
-
-
-def list_areas(slot: str, prefix: str) -> dict[str, Any]:
-    infos = clients[slot].areas.list(prefix=decode(prefix))
-    return {"names": ",".join(encode(info.name) for info in infos)}
-
-
-def status(slot: str) -> dict[str, Any]:
-    found = clients[slot].status()
-    return {
-        "daemon_pid": found.daemon_pid,
-        "generation": found.generation,
-        "draining": found.draining,
-    }
-
-
-def open_area(slot: str, handle: str, name: str, size: str) -> dict[str, Any]:
-    areas[handle] = clients[slot].area(decode(name), size=optional(size))
-    return {"name": encode(areas[handle].name), "size": areas[handle].size}
-
-
-def read(handle: str, pos: str, length: str) -> dict[str, Any]:
-    return {"bytes": areas[handle].read(int(pos), int(length)).hex()}
-
-
-def write(handle: str, pos: str, data: str) -> dict[str, Any]:
-    areas[handle].write(int(pos), bytes.fromhex(data))
-    return {}
-
-
-def fill(handle: str, pos: str, length: str, value: str) -> dict[str, Any]:
-    areas[handle].fill(int(pos), int(length), int(value))
-    return {}
-
-
-def word(handle: str, verb: str, word_type: str) -> Any:
-    if not hasattr(areas[handle], f"{verb}_{word_type}"):
-        raise InexpressibleError(f"{verb}_{word_type}")
-    return getattr(areas[handle], f"{verb}_{word_type}")
-
-
-def load(handle: str, word_type: str, pos: str) -> dict[str, Any]:
-    return {"value": word(handle, "load", word_type)(int(pos))}
-
-
-def store(handle: str, word_type: str, pos: str, value: str) -> dict[str, Any]:
-    word(handle, "store", word_type)(int(pos), int(value))
-    return {}
-
-
-def add(handle: str, word_type: str, pos: str, delta: str) -> dict[str, Any]:
-    return {"value": word(handle, "add", word_type)(int(pos), int(delta))}
-
-
-def compare_exchange(
-    handle: str, word_type: str, pos: str, expected: str, desired: str
-) -> dict[str, Any]:
-    result = word(handle, "compare_exchange", word_type)(int(pos), int(expected), int(desired))
-    return {"exchanged": result.exchanged, "found": result.found}
-
-
-def bitwise(
-    handle: str, word_type: str, pos: str, operator: str, operand: str
-) -> dict[str, Any]:
-    return {"value": word(handle, f"bitwise_{operator}", word_type)(int(pos), int(operand))}
-
-
-def updates(handle: str) -> dict[str, Any]:
-    return {"updates": areas[handle].updates}
-
-
-def wait(handle: str, since: str, timeout_ms: str) -> dict[str, Any]:
-    changed = areas[handle].wait(int(since), timeout=int(timeout_ms) / 1000)
-    return {"changed": changed, "updates": areas[handle].updates}
-
-
-def view(handle: str, pos: str, length: str) -> dict[str, Any]:
-    data = areas[handle].memoryview()
-    return {"bytes": bytes(data[int(pos) : int(pos) + int(length)]).hex()}
-
-
-class InexpressibleError(Exception):
-    """The request has no counterpart in this client's interface."""
-
-
-_VERBS = {
-    "connect": connect,
-    "close": close,
-    "reset": reset,
-    "create": create,
-    "describe": describe,
-    "delete": delete,
-    "list": list_areas,
-    "status": status,
-    "open": open_area,
-    "read": read,
-    "write": write,
-    "fill": fill,
-    "load": load,
-    "store": store,
-    "add": add,
-    "compare_exchange": compare_exchange,
-    "bitwise": bitwise,
-    "updates": updates,
-    "wait": wait,
-    "view": view,
-}
-
-
-def answer(line: str) -> str:
-    verb, *arguments = line.split("\t")
-    try:
-        results = _VERBS[verb](*arguments)
-    except InexpressibleError as error:
-        return f"error\tINEXPRESSIBLE\tmessage={encode(str(error))}"
-    except statehouse.Error as error:
-        facts = [
-            f"name={encode(error.name)}",
-            f"retryable={int(error.retryable)}",
-            f"message={encode(error.message)}",
-        ]
-        return "\t".join(["error", error.reason, *facts])
-    shown = (
-        f"{key}={int(value) if isinstance(value, bool) else value}"
-        for key, value in results.items()
-    )
-    return "\t".join(["ok", *shown])
-
-
-def main() -> None:
+async def run(door: str, asynchronous: bool) -> None:
+    if asynchronous:
+        client: Any = await statehouse.aio.connect(transport=door)
+    else:
+        client = statehouse.connect(transport=door)
+    program = Program(client)
     for line in sys.stdin:
-        print(answer(line.rstrip("\n")), flush=True)
-    reset()
+        request = json.loads(line)
+        if request["op"] == "end":
+            break
+        print(json.dumps(await program.answer(request)), flush=True)
+    await settled(client.close())
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(run(sys.argv[1], "--aio" in sys.argv))
