@@ -228,6 +228,7 @@ def main() -> int:
     if ran == 0:
         print("no case was run; see --only and --case")
         return 1
+    print(f"{ran - wrong} passed, {wrong} failed")
     return 1 if wrong else 0
 
 
