@@ -113,15 +113,32 @@ std::vector<std::shared_ptr<LocalArea>> LocalSession::LivingAreas() {
   return living;
 }
 
-Status LocalSession::LockControl(Deadline deadline, std::shared_ptr<Control>* control,
-                                 std::unique_lock<std::timed_mutex>* lock) {
+LocalSession::Turn::~Turn() {
+  if (control_ == nullptr) return;
   {
-    const std::lock_guard<std::mutex> guard(mutex_);
-    if (closed_) return SessionClosed();
-    *control = control_;
+    const std::lock_guard<std::mutex> lock(control_->mutex);
+    control_->busy = false;
   }
-  *lock = std::unique_lock<std::timed_mutex>((*control)->mutex, std::defer_lock);
-  if (lock->try_lock_until(deadline)) return Status();
+  control_->freed.notify_one();
+}
+
+bool LocalSession::Turn::Take(std::shared_ptr<Control> control, Deadline deadline) {
+  std::unique_lock<std::mutex> lock(control->mutex);
+  if (!control->freed.wait_until(lock, deadline, [&] { return !control->busy; })) return false;
+  control->busy = true;
+  lock.unlock();
+  control_ = std::move(control);
+  return true;
+}
+
+Status LocalSession::TakeTurn(Deadline deadline, Turn* turn) {
+  std::shared_ptr<Control> control;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) return SessionClosed();
+    control = control_;
+  }
+  if (turn->Take(std::move(control), deadline)) return Status();
   return Status(Reason::kTimeout,
                 "another thread's call kept the attach connection busy until the deadline");
 }
@@ -136,10 +153,9 @@ Status LocalSession::AcquireLane() {
   SH_RETURN_IF_ERROR(look());
   if (attachment == nullptr) {
     const Deadline deadline = DefaultDeadline();
-    std::shared_ptr<Control> control;
-    std::unique_lock<std::timed_mutex> lock;
-    SH_RETURN_IF_ERROR(LockControl(deadline, &control, &lock));
-    SH_RETURN_IF_ERROR(EnsureConnected(control.get(), /*want_lanes=*/true, deadline));
+    Turn turn;
+    SH_RETURN_IF_ERROR(TakeTurn(deadline, &turn));
+    SH_RETURN_IF_ERROR(EnsureConnected(turn.get(), /*want_lanes=*/true, deadline));
     SH_RETURN_IF_ERROR(look());
     if (attachment == nullptr) return SessionClosed();
   }
@@ -283,19 +299,17 @@ StatusOr<std::string> LocalSession::Call(const std::string& method, const std::s
     CloseTracked(&apart.connection);
     return response;
   }
-  std::shared_ptr<Control> control;
-  std::unique_lock<std::timed_mutex> lock;
-  SH_RETURN_IF_ERROR(LockControl(options.deadline, &control, &lock));
-  return answer(Exchange(control.get(), false, call, options));
+  Turn turn;
+  SH_RETURN_IF_ERROR(TakeTurn(options.deadline, &turn));
+  return answer(Exchange(turn.get(), false, call, options));
 }
 
 StatusOr<std::shared_ptr<LocalArea>> LocalSession::Open(const std::string& name) {
   const CallOptions options{DefaultDeadline(), /*idempotent=*/true};
-  std::shared_ptr<Control> control;
-  std::unique_lock<std::timed_mutex> lock;
-  SH_RETURN_IF_ERROR(LockControl(options.deadline, &control, &lock));
+  Turn turn;
+  SH_RETURN_IF_ERROR(TakeTurn(options.deadline, &turn));
   SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
-                      Exchange(control.get(), true, AttachOpenArea{name}, options));
+                      Exchange(turn.get(), true, AttachOpenArea{name}, options));
   const auto* opened = std::get_if<AttachAreaOpened>(&received.packet.message);
   if (opened == nullptr) return UnexpectedAnswer("OpenArea");
   return Adopt(*opened, received.descriptors);

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -85,10 +86,27 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
  private:
   // The connection for control calls; one call at a time.
   struct Control {
-    std::timed_mutex mutex;  // Held during a call. Before the session's mutex_.
+    std::mutex mutex;  // Guards `busy`. Before the session's mutex_.
+    std::condition_variable freed;
+    bool busy = false;  // The rest belongs to whoever set it.
     AttachConnection connection;
     bool with_lanes = false;
     uint64_t next_request_id = 1;
+  };
+
+  // A call's turn on the connection; it ends with the object.
+  class Turn final {
+   public:
+    Turn() = default;
+    ~Turn();
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    // False when the connection stayed busy until the deadline.
+    bool Take(std::shared_ptr<Control> control, Deadline deadline);
+    Control* get() const { return control_.get(); }
+
+   private:
+    std::shared_ptr<Control> control_;
   };
 
   explicit LocalSession(LocalSessionOptions options) : options_(std::move(options)) {}
@@ -98,7 +116,7 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   StatusOr<AttachConnection> Connect(bool want_lanes, Deadline deadline);
   StatusOr<AttachConnection> ConnectOnce(bool want_lanes, Deadline deadline);
   Status AdoptAttachment(AttachConnection::Received* received);
-  // REQUIRES: control.mutex is held.
+  // REQUIRES: the caller has the turn on `control`.
   Status EnsureConnected(Control* control, bool want_lanes, Deadline deadline);
   StatusOr<AttachConnection::Received> Exchange(Control* control, bool want_lanes,
                                                 const AttachMessage& message,
@@ -109,10 +127,9 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
                                              const std::vector<UniqueFd>& descriptors);
   // Asks the daemon for every mapped area again, after lanes of a new lease came: counts this
   // process as attached, touches the lanes' pages, and retires handles whose segment the service no
-  // longer has. REQUIRES: control->mutex is held.
+  // longer has. REQUIRES: the caller has the turn on `control`.
   void ReopenAreas(Control* control, Deadline deadline);
-  Status LockControl(Deadline deadline, std::shared_ptr<Control>* control,
-                     std::unique_lock<std::timed_mutex>* lock);
+  Status TakeTurn(Deadline deadline, Turn* turn);
 
   // Bookkeeping of open sockets, so that a forked child can close all of them.
   void Track(const AttachConnection& connection);
