@@ -174,6 +174,7 @@ Status Server::PrepareMemory() {
   }
   SH_ASSIGN_OR_RETURN(engine_,
                       Engine::Start(EngineOptionsOf(config_), std::move(for_engine), link_.get()));
+  for (const std::string& warning : engine_->TakeStartWarnings()) spdlog::error("{}", warning);
   return CreateDeclaredAreas(config_, engine_.get(), &inherited_, link_.get());
 }
 

@@ -14,8 +14,8 @@ enum class Mutant {
   kRedoNotArmed = 1,     // A range write never stores its tag.
   kJournalSkipped = 2,   // A range write leaves old bytes in its journal.
   kWakeNotNoted = 3,     // An owed wake-up is not noted before the release.
-  kTagNotCleared = 4,    // A section keeps the tag of an earlier one.
   kCountersLeftOdd = 5,  // Recovery releases a stripe and leaves its range counter odd.
+  kTagKept = 4,          // Stripes are released while the redo is still armed.
   kArmedBeforeRedo = 6,  // The tag is stored before the redo record is complete.
 };
 

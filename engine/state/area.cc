@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "engine/os/fault_guard.h"
+#include "engine/os/futex.h"
 #include "engine/os/memory.h"
 #include "engine/shm/owned_lock.h"
 
@@ -111,25 +112,51 @@ Area::~Area() {
   if (geometry_.data_is_separate) Unmap(data_, geometry_.size);
 }
 
-Status Area::Format(const AreaGeometry& geometry, const uint64_t uuid[2], int control) {
-  SH_RETURN_IF_ERROR(geometry.Validate());
-  SH_ASSIGN_OR_RETURN(std::byte* const base, MapShared(control, 0, kStripeLinesOffset, true));
-  auto* header = reinterpret_cast<SegmentHeader*>(base);
+namespace {
+
+void FillHeader(const AreaGeometry& geometry, SegmentHeader* header) {
   header->abi_major = kSegmentAbiMajor;
   header->abi_minor = kSegmentAbiMinor;
   header->byte_order_probe = kByteOrderProbe;
   header->required_features = 0;
-  header->uuid[0] = uuid[0];
-  header->uuid[1] = uuid[1];
   header->size = geometry.size;
   header->stripe_shift = geometry.stripe_shift;
   header->stripe_count = geometry.stripe_count;
   header->lane_count = geometry.lane_count;
   header->atomic_range_bytes = geometry.atomic_range_bytes;
-  auto* line = reinterpret_cast<AreaLine*>(base + kAreaLineOffset);
-  line->state.store(static_cast<uint32_t>(AreaState::kLive), std::memory_order_relaxed);
   CrashFence();
   header->magic = kSegmentMagic;  // Last: a header without it is no area.
+}
+
+}  // namespace
+
+Status Area::Format(const AreaGeometry& geometry, const uint64_t uuid[2], int control) {
+  SH_RETURN_IF_ERROR(geometry.Validate());
+  SH_ASSIGN_OR_RETURN(std::byte* const base, MapShared(control, 0, kStripeLinesOffset, true));
+  auto* header = reinterpret_cast<SegmentHeader*>(base);
+  header->uuid[0] = uuid[0];
+  header->uuid[1] = uuid[1];
+  auto* line = reinterpret_cast<AreaLine*>(base + kAreaLineOffset);
+  line->state.store(static_cast<uint32_t>(AreaState::kLive), std::memory_order_relaxed);
+  FillHeader(geometry, header);
+  Unmap(base, kStripeLinesOffset);
+  return Status();
+}
+
+Status Area::RestoreHeader(const AreaGeometry& geometry, int control) {
+  SH_RETURN_IF_ERROR(geometry.Validate());
+  SH_ASSIGN_OR_RETURN(std::byte* const base, MapShared(control, 0, kStripeLinesOffset, true));
+  FillHeader(geometry, reinterpret_cast<SegmentHeader*>(base));
+  Unmap(base, kStripeLinesOffset);
+  return Status();
+}
+
+Status Area::RetireSegment(int control, AreaState state) {
+  SH_ASSIGN_OR_RETURN(std::byte* const base, MapShared(control, 0, kStripeLinesOffset, true));
+  auto* line = reinterpret_cast<AreaLine*>(base + kAreaLineOffset);
+  line->state.store(static_cast<uint32_t>(state), std::memory_order_release);
+  line->event.fetch_add(1, std::memory_order_seq_cst);
+  FutexWakeAll(line->event);
   Unmap(base, kStripeLinesOffset);
   return Status();
 }

@@ -91,6 +91,11 @@ class Area final {
   // BACKING_INVALID (descriptor too short), MEMORY_EXHAUSTED (mmap failed). `Format` writes a new
   // segment's header first; only the daemon calls it.
   static Status Format(const AreaGeometry& geometry, const uint64_t uuid[2], int control);
+  // Writes the header of an existing segment again, without touching its state. For a daemon that
+  // takes a segment over.
+  static Status RestoreHeader(const AreaGeometry& geometry, int control);
+  // As Retire, for a segment that cannot be mapped as an area.
+  static Status RetireSegment(int control, AreaState state);
   static StatusOr<std::unique_ptr<Area>> Map(std::string name, const AreaGeometry& geometry,
                                              int control, int data, Access access);
   ~Area();
@@ -104,6 +109,10 @@ class Area final {
   // False once the area was deleted (or quarantined); every operation then fails with
   // AREA_NOT_FOUND (DATA_LOSS).
   bool live() const;
+  // As stored in shared memory; may be a number that is no AreaState where a worker scribbled.
+  AreaState state() const {
+    return static_cast<AreaState>(line_->state.load(std::memory_order_acquire));
+  }
   // The bytes themselves, unlocked and uncounted: for zero-copy views.
   std::byte* data() const { return data_; }
 
@@ -113,7 +122,10 @@ class Area final {
 
   // Word operations. `bits` is the word in the low end (word.h). Linearizable at any alignment.
   // Errors of all: AREA_NOT_FOUND, OUT_OF_BOUNDS; of the mutating ones: READ_ONLY, STALLED.
-  Status Load(WordType type, uint64_t pos, uint64_t* bits) const;
+  // A load that meets a range write waits for it for `operation_timeout_ns`, then fails with
+  // STALLED.
+  Status Load(WordType type, uint64_t pos, uint64_t* bits,
+              uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
   Status Store(const Lane& lane, WordType type, uint64_t pos, uint64_t bits);
   // Adds modulo the width; *bits is the new value.
   Status Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, uint64_t* bits);
@@ -125,7 +137,8 @@ class Area final {
   // The same by C++ type (uint8_t … uint64_t), with the aligned, uncontended case inline: what a
   // caller that counts nanoseconds uses.
   template <typename T>
-  Status LoadAs(uint64_t pos, T* value) const;
+  Status LoadAs(uint64_t pos, T* value,
+                uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
   template <typename T>
   Status StoreAs(const Lane& lane, uint64_t pos, T value);
   template <typename T>
@@ -211,7 +224,7 @@ class Area final {
 
   // area_words.cc: any alignment, any contention. `change` decides the new value (false: leave it).
   template <typename T>
-  Status LoadSlow(uint64_t pos, T* value) const;
+  Status LoadSlow(uint64_t pos, T* value, uint64_t operation_timeout_ns) const;
   template <typename T, typename Change>
   Status MutateSlow(const Lane& lane, uint64_t pos, Change change);
   template <typename T, typename Change>

@@ -94,10 +94,11 @@ template <typename T, typename Change>
 }
 
 template <typename T>
-[[gnu::always_inline]] inline Status Area::LoadAs(uint64_t pos, T* value) const {
+[[gnu::always_inline]] inline Status Area::LoadAs(uint64_t pos, T* value,
+                                                  uint64_t operation_timeout_ns) const {
   if (TryLoadInline(pos, value)) [[likely]]
     return Status();
-  return LoadSlow(pos, value);
+  return LoadSlow(pos, value, operation_timeout_ns);
 }
 
 template <typename T>

@@ -1,7 +1,7 @@
 // Range operations. A range write puts its bytes into the lane's journal, takes the stripes in
-// rising order, makes their range counters odd, arms the redo record, copies, and releases in
-// falling order: the first stripe, whose word the tag repeats, is released last, so that recovery
-// can tell an armed redo from a finished one at every instruction.
+// rising order, makes their range counters odd, arms the redo record, copies, makes the counters
+// even, disarms, and releases in falling order. Only while every stripe is held may the redo be
+// applied: in a released stripe it would undo what others wrote since.
 //
 // SYNC: area.range — counters odd, then the release fence, then the bytes; a reader's acquire fence
 // stands between the bytes and its second look at the words.
@@ -24,10 +24,6 @@ constexpr int kOptimisticReads = 64;
 
 bool Area::LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, uint32_t* blocker) {
   LaneRecord& record = lanes_[lane.id];
-  // A tag is unique for one stripe only: an old one could equal this stripe's word while the redo
-  // record is half rewritten.
-  if (!MutantIs(Mutant::kTagNotCleared)) record.tag.store(0, std::memory_order_relaxed);
-  CrashFence();
   record.intent.store(span.first | uint64_t{span.count} << 32, std::memory_order_relaxed);
   CrashFence();
   for (uint32_t i = 0; i < span.count; ++i) {
@@ -81,6 +77,10 @@ void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked,
     std::atomic<uint64_t>& counter = stripes_[span.first + i].range_counter;
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   }
+  CrashFence();
+  // Disarmed before the first release: from then on another lane may write into a released stripe,
+  // and a redo would undo that.
+  if (!MutantIs(Mutant::kTagKept)) record.tag.store(0, std::memory_order_relaxed);
   CrashFence();
   const bool wake = OwedWakes(span) != 0;
   if (wake && !MutantIs(Mutant::kWakeNotNoted)) {

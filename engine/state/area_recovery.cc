@@ -50,6 +50,9 @@ RecoveryReport Area::RecoverLane(uint32_t lane) {
         OwnerOf(first_word) == lane && record.tag.load(std::memory_order_relaxed) == first_word;
     if (armed) report.redo_applied = ApplyRedo(record, lane, span);
     CrashFence();
+    // As the writer does: once a stripe is released, the redo must never be applied again.
+    if (!MutantIs(Mutant::kTagKept)) record.tag.store(0, std::memory_order_relaxed);
+    CrashFence();
     // Note the wake-up that the releases owe, as a living writer would: this recovery can be killed
     // too.
     for (uint32_t i = 0; i < span.count; ++i) {
@@ -60,8 +63,7 @@ RecoveryReport Area::RecoverLane(uint32_t lane) {
       }
     }
     CrashFence();
-    // Counters first, words in falling order, the first stripe last: a recovery that is itself
-    // killed finds the tag still valid.
+    // Counters first, words in falling order, as the writer does.
     for (uint32_t i = span.count; i-- > 0;) {
       StripeLine& stripe = stripes_[span.first + i];
       const uint64_t word = stripe.control.load(std::memory_order_relaxed);

@@ -271,6 +271,9 @@ TEST(AreaStallTest, HeldStripeIsNamedAndNothingChanges) {
   EXPECT_EQ(read.reason(), Reason::kStalled);
   EXPECT_EQ(OwnerOf(AreaInternals::Stripe(*test.area, 0).control.load()), 0u);
   EXPECT_EQ(ReadString(*test.area, 0, 4096), std::string(4096, '\0'));
+  AreaInternals::Stripe(*test.area, 0).range_counter = 1;
+  EXPECT_EQ(test.area->Load(WordType::kU64, 0, &bits, 1'000'000).reason(), Reason::kStalled);
+  AreaInternals::Stripe(*test.area, 0).range_counter = 2;
   // An aligned word is readable while a word writer holds its stripe.
   EXPECT_TRUE(test.area->Load(WordType::kU64, 4096, &bits).ok());
 }

@@ -72,17 +72,19 @@ void Count(std::atomic<uint64_t>& counter) {
 }  // namespace
 
 template <typename T>
-Status Area::LoadSlow(uint64_t pos, T* value) const {
+Status Area::LoadSlow(uint64_t pos, T* value, uint64_t operation_timeout_ns) const {
   SH_RETURN_IF_ERROR(CheckRange(pos, sizeof(T)));
   std::byte* const place = data_ + pos;
   const StripeSpan span = SpanOf(pos, sizeof(T));
-  if (span.count > 1) return Read(pos, std::as_writable_bytes(std::span<T>(value, 1)));
+  if (span.count > 1) {
+    return Read(pos, std::as_writable_bytes(std::span<T>(value, 1)), nullptr, operation_timeout_ns);
+  }
   const StripeLine& stripe = stripes_[span.first];
   // An unaligned word can be torn by a word writer too, so it validates the control word.
   const bool aligned = IsAligned<T>(place);
   const std::atomic<uint64_t>& guard = aligned ? stripe.range_counter : stripe.control;
   const uint64_t busy_mask = aligned ? 1 : kOwnerMask;
-  Backoff backoff(kOperationTimeoutNsDefault);
+  Backoff backoff(operation_timeout_ns);
   do {
     const uint64_t before = guard.load(std::memory_order_acquire);
     if ((before & busy_mask) != 0) continue;
@@ -169,10 +171,10 @@ Status Area::AddSlow(const Lane& lane, uint64_t pos, T delta, T* value) {
   });
 }
 
-template Status Area::LoadSlow<uint8_t>(uint64_t, uint8_t*) const;
-template Status Area::LoadSlow<uint16_t>(uint64_t, uint16_t*) const;
-template Status Area::LoadSlow<uint32_t>(uint64_t, uint32_t*) const;
-template Status Area::LoadSlow<uint64_t>(uint64_t, uint64_t*) const;
+template Status Area::LoadSlow<uint8_t>(uint64_t, uint8_t*, uint64_t) const;
+template Status Area::LoadSlow<uint16_t>(uint64_t, uint16_t*, uint64_t) const;
+template Status Area::LoadSlow<uint32_t>(uint64_t, uint32_t*, uint64_t) const;
+template Status Area::LoadSlow<uint64_t>(uint64_t, uint64_t*, uint64_t) const;
 template Status Area::StoreSlow<uint8_t>(const Lane&, uint64_t, uint8_t);
 template Status Area::StoreSlow<uint16_t>(const Lane&, uint64_t, uint16_t);
 template Status Area::StoreSlow<uint32_t>(const Lane&, uint64_t, uint32_t);
@@ -197,10 +199,11 @@ Status ForWidth(WordType type, Operation operation) {
 
 }  // namespace
 
-Status Area::Load(WordType type, uint64_t pos, uint64_t* bits) const {
+Status Area::Load(WordType type, uint64_t pos, uint64_t* bits,
+                  uint64_t operation_timeout_ns) const {
   return ForWidth(type, [&](auto zero) {
     auto value = zero;
-    Status status = LoadAs(pos, &value);
+    Status status = LoadAs(pos, &value, operation_timeout_ns);
     if (status.ok()) *bits = value;
     return status;
   });

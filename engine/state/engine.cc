@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -74,6 +75,7 @@ struct Engine::State {
   std::map<uint64_t, uint32_t> slots;                  // Area id -> catalogue slot.
   std::map<uint32_t, std::set<uint64_t>> attachments;  // Block -> area ids.
   std::vector<SurvivingLease> survivors;
+  std::vector<std::string> start_warnings;
   uint64_t memory_bytes = 0;
   LaneCounters retired_local;  // Of deleted areas.
   LaneCounters retired_daemon;
@@ -164,8 +166,26 @@ Status Engine::State::Restore(std::map<std::string, UniqueFd>& inherited) {
       continue;
     }
     UniqueFd data_fd = data != inherited.end() ? std::move(data->second) : UniqueFd();
-    SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served,
-                        MapEntry(entry, std::move(control->second), std::move(data_fd)));
+    // Workers can write the header, so it proves nothing: the catalogue's word is written over it.
+    SH_RETURN_IF_ERROR(Area::RestoreHeader(entry.geometry, control->second.get()));
+    UniqueFd control_copy(dup(control->second.get()));
+    auto mapped = MapEntry(entry, std::move(control->second), std::move(data_fd));
+    const bool deleted = mapped.ok() && (*mapped)->area().state() == AreaState::kDeleted;
+    if (!mapped.ok() || deleted) {
+      // One area that cannot be served (its file was truncated) or whose deletion was cut short
+      // takes no other with it.
+      if (!mapped.ok()) {
+        start_warnings.push_back("dropped " + mapped.status().ToString());
+        SH_RETURN_IF_ERROR(Area::RetireSegment(control_copy.get(), AreaState::kQuarantined));
+      }
+      catalogue->Remove(entry.slot);
+      SH_RETURN_IF_ERROR(vault->Remove("area." + std::to_string(entry.id)));
+      if (entry.geometry.data_is_separate) {
+        SH_RETURN_IF_ERROR(vault->Remove("data." + std::to_string(entry.id)));
+      }
+      continue;
+    }
+    std::shared_ptr<ServedArea> served = *std::move(mapped);
     RecoverLanes(served->area(), 0, kLanesPerBlock);  // The last daemon's own.
     AddServed(served, entry.slot, FixedMemoryBytes(entry.geometry, served->info().backing));
   }
@@ -392,9 +412,11 @@ Status Engine::DeleteArea(std::string_view name) {
   const std::shared_ptr<ServedArea> served = state_->Find(name);
   if (served == nullptr) return NoSuchArea(name);
   const AreaInfo& info = served->info();
-  // The catalogue first: from here on the next daemon would not bring it back.
-  state_->catalogue->Remove(state_->slots[info.id]);
+  // The segment first: a daemon that is killed here leaves an area that says it is deleted, and the
+  // next one finishes that. The other way round workers would go on in a segment that no daemon
+  // knows.
   served->area().Retire(AreaState::kDeleted);
+  state_->catalogue->Remove(state_->slots[info.id]);
   state_->Sum(*served, &state_->retired_local, &state_->retired_daemon);
   state_->slots.erase(info.id);
   state_->memory_bytes -= FixedMemoryBytes(info.geometry, info.backing);
@@ -477,6 +499,11 @@ bool Engine::ProbeLease(uint32_t block) const {
 std::vector<SurvivingLease> Engine::TakeSurvivingLeases() {
   const std::unique_lock<std::shared_mutex> lock(state_->mutex);
   return std::move(state_->survivors);
+}
+
+std::vector<std::string> Engine::TakeStartWarnings() {
+  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  return std::move(state_->start_warnings);
 }
 
 uint32_t Engine::Scrub() {

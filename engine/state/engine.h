@@ -161,6 +161,9 @@ class Engine final {
   bool ProbeLease(uint32_t block) const;
   // Leases that were alive at Start. Call once.
   std::vector<SurvivingLease> TakeSurvivingLeases();
+  // What Start could not carry on with, a line each, for the log: areas that were dropped. Call
+  // once.
+  std::vector<std::string> TakeStartWarnings();
 
   // Frees what no living or leased lane can hold: only a writer that ignores the protocol leaves
   // such words. Returns how many were mended. The owner calls it every second or so.

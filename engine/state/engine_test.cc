@@ -5,6 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "engine/os/memory.h"
 #include "engine/os/process.h"
 #include "engine/os/record_lock.h"
@@ -187,6 +189,37 @@ TEST_F(EngineTest, CatalogueWithoutItsDescriptorsDropsTheRecord) {
   EXPECT_EQ(vault_.kept.count("area.77"), 0u);
 }
 
+TEST_F(EngineTest, ScribbledHeaderDoesNotKeepTheNextDaemonFromStarting) {
+  {
+    auto engine = Start();
+    auto made = engine->CreateArea(Spec("a", 4096));
+    ASSERT_TRUE(made.ok() && engine->CreateArea(Spec("b", 4096)).ok());
+    ASSERT_TRUE(made->area->area().Write(engine->DaemonLane(0), 0, Bytes("kept")).ok());
+    std::memset(AreaInternals::Control(made->area->area()), 0xee, 100);
+  }
+
+  auto engine = Start();
+
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(ReadString((*engine->FindArea("a"))->area(), 0, 4), "kept");
+  EXPECT_TRUE(engine->FindArea("b").ok());
+}
+
+TEST_F(EngineTest, DeletionThatWasCutShortIsFinishedByTheNextDaemon) {
+  {
+    auto engine = Start();
+    auto made = engine->CreateArea(Spec("a", 4096));
+    ASSERT_TRUE(made.ok());
+    made->area->area().Retire(AreaState::kDeleted);  // As far as a killed daemon came.
+  }
+
+  auto engine = Start();
+
+  EXPECT_FALSE(engine->FindArea("a").ok());
+  EXPECT_EQ(vault_.kept.count("area.1"), 0u);
+  EXPECT_TRUE(engine->CreateArea(Spec("a", 64)).ok());
+}
+
 TEST_F(EngineTest, VaultThatRefusesLeavesNoArea) {
   auto engine = Start();
   vault_.refuse_next = true;
@@ -355,6 +388,22 @@ TEST_F(FileAreaTest, TruncatedFileQuarantinesTheAreaAndTheDaemonGoesOn) {
   EXPECT_EQ(made->area->area().Read(0, out).reason(), Reason::kDataLoss);
   EXPECT_TRUE(
       (*engine->FindArea("other"))->area().Write(engine->DaemonLane(0), 0, Bytes("x")).ok());
+}
+
+TEST_F(FileAreaTest, TruncatedFileDropsItsAreaAtTheNextStartAndNoOther) {
+  {
+    auto engine = Start();
+    ASSERT_TRUE(engine->CreateArea(FileSpec(4096, 8192)).ok());
+    ASSERT_TRUE(engine->CreateArea(Spec("other", 64)).ok());
+  }
+  ASSERT_EQ(ftruncate(fd_.get(), 0), 0);
+
+  auto engine = Start();
+
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->TakeStartWarnings().size(), 1u);
+  EXPECT_FALSE(engine->FindArea("file").ok());
+  EXPECT_TRUE(engine->FindArea("other").ok());
 }
 
 TEST_F(FileAreaTest, DescriptorBackedAreaUsesTheGivenFile) {

@@ -9,7 +9,8 @@ Status LoadWord(const VerbContext& context, const v1::LoadWordRequest& request,
   SH_ASSIGN_OR_RETURN(const auto served, ResolveArea(context, request.name(), Verb::kRead));
   SH_ASSIGN_OR_RETURN(const WordType type, ToWordType(request.type()));
   uint64_t bits = 0;
-  SH_RETURN_IF_ERROR(served->area().Load(type, request.pos(), &bits));
+  SH_RETURN_IF_ERROR(
+      served->area().Load(type, request.pos(), &bits, context.lane.operation_timeout_ns));
   FromBits(type, bits, response->mutable_value());
   return Status();
 }

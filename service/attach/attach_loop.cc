@@ -109,7 +109,7 @@ int AttachLoop::TimeoutMs(std::optional<Clock::time_point> probe_at) const {
     if (!connection->greeted()) earlier(connection->hello_deadline());
   }
   if (stop_at_.has_value()) earlier(*stop_at_);
-  if (!accepting_ && !stop_at_.has_value()) earlier(Clock::now() + kAcceptPause);
+  if (!accepting_ && !stop_at_.has_value()) earlier(accept_again_at_);
   if (!next.has_value()) return -1;
   const auto wait = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now()).count();
   return static_cast<int>(std::clamp<int64_t>(wait, 0, 60'000));
@@ -131,7 +131,7 @@ void AttachLoop::Run() {
     if (stop_requested_ && !stop_at_.has_value()) {
       stop_at_ = Clock::now() + std::chrono::milliseconds(grace_ms_);
       epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
-    } else if (!accepting_ && !stop_at_.has_value()) {
+    } else if (!accepting_ && !stop_at_.has_value() && Clock::now() >= accept_again_at_) {
       accepting_ = WatchFd(listener_.get(), kTagListener, EPOLLIN);
     }
     DropFinished();
@@ -175,6 +175,7 @@ void AttachLoop::Accept() {
                     std::strerror(errno));
       epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
       accepting_ = false;
+      accept_again_at_ = Clock::now() + kAcceptPause;
       return;
     }
     const uint64_t id = next_connection_++;

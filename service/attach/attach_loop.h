@@ -83,6 +83,7 @@ class AttachLoop final {
   uint64_t next_connection_ = 1;
   std::vector<char> packet_buffer_;
   bool accepting_ = true;
+  Clock::time_point accept_again_at_;  // When not accepting: no descriptor was free.
   std::atomic<bool> stop_requested_{false};
   std::atomic<int64_t> grace_ms_{0};
   std::atomic<bool> recheck_requested_{false};
