@@ -51,8 +51,10 @@ sanitized() {
 check "tidy: layout, names, arrows" "$BUILD/venv/bin/python" "$ROOT/tests/tidy/tidy.py"
 check "proto lint" "$BUILD/venv/bin/python" "$ROOT/tests/proto_lint/lint.py"
 check "unit, crash, model and integration tests" ctest --test-dir "$BUILD" --output-on-failure --no-tests=error
-check "Python client" env STATEHOUSED="$BUILD/bin/statehoused" "$BUILD/venv/bin/python" -m pytest -q -p no:cacheprovider --basetemp="$BUILD/pytest" "$ROOT/clients/python/tests"
-check "conformance: each client through each door" "$BUILD/venv/bin/python" "$ROOT/tests/conformance/run.py" --build "$BUILD"
+check "Python client" env STATEHOUSED="$BUILD/bin/statehoused" "$BUILD/venv/bin/python" -B -m pytest -q \
+  -p no:cacheprovider --basetemp="$BUILD/pytest" "$ROOT/clients/python/tests"
+check "conformance: each client through each door" "$BUILD/venv/bin/python" -B "$ROOT/tests/conformance/run.py" \
+  --build "$BUILD"
 if [ "$QUICK" = no ]; then
   check "engine under the address and undefined-behaviour sanitizers" sanitized address,undefined
   check "engine under the thread sanitizer" sanitized thread

@@ -10,7 +10,8 @@ static char *skip_space(char *at) {
   return at;
 }
 
-/* Ends the string that begins after the quote at `*at`, and moves behind it. NULL when it does not end. */
+/* Ends the string that begins after the quote at `*at`, and moves behind it. NULL when it does not
+ * end. */
 static char *take_string(char **at) {
   char *begin = *at + 1;
   char *end = strpbrk(begin, "\"\\");

@@ -1,4 +1,5 @@
-/* The little JSON that the conformance programs speak: one object to a line, whose values are strings or whole numbers. */
+/* The little JSON that the conformance programs speak: one object to a line, whose values are
+ * strings or whole numbers. */
 #ifndef STATEHOUSE_CLIENTS_C_CONFORMANCE_FLAT_JSON_H_
 #define STATEHOUSE_CLIENTS_C_CONFORMANCE_FLAT_JSON_H_
 
@@ -13,10 +14,10 @@ extern "C" {
 
 typedef struct flat_json_member {
   const char *key;
-  const char *text;   /* The string's characters, or the number as it was written. */
-  uint64_t number;    /* 64-bit two's complement; 0 for a string. */
+  const char *text; /* The string's characters, or the number as it was written. */
+  uint64_t number;  /* 64-bit two's complement; 0 for a string. */
   int is_number;
-  int fits;           /* The number lies in -2^63 ... 2^64 - 1. */
+  int fits; /* The number lies in -2^63 ... 2^64 - 1. */
 } flat_json_member;
 
 typedef struct flat_json {
@@ -24,7 +25,8 @@ typedef struct flat_json {
   size_t count;
 } flat_json;
 
-/* Parses `line` in place; the result points into it. 0 when it is no such object. Strings may not hold escapes. */
+/* Parses `line` in place; the result points into it. 0 when it is no such object. Strings may not
+ * hold escapes. */
 int flat_json_parse(char *line, flat_json *object);
 /* The member of that key, or NULL. */
 const flat_json_member *flat_json_find(const flat_json *object, const char *key);

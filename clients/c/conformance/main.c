@@ -1,5 +1,6 @@
-/* The conformance program of the C client: operations as JSON lines on stdin, results on stdout. tests/conformance/README.md
- * describes them. Usage: conformance_c local|network; the service is named by STATEHOUSE_URL and STATEHOUSE_TOKEN. */
+/* The conformance program of the C client: operations as JSON lines on stdin, results on stdout.
+ * tests/conformance/README.md describes them. Usage: conformance_c local|network; the service is
+ * named by STATEHOUSE_URL and STATEHOUSE_TOKEN. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +58,8 @@ static sh_reason do_words(const char *op, sh_area *area, const flat_json *in, sh
     const sh_bitwise_operator bitwise = strcmp(name, "and") == 0  ? SH_AND
                                         : strcmp(name, "or") == 0 ? SH_OR
                                                                   : SH_XOR;
-    reason = sh_bitwise(area, bitwise, type, pos, flat_json_number(in, "operand", 0), &value, error);
+    reason =
+        sh_bitwise(area, bitwise, type, pos, flat_json_number(in, "operand", 0), &value, error);
   } else if (strcmp(op, "store") == 0) {
     reason = sh_store(area, type, pos, flat_json_number(in, "value", 0), error);
     if (reason == SH_OK) print_done();
@@ -194,7 +196,8 @@ static sh_reason do_control(const char *op, const char *name, const flat_json *i
     if (reason == SH_OK) print_done();
   } else if (strcmp(op, "transport") == 0) {
     reason = SH_OK;
-    printf("{\"ok\": \"%s\"}\n", sh_transport_of(client) == SH_TRANSPORT_LOCAL ? "local" : "network");
+    printf("{\"ok\": \"%s\"}\n",
+           sh_transport_of(client) == SH_TRANSPORT_LOCAL ? "local" : "network");
   } else if (strcmp(op, "status") == 0) {
     sh_status status;
     reason = sh_get_status(client, &status, error);

@@ -4,10 +4,9 @@
 #include <iostream>
 #include <limits>
 #include <map>
+#include <statehouse/client.hpp>
 #include <string>
 #include <string_view>
-
-#include <statehouse/client.hpp>
 
 #include "clients/c/conformance/flat_json.h"
 
@@ -64,8 +63,7 @@ std::string Program::Do(const flat_json& in) {
   return found == areas_.end() ? R"({"malformed": true})" : DoArea(op, found->second, in);
 }
 
-std::string Program::DoControl(std::string_view op, const std::string& name,
-                               const flat_json& in) {
+std::string Program::DoControl(std::string_view op, const std::string& name, const flat_json& in) {
   const auto size_of = [](const sh_area_info& info) { return Number(info.size); };
   if (op == "open") {
     sh::Result<sh::Area> area = client_.Open(name, flat_json_number(&in, "size", 0));
@@ -166,9 +164,9 @@ std::optional<T> WordOf(const flat_json& in, const char* key) {
   const bool negative = member->text[0] == '-';
   const auto as_signed = static_cast<int64_t>(member->number);
   const bool fits =
-      negative ? std::is_signed_v<T> &&
-                     as_signed >= static_cast<int64_t>(std::numeric_limits<T>::min())
-               : member->number <= static_cast<uint64_t>(std::numeric_limits<T>::max());
+      negative
+          ? std::is_signed_v<T> && as_signed >= static_cast<int64_t>(std::numeric_limits<T>::min())
+          : member->number <= static_cast<uint64_t>(std::numeric_limits<T>::max());
   if (!fits) return std::nullopt;
   return static_cast<T>(member->number);
 }
