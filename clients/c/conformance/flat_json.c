@@ -1,4 +1,4 @@
-#include "clients/c/conformance/flat_json.h"
+#include "flat_json.h"
 
 #include <ctype.h>
 #include <errno.h>

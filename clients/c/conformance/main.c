@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "clients/c/conformance/flat_json.h"
+#include "flat_json.h"
 #include "statehouse/statehouse.h"
 
 #define AREAS_MAX 1024 /* Handles that one run may open; they stay open until it ends. */

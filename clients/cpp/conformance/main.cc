@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "clients/c/conformance/flat_json.h"
+#include "flat_json.h"
 
 namespace {
 
