@@ -50,9 +50,13 @@ build_all() {
   quietly "$BUILD/logs/build.log" cmake --build "$BUILD" -j "$(jobs_max)"
 }
 
-make_venv() {
+# Before the build is configured: the tests that need a Python name this one.
+create_venv() {
+  [ -x "$BUILD/venv/bin/python" ] || quietly "$BUILD/logs/venv.log" /usr/bin/python3 -m venv "$BUILD/venv"
+}
+
+fill_venv() {
   local venv="$BUILD/venv"
-  [ -x "$venv/bin/python" ] || quietly "$BUILD/logs/venv.log" /usr/bin/python3 -m venv "$venv"
   if ! cmp -s "$ROOT/deploy/requirements.txt" "$venv/requirements.done"; then
     step "installing the Python packages of deploy/requirements.txt into $venv"
     quietly "$BUILD/logs/pip.log" "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
@@ -68,6 +72,7 @@ make_venv() {
 }
 
 install_packages
+create_venv
 build_all
-make_venv
+fill_venv
 step "built: $BUILD/bin/statehoused, $BUILD/bin/statehouse, $BUILD/lib/libstatehouse.so, $BUILD/venv"
