@@ -64,8 +64,10 @@ struct Engine::State {
   EngineOptions options;
   DescriptorVault* vault = nullptr;
 
-  // Lock order: mutex before recovery_mutex. `mutex` guards the maps, catalogue and registry;
-  // shared for look-ups.
+  // Lock order: create_mutex, mutex, recovery_mutex. create_mutex makes areas one at a time, so
+  // that their memory can be allocated and handed to the vault while others go on looking areas up.
+  // `mutex` guards the maps, catalogue and registry; shared for look-ups.
+  std::mutex create_mutex;
   mutable std::shared_mutex mutex;
   std::mutex recovery_mutex;  // One recovery at a time.
   std::unique_ptr<Catalogue> catalogue;
@@ -350,6 +352,7 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec,
   // them.
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served,
                       MapEntry(entry, std::move(control), std::move(data)));
+  const std::unique_lock<std::shared_mutex> lock(mutex);
   SH_RETURN_IF_ERROR(catalogue->Add(&entry));
   catalogue->head().next_index.fetch_add(1, std::memory_order_relaxed);
   AddServed(served, entry.slot, FixedMemoryBytes(geometry, spec.backing));
@@ -368,18 +371,21 @@ StatusOr<Engine::Created> Engine::CreateArea(AreaSpec spec) {
   const AreaGeometry geometry = spec.backing == AreaBacking::kMemory
                                     ? AreaGeometry::For(spec.size, atomic)
                                     : AreaGeometry::ForSeparateData(spec.size, spec.offset, atomic);
-  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
-  if (std::shared_ptr<ServedArea> found = state_->Find(spec.name); found != nullptr) {
-    const AreaInfo& info = found->info();
-    const bool same = info.geometry.size == spec.size && info.backing == spec.backing &&
-                      info.file == spec.file && info.offset == spec.offset;
-    if (same && !spec.exclusive) return Created{std::move(found), false};
-    return Status(Reason::kAreaExists, "creating area \"" + spec.name + "\" of " +
-                                           std::to_string(spec.size) + " bytes: it exists with " +
-                                           std::to_string(info.geometry.size) + " bytes" +
-                                           (same ? "" : " or another backing"));
+  const std::lock_guard<std::mutex> creating(state_->create_mutex);
+  {
+    const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+    if (std::shared_ptr<ServedArea> found = state_->Find(spec.name); found != nullptr) {
+      const AreaInfo& info = found->info();
+      const bool same = info.geometry.size == spec.size && info.backing == spec.backing &&
+                        info.file == spec.file && info.offset == spec.offset;
+      if (same && !spec.exclusive) return Created{std::move(found), false};
+      return Status(Reason::kAreaExists, "creating area \"" + spec.name + "\" of " +
+                                             std::to_string(spec.size) + " bytes: it exists with " +
+                                             std::to_string(info.geometry.size) + " bytes" +
+                                             (same ? "" : " or another backing"));
+    }
+    SH_RETURN_IF_ERROR(state_->CheckLimits(spec, geometry));
   }
-  SH_RETURN_IF_ERROR(state_->CheckLimits(spec, geometry));
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served, state_->Make(std::move(spec), geometry));
   return Created{std::move(served), true};
 }
@@ -408,7 +414,7 @@ std::vector<std::shared_ptr<ServedArea>> Engine::ListAreas(std::string_view pref
 }
 
 Status Engine::DeleteArea(std::string_view name) {
-  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+  std::unique_lock<std::shared_mutex> lock(state_->mutex);
   const std::shared_ptr<ServedArea> served = state_->Find(name);
   if (served == nullptr) return NoSuchArea(name);
   const AreaInfo& info = served->info();
@@ -423,6 +429,7 @@ Status Engine::DeleteArea(std::string_view name) {
   for (auto& [block, ids] : state_->attachments) ids.erase(info.id);
   state_->by_index.erase(info.index);
   state_->by_name.erase(info.name);
+  lock.unlock();  // The vault may take its time.
   SH_RETURN_IF_ERROR(state_->vault->Remove("area." + std::to_string(info.id)));
   if (info.geometry.data_is_separate)
     SH_RETURN_IF_ERROR(state_->vault->Remove("data." + std::to_string(info.id)));
@@ -430,14 +437,20 @@ Status Engine::DeleteArea(std::string_view name) {
 }
 
 StatusOr<LaneLease> Engine::LeaseLanes(const UniqueFd& pidfd) {
-  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
-  SH_ASSIGN_OR_RETURN(LaneRegistry::Claim claim, state_->registry->ClaimBlock());
+  LaneRegistry::Claim claim;
+  {
+    const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+    SH_ASSIGN_OR_RETURN(claim, state_->registry->ClaimBlock());
+    state_->attachments[claim.block];
+  }
+  // The block is ours; the vault may take its time without holding up anybody.
   const Status stored = state_->vault->Store("worker." + std::to_string(claim.block), pidfd.get());
   if (!stored.ok()) {
+    const std::unique_lock<std::shared_mutex> lock(state_->mutex);
+    state_->attachments.erase(claim.block);
     state_->registry->Free(claim.block);
     return stored;
   }
-  state_->attachments[claim.block];
   return LaneLease{claim.block, claim.block * kLanesPerBlock, kLanesPerBlock,
                    std::move(claim.description)};
 }
