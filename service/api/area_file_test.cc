@@ -13,10 +13,10 @@ class AreaFileTest : public ::testing::Test {
   AreaFileTest() {
     char pattern[] = "/tmp/sh_area_file_XXXXXX";
     folder_ = ::mkdtemp(pattern);
-    root_ = folder_ + "/root";
+    root_ = folder_ + "/top";
     std::filesystem::create_directories(root_ + "/sub");
-    std::filesystem::create_directories(folder_ + "/root2");
-    for (const char* name : {"/root/a", "/root/sub/b", "/root2/c", "/outside"}) {
+    std::filesystem::create_directories(folder_ + "/top2");
+    for (const char* name : {"/top/a", "/top/sub/b", "/top2/c", "/outside"}) {
       std::ofstream(folder_ + name) << "x";
     }
     std::filesystem::create_symlink(folder_ + "/outside", root_ + "/leak");
@@ -40,7 +40,7 @@ TEST_F(AreaFileTest, FilesBelowTheRootAreFoundByAnyWay) {
 TEST_F(AreaFileTest, EscapesAreRefused) {
   for (const std::string& file :
        {std::string("../outside"), folder_ + "/outside", std::string("leak"),
-        std::string("slash/etc/passwd"), folder_ + "/root2/c", std::string("../root2/c"),
+        std::string("slash/etc/passwd"), folder_ + "/top2/c", std::string("../top2/c"),
         std::string("missing"), std::string("sub"), std::string(""), std::string("."),
         std::string("/dev/null"), std::string("a\0b", 3)}) {
     const auto resolved = ResolveAreaFile(root_, file);
