@@ -16,12 +16,19 @@ inline constexpr int kExitAuth = 7;
 inline int ExitCodeOf(sh_reason reason) {
   switch (reason) {
     case SH_OK: return kExitOk;
-    case SH_AREA_NOT_FOUND: return kExitNotFound;
-    case SH_AREA_EXISTS: return kExitConflict;
+    case SH_AREA_NOT_FOUND:
+    case SH_DICT_NOT_FOUND:
+    case SH_KEY_NOT_FOUND:
+    case SH_PATH_NOT_FOUND: return kExitNotFound;
+    case SH_AREA_EXISTS:
+    case SH_DICT_EXISTS:
+    case SH_CONFLICT:
+    case SH_FENCED: return kExitConflict;
     case SH_UNAVAILABLE:
     case SH_TIMEOUT:
     case SH_DRAINING:
     case SH_STALLED:
+    case SH_DICT_MOVED:
     case SH_RATE_LIMITED: return kExitUnavailable;
     case SH_UNAUTHENTICATED:
     case SH_TOKEN_EXPIRED:

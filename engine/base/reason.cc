@@ -35,6 +35,16 @@ std::string_view ReasonName(Reason reason) {
     case Reason::kValueOutOfRange: return "VALUE_OUT_OF_RANGE";
     case Reason::kCancelled: return "CANCELLED";
     case Reason::kConfigInvalid: return "CONFIG_INVALID";
+    case Reason::kDictNotFound: return "DICT_NOT_FOUND";
+    case Reason::kDictExists: return "DICT_EXISTS";
+    case Reason::kKeyNotFound: return "KEY_NOT_FOUND";
+    case Reason::kConflict: return "CONFLICT";
+    case Reason::kFenced: return "FENCED";
+    case Reason::kPathNotFound: return "PATH_NOT_FOUND";
+    case Reason::kTypeMismatch: return "TYPE_MISMATCH";
+    case Reason::kKeyInvalid: return "KEY_INVALID";
+    case Reason::kValueInvalid: return "VALUE_INVALID";
+    case Reason::kDictMoved: return "DICT_MOVED";
   }
   return "UNKNOWN";
 }
@@ -45,7 +55,8 @@ bool ReasonIsRetryable(Reason reason) {
     case Reason::kUnavailable:
     case Reason::kDraining:
     case Reason::kLanesExhausted:
-    case Reason::kRateLimited: return true;
+    case Reason::kRateLimited:
+    case Reason::kDictMoved: return true;
     default: return false;
   }
 }

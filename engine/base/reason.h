@@ -40,9 +40,19 @@ enum class Reason : uint16_t {
   kValueOutOfRange = 28,
   kCancelled = 29,
   kConfigInvalid = 30,
+  kDictNotFound = 31,
+  kDictExists = 32,
+  kKeyNotFound = 33,
+  kConflict = 34,
+  kFenced = 35,
+  kPathNotFound = 36,
+  kTypeMismatch = 37,
+  kKeyInvalid = 38,
+  kValueInvalid = 39,
+  kDictMoved = 40,
 };
 
-inline constexpr uint16_t kReasonCount = 31;  // One past the last reason.
+inline constexpr uint16_t kReasonCount = 41;  // One past the last reason.
 
 // "OUT_OF_BOUNDS" for kOutOfBounds, and so on: the proto value's name without its prefix.
 std::string_view ReasonName(Reason reason);

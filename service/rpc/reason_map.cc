@@ -63,11 +63,18 @@ grpc::StatusCode CodeOf(Reason reason) {
     case Reason::kNameInvalid:
     case Reason::kWidthInvalid:
     case Reason::kSizeInvalid:
+    case Reason::kKeyInvalid:
+    case Reason::kValueInvalid:
     case Reason::kConfigInvalid: return grpc::StatusCode::INVALID_ARGUMENT;
     case Reason::kOutOfBounds:
     case Reason::kValueOutOfRange: return grpc::StatusCode::OUT_OF_RANGE;
-    case Reason::kAreaNotFound: return grpc::StatusCode::NOT_FOUND;
-    case Reason::kAreaExists: return grpc::StatusCode::ALREADY_EXISTS;
+    case Reason::kAreaNotFound:
+    case Reason::kDictNotFound:
+    case Reason::kKeyNotFound:
+    case Reason::kPathNotFound: return grpc::StatusCode::NOT_FOUND;
+    case Reason::kConflict: return grpc::StatusCode::ABORTED;
+    case Reason::kAreaExists:
+    case Reason::kDictExists: return grpc::StatusCode::ALREADY_EXISTS;
     case Reason::kLimitExceeded:
     case Reason::kMemoryExhausted:
     case Reason::kLanesExhausted:
@@ -79,11 +86,14 @@ grpc::StatusCode CodeOf(Reason reason) {
     case Reason::kReadOnly: return grpc::StatusCode::PERMISSION_DENIED;
     case Reason::kStalled:
     case Reason::kUnavailable:
+    case Reason::kDictMoved:
     case Reason::kDraining: return grpc::StatusCode::UNAVAILABLE;
     case Reason::kTimeout: return grpc::StatusCode::DEADLINE_EXCEEDED;
     case Reason::kDataLoss: return grpc::StatusCode::DATA_LOSS;
     case Reason::kVersionMismatch:
     case Reason::kClientClosed:
+    case Reason::kFenced:
+    case Reason::kTypeMismatch:
     case Reason::kClientForked:
     case Reason::kBackingInvalid: return grpc::StatusCode::FAILED_PRECONDITION;
     case Reason::kUnimplemented: return grpc::StatusCode::UNIMPLEMENTED;

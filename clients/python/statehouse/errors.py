@@ -60,7 +60,27 @@ class NotFound(Error, KeyError):
 
 
 class AlreadyExists(Error):
-    """The area exists otherwise than asked for: AREA_EXISTS."""
+    """The area or dict exists otherwise than asked for: AREA_EXISTS, DICT_EXISTS."""
+
+
+class KeyNotFound(NotFound):
+    """The dict has no such key: KEY_NOT_FOUND."""
+
+
+class PathNotFound(NotFound):
+    """A step of the path leads nowhere: PATH_NOT_FOUND."""
+
+
+class TypeMismatch(Error, TypeError):
+    """The value is of another kind than the call needs: TYPE_MISMATCH."""
+
+
+class Conflict(Error):
+    """A condition does not hold, or what was read has changed since: CONFLICT."""
+
+
+class Fenced(Error):
+    """A newer fencing token wrote the entry; the caller's lease is over: FENCED."""
 
 
 class LimitExceeded(Error):
@@ -174,6 +194,16 @@ _CLASSES: dict[str, type[Error]] = {
     "VALUE_OUT_OF_RANGE": ValueOutOfRange,
     "CANCELLED": Cancelled,
     "CONFIG_INVALID": ConfigInvalid,
+    "DICT_NOT_FOUND": NotFound,
+    "DICT_EXISTS": AlreadyExists,
+    "KEY_NOT_FOUND": KeyNotFound,
+    "CONFLICT": Conflict,
+    "FENCED": Fenced,
+    "PATH_NOT_FOUND": PathNotFound,
+    "TYPE_MISMATCH": TypeMismatch,
+    "KEY_INVALID": InvalidArgument,
+    "VALUE_INVALID": InvalidArgument,
+    "DICT_MOVED": Unavailable,
 }
 
 
