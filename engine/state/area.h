@@ -175,10 +175,15 @@ class Area final {
   // Completes or undoes what a dead lane left. Idempotent. REQUIRES: no thread will ever store
   // through `lane` again, and one recovery at a time for an area.
   RecoveryReport RecoverLane(uint32_t lane);
-  // Frees stripes whose word names an owner that `is_leased` does not know, and range counters that
-  // no holder left odd: what only a writer that ignores the protocol leaves behind. Returns how
-  // many words it mended.
-  uint32_t Scrub(const std::function<bool(uint32_t lane)>& is_leased);
+  // Frees stripes whose word `holds_nobody` takes for foreign, and range counters that no holder
+  // left odd: what only a writer that ignores the protocol leaves behind. `holds_nobody` is asked
+  // for words with an owner only. Returns how many words it mended.
+  using HoldsNobody = std::function<bool(uint32_t stripe, uint64_t word)>;
+  uint32_t Scrub(const HoldsNobody& holds_nobody);
+  // REQUIRES: stripe < geometry().stripe_count.
+  uint64_t ControlWord(uint32_t stripe) const {
+    return stripes_[stripe].control.load(std::memory_order_acquire);
+  }
   // The lane that holds the stripe of `pos` now, or 0. A hint for "is the holder dead?".
   uint32_t HolderOf(uint64_t pos) const;
   // Marks the area deleted, or quarantined, for every worker that maps it, and wakes all waiters.

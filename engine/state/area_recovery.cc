@@ -103,14 +103,14 @@ RecoveryReport Area::RecoverLane(uint32_t lane) {
   return report;
 }
 
-uint32_t Area::Scrub(const std::function<bool(uint32_t lane)>& is_leased) {
+uint32_t Area::Scrub(const HoldsNobody& holds_nobody) {
   uint32_t mended = 0;
   for (uint32_t i = 0; i < geometry_.stripe_count; ++i) {
     StripeLine& stripe = stripes_[i];
     uint64_t word = stripe.control.load(std::memory_order_acquire);
     const uint64_t counter = stripe.range_counter.load(std::memory_order_acquire);
     const uint32_t owner = OwnerOf(word);
-    if (owner != 0 && !is_leased(owner)) {
+    if (owner != 0 && holds_nobody(i, word)) {
       if ((counter & 1) != 0) stripe.range_counter.store(counter + 1, std::memory_order_release);
       if (stripe.control.compare_exchange_strong(word, ReleasedChanged(word))) ++mended;
     } else if (owner == 0 && (counter & 1) != 0 &&

@@ -133,7 +133,8 @@ TEST(AreaRecoveryTest, ScrubFreesWhatNobodyCanHold) {
   AreaInternals::Stripe(*test.area, 1).range_counter = 7;           // Odd, with no holder.
   AreaInternals::Stripe(*test.area, 2).control = kSequenceOne | 2;  // A living holder.
 
-  const uint32_t mended = test.area->Scrub([](uint32_t lane) { return lane == 2; });
+  const uint32_t mended =
+      test.area->Scrub([](uint32_t, uint64_t word) { return OwnerOf(word) != 2; });
 
   EXPECT_EQ(mended, 2u);
   EXPECT_EQ(OwnerOf(AreaInternals::Stripe(*test.area, 0).control.load()), 0u);
@@ -178,7 +179,7 @@ TEST(AreaRecoveryTest, ArbitraryControlMemoryNeitherCrashesNorHangs) {
     }
 
     for (uint32_t lane = 0; lane < TestArea::kLanes + 2; ++lane) (void)test.area->RecoverLane(lane);
-    (void)test.area->Scrub([](uint32_t) { return false; });
+    (void)test.area->Scrub([](uint32_t, uint64_t) { return true; });
     (void)test.area->Poll(0);
     (void)test.area->CountersOf(static_cast<uint32_t>(random() % 32));
     (void)test.area->HolderOf(random() % (7 * 4096));

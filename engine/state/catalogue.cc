@@ -10,7 +10,7 @@ namespace statehouse {
 namespace {
 
 constexpr uint64_t kMagic = 0x3130544143544153;  // "SATCAT01"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;                 // 2: a liveness file for each lease.
 constexpr uint64_t kLeasesOffset = kPageBytes;
 constexpr uint64_t kRecordsOffset = 2 * kPageBytes;
 constexpr uint64_t kRecordBytes = 8192;

@@ -7,12 +7,10 @@
 #include <algorithm>
 #include <atomic>
 #include <ctime>
-#include <set>
 
 #include "engine/os/errno_status.h"
 #include "engine/os/memory.h"
-#include "engine/state/catalogue.h"
-#include "engine/state/lane_registry.h"
+#include "engine/state/engine_state.h"
 
 namespace statehouse {
 namespace {
@@ -60,41 +58,6 @@ uint64_t FixedMemoryBytes(const AreaGeometry& geometry, AreaBacking backing) {
 
 }  // namespace
 
-struct Engine::State {
-  EngineOptions options;
-  DescriptorVault* vault = nullptr;
-
-  // Lock order: create_mutex, mutex, recovery_mutex. create_mutex makes areas one at a time, so
-  // that their memory can be allocated and handed to the vault while others go on looking areas up.
-  // `mutex` guards the maps, catalogue and registry; shared for look-ups.
-  std::mutex create_mutex;
-  mutable std::shared_mutex mutex;
-  std::mutex recovery_mutex;  // One recovery at a time.
-  std::unique_ptr<Catalogue> catalogue;
-  std::unique_ptr<LaneRegistry> registry;
-  std::map<std::string, std::shared_ptr<ServedArea>, std::less<>> by_name;
-  std::map<uint32_t, std::shared_ptr<ServedArea>> by_index;
-  std::map<uint64_t, uint32_t> slots;                  // Area id -> catalogue slot.
-  std::map<uint32_t, std::set<uint64_t>> attachments;  // Block -> area ids.
-  std::vector<SurvivingLease> survivors;
-  std::vector<std::string> start_warnings;
-  uint64_t memory_bytes = 0;
-  LaneCounters retired_local;  // Of deleted areas.
-  LaneCounters retired_daemon;
-
-  void AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes);
-  Status Restore(std::map<std::string, UniqueFd>& inherited);
-  StatusOr<std::shared_ptr<ServedArea>> MapEntry(const CatalogueEntry& entry, UniqueFd control,
-                                                 UniqueFd data);
-  Status RestoreLeases(std::map<std::string, UniqueFd>& inherited);
-  void RecoverLanes(Area& area, uint32_t first_lane, uint32_t count);
-  std::shared_ptr<ServedArea> Find(std::string_view name) const;
-  StatusOr<UniqueFd> OpenBacking(AreaSpec& spec) const;
-  Status CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const;
-  StatusOr<std::shared_ptr<ServedArea>> Make(AreaSpec spec, const AreaGeometry& geometry);
-  void Sum(const ServedArea& served, LaneCounters* local, LaneCounters* daemon) const;
-};
-
 void Engine::State::AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes) {
   slots[served->info().id] = slot;
   memory_bytes += bytes;
@@ -123,37 +86,6 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::State::MapEntry(const CatalogueEnt
   info.create_time_ns = entry.create_time_ns;
   return std::make_shared<ServedArea>(std::move(info), std::move(area), std::move(control),
                                       std::move(data));
-}
-
-void Engine::State::RecoverLanes(Area& area, uint32_t first_lane, uint32_t count) {
-  const std::lock_guard<std::mutex> lock(recovery_mutex);
-  for (uint32_t lane = first_lane; lane < first_lane + count; ++lane) {
-    if (lane == 0) continue;
-    const RecoveryReport report = area.RecoverLane(lane);
-    if (report.redo_applied) catalogue->head().redos.fetch_add(1, std::memory_order_relaxed);
-    if (report.repaired) catalogue->head().repairs.fetch_add(1, std::memory_order_relaxed);
-  }
-}
-
-Status Engine::State::RestoreLeases(std::map<std::string, UniqueFd>& inherited) {
-  for (const uint32_t block : registry->LeasedBlocks()) {
-    const std::string name = "worker." + std::to_string(block);
-    if (registry->IsHeld(block)) {
-      SurvivingLease lease;
-      lease.block = block;
-      if (auto found = inherited.find(name); found != inherited.end())
-        lease.pidfd = std::move(found->second);
-      survivors.push_back(std::move(lease));
-      continue;
-    }
-    for (auto& [index, served] : by_index) {
-      RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
-    }
-    catalogue->head().recoveries.fetch_add(1, std::memory_order_relaxed);
-    registry->Free(block);
-    SH_RETURN_IF_ERROR(vault->Remove(name));
-  }
-  return Status();
 }
 
 Status Engine::State::Restore(std::map<std::string, UniqueFd>& inherited) {
@@ -198,8 +130,8 @@ Status Engine::State::Restore(std::map<std::string, UniqueFd>& inherited) {
   SH_RETURN_IF_ERROR(RestoreLeases(inherited));
   for (auto& [name, fd] : inherited) {
     // What no record claims was being created or deleted.
-    const bool ours =
-        name.starts_with("area.") || name.starts_with("data.") || name.starts_with("worker.");
+    const bool ours = name.starts_with("area.") || name.starts_with("data.") ||
+                      name.starts_with("alive.") || name.starts_with("worker.");
     if (fd.valid() && ours) SH_RETURN_IF_ERROR(vault->Remove(name));
   }
   return Status();
@@ -215,24 +147,14 @@ StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
   auto state = std::make_unique<State>();
   state->options = options;
   state->vault = vault;
-  UniqueFd liveness;
   if (auto found = inherited.find("catalogue"); found != inherited.end()) {
     SH_ASSIGN_OR_RETURN(state->catalogue, Catalogue::Adopt(std::move(found->second)));
-    auto held = inherited.find("liveness");
-    if (held == inherited.end()) {
-      return Status(Reason::kDataLoss, "the kept catalogue came without its liveness descriptor");
-    }
-    liveness = std::move(held->second);
-    inherited.erase(held);
-    inherited.erase("catalogue");
+    inherited.erase(found);
   } else {
     SH_ASSIGN_OR_RETURN(state->catalogue, Catalogue::Create());
-    SH_ASSIGN_OR_RETURN(liveness, LaneRegistry::CreateLiveness());
-    // The catalogue goes last: without it the next daemon begins anew and ignores the rest.
-    SH_RETURN_IF_ERROR(vault->Store("liveness", liveness.get()));
     SH_RETURN_IF_ERROR(vault->Store("catalogue", state->catalogue->fd()));
   }
-  state->registry = std::make_unique<LaneRegistry>(state->catalogue.get(), std::move(liveness));
+  state->registry = std::make_unique<LaneRegistry>(state->catalogue.get());
   state->catalogue->head().generation.fetch_add(1, std::memory_order_relaxed);
   SH_RETURN_IF_ERROR(state->Restore(inherited));
   return std::unique_ptr<Engine>(new Engine(std::move(state)));
@@ -436,25 +358,6 @@ Status Engine::DeleteArea(std::string_view name) {
   return Status();
 }
 
-StatusOr<LaneLease> Engine::LeaseLanes(const UniqueFd& pidfd) {
-  LaneRegistry::Claim claim;
-  {
-    const std::unique_lock<std::shared_mutex> lock(state_->mutex);
-    SH_ASSIGN_OR_RETURN(claim, state_->registry->ClaimBlock());
-    state_->attachments[claim.block];
-  }
-  // The block is ours; the vault may take its time without holding up anybody.
-  const Status stored = state_->vault->Store("worker." + std::to_string(claim.block), pidfd.get());
-  if (!stored.ok()) {
-    const std::unique_lock<std::shared_mutex> lock(state_->mutex);
-    state_->attachments.erase(claim.block);
-    state_->registry->Free(claim.block);
-    return stored;
-  }
-  return LaneLease{claim.block, claim.block * kLanesPerBlock, kLanesPerBlock,
-                   std::move(claim.description)};
-}
-
 StatusOr<AreaDescriptors> Engine::OpenForWorker(const ServedArea& area, uint32_t block,
                                                 Access access) {
   const bool writable = access == Access::kReadWrite;
@@ -469,68 +372,9 @@ StatusOr<AreaDescriptors> Engine::OpenForWorker(const ServedArea& area, uint32_t
   return descriptors;
 }
 
-void Engine::RecoverBlock(uint32_t block) {
-  std::vector<std::shared_ptr<ServedArea>> areas;
-  {
-    const std::unique_lock<std::shared_mutex> lock(state_->mutex);
-    if (!state_->registry->IsLeased(block)) return;
-    // What a worker of an earlier daemon had attached is not known: then every area is looked at.
-    const auto attached = state_->attachments.find(block);
-    for (const auto& [index, served] : state_->by_index) {
-      const bool skip =
-          attached != state_->attachments.end() && attached->second.count(served->info().id) == 0;
-      if (!skip) areas.push_back(served);
-    }
-  }
-  for (const std::shared_ptr<ServedArea>& served : areas) {
-    state_->RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
-  }
-  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
-  state_->catalogue->head().recoveries.fetch_add(1, std::memory_order_relaxed);
-  state_->attachments.erase(block);
-  state_->registry->Free(block);
-  // A vault that cannot forget a dead worker's pidfd costs one descriptor until the next restart
-  // drops it.
-  (void)state_->vault->Remove("worker." + std::to_string(block));
-}
-
-bool Engine::ReleaseBlock(uint32_t block) {
-  {
-    const std::shared_lock<std::shared_mutex> lock(state_->mutex);
-    if (!state_->registry->IsLeased(block)) return true;
-    if (state_->registry->IsHeld(block)) return false;
-  }
-  RecoverBlock(block);
-  return true;
-}
-
-bool Engine::ProbeLease(uint32_t block) const {
-  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
-  return state_->registry->IsLeased(block) && state_->registry->IsHeld(block);
-}
-
-std::vector<SurvivingLease> Engine::TakeSurvivingLeases() {
-  const std::unique_lock<std::shared_mutex> lock(state_->mutex);
-  return std::move(state_->survivors);
-}
-
 std::vector<std::string> Engine::TakeStartWarnings() {
   const std::unique_lock<std::shared_mutex> lock(state_->mutex);
   return std::move(state_->start_warnings);
-}
-
-uint32_t Engine::Scrub() {
-  std::vector<std::shared_ptr<ServedArea>> areas = ListAreas("", 0, kAreasMax);
-  uint32_t mended = 0;
-  for (const std::shared_ptr<ServedArea>& served : areas) {
-    const std::lock_guard<std::mutex> recovering(state_->recovery_mutex);
-    mended += served->area().Scrub([this](uint32_t lane) {
-      const std::shared_lock<std::shared_mutex> lock(state_->mutex);
-      return lane < kLanesPerBlock || state_->registry->IsLeased(lane / kLanesPerBlock);
-    });
-  }
-  if (mended > 0) state_->catalogue->head().repairs.fetch_add(mended, std::memory_order_relaxed);
-  return mended;
 }
 
 void Engine::State::Sum(const ServedArea& served, LaneCounters* local, LaneCounters* daemon) const {

@@ -18,11 +18,12 @@
 #include "engine/base/status.h"
 #include "engine/os/unique_fd.h"
 #include "engine/state/area.h"
+#include "engine/state/daemon_lanes.h"
 
 namespace statehouse {
 
 // Where descriptors outlive the daemon: the keeper or systemd (FDSTORE). Names: "catalogue",
-// "liveness", "area.<id>", "data.<id>", "worker.<block>".
+// "area.<id>", "data.<id>", "alive.<block>", "worker.<block>".
 class DescriptorVault {
  public:
   virtual ~DescriptorVault() = default;
@@ -131,6 +132,9 @@ class Engine final {
 
   // The engine's own lanes, one for each of the daemon's threads that mutate: 1 … 7.
   Lane DaemonLane(uint32_t thread_index) const;  // REQUIRES: thread_index < 7.
+  // Says that this thread may be inside an operation with its daemon lane until the Use is gone:
+  // whoever uses one holds a Use, or Scrub may free what it holds. Nothing for a worker's lane.
+  DaemonLanes::Use UseDaemonLane(const Lane& lane);
 
   struct Created {
     std::shared_ptr<ServedArea> area;
@@ -165,8 +169,9 @@ class Engine final {
   // once.
   std::vector<std::string> TakeStartWarnings();
 
-  // Frees what no living or leased lane can hold: only a writer that ignores the protocol leaves
-  // such words. Returns how many were mended. The owner calls it every second or so.
+  // Frees what no leased lane and no daemon lane can hold: only a writer that ignores the protocol
+  // leaves such words. A word that names a daemon lane is freed at its kForeignWordLooks-th look at
+  // the earliest. Returns how many were mended. One thread calls it, every second or so.
   uint32_t Scrub();
 
   EngineTotals Totals() const;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <functional>
 
 #include "engine/os/memory.h"
 #include "engine/os/process.h"
@@ -21,7 +22,7 @@ namespace {
 class FakeVault final : public DescriptorVault {
  public:
   Status Store(const std::string& name, int fd) override {
-    if (refuse_next) {
+    if (refuse_next || (!refuse_names.empty() && name.starts_with(refuse_names))) {
       refuse_next = false;
       return Status(Reason::kUnavailable, "the vault refuses");
     }
@@ -30,6 +31,7 @@ class FakeVault final : public DescriptorVault {
   }
   Status Remove(const std::string& name) override {
     kept.erase(name);
+    if (const auto once = std::exchange(on_remove, nullptr); once != nullptr) once();
     return Status();
   }
   // What a restarted daemon inherits.
@@ -41,6 +43,8 @@ class FakeVault final : public DescriptorVault {
 
   std::map<std::string, UniqueFd> kept;
   bool refuse_next = false;
+  std::string refuse_names;         // Those that begin so.
+  std::function<void()> on_remove;  // What happens during the next one.
 };
 
 class EngineTest : public testing::Test {
@@ -180,13 +184,15 @@ TEST_F(EngineTest, CatalogueWithoutItsDescriptorsDropsTheRecord) {
     ASSERT_TRUE(engine->CreateArea(Spec("a", 1)).ok());
   }
   vault_.kept.erase("area.1");
-  vault_.kept["area.77"] = UniqueFd(dup(vault_.kept["liveness"].get()));
+  vault_.kept["area.77"] = UniqueFd(dup(vault_.kept["catalogue"].get()));
+  vault_.kept["alive.77"] = UniqueFd(dup(vault_.kept["catalogue"].get()));
 
   auto engine = Start();
 
   EXPECT_FALSE(engine->FindArea("a").ok());
   EXPECT_TRUE(engine->CreateArea(Spec("a", 1)).ok());
   EXPECT_EQ(vault_.kept.count("area.77"), 0u);
+  EXPECT_EQ(vault_.kept.count("alive.77"), 0u);
 }
 
 TEST_F(EngineTest, ScribbledHeaderDoesNotKeepTheNextDaemonFromStarting) {
@@ -244,6 +250,142 @@ TEST_F(EngineTest, LeaseIsHeldUntilItsDescriptionIsClosed) {
   EXPECT_TRUE(engine->ReleaseBlock(lease->block));
   EXPECT_EQ(engine->Totals().attached_processes, 0u);
   EXPECT_EQ(vault_.kept.count("worker." + std::to_string(lease->block)), 0u);
+  EXPECT_EQ(vault_.kept.count("alive." + std::to_string(lease->block)), 0u);
+}
+
+TEST_F(EngineTest, AWorkerThatLocksEveryByteItCanReachTakesNoBlockFromAnother) {
+  auto engine = Start();
+  auto greedy = engine->LeaseLanes(OwnPidfd());
+  ASSERT_TRUE(greedy.ok());
+  auto reopened = ReopenDescription(greedy->liveness.get(), true);
+  ASSERT_TRUE(reopened.ok());
+  for (uint64_t byte = 0; byte < kLaneBlocksMax; ++byte) {
+    (void)TryLockByte(greedy->liveness.get(), byte);
+    (void)TryLockByte(reopened->get(), byte);
+  }
+
+  auto next = engine->LeaseLanes(OwnPidfd());
+
+  ASSERT_TRUE(next.ok()) << next.status().ToString();
+  next->liveness.Reset();
+  EXPECT_TRUE(engine->ReleaseBlock(next->block));
+  EXPECT_TRUE(engine->ProbeLease(greedy->block));
+}
+
+TEST_F(EngineTest, ALeaseWhoseLivenessFileIsLostCountsAsDead) {
+  LaneLease lost;
+  {
+    auto engine = Start();
+    auto lease = engine->LeaseLanes(OwnPidfd());
+    ASSERT_TRUE(lease.ok());
+    lost = std::move(*lease);
+  }
+  vault_.kept.erase("alive." + std::to_string(lost.block));
+
+  auto engine = Start();
+
+  EXPECT_TRUE(engine->TakeSurvivingLeases().empty());
+  EXPECT_EQ(engine->Totals().attached_processes, 0u);
+  EXPECT_EQ(engine->Totals().recoveries, 1u);
+  EXPECT_EQ(vault_.kept.count("worker." + std::to_string(lost.block)), 0u);
+}
+
+TEST_F(EngineTest, ALeaseThatTheVaultRefusesLeavesNothing) {
+  auto engine = Start();
+  for (const char* refused : {"alive.", "worker."}) {
+    vault_.refuse_names = refused;
+
+    EXPECT_EQ(engine->LeaseLanes(OwnPidfd()).status().reason(), Reason::kUnavailable);
+
+    EXPECT_EQ(engine->Totals().attached_processes, 0u);
+    EXPECT_EQ(vault_.kept.size(), 1u) << refused;  // The catalogue.
+  }
+}
+
+// A vault may wait for its keeper for seconds; lookups and other recoveries go on meanwhile.
+TEST_F(EngineTest, AnEngineWhoseVaultWaitsServesEverybodyElse) {
+  auto engine = Start();
+  ASSERT_TRUE(engine->CreateArea(Spec("a", 64)).ok());
+  auto lease = engine->LeaseLanes(OwnPidfd());
+  ASSERT_TRUE(lease.ok());
+  lease->liveness.Reset();
+  bool looked_up = false;
+  uint32_t leased = 0;
+  vault_.on_remove = [&] {
+    looked_up = engine->FindArea("a").ok();
+    auto other = engine->LeaseLanes(OwnPidfd());
+    if (other.ok()) leased = other->block;
+    engine->RecoverBlock(lease->block);  // Somebody else noticed the same death.
+  };
+
+  engine->RecoverBlock(lease->block);
+
+  EXPECT_TRUE(looked_up);
+  EXPECT_NE(leased, 0u);
+  EXPECT_NE(leased, lease->block);  // It is free only when the vault has forgotten it.
+  EXPECT_EQ(engine->Totals().recoveries, 1u);
+}
+
+class ForeignWordTest : public EngineTest {
+ protected:
+  void SetUp() override {
+    engine_ = Start();
+    auto made = engine_->CreateArea(Spec("a", 8192));
+    ASSERT_TRUE(made.ok());
+    area_ = &made->area->area();
+  }
+  // As a worker that ignores the protocol.
+  void Plant(uint32_t stripe, uint64_t word) {
+    AreaInternals::Stripe(*area_, stripe).control = word;
+  }
+  uint32_t ScrubTimes(uint32_t times) {
+    uint32_t mended = 0;
+    for (uint32_t i = 0; i < times; ++i) mended += engine_->Scrub();
+    return mended;
+  }
+  std::unique_ptr<Engine> engine_;
+  Area* area_ = nullptr;
+};
+
+TEST_F(ForeignWordTest, AWordOfAnIdleDaemonLaneIsMendedAtTheLastLookAndNotBefore) {
+  const Lane hasty{2, 1'000'000};
+  Plant(1, kSequenceOne | 3);
+  AreaInternals::Stripe(*area_, 1).range_counter = 5;
+
+  EXPECT_EQ(ScrubTimes(kForeignWordLooks - 1), 0u);
+  EXPECT_EQ(area_->Store(hasty, WordType::kU8, 4096, 1).reason(), Reason::kStalled);
+  EXPECT_EQ(engine_->Scrub(), 1u);
+
+  EXPECT_TRUE(area_->Store(hasty, WordType::kU8, 4096, 1).ok());
+  EXPECT_EQ(engine_->Totals().repairs, 1u);
+}
+
+TEST_F(ForeignWordTest, AWordIsNeverTakenFromADaemonLaneInsideAnOperation) {
+  uint64_t held = 0;
+  {
+    const auto use = engine_->UseDaemonLane(engine_->DaemonLane(0));
+    ASSERT_TRUE(
+        TryLockOwned(AreaInternals::Stripe(*area_, 0).control, engine_->DaemonLane(0).id, &held));
+
+    EXPECT_EQ(ScrubTimes(3 * kForeignWordLooks), 0u);
+
+    EXPECT_EQ(area_->ControlWord(0), held);
+  }
+  EXPECT_EQ(engine_->Scrub(), 1u);  // The operation is over and the word still there: foreign.
+}
+
+TEST_F(ForeignWordTest, AWordThatChangesBeginsAnew) {
+  for (uint32_t i = 1; i < kForeignWordLooks; ++i) {
+    Plant(0, kSequenceOne | 1);
+    EXPECT_EQ(ScrubTimes(kForeignWordLooks - 1), 0u);
+    Plant(0, 2 * kSequenceOne | 1);
+    EXPECT_EQ(ScrubTimes(kForeignWordLooks - 1), 0u);
+  }
+  Plant(0, 0);
+  EXPECT_EQ(engine_->Scrub(), 0u);
+  Plant(0, 2 * kSequenceOne | 1);
+  EXPECT_EQ(ScrubTimes(kForeignWordLooks - 1), 0u);
+  EXPECT_EQ(engine_->Scrub(), 1u);
 }
 
 TEST_F(EngineTest, EveryBlockCanBeLeasedAndOneMoreIsRefused) {

@@ -63,16 +63,17 @@ class DispatcherCore {
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
 
+  // The lane counts as in use until the context is gone.
   VerbContext ContextFor(const Identity& identity, Lane lane, bool fast) const {
-    VerbContext context;
-    context.engine = engine_;
-    context.identity = &identity;
-    context.options = &options_;
-    context.control = control_;
-    context.lane = lane;
+    VerbContext context{.engine = engine_,
+                        .identity = &identity,
+                        .options = &options_,
+                        .control = control_,
+                        .lane = lane,
+                        .lane_use = engine_->UseDaemonLane(lane),
+                        .fast = fast};
     context.lane.operation_timeout_ns =
         std::min(lane.operation_timeout_ns, fast ? kFastTimeoutNs : kSlowSliceNs);
-    context.fast = fast;
     return context;
   }
 

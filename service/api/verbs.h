@@ -39,6 +39,7 @@ struct VerbContext {
   const DispatcherOptions* options = nullptr;
   ServiceControl* control = nullptr;
   Lane lane;
+  DaemonLanes::Use lane_use;  // Of `lane`, for as long as the verb runs.
   // On a door's thread: a range of several pieces is not begun, STALLED hands it to the slow
   // thread.
   bool fast = true;
