@@ -25,10 +25,14 @@ namespace statehouse {
 inline constexpr uint32_t kAttachConnectionsMax = 4096;
 inline constexpr uint32_t kAttachCallsInFlightMax = 64;  // Of one connection.
 inline constexpr std::chrono::milliseconds kAttachHelloTimeout{5'000};
+// Lane blocks of one process, each with its own connection. A client needs one; a program that
+// links several takes a few.
+inline constexpr uint32_t kLeasesPerProcessMax = 16;
 
 struct AttachDoorOptions {
   std::string server_version;
   uint32_t connections_max = kAttachConnectionsMax;
+  uint32_t leases_per_process_max = kLeasesPerProcessMax;
   std::chrono::milliseconds hello_timeout = kAttachHelloTimeout;
 };
 

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -15,7 +16,9 @@
 
 #include "engine/attach/protocol.h"
 #include "engine/os/futex.h"
+#include "engine/os/process.h"
 #include "service/attach/attach_door.h"
+#include "service/attach/test_lingering_socket.h"
 #include "service/keeper/descriptor_message.h"
 
 namespace statehouse {
@@ -127,17 +130,19 @@ class AttachLimitsTest : public ::testing::Test {
     EXPECT_EQ(connect(fd.get(), reinterpret_cast<const sockaddr*>(&address_), sizeof(address_)), 0);
     return fd;
   }
-  void Send(const UniqueFd& fd, const AttachPacket& packet) {
+  void Send(const UniqueFd& fd, const AttachPacket& packet,
+            const std::vector<int>& descriptors = {}) {
     const auto bytes = EncodeAttachPacket(packet);
     ASSERT_TRUE(bytes.ok());
-    ASSERT_EQ(SendMessage(fd.get(), *bytes, {}), SendResult::kSent);
+    ASSERT_EQ(SendMessage(fd.get(), *bytes, descriptors), SendResult::kSent);
   }
   // The next packet; UNAVAILABLE when the door closed the connection.
   StatusOr<AttachPacket> Receive(const UniqueFd& fd) {
     pollfd readable{fd.get(), POLLIN, 0};
     if (poll(&readable, 1, kPatienceMs) <= 0) return Status(Reason::kTimeout, "nothing came");
     std::vector<char> buffer(kAttachHeaderBytes + kAttachBodyBytesMax);
-    const ReceivedMessage received = ReceiveMessage(fd.get(), buffer);
+    ReceivedMessage received = ReceiveMessage(fd.get(), buffer);
+    for (UniqueFd& descriptor : received.descriptors) kept_.push_back(std::move(descriptor));
     if (received.kind != ReceivedMessage::Kind::kMessage)
       return Status(Reason::kUnavailable, "closed");
     return DecodeAttachPacket(std::as_bytes(std::span(buffer).first(received.bytes)));
@@ -149,6 +154,18 @@ class AttachLimitsTest : public ::testing::Test {
     EXPECT_TRUE(welcome.ok() && std::holds_alternative<AttachWelcome>(welcome->message));
     return fd;
   }
+  // Asks for lanes with this process's pidfd, or with another one.
+  UniqueFd Attached(int pidfd = -1) {
+    UniqueFd fd = Connect();
+    const auto own = OpenPidfd(getpid());
+    EXPECT_TRUE(own.ok());
+    Send(fd, {1, AttachHello{"good", "test", true}}, {pidfd >= 0 ? pidfd : own->get()});
+    return fd;
+  }
+  bool Welcomed(const UniqueFd& fd) {
+    const auto packet = Receive(fd);
+    return packet.ok() && std::holds_alternative<AttachWelcome>(packet->message);
+  }
   void ExpectErrorAndClosure(const UniqueFd& fd, Reason reason) {
     const auto packet = Receive(fd);
     ASSERT_TRUE(packet.ok()) << packet.status().ToString();
@@ -158,6 +175,7 @@ class AttachLimitsTest : public ::testing::Test {
     EXPECT_EQ(Receive(fd).status().reason(), Reason::kUnavailable);
   }
 
+  std::vector<UniqueFd> kept_;  // What came beside packets.
   std::string folder_ = "/tmp/statehouse-attach-XXXXXX";
   sockaddr_un address_{};
   NoVault vault_;
@@ -270,6 +288,79 @@ TEST_F(AttachLimitsTest, LanesWithoutAPidfdAreRefused) {
   Send(fd, {1, AttachHello{"good", "test", true}});
 
   ExpectErrorAndClosure(fd, Reason::kInvalidArgument);
+}
+
+TEST_F(AttachLimitsTest, AProcessAtItsLimitOfLeasesGetsNoFurtherOneAndOthersDo) {
+  AttachDoorOptions options;
+  options.leases_per_process_max = 2;
+  StartDoor(options);
+  const UniqueFd one = Attached();
+  const UniqueFd two = Attached();
+  ASSERT_TRUE(Welcomed(one));
+  ASSERT_TRUE(Welcomed(two));
+
+  const UniqueFd three = Attached();
+
+  ExpectErrorAndClosure(three, Reason::kLimitExceeded);
+  EXPECT_TRUE(Greeted().valid());  // Without lanes there is no such limit.
+  // A child is another process; it ends with 0 when it got its lanes.
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) _exit(Welcomed(Attached()) && !HasFailure() ? 0 : 1);
+  int state = -1;
+  ASSERT_EQ(waitpid(child, &state, 0), child);
+  EXPECT_EQ(state, 0);
+}
+
+TEST_F(AttachLimitsTest, ALeaseThatWasGivenUpDoesNotCount) {
+  AttachDoorOptions options;
+  options.leases_per_process_max = 1;
+  StartDoor(options);
+  for (int i = 0; i < 10; ++i) {
+    const UniqueFd fd = Attached();
+    ASSERT_TRUE(Welcomed(fd));
+    kept_.clear();
+  }
+}
+
+TEST_F(AttachLimitsTest, ALeaseWithoutItsConnectionStillCounts) {
+  AttachDoorOptions options;
+  options.leases_per_process_max = 1;
+  StartDoor(options);
+  ASSERT_TRUE(Welcomed(Attached()));
+
+  ExpectErrorAndClosure(Attached(), Reason::kLimitExceeded);
+}
+
+TEST_F(AttachLimitsTest, ADescriptorBesideAnotherPacketThanHelloEndsTheConnection) {
+  StartDoor();
+  const UniqueFd fd = Greeted();
+
+  Send(fd, {2, AttachCall{"/x", 0, ""}}, {STDIN_FILENO});
+
+  ExpectErrorAndClosure(fd, Reason::kInvalidArgument);
+  EXPECT_TRUE(dispatcher_.calls().empty());
+}
+
+// A socket that lingers: its last close() waits for a peer that reads nothing.
+TEST_F(AttachLimitsTest, ALingeringSocketIsClosedWithoutHoldingUpTheDoor) {
+  StartDoor();
+  UniqueFd unread_peer;
+  UniqueFd lingering;
+  ASSERT_NO_FATAL_FAILURE(MakeLingering(&lingering, &unread_peer));
+  {
+    // Beside a Hello that is refused, beside one that is never read, and as the only descriptor.
+    const UniqueFd refused = Attached(lingering.get());
+    UniqueFd unread = Connect();
+    Send(unread, {1, AttachHello{"bad", "test", false}});
+    Send(unread, {2, AttachHello{"good", "test", true}}, {lingering.get()});
+    lingering.Reset();
+    ExpectErrorAndClosure(refused, Reason::kInvalidArgument);
+  }
+
+  EXPECT_TRUE(Greeted().valid());
+
+  door_.reset();
 }
 
 TEST_F(AttachLimitsTest, ARevokedTokenEndsItsIdleConnections) {

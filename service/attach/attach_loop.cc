@@ -107,6 +107,7 @@ int AttachLoop::TimeoutMs(std::optional<Clock::time_point> probe_at) const {
   };
   for (const auto& [id, connection] : connections_) {
     if (!connection->greeted()) earlier(connection->hello_deadline());
+    if (connection->retry_at().has_value()) earlier(*connection->retry_at());
   }
   if (stop_at_.has_value()) earlier(*stop_at_);
   if (!accepting_ && !stop_at_.has_value()) earlier(accept_again_at_);
@@ -127,6 +128,7 @@ void AttachLoop::Run() {
     }
     for (int i = 0; i < count; ++i) Dispatch(events[i].data.u64, events[i].events);
     TakeAnswers();
+    RetryBusy();
     if (recheck_requested_.exchange(false)) Recheck();
     if (stop_requested_ && !stop_at_.has_value()) {
       stop_at_ = Clock::now() + std::chrono::milliseconds(grace_ms_);
@@ -137,7 +139,7 @@ void AttachLoop::Run() {
     DropFinished();
     if (!stop_at_.has_value()) continue;
     const bool owing = std::any_of(connections_.begin(), connections_.end(), [](const auto& entry) {
-      return !entry.second->calls_.empty() || entry.second->wants_write();
+      return !entry.second->calls_.empty() || entry.second->owes();
     });
     if (!owing || Clock::now() >= *stop_at_) break;
   }
@@ -166,17 +168,30 @@ void AttachLoop::Dispatch(uint64_t tag, uint32_t events) {
   }
 }
 
+void AttachLoop::PauseAccepting() {
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
+  accepting_ = false;
+  accept_again_at_ = Clock::now() + kAcceptPause;
+}
+
+void AttachLoop::RetryBusy() {
+  const Clock::time_point now = Clock::now();
+  for (const auto& [id, connection] : connections_) {
+    if (!connection->retry_at().has_value() || *connection->retry_at() > now) continue;
+    connection->Flush(now);
+    UpdateInterest(*connection);
+  }
+}
+
 void AttachLoop::Accept() {
+  if (closer_.full()) return PauseAccepting();
   for (int i = 0; i < kAcceptsAtOnce; ++i) {
     UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket.valid()) {
       if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
       spdlog::error("attach: accepting a connection failed: {}; trying again soon",
                     std::strerror(errno));
-      epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
-      accepting_ = false;
-      accept_again_at_ = Clock::now() + kAcceptPause;
-      return;
+      return PauseAccepting();
     }
     const uint64_t id = next_connection_++;
     auto connection =
@@ -186,10 +201,12 @@ void AttachLoop::Accept() {
           0, Status(Reason::kLimitExceeded, "the attach door serves its limit of " +
                                                 std::to_string(options_.connections_max) +
                                                 " connections"));
+      closer_.CloseConnection(connection->TakeSocket());
       continue;
     }
     if (!WatchFd(connection->socket(), kTagConnection | id, EPOLLIN)) {
       spdlog::error("attach: watching a connection failed: {}", std::strerror(errno));
+      closer_.CloseConnection(connection->TakeSocket());
       continue;
     }
     connections_[id] = std::move(connection);
@@ -220,6 +237,14 @@ bool AttachLoop::ReadOne(Connection& connection) {
     connection.Close();
     return false;
   }
+  const bool goes_on = OnMessage(connection, &received);
+  // What nobody kept: only the sender knows how long closing it takes.
+  for (UniqueFd& descriptor : received.descriptors) closer_.Close(std::move(descriptor));
+  return goes_on;
+}
+
+bool AttachLoop::OnMessage(Connection& connection, ReceivedMessage* message) {
+  ReceivedMessage& received = *message;
   if (received.truncated || received.descriptors.size() > kAttachDescriptorsMax) {
     connection.SendErrorAndClose(
         0, Status(Reason::kMessageTooLarge,
@@ -232,15 +257,19 @@ bool AttachLoop::ReadOne(Connection& connection) {
     connection.SendErrorAndClose(0, packet.status());
     return false;
   }
-  OnPacket(connection, *std::move(packet), std::move(received.descriptors));
+  OnPacket(connection, *std::move(packet), &received.descriptors);
   return true;
 }
 
 void AttachLoop::OnPacket(Connection& connection, AttachPacket packet,
-                          std::vector<UniqueFd> descriptors) {
+                          std::vector<UniqueFd>* descriptors) {
   const uint64_t id = packet.request_id;
   if (const auto* hello = std::get_if<AttachHello>(&packet.message)) {
-    return OnHello(connection, id, *hello, std::move(descriptors));
+    return OnHello(connection, id, *hello, descriptors);
+  }
+  if (!descriptors->empty()) {
+    return connection.SendErrorAndClose(
+        id, Status(Reason::kInvalidArgument, "only Hello has a descriptor beside it"));
   }
   if (!connection.greeted()) {
     return connection.SendErrorAndClose(
@@ -311,6 +340,8 @@ void AttachLoop::Drop(Connection& connection) {
   for (const auto& [request_id, pending] : connection.calls_) {
     if (pending != nullptr) pending->Cancel();
   }
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection.socket(), nullptr);
+  closer_.CloseConnection(connection.TakeSocket());
   if (connection.block_.has_value()) leases_->Disconnected(*connection.block_);
 }
 

@@ -16,6 +16,7 @@
 
 #include "service/attach/attach_door.h"
 #include "service/attach/connection.h"
+#include "service/attach/descriptor_closer.h"
 #include "service/attach/lease_table.h"
 #include "service/keeper/descriptor_message.h"
 
@@ -57,10 +58,12 @@ class AttachLoop final {
   void Accept();
   void Serve(Connection& connection, uint32_t events);
   bool ReadOne(Connection& connection);  // False: nothing is left to read.
-  void OnPacket(Connection& connection, AttachPacket packet, std::vector<UniqueFd> descriptors);
+  bool OnMessage(Connection& connection, ReceivedMessage* message);
+  // These take out of `descriptors` what they keep.
+  void OnPacket(Connection& connection, AttachPacket packet, std::vector<UniqueFd>* descriptors);
   void OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
-               std::vector<UniqueFd> descriptors);
-  Status LeaseFor(Connection& connection, std::vector<UniqueFd> descriptors, LaneLease* lease);
+               std::vector<UniqueFd>* descriptors);
+  Status LeaseFor(Connection& connection, std::vector<UniqueFd>* descriptors, LaneLease* lease);
   void OnOpenArea(Connection& connection, uint64_t request_id, const AttachOpenArea& open);
   StatusOr<std::shared_ptr<ServedArea>> FindReadable(const Connection& connection,
                                                      const std::string& name) const;
@@ -68,6 +71,8 @@ class AttachLoop final {
   Status CheckIdentity(Connection& connection);
   void TakeAnswers();
   void Recheck();
+  void PauseAccepting();
+  void RetryBusy();
   void DropFinished();
   void Drop(Connection& connection);
   void UpdateInterest(Connection& connection);
@@ -79,11 +84,12 @@ class AttachLoop final {
   UniqueFd epoll_;
   std::shared_ptr<Mailbox> mailbox_;
   std::optional<LeaseTable> leases_;
+  DescriptorCloser closer_;
   std::map<uint64_t, std::unique_ptr<Connection>> connections_;
   uint64_t next_connection_ = 1;
   std::vector<char> packet_buffer_;
   bool accepting_ = true;
-  Clock::time_point accept_again_at_;  // When not accepting: no descriptor was free.
+  Clock::time_point accept_again_at_;  // When not accepting: no descriptor, or no room to close.
   std::atomic<bool> stop_requested_{false};
   std::atomic<int64_t> grace_ms_{0};
   std::atomic<bool> recheck_requested_{false};

@@ -46,7 +46,7 @@ AttachAreaOpened Describe(const AreaInfo& info, bool writable) {
 }  // namespace
 
 void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
-                         std::vector<UniqueFd> descriptors) {
+                         std::vector<UniqueFd>* descriptors) {
   if (connection.greeted()) {
     return connection.SendErrorAndClose(
         request_id,
@@ -68,7 +68,7 @@ void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const Atta
   }
   LaneLease lease;
   if (hello.want_lanes) {
-    const Status leased = LeaseFor(connection, std::move(descriptors), &lease);
+    const Status leased = LeaseFor(connection, descriptors, &lease);
     if (!leased.ok()) return connection.SendErrorAndClose(request_id, leased);
   }
   connection.identity_ = *std::move(identity);
@@ -84,12 +84,13 @@ void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const Atta
   connection.Send({request_id, std::move(welcome)}, std::move(liveness));
 }
 
-Status AttachLoop::LeaseFor(Connection& connection, std::vector<UniqueFd> descriptors,
+Status AttachLoop::LeaseFor(Connection& connection, std::vector<UniqueFd>* descriptors,
                             LaneLease* lease) {
   const auto refuse = [](const char* what) { return Status(Reason::kInvalidArgument, what); };
-  if (descriptors.size() != 1)
+  if (descriptors->size() != 1)
     return refuse("Hello that wants lanes needs one descriptor: the worker's own pidfd");
-  const std::optional<int32_t> pid = PidOfPidfd(descriptors[0].get());
+  UniqueFd& pidfd = descriptors->front();
+  const std::optional<int32_t> pid = PidOfPidfd(pidfd.get());
   if (!pid.has_value())
     return refuse("the descriptor beside Hello is no pidfd; make it with pidfd_open(getpid(), 0)");
   if (*pid < 0) return refuse("the pidfd beside Hello stands for a process that has ended");
@@ -99,8 +100,16 @@ Status AttachLoop::LeaseFor(Connection& connection, std::vector<UniqueFd> descri
         "the pidfd beside Hello stands for another process; after a fork, connect again in the "
         "child");
   }
-  SH_ASSIGN_OR_RETURN(*lease, parts_.engine->LeaseLanes(descriptors[0]));
-  const Status watched = leases_->Add(lease->block, std::move(descriptors[0]));
+  const std::optional<uint64_t> process = ProcessKeyOf(pidfd.get());
+  if (process.has_value() && leases_->CountOf(*process) >= options_.leases_per_process_max) {
+    return Status(Reason::kLimitExceeded,
+                  "attaching: process " + std::to_string(*pid) + " has its limit of " +
+                      std::to_string(options_.leases_per_process_max) +
+                      " leases (attach.leases_per_process_max); share one client between its "
+                      "threads, or close one");
+  }
+  SH_ASSIGN_OR_RETURN(*lease, parts_.engine->LeaseLanes(pidfd));
+  const Status watched = leases_->Add(lease->block, std::move(pidfd));
   if (!watched.ok()) {
     lease->liveness.Reset();  // Then the block is free again.
     parts_.engine->ReleaseBlock(lease->block);

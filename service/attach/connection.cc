@@ -2,12 +2,19 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "service/keeper/descriptor_message.h"
 
 namespace statehouse {
+namespace {
+
+constexpr std::chrono::milliseconds kBusyPauseMin{1};
+constexpr std::chrono::milliseconds kBusyPauseMax{50};
+
+}  // namespace
 
 Connection::Connection(uint64_t id, UniqueFd socket,
                        std::chrono::steady_clock::time_point hello_deadline)
@@ -23,7 +30,7 @@ void Connection::Send(const AttachPacket& packet, std::vector<UniqueFd> descript
   if (closing_) return;
   StatusOr<std::string> bytes = EncodeAttachPacket(packet);
   if (!bytes.ok()) return SendError(packet.request_id, bytes.status());
-  outgoing_.push_back({*std::move(bytes), std::move(descriptors)});
+  outgoing_.push_back({packet.request_id, *std::move(bytes), std::move(descriptors)});
   Flush();
 }
 
@@ -40,14 +47,43 @@ void Connection::SendErrorAndClose(uint64_t request_id, const Status& status) {
   closing_when_sent_ = true;
 }
 
-void Connection::Flush() {
+UniqueFd Connection::TakeSocket() {
+  // Fails only where the peer has gone already.
+  (void)shutdown(socket_.get(), SHUT_RDWR);
+  return std::move(socket_);
+}
+
+void Connection::OnBusy(std::chrono::steady_clock::time_point now) {
+  const int error = errno;
+  if (!retry_at_.has_value()) busy_since_ = now;
+  pause_ = retry_at_.has_value() ? std::min(pause_ * 2, kBusyPauseMax) : kBusyPauseMin;
+  retry_at_ = now + pause_;
+  if (now - busy_since_ < kSendBusyMax) return;
+  retry_at_.reset();
+  spdlog::error("attach: the kernel takes no packet with descriptors to {} (pid {}): {}",
+                client_name_, peer_.pid, std::strerror(error));
+  const uint64_t request_id = outgoing_.front().request_id;
+  outgoing_.clear();
+  SendErrorAndClose(
+      request_id, Status(Reason::kLimitExceeded,
+                         "the answer's descriptors cannot be sent: too many of the service's user "
+                         "wait in unix sockets. Clients that do not read their answers hold them; "
+                         "raise the service's limit of open files (LimitNOFILE, ulimit -n)"));
+}
+
+void Connection::Flush(std::chrono::steady_clock::time_point now) {
+  if (retry_at_.has_value() && now < *retry_at_) return;
   while (!outgoing_.empty() && !closing_) {
     const Outgoing& next = outgoing_.front();
     std::vector<int> numbers;
     for (const UniqueFd& fd : next.descriptors) numbers.push_back(fd.get());
     switch (SendMessage(socket_.get(), next.bytes, numbers)) {
-      case SendResult::kSent: outgoing_.pop_front(); break;
-      case SendResult::kFull: return;
+      case SendResult::kSent:
+        outgoing_.pop_front();
+        retry_at_.reset();
+        break;
+      case SendResult::kFull: retry_at_.reset(); return;
+      case SendResult::kBusy: return OnBusy(now);
       case SendResult::kClosed: closing_ = true; break;
       case SendResult::kFailed:
         spdlog::warn("attach: sending to {} (pid {}) failed: {}", client_name_, peer_.pid,

@@ -22,6 +22,9 @@
 
 namespace statehouse {
 
+// How long a packet with descriptors is tried while the kernel refuses it; then its request fails.
+inline constexpr std::chrono::milliseconds kSendBusyMax{5'000};
+
 class Connection final {
  public:
   Connection(uint64_t id, UniqueFd socket, std::chrono::steady_clock::time_point hello_deadline);
@@ -30,7 +33,12 @@ class Connection final {
   int socket() const { return socket_.get(); }
   const ucred& peer() const { return peer_; }
   bool closing() const { return closing_; }
-  bool wants_write() const { return !outgoing_.empty(); }
+  // Packets wait to go out.
+  bool owes() const { return !outgoing_.empty(); }
+  // They wait for room in the socket, and not for retry_at().
+  bool wants_write() const { return owes() && !retry_at_.has_value(); }
+  // When to call Flush again: the kernel was short of something that no poll announces.
+  std::optional<std::chrono::steady_clock::time_point> retry_at() const { return retry_at_; }
   // A connection that ends after its last packet has gone out.
   bool finished() const { return closing_ || (closing_when_sent_ && outgoing_.empty()); }
   bool greeted() const { return identity_ != nullptr; }
@@ -42,8 +50,11 @@ class Connection final {
   void SendError(uint64_t request_id, const Status& status);
   // As SendError, and the connection ends once the error has gone out.
   void SendErrorAndClose(uint64_t request_id, const Status& status);
-  void Flush();
+  void Flush(std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
   void Close() { closing_ = true; }
+  // Ends both directions, so that the peer sees it, and gives the socket to who closes it: closing
+  // may block, because packets that nobody read may carry descriptors.
+  UniqueFd TakeSocket();
 
   // Set by Hello.
   std::shared_ptr<const Identity> identity_;
@@ -56,15 +67,21 @@ class Connection final {
 
  private:
   struct Outgoing {
+    uint64_t request_id = 0;
     std::string bytes;
     std::vector<UniqueFd> descriptors;
   };
+
+  void OnBusy(std::chrono::steady_clock::time_point now);
 
   const uint64_t id_;
   UniqueFd socket_;
   ucred peer_{};
   const std::chrono::steady_clock::time_point hello_deadline_;
   std::deque<Outgoing> outgoing_;
+  std::optional<std::chrono::steady_clock::time_point> retry_at_;
+  std::chrono::steady_clock::time_point busy_since_;  // Of the packet in front, with retry_at_.
+  std::chrono::milliseconds pause_{0};
   bool closing_ = false;
   bool closing_when_sent_ = false;
 };

@@ -33,6 +33,12 @@ bool LeaseTable::Watch(uint32_t block, const UniqueFd& pidfd) {
   return epoll_ctl(epoll_, EPOLL_CTL_ADD, pidfd.get(), &event) == 0;
 }
 
+void LeaseTable::Identify(Lease* lease) {
+  if (!lease->pidfd.valid()) return;
+  lease->pid = PidOfPidfd(lease->pidfd.get()).value_or(0);
+  lease->process = ProcessKeyOf(lease->pidfd.get());
+}
+
 void LeaseTable::TakeSurviving() {
   for (SurvivingLease& survivor : engine_->TakeSurvivingLeases()) {
     Lease lease;
@@ -43,7 +49,7 @@ void LeaseTable::TakeSurviving() {
                    survivor.block, std::strerror(errno));
       lease.pidfd.Reset();
     }
-    lease.pid = lease.pidfd.valid() ? PidOfPidfd(lease.pidfd.get()).value_or(0) : 0;
+    Identify(&lease);
     lease.surviving = true;
     metrics_->OnAttach(+1);
     leases_[survivor.block] = std::move(lease);
@@ -54,10 +60,25 @@ Status LeaseTable::Add(uint32_t block, UniqueFd pidfd) {
   if (!Watch(block, pidfd)) return ErrnoStatus("watching the worker's pidfd");
   Lease& lease = leases_[block];
   lease.pidfd = std::move(pidfd);
-  lease.pid = PidOfPidfd(lease.pidfd.get()).value_or(0);
+  Identify(&lease);
   lease.connected = true;
   metrics_->OnAttach(+1);
   return Status();
+}
+
+uint32_t LeaseTable::CountOf(uint64_t process) {
+  uint32_t count = 0;
+  for (auto it = leases_.begin(); it != leases_.end();) {
+    const auto current = it++;
+    if (current->second.process != process) continue;
+    // It may have been given up a moment ago.
+    if (!current->second.connected && ProbeOne(current->first, current->second)) {
+      Forget(current);
+    } else {
+      ++count;
+    }
+  }
+  return count;
 }
 
 std::optional<uint32_t> LeaseTable::AttachmentOf(int32_t pid) const {

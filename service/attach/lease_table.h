@@ -27,6 +27,8 @@ class LeaseTable final {
 
   // Watches what an earlier daemon had leased.
   void TakeSurviving();
+  // Leases of the process with this key (ProcessKeyOf), after a look at those without a connection.
+  uint32_t CountOf(uint64_t process);
   // A new lease, connected.
   Status Add(uint32_t block, UniqueFd pidfd);
   // The lease's connection has closed; the worker may live on.
@@ -43,11 +45,13 @@ class LeaseTable final {
   struct Lease {
     UniqueFd pidfd;
     int32_t pid = 0;
+    std::optional<uint64_t> process;  // ProcessKeyOf.
     bool connected = false;
     bool surviving = false;  // An earlier daemon gave it.
     Clock::time_point probe_at;
     uint32_t probes = 0;
   };
+  static void Identify(Lease* lease);
   bool Watch(uint32_t block, const UniqueFd& pidfd);
   void Forget(std::map<uint32_t, Lease>::iterator lease);
   // Whether the lease is over; frees or recovers it.

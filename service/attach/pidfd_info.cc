@@ -1,6 +1,8 @@
 #include "service/attach/pidfd_info.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -30,6 +32,19 @@ std::optional<int32_t> PidOfPidfd(int fd) {
       std::from_chars(text.data() + at + kLabel.size(), text.data() + text.size(), pid);
   if (error != std::errc()) return std::nullopt;
   return pid;
+}
+
+std::optional<uint64_t> ProcessKeyOf(int fd) {
+  constexpr auto kPidfsMagic = 0x50494446;  // linux/magic.h of 6.9.
+  struct statfs file_system {};
+  struct stat facts {};
+  if (fstatfs(fd, &file_system) == 0 && file_system.f_type == kPidfsMagic &&
+      fstat(fd, &facts) == 0) {
+    return facts.st_ino;  // Never used again for another process.
+  }
+  const std::optional<int32_t> pid = PidOfPidfd(fd);
+  if (!pid.has_value() || *pid <= 0) return std::nullopt;
+  return static_cast<uint64_t>(*pid);
 }
 
 }  // namespace statehouse

@@ -45,6 +45,12 @@ struct Config {
     friend bool operator==(const Network&, const Network&) = default;
   } network;
 
+  struct Attach {
+    uint32_t leases_per_process_max = 16;  // Lane blocks that one worker process may hold.
+
+    friend bool operator==(const Attach&, const Attach&) = default;
+  } attach;
+
   struct Http {
     std::string listen = "127.0.0.1:7701";  // --http-listen; empty: off.
 

@@ -49,11 +49,12 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
       "failures_per_minute_max = 3\n[areas]\ncount_max = 5\nsize_max = \"1M\"\n"
       "atomic_range_bytes = 8192\nfile_root = \"/srv\"\noperation_timeout_ms = 9\n"
       "[network]\nmessage_bytes_max = \"1M\"\nkeepalive_min_ping_s = 2\nconnections_max = 11\n"
-      "[log]\nformat = \"json\"\nlevel = \"warn\"\n");
+      "[log]\nformat = \"json\"\nlevel = \"warn\"\n[attach]\nleases_per_process_max = 4\n");
 
   EXPECT_EQ(config.drain_grace_ms, 7u);
   EXPECT_TRUE(config.dev);
   EXPECT_EQ(config.http.listen, "");
+  EXPECT_EQ(config.attach.leases_per_process_max, 4u);
   EXPECT_EQ(config.auth.tokens_file, "/t");
   EXPECT_EQ(config.auth.failures_per_minute_max, 3u);
   EXPECT_EQ(config.areas.count_max, 5u);
@@ -96,6 +97,8 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[network]\nkeepalive_min_ping_s = 0", "is not within"},
       {"[network]\nconnections_max = 0", "is not within"},
       {"[http]\nlisten = \"example.com:80\"", "is no loopback address"},
+      {"[attach]\nleases_per_process_max = 0", "is not within"},
+      {"[attach]\nleases_per_process_max = 512", "is not within"},
       {"[areas]\natomic_range_bytes = 5000", "is no power of two"},
       {"[areas]\natomic_range_bytes = 2097152", "is not within"},
       {"[areas]\ncount_max = 4097", "is not within"},

@@ -96,6 +96,11 @@ std::vector<Setting> MakeSettings() {
           "network.connections_max", "", kNumber, network.connections_max,
           "Open connections; a further one is closed at once.",
           [](const Config& c) { return OutOfRange(c.network.connections_max, 1, 1'000'000); }),
+      SH_SETTING("attach.leases_per_process_max", "", kNumber, attach.leases_per_process_max,
+                 "Leases of lanes (one for each attached client) that one process may hold.",
+                 [](const Config& c) {
+                   return OutOfRange(c.attach.leases_per_process_max, 1, kLaneBlocksMax - 1);
+                 }),
       SH_SETTING(
           "http.listen", "--http-listen", kText, http.listen,
           "Address of /metrics, /healthz and /readyz, loopback only; empty (flag: none): off.",

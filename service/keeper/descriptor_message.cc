@@ -29,8 +29,8 @@ SendResult SendMessage(int socket, std::string_view bytes, std::span<const int> 
   }
   while (sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
     if (errno == EINTR) continue;
-    // ETOOMANYREFS: too many descriptors wait in sockets; the reader takes them out.
-    if (errno == EAGAIN || errno == ENOBUFS || errno == ETOOMANYREFS) return SendResult::kFull;
+    if (errno == EAGAIN) return SendResult::kFull;
+    if (errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM) return SendResult::kBusy;
     const bool closed =
         errno == EPIPE || errno == ECONNRESET || errno == ECONNREFUSED || errno == ENOTCONN;
     return closed ? SendResult::kClosed : SendResult::kFailed;
@@ -58,7 +58,7 @@ void TakeDescriptors(msghdr* message, ReceivedMessage* received) {
 ReceivedMessage ReceiveMessage(int socket, std::span<char> buffer) {
   ReceivedMessage received;
   iovec part{buffer.data(), buffer.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMessageDescriptorsMax)];
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kReceivedDescriptorsMax)];
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;

@@ -13,11 +13,16 @@
 
 namespace statehouse {
 
-inline constexpr size_t kMessageDescriptorsMax = 8;  // In one message; more are closed and refused.
+inline constexpr size_t kMessageDescriptorsMax = 8;  // In one message that is sent.
+// In one message that is received: what the kernel lets through. With room for fewer the kernel
+// would close the rest by itself, on the receiving thread.
+inline constexpr size_t kReceivedDescriptorsMax = 253;
 
 enum class SendResult : uint8_t {
   kSent,
-  kFull,    // The socket's buffer is full: try again when it is writable.
+  kFull,  // The socket's buffer is full: try again when it is writable.
+  kBusy,  // The kernel is short of something that no poll announces: try again after a pause. Too
+          // many descriptors of this user wait in unix sockets (ETOOMANYREFS), or memory (ENOBUFS).
   kClosed,  // Nobody will ever read this.
   kFailed,  // errno says why.
 };
