@@ -40,8 +40,9 @@ constexpr const char* kExitCodes =
     "\n"
     "Exit codes: 0 stopped after a drain, 64 subcommand, 69 folder or address in use, 70 "
     "internal error,\n"
-    "71 refused by the system, 75 stopped at once by a second signal, 78 configuration\n"
-    "(a flag, a variable or the file).\n";
+    "71 refused by the system, 74 keeper and daemon killed at once: state lost, 75 stopped at once "
+    "by a\n"
+    "second signal, 78 configuration (a flag, a variable or the file).\n";
 
 Status UnknownCommand(const std::string& what) {
   return Status(

@@ -11,6 +11,8 @@ inline constexpr int kExitUnavailable =
 inline constexpr int kExitInternal = 70;  // A defect, or memory that cannot be carried on with.
 inline constexpr int kExitSystem =
     71;  // The system refused something (memory, descriptors, permissions).
+inline constexpr int kExitStateLost =
+    74;  // Keeper and daemon were killed at once, so that the state is lost.
 inline constexpr int kExitCutShort =
     75;  // Stopped at once by a second signal; calls in flight were cut off.
 inline constexpr int kExitConfig =

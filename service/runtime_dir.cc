@@ -97,6 +97,10 @@ StatusOr<RuntimeDir> RuntimeDir::Open(const std::string& path, UniqueFd inherite
   return RuntimeDir(path, std::move(inherited_lock));
 }
 
+bool RuntimeDir::was_left_behind() const {
+  return access((path_ + "/endpoints.json").c_str(), F_OK) == 0;
+}
+
 Status RuntimeDir::WriteFile(const std::string& name, const std::string& text) const {
   const std::string path = path_ + "/" + name;
   const std::string draft = path + ".new";

@@ -29,6 +29,10 @@ class RuntimeDir final {
   std::string grpc_socket() const { return path_ + "/grpc.sock"; }
   int lock_fd() const { return lock_.get(); }
 
+  // Whether files of a service that never stopped lie here: it was killed as a whole. REQUIRES:
+  // nothing was written yet.
+  bool was_left_behind() const;
+
   // Writes <path>/<name> (0600) as a whole: a reader sees the old text or the new one.
   Status WriteFile(const std::string& name, const std::string& text) const;
   // Removes the sockets, the files that WriteFile made and the lock. Call at the end of the

@@ -162,6 +162,12 @@ Status Server::PrepareMemory() {
     inherited_.erase(found);
   }
   SH_ASSIGN_OR_RETURN(runtime_dir_, RuntimeDir::Open(config_.runtime_dir, std::move(lock)));
+  if (first_daemon_ && runtime_dir_->was_left_behind()) {
+    spdlog::warn(
+        "the last service in {} was not stopped: it and whatever kept its memory were killed at "
+        "once, so its state is lost; this one begins empty",
+        runtime_dir_->path());
+  }
   SH_RETURN_IF_ERROR(link_->Store("lock", runtime_dir_->lock_fd()));
   // The engine takes what is its own; the doors and declared areas take the rest.
   InheritedDescriptors for_engine;
@@ -240,6 +246,7 @@ Status Server::StartDoors() {
                                     authenticator_.get(), engine_->DaemonLane(kGrpcLane)));
   AttachDoorOptions attach_options;
   attach_options.server_version = Version();
+  attach_options.leases_per_process_max = config_.attach.leases_per_process_max;
   const AttachDoorParts parts{engine_.get(), dispatcher_.get(), authenticator_.get(),
                               metrics_.get(), engine_->DaemonLane(kAttachLane)};
   SH_ASSIGN_OR_RETURN(attach_, StartAttachDoor(attach_options, std::move(attach_listener), parts));

@@ -74,6 +74,7 @@ class Keeper final {
   pid_t daemon_ = 0;        // 0: none runs.
   uint64_t started_ms_ = 0;
   uint64_t respawn_at_ms_ = 0;
+  bool complete_ = false;      // An adopted daemon has handed everything over.
   bool was_ready_ = false;     // This or an earlier daemon was.
   bool serving_ = false;       // This daemon said that it was ready.
   bool stopping_ = false;      // Told to stop, or the daemon says that it stops on purpose.
@@ -226,11 +227,13 @@ void Keeper::DaemonEnded(Ending ending) {
     result_ = kExitOk;
   } else if (stopping_ || told_exit_.has_value()) {
     result_ = ending.signal != 0 ? 128 + ending.signal : (ending.code >= 0 ? ending.code : kExitOk);
-  } else if (!was_ready_ && options_.adopted.pid != 0) {
-    KeeperLog(
-        "error",
-        who + " before it had handed its memory to this keeper; the state cannot be carried on");
-    result_ = kExitInternal;
+  } else if (!complete_ && options_.adopted.pid != 0) {
+    KeeperLog("error", who +
+                           " before it had handed its memory to this keeper, the last one having "
+                           "died too: the state is lost (" +
+                           std::to_string(options_.descriptors.size()) +
+                           " descriptors came). Start the service again; it begins empty");
+    result_ = kExitStateLost;
   } else if (!was_ready_ && IsStartUpFailure(ending.code)) {
     result_ = ending.code;
   }
@@ -255,7 +258,9 @@ void Keeper::OnMessages() {
       return;
     }
     if (received.truncated) {
-      store_failed_ = true;
+      const auto lost = ParseNotify(std::string_view(buffer.data(), received.bytes));
+      // A barrier without its descriptor cannot be answered, which its sender takes for a failure.
+      store_failed_ = !lost.ok() || !lost->barrier;
       KeeperLog("error",
                 "a message or its descriptors did not fit; is the limit of open files reached?");
       continue;
@@ -287,13 +292,14 @@ void Keeper::Take(std::span<const char> text, std::vector<UniqueFd> descriptors)
   }
   if (message.remove) options_.descriptors.erase(message.name);
   if (message.barrier && !descriptors.empty()) {
-    // A byte before the end says that something since the last barrier was not kept.
-    if (store_failed_ && write(descriptors[0].get(), "E", 1) != 1)
-      KeeperLog("error", "cannot answer the daemon");
+    const char answer = store_failed_ ? kBarrierLost : kBarrierKept;
+    if (write(descriptors[0].get(), &answer, 1) != 1)
+      KeeperLog("error", std::string("cannot answer the daemon: ") + strerror(errno));
     store_failed_ = false;
   }
   if (message.exit_status) told_exit_ = message.exit_status;
   if (message.stopping) stopping_ = true;
+  if (message.complete) complete_ = true;
   if (message.ready) was_ready_ = serving_ = true;
   if (message.ready) TellManager("READY=1\nMAINPID=" + std::to_string(getpid()));
   if (message.stopping) TellManager("STOPPING=1");

@@ -7,7 +7,9 @@
 // once, and after repeated quick deaths with
 //   growing pauses. A daemon that ends with 0, that was told to stop, or that cannot start at all
 //   ends the keeper with its code. When the keeper itself is killed, the daemon starts a new one
-//   (KeeperLink) and stores everything again.
+//   (KeeperLink) and stores everything again. Only when that daemon is killed too, before it has
+//   done so, the state is lost: the new keeper says so and ends with kExitStateLost, because a
+//   daemon over a part of the memory would serve a part of the state.
 #pragma once
 
 #include <sys/types.h>

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -27,11 +28,16 @@ extern char** environ;
 namespace statehouse {
 namespace {
 
-constexpr int kSendTimeoutMs = 5'000;
+constexpr Reason kGone = Reason::kUnavailable;  // The one that a new keeper cures.
+constexpr std::chrono::milliseconds kBusyPauseMin{1};
+constexpr std::chrono::milliseconds kBusyPauseMax{50};
+constexpr int kGoneGraceMs = 500;
 constexpr int kConfirmTimeoutMs = 10'000;
 constexpr auto kReplacementTimeout = std::chrono::seconds(10);
 constexpr int kReplacementRetryMs = 200;
 constexpr size_t kStoresPerConfirmation = 64;  // Descriptors in flight are limited for each user.
+
+Status Gone() { return Status(kGone, "the keeper is gone"); }
 
 StatusOr<UniqueFd> Copy(int fd, const std::string& name) {
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
@@ -120,56 +126,72 @@ void KeeperLink::StopWatching() {
   watcher_.join();
 }
 
-bool KeeperLink::SendLocked(const std::string& text, int fd) {
+Status KeeperLink::SendLocked(const std::string& text, int fd) {
+  using Clock = std::chrono::steady_clock;
   const std::span<const int> descriptors =
       fd >= 0 ? std::span<const int>(&fd, 1) : std::span<const int>();
+  const auto give_up_at = Clock::now() + options_.send_timeout;
+  std::chrono::milliseconds pause = kBusyPauseMin;
   for (;;) {
-    switch (SendMessage(socket_.get(), text, descriptors)) {
-      case SendResult::kSent: return true;
-      case SendResult::kClosed: return false;
-      case SendResult::kFailed: return false;
-      case SendResult::kFull: break;
+    const SendResult result = SendMessage(socket_.get(), text, descriptors);
+    const int error = errno;
+    if (result == SendResult::kSent) return Status();
+    if (result == SendResult::kClosed) return Gone();
+    if (result == SendResult::kFailed) return ErrnoStatus("sending to the keeper", kGone, error);
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up_at - Clock::now());
+    if (left.count() <= 0 && result == SendResult::kBusy) {
+      return Status(Reason::kLimitExceeded,
+                    std::string("the kernel passes no descriptor to the keeper: ") +
+                        std::strerror(error) +
+                        "; processes of this user leave descriptors unread in unix sockets; end "
+                        "them, or raise the limit of open files (LimitNOFILE, ulimit -n)");
     }
-    pollfd writable{socket_.get(), POLLOUT, 0};
-    const int ready = poll(&writable, 1, kSendTimeoutMs);
-    if (ready == 0 || (ready > 0 && (writable.revents & (POLLHUP | POLLERR)) != 0)) return false;
+    if (left.count() <= 0) return Status(kGone, "the keeper does not read");
+    // Nothing announces the end of a shortage, but the keeper's death ends the wait.
+    pollfd watched{socket_.get(), static_cast<short>(result == SendResult::kFull ? POLLOUT : 0), 0};
+    const auto wait = result == SendResult::kFull ? left : std::min(pause, left);
+    poll(&watched, 1, static_cast<int>(wait.count()));
+    if ((watched.revents & (POLLHUP | POLLERR)) != 0) return Gone();
+    pause = std::min(pause * 2, kBusyPauseMax);
   }
 }
 
-// The keeper closes its end of a pipe once it has done everything before; a byte says that it could
-// not.
 Status KeeperLink::ConfirmLocked() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus("making a pipe for the keeper's answer");
   UniqueFd answer(ends[0]);
   UniqueFd barrier(ends[1]);
-  if (!SendLocked("BARRIER=1", barrier.get()))
-    return Status(Reason::kUnavailable, "the keeper is gone");
+  SH_RETURN_IF_ERROR(SendLocked("BARRIER=1", barrier.get()));
   barrier.Reset();
   pollfd watched[2] = {{answer.get(), POLLIN, 0},
                        {kind_ == Kind::kKeeper ? socket_.get() : -1, 0, 0}};  // 0: hang-up only.
   for (;;) {
     const int ready = poll(watched, 2, kConfirmTimeoutMs);
     if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) return Status(Reason::kUnavailable, "the keeper did not answer in time");
+    if (ready <= 0) return Status(kGone, "the keeper did not answer in time");
     break;
   }
-  if (watched[0].revents == 0) return Status(Reason::kUnavailable, "the keeper is gone");
-  char refusal = 0;
-  const ssize_t bytes = read(answer.get(), &refusal, 1);
-  if (bytes > 0) {
-    return Status(Reason::kMemoryExhausted,
-                  "the keeper could not keep a descriptor; raise the limit of open files "
-                  "(LimitNOFILE, ulimit -n)");
+  if (watched[0].revents == 0) return Gone();
+  return ReadAnswerLocked(answer.get());
+}
+
+Status KeeperLink::ReadAnswerLocked(int answer) {
+  char said = 0;
+  const ssize_t bytes = read(answer, &said, 1);
+  if (bytes == 1 && said == kBarrierKept) return Status();
+  if (bytes == 0) {
+    if (kind_ == Kind::kServiceManager) return Status();  // systemd just closes it.
+    // The pipe also ends when the keeper dies, a moment before or after its socket does.
+    pollfd gone{socket_.get(), 0, 0};
+    if (poll(&gone, 1, kGoneGraceMs) > 0) return Gone();
   }
-  // The pipe also ends when the keeper dies with our message unread.
-  pollfd gone{watched[1].fd, 0, 0};
-  if (poll(&gone, 1, 0) > 0) return Status(Reason::kUnavailable, "the keeper is gone");
-  return Status();
+  return Status(Reason::kMemoryExhausted,
+                "the keeper could not keep a descriptor; raise the limit of open files "
+                "(LimitNOFILE, ulimit -n)");
 }
 
 Status KeeperLink::SendAndConfirmLocked(const std::string& text, int fd) {
-  if (!SendLocked(text, fd)) return Status(Reason::kUnavailable, "the keeper is gone");
+  SH_RETURN_IF_ERROR(SendLocked(text, fd));
   return ConfirmLocked();
 }
 
@@ -203,9 +225,10 @@ Status KeeperLink::Remove(const std::string& name) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (stored_.erase(name) == 0) return Status();
   // A keeper that has gone takes the entry with it, and the next one never hears of it.
-  if (!SendLocked(RemoveText(name), -1) && kind_ == Kind::kServiceManager) {
-    return Status(Reason::kUnavailable,
-                  "the service manager did not take the removal of \"" + name + "\"");
+  const Status sent = SendLocked(RemoveText(name), -1);
+  if (!sent.ok() && kind_ == Kind::kServiceManager) {
+    return Status(sent.reason(), "the service manager did not take the removal of \"" + name +
+                                     "\": " + sent.message());
   }
   return Status();
 }
@@ -214,8 +237,9 @@ Status KeeperLink::NotifyReady() {
   if (kind_ == Kind::kNone) return Status();
   std::lock_guard<std::mutex> lock(mutex_);
   ready_ = true;
-  if (!SendLocked("READY=1", -1) && kind_ == Kind::kServiceManager) {
-    return Status(Reason::kUnavailable, "the service manager did not take READY=1");
+  const Status sent = SendLocked("READY=1", -1);
+  if (!sent.ok() && kind_ == Kind::kServiceManager) {
+    return Status(sent.reason(), "the service manager did not take READY=1: " + sent.message());
   }
   return Status();
 }
@@ -224,14 +248,15 @@ void KeeperLink::NotifyStopping() {
   if (kind_ == Kind::kNone) return;
   std::lock_guard<std::mutex> lock(mutex_);
   stopping_ = true;
-  if (!SendLocked("STOPPING=1", -1)) spdlog::warn("keeper: nobody took STOPPING=1");
+  const Status sent = SendLocked("STOPPING=1", -1);
+  if (!sent.ok()) spdlog::warn("keeper: nobody took STOPPING=1: {}", sent.message());
 }
 
 void KeeperLink::NotifyExit(int code) {
   if (kind_ == Kind::kNone) return;
   std::lock_guard<std::mutex> lock(mutex_);
-  if (!SendLocked("EXIT_STATUS=" + std::to_string(code), -1))
-    spdlog::warn("keeper: nobody took EXIT_STATUS");
+  const Status sent = SendLocked("EXIT_STATUS=" + std::to_string(code), -1);
+  if (!sent.ok()) spdlog::warn("keeper: nobody took EXIT_STATUS: {}", sent.message());
 }
 
 Status KeeperLink::Watch(std::function<void()> on_new_keeper) {
@@ -296,16 +321,15 @@ Status KeeperLink::ReplaceKeeperLocked() {
 Status KeeperLink::StoreAllLocked() {
   size_t unconfirmed = 0;
   for (const auto& [name, fd] : stored_) {
-    if (!SendLocked(StoreText(name), fd.get()))
-      return Status(Reason::kUnavailable, "the new keeper is gone");
+    SH_RETURN_IF_ERROR(SendLocked(StoreText(name), fd.get()));
     if (++unconfirmed < kStoresPerConfirmation) continue;
     unconfirmed = 0;
     SH_RETURN_IF_ERROR(ConfirmLocked());
   }
   SH_RETURN_IF_ERROR(ConfirmLocked());
-  if (ready_ && !SendLocked("READY=1", -1))
-    return Status(Reason::kUnavailable, "the new keeper is gone");
-  return Status();
+  // Until here the new keeper must not start another daemon: it would serve a part of the state.
+  SH_RETURN_IF_ERROR(SendAndConfirmLocked(CompleteText(), -1));
+  return ready_ ? SendLocked("READY=1", -1) : Status();
 }
 
 }  // namespace statehouse

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -28,6 +29,8 @@ namespace statehouse {
 struct KeeperLinkOptions {
   std::string program = "/proc/self/exe";  // What a new keeper runs.
   std::vector<std::string> keeper_argv;    // Its arguments, argv[0] first.
+  // How long a message is tried while the socket or the kernel takes none.
+  std::chrono::milliseconds send_timeout{5'000};
 };
 
 class KeeperLink final : public DescriptorVault {
@@ -61,9 +64,12 @@ class KeeperLink final : public DescriptorVault {
  private:
   KeeperLink(KeeperLinkOptions options, Kind kind);
 
-  bool SendLocked(const std::string& text, int fd);  // False: the keeper is gone, or does not read.
+  // UNAVAILABLE: the keeper is gone, or does not read. LIMIT_EXCEEDED: the kernel takes no more
+  // descriptors. REQUIRES: mutex_ held; waits for send_timeout at most.
+  Status SendLocked(const std::string& text, int fd);
   Status SendAndConfirmLocked(const std::string& text, int fd);
   Status ConfirmLocked();
+  Status ReadAnswerLocked(int answer);
   void WatchLoop();
   Status ReplaceKeeperLocked();
   Status StoreAllLocked();

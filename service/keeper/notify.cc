@@ -21,6 +21,7 @@ Status ApplyLine(std::string_view line, NotifyMessage* message) {
   if (name == "READY") message->ready = on;
   if (name == "STOPPING") message->stopping = on;
   if (name == "BARRIER") message->barrier = on;
+  if (name == "X_STATEHOUSE_COMPLETE") message->complete = on;
   if (name == "FDNAME") message->name = std::string(value);
   if (name == "EXIT_STATUS") {
     int code = 0;
@@ -62,6 +63,7 @@ StatusOr<NotifyMessage> ParseNotify(std::string_view text) {
 // FDPOLL=0: systemd would otherwise drop a stored descriptor that signals an error or a hang-up,
 // such as a dead worker's pidfd.
 std::string StoreText(const std::string& name) { return "FDSTORE=1\nFDPOLL=0\nFDNAME=" + name; }
+std::string CompleteText() { return "X_STATEHOUSE_COMPLETE=1"; }
 std::string RemoveText(const std::string& name) { return "FDSTOREREMOVE=1\nFDNAME=" + name; }
 
 }  // namespace statehouse

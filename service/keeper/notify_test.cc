@@ -10,8 +10,9 @@ namespace {
 TEST(NotifyTest, EachLineIsUnderstood) {
   const auto store = ParseNotify("FDSTORE=1\nFDPOLL=0\nFDNAME=area.7");
   const auto remove = ParseNotify("FDSTOREREMOVE=1\nFDNAME=area.7\n");
-  const auto rest =
-      ParseNotify("READY=1\nSTOPPING=1\nBARRIER=1\nEXIT_STATUS=75\nSTATUS=x\nnonsense");
+  const auto rest = ParseNotify(
+      "READY=1\nSTOPPING=1\nBARRIER=1\nX_STATEHOUSE_COMPLETE=1\nEXIT_STATUS=75\nSTATUS="
+      "x\nnonsense");
   ASSERT_TRUE(store.ok());
   ASSERT_TRUE(remove.ok());
   ASSERT_TRUE(rest.ok());
@@ -23,6 +24,7 @@ TEST(NotifyTest, EachLineIsUnderstood) {
   EXPECT_TRUE(rest->ready);
   EXPECT_TRUE(rest->stopping);
   EXPECT_TRUE(rest->barrier);
+  EXPECT_TRUE(rest->complete);
   EXPECT_EQ(rest->exit_status, 75);
 }
 
