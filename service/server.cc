@@ -380,6 +380,7 @@ void Server::ReloadTokens() {
   const std::vector<std::string> before = std::exchange(token_ids_, TokenIds());
   spdlog::info("access tokens reloaded from {}: {}", config_.auth.tokens_file,
                DescribeChange(before, token_ids_));
+  dispatcher_->RecheckIdentities(authenticator_.get());
   attach_->RecheckIdentities();
 }
 

@@ -256,6 +256,7 @@ std::shared_ptr<PendingCall> RunWait(DispatcherCore& core, const Lane& lane, std
   wait.pos = plan->pos;
   wait.len = plan->len;
   wait.deadline = call.deadline;
+  wait.identity = call.identity;
   if (plan->timeout_ns)
     wait.timeout_at = Clock::now() + std::chrono::nanoseconds(*plan->timeout_ns);
   // Shared, because std::function asks for a copyable callable; it runs once.
@@ -339,6 +340,15 @@ class DispatcherImpl final : public Dispatcher {
   }
 
   uint32_t CallsInFlight() const override { return core_.in_flight(); }
+
+  void RecheckIdentities(Authenticator* authenticator) override {
+    core_.waits().Recheck(
+        [authenticator](const Identity& identity, const ServedArea& area) -> Status {
+          SH_ASSIGN_OR_RETURN(const std::shared_ptr<const Identity> now,
+                              authenticator->Revalidate(identity));
+          return now->Require(ObjectKind::kArea, area.info().name, Verb::kRead);
+        });
+  }
 
   void Shutdown() override {
     stopped_.store(true, std::memory_order_relaxed);

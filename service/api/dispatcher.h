@@ -78,6 +78,9 @@ class Dispatcher {
   virtual bool Knows(std::string_view method) const = 0;
   virtual std::vector<std::string> Methods() const = 0;
   virtual uint32_t CallsInFlight() const = 0;
+  // The access tokens have changed: ends each parked call whose token was revoked or may not read
+  // its area any more, with the reason. The authenticator outlives this object. Any thread.
+  virtual void RecheckIdentities(Authenticator* authenticator) = 0;
   // Ends every parked call with DRAINING and stops the dispatcher's threads.
   virtual void Shutdown() = 0;
 };

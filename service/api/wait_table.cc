@@ -47,6 +47,10 @@ std::shared_ptr<PendingCall> WaitTable::Park(Request request, Done done) {
   const std::shared_ptr<ServedArea> area = request.area;
   const uint64_t since = request.since;
   const Range range(request.pos, request.len);
+  Request who;  // For `allowed`; the table has the whole request.
+  who.area = area;
+  who.identity = request.identity;
+  std::shared_ptr<const Allowed> allowed;
   uint64_t id = 0;
   Status refused;
   {
@@ -61,6 +65,7 @@ std::shared_ptr<PendingCall> WaitTable::Park(Request request, Done done) {
                                                    std::to_string(waits_max_));
     } else {
       id = next_id_++;
+      allowed = allowed_;
       const TimePoint ends = std::min(request.timeout_at, request.deadline);
       if (ends != TimePoint::max()) {
         timers_.emplace(ends, id);
@@ -77,16 +82,48 @@ std::shared_ptr<PendingCall> WaitTable::Park(Request request, Done done) {
     done(std::move(refused));
     return nullptr;
   }
+  if (allowed != nullptr) {
+    if (Status still = CheckAllowed(*allowed, who); !still.ok()) {
+      End(id, std::move(still));
+      return nullptr;
+    }
+  }
   // The first look, now that whoever changes the area meanwhile is seen by the watcher.
   StatusOr<WaitResult> found = area->area().Poll(since, range.first, range.second);
   if (found.ok() && !found->changed) return std::make_shared<Pending>(weak_from_this(), id);
+  End(id, std::move(found));
+  return nullptr;
+}
+
+void WaitTable::End(uint64_t id, StatusOr<WaitResult> result) {
   Wait wait;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!Extract(id, &wait)) return nullptr;
+    if (!Extract(id, &wait)) return;
   }
-  wait.done(std::move(found));
-  return nullptr;
+  wait.done(std::move(result));
+}
+
+Status WaitTable::CheckAllowed(const Allowed& allowed, const Request& request) {
+  if (request.identity == nullptr) return Status();
+  const Status status = allowed(*request.identity, *request.area);
+  if (status.ok()) return status;
+  return Status(status.reason(),
+                "waiting for area \"" + request.area->info().name + "\": " + status.message());
+}
+
+void WaitTable::Recheck(Allowed allowed) {
+  const auto shared = std::make_shared<const Allowed>(std::move(allowed));
+  std::vector<std::pair<uint64_t, Request>> parked;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    allowed_ = shared;
+    parked.reserve(waits_.size());
+    for (const auto& [id, wait] : waits_) parked.emplace_back(id, wait.request);
+  }
+  for (const auto& [id, request] : parked) {
+    if (Status still = CheckAllowed(*shared, request); !still.ok()) End(id, std::move(still));
+  }
 }
 
 void WaitTable::Cancel(uint64_t id) {

@@ -45,16 +45,23 @@ class WaitTable final : public std::enable_shared_from_this<WaitTable> {
     std::shared_ptr<ServedArea> area;
     uint64_t since = 0;
     uint64_t pos = 0;
-    uint64_t len = 0;                         // 0 with pos 0: the whole area.
-    TimePoint timeout_at = TimePoint::max();  // Then changed = false.
-    TimePoint deadline = TimePoint::max();    // Then TIMEOUT.
+    uint64_t len = 0;                          // 0 with pos 0: the whole area.
+    TimePoint timeout_at = TimePoint::max();   // Then changed = false.
+    TimePoint deadline = TimePoint::max();     // Then TIMEOUT.
+    std::shared_ptr<const Identity> identity;  // Who waits; for Recheck.
   };
+  // Whether a caller may go on waiting for an area, or why not.
+  using Allowed = std::function<Status(const Identity&, const ServedArea&)>;
 
   static std::shared_ptr<WaitTable> Start(uint32_t waits_max);
   ~WaitTable();
 
   // Null when `done` has run already.
   std::shared_ptr<PendingCall> Park(Request request, Done done);
+  // Grants have changed: ends every wait that `allowed` refuses, with that status, and asks it for
+  // every later wait too, because a call may have been authenticated before the change and parked
+  // after it. `allowed` is called from any thread that parks; it outlives the table's waits.
+  void Recheck(Allowed allowed);
   // Ends every wait with DRAINING and joins the threads. Idempotent. Never called from `done`.
   void Shutdown();
   size_t size() const;
@@ -88,6 +95,9 @@ class WaitTable final : public std::enable_shared_from_this<WaitTable> {
   // ended.
   size_t Look(ServedArea& served);
   size_t LookAtUnwatched();
+  // Ends a wait with `result`, unless it has ended.
+  void End(uint64_t id, StatusOr<WaitResult> result);
+  static Status CheckAllowed(const Allowed& allowed, const Request& request);
   // REQUIRES: mutex_ held.
   void EnsureWatcher();
   bool Extract(uint64_t id, Wait* wait);
@@ -106,6 +116,7 @@ class WaitTable final : public std::enable_shared_from_this<WaitTable> {
   std::set<std::pair<TimePoint, uint64_t>> timers_;
   std::unordered_map<const ServedArea*, Watched> areas_;
   std::vector<uint64_t> cancelled_;
+  std::shared_ptr<const Allowed> allowed_;  // Null before the first Recheck.
   uint64_t next_id_ = 1;
   bool stopping_ = false;
   uint32_t idle_watchers_ = 0;

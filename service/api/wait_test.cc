@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <map>
 #include <thread>
 
 #include "engine/shm/layout.h"
 #include "service/api/api_test_support.h"
 #include "service/api/wait_table.h"
+#include "service/auth/token_file.h"
 #include "statehouse/v1/area.pb.h"
 
 namespace statehouse {
@@ -106,6 +108,67 @@ TEST_F(WaitTest, ParkedWaitEndsAtItsDeadlineWithTimeout) {
                                  answer.Callback());
 
   EXPECT_EQ(answer.Await().status().reason(), Reason::kTimeout);
+}
+
+// Knows the tokens in `known` only, with the identity given there.
+class FewTokens final : public Authenticator {
+ public:
+  StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view,
+                                                         std::string_view) override {
+    return Status(Reason::kInternal, "not used here");
+  }
+  StatusOr<std::shared_ptr<const Identity>> Revalidate(const Identity& identity) override {
+    const auto found = known.find(identity.token_id());
+    if (found != known.end()) return found->second;
+    return Status(Reason::kUnauthenticated, "token " + identity.token_id() + " was revoked");
+  }
+  uint64_t generation() const override { return 1; }
+  Status Reload() override { return Status(); }
+
+  std::map<std::string, std::shared_ptr<const Identity>> known;
+};
+
+std::shared_ptr<const Identity> Token(const std::string& id, const std::string& grant) {
+  return std::make_shared<const Identity>(id, "", 0, std::vector<Grant>{*ParseGrant(grant)});
+}
+
+TEST_F(WaitTest, WaitsOfARevokedTokenEndAndThoseOfOthersStay) {
+  const auto area = service_.MakeArea("a", 8);
+  const std::string request = WaitFor("a", area->area().Updates());
+  FewTokens tokens;
+  const char* const ids[] = {"revoked", "narrowed", "kept"};
+  Answer answers[3];
+  for (int i = 0; i < 3; ++i) {
+    const CallContext context = service_.Context(Token(ids[i], "area:*:read"));
+    ASSERT_NE(service_.dispatcher().Dispatch(context, kWaitArea, request, answers[i].Callback()),
+              nullptr);
+  }
+  tokens.known["narrowed"] = Token("narrowed", "area:b:read");
+  tokens.known["kept"] = Token("kept", "area:a:read");
+
+  service_.dispatcher().RecheckIdentities(&tokens);
+
+  const Status revoked = answers[0].Await().status();
+  EXPECT_EQ(revoked.reason(), Reason::kUnauthenticated);
+  EXPECT_THAT(revoked.message(), ::testing::HasSubstr("area \"a\": token revoked was revoked"));
+  EXPECT_EQ(answers[1].Await().status().reason(), Reason::kPermissionDenied);
+  EXPECT_FALSE(answers[2].has_come());
+  Touch(*area);
+  EXPECT_TRUE(ResponseOf(answers[2]).changed());
+}
+
+TEST_F(WaitTest, ACallAuthenticatedBeforeARevocationAndParkedAfterItEndsToo) {
+  const auto area = service_.MakeArea("a", 8);
+  FewTokens tokens;
+  service_.dispatcher().RecheckIdentities(&tokens);
+  Answer late;
+
+  const CallContext context = service_.Context(Token("revoked", "area:*:read"));
+  service_.dispatcher().Dispatch(context, kWaitArea, WaitFor("a", area->area().Updates()),
+                                 late.Callback());
+
+  EXPECT_EQ(late.Await().status().reason(), Reason::kUnauthenticated);
+  EXPECT_TRUE(Eventually([this] { return service_.dispatcher().CallsInFlight() == 0; }));
 }
 
 TEST_F(WaitTest, CancelEndsAParkedWaitAndLeavesNothing) {

@@ -75,6 +75,7 @@ class ParkingDispatcher final : public Dispatcher {
   bool Knows(std::string_view) const override { return true; }
   std::vector<std::string> Methods() const override { return {"/x"}; }
   uint32_t CallsInFlight() const override { return 0; }
+  void RecheckIdentities(Authenticator*) override {}
   void Shutdown() override {}
 
   std::vector<std::shared_ptr<Parked>> calls() const {
