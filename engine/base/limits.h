@@ -19,6 +19,11 @@ inline constexpr uint64_t kAtomicRangeBytesDefault =
     64 << 10;  // Largest range that is written atomically.
 inline constexpr uint64_t kAtomicRangeBytesMax = 1 << 20;  // What it can be configured to.
 
+inline constexpr uint64_t kDictBytesMax = uint64_t{64} << 30;  // Blocks of one dict.
+inline constexpr uint64_t kDictEntriesMax = uint64_t{1} << 30;
+inline constexpr size_t kDictKeyBytesMax = 1024;
+inline constexpr size_t kDictValueBytesMax = 1 << 20;
+
 // Lanes. Lane 0 means "free", so block 0 (the daemon's) has seven usable lanes.
 inline constexpr uint32_t kLaneBits = 12;
 inline constexpr uint32_t kLanesMax = 1u << kLaneBits;  // 4,096, with the unused lane 0.

@@ -17,6 +17,10 @@ enum class Mutant {
   kCountersLeftOdd = 5,  // Recovery releases a stripe and leaves its range counter odd.
   kTagKept = 4,          // Stripes are released while the redo is still armed.
   kArmedBeforeRedo = 6,  // The tag is stored before the redo record is complete.
+  kDictRedoNotArmed = 11,  // A dict's redo record is never armed.
+  kDictTagKept = 12,       // A dict's locks are released while the redo is still armed.
+  kDictMarkLeft = 13,      // Recovery leaves a transaction's mark on its buckets.
+  kDictRingFirst = 14,     // A change record is counted before its change is armed.
 };
 
 constexpr bool MutantIs(Mutant mutant) { return static_cast<int>(mutant) == SH_MUTANT; }

@@ -1,0 +1,204 @@
+// The layout of a dict's segment, byte by byte. docs/formats/dict_segment.md explains it; tests pin
+// the offsets.
+//
+//   0                header (4 KiB, written once by the daemon)
+//   4096             dict line (64 B)
+//   4160             admission line (64 B)
+//   4224             allocator line and the classes' free lists, to 8192
+//   8192             wait lines: 256 x 64 B
+//   24576            slab table: 8 B for each slab, padded to a page
+//   …                buckets: bucket_count x 64 B, padded to a page
+//   …                lane records: lane_count x 128 KiB, sparse
+//   …                change rings: lane_count x 64 KiB, sparse
+//   data_offset      slabs: data_bytes, sparse; the first slab is never used
+//
+// The rules of engine/shm/layout.h hold here too: no pointers, process ids or locks of the C
+// library, and geometry is never read from the segment.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/base/limits.h"
+#include "engine/shm/size_class.h"
+
+namespace statehouse {
+
+inline constexpr uint64_t kDictSegmentMagic = 0x3130544349444853;  // "SHDICT01"
+
+inline constexpr uint64_t kDictLineOffset = 4096;
+inline constexpr uint64_t kAdmissionLineOffset = 4160;
+inline constexpr uint64_t kAllocatorLineOffset = 4224;
+inline constexpr uint64_t kWaitLinesOffset = 8192;
+inline constexpr uint32_t kWaitLines = 256;
+inline constexpr uint64_t kSlabTableOffset = kWaitLinesOffset + kWaitLines * kCacheLineBytes;
+
+inline constexpr uint32_t kBucketSlots = 6;
+inline constexpr uint32_t kOverflowSlots = 7;
+inline constexpr uint32_t kOverflowLinesMax = 64;  // Of one bucket: a longer chain is damage.
+
+inline constexpr uint32_t kTransactionOpsMax = 1024;
+inline constexpr uint32_t kDictLocksMax = kTransactionOpsMax + 1;  // With the admission lock.
+inline constexpr uint32_t kRedoPairsMax = 3 * kTransactionOpsMax + 64;
+inline constexpr uint64_t kLaneRecordBytes = 128 << 10;
+inline constexpr uint64_t kChangeRingBytes = 64 << 10;
+
+// What a lane's intent can name beside buckets 0, 1, 2 ….
+inline constexpr uint32_t kAllocatorLock = 0xffffffff;
+inline constexpr uint32_t kAdmissionLock = 0xfffffffe;
+
+enum class DictState : uint32_t {
+  kLive = 1,
+  kDeleted = 2,
+  kQuarantined = 3,
+  kMoving = 4,  // The daemon copies it to another segment: reads go on, writers wait.
+  kMoved = 5,   // Open the dict again.
+};
+
+struct DictSegmentHeader {
+  uint64_t magic;
+  uint16_t abi_major;
+  uint16_t abi_minor;
+  uint32_t byte_order_probe;
+  uint32_t required_features;
+  uint32_t bucket_count;
+  uint64_t uuid[2];
+  uint32_t lane_count;
+  uint32_t reserved;
+  uint64_t data_bytes;
+};
+static_assert(sizeof(DictSegmentHeader) == 56);
+
+struct alignas(kCacheLineBytes) DictLine {
+  std::atomic<uint32_t> state;  // DictState.
+  std::atomic<uint32_t> armed;  // As AreaLine, for waiters on the whole dict.
+  std::atomic<uint32_t> event;
+  std::atomic<uint32_t> strict;     // 1: close to the limit of entries; each insert is admitted.
+  std::atomic<uint32_t> lane_high;  // One past the highest lane that ever changed this dict.
+  uint32_t reserved[11];
+};
+static_assert(sizeof(DictLine) == 64);
+
+struct alignas(kCacheLineBytes) AdmissionLine {
+  std::atomic<uint64_t> control;  // Owned sequence lock.
+  uint64_t reserved[7];
+};
+static_assert(sizeof(AdmissionLine) == 64);
+
+struct alignas(kCacheLineBytes) AllocatorLine {
+  std::atomic<uint64_t> control;                  // Owned sequence lock over all of it.
+  std::atomic<uint64_t> slab_hint;                // No slab below is free.
+  std::atomic<uint64_t> heads[kSizeClasses];      // First free block of a class (BlockRef); 0 none.
+  std::atomic<uint64_t> bump_next[kSizeClasses];  // Position of the next block never used …
+  std::atomic<uint64_t> bump_end[kSizeClasses];   // … and where they end.
+};
+static_assert(kAllocatorLineOffset + sizeof(AllocatorLine) <= kWaitLinesOffset);
+
+// Slab table: 0 free, 1 … 39 cut into blocks of that class, kExtentHead + n the first of an extent
+// of n slabs, kExtentRest one of the others.
+inline constexpr uint64_t kExtentHead = 0x1000;
+inline constexpr uint64_t kExtentRest = 0x2000;
+
+// A slot: 16 bits of the key's hash and the entry's block; 0 is empty. Storing it publishes an
+// entry.
+inline constexpr uint32_t kSlotTagShift = 48;
+
+// A bucket is one cache line; what does not fit goes to overflow lines, which are blocks of 64
+// bytes. `link` is the BlockRef of the first one; its top bit is set while a transaction changes
+// the bucket, and then readers wait.
+struct alignas(kCacheLineBytes) BucketLine {
+  std::atomic<uint64_t> control;  // Owned sequence lock; its sequence + 1 is the next version.
+  std::atomic<uint64_t> slots[kBucketSlots];
+  std::atomic<uint64_t> link;
+};
+static_assert(sizeof(BucketLine) == 64);
+inline constexpr uint64_t kLinkTransaction = uint64_t{1} << 63;
+
+struct alignas(kCacheLineBytes) OverflowLine {
+  std::atomic<uint64_t> slots[kOverflowSlots];
+  std::atomic<uint64_t> link;
+};
+static_assert(sizeof(OverflowLine) == 64);
+
+// An entry: this, then for numbers the two cells, then the key, then the value's bytes. Everything
+// but the cells stays as it was published until the block is given back.
+struct EntryHeader {
+  std::atomic<uint64_t> hash;
+  std::atomic<uint64_t> shape;       // value bytes << 32 | key bytes << 16 | kind
+  std::atomic<uint64_t> version;     // Of a number: when its block was published.
+  std::atomic<uint64_t> expires_ms;  // On the daemon's monotonic clock; 0 never.
+  std::atomic<uint64_t> fence;
+  std::atomic<uint64_t> ordinal;  // When the key was inserted, for the order; nanoseconds.
+};
+static_assert(sizeof(EntryHeader) == 48);
+
+// A number lives in the cell with the higher version. A change fills the other one, its version
+// last: one store publishes it.
+struct NumberCell {
+  std::atomic<uint64_t> bits;
+  std::atomic<uint64_t> version;
+};
+struct NumberCells {
+  NumberCell cells[2];
+};
+static_assert(sizeof(NumberCells) == 32);
+
+// What a lane did last, so that recovery can finish it or leave it.
+struct RedoPair {
+  std::atomic<uint64_t> offset;  // In the segment, a multiple of 8.
+  std::atomic<uint64_t> value;
+};
+
+// Blocks that belong to a lane: refs[0 … count).
+struct Magazine {
+  std::atomic<uint64_t> count;
+  std::atomic<uint64_t> refs[kMagazineBlocksMax];
+};
+
+// One for each lane. Written by the lane's thread only; read by recovery. Every block of the
+// dict is in exactly one place: a free list, a slot or link, or a lane's magazines, extent and
+// staged blocks.
+struct alignas(kCacheLineBytes) DictLaneRecord {
+  std::atomic<uint64_t> intent;  // First lock | count << 32; the others in more_locks.
+  std::atomic<uint64_t> tag;     // The first lock's word: the redo is complete.
+  std::atomic<uint64_t> redo_count;
+  std::atomic<uint64_t> pending_wake;
+  std::atomic<uint64_t> entries;  // What this lane added and removed, modulo 2^64;
+  std::atomic<uint64_t> bytes;    // the dict has the sum over lanes.
+  std::atomic<uint64_t> changes;
+  std::atomic<uint64_t> contended;
+  std::atomic<uint64_t> ring_reserve;  // Ring bytes below this may be written over …
+  std::atomic<uint64_t> ring_head;     // … and records below this are complete.
+  std::atomic<uint64_t> staged_count;
+  std::atomic<uint64_t> extent;  // A block of more than a slab in this lane's hands; 0 none.
+  std::atomic<uint64_t> wakes;
+  std::atomic<uint64_t> evictions;
+  std::atomic<uint64_t> expirations;
+  std::atomic<uint64_t> reserved;
+  Magazine magazines[kSizeClasses];
+  RedoPair redo[kRedoPairsMax];
+  std::atomic<uint32_t> more_locks[kDictLocksMax - 1];
+  std::atomic<uint64_t> staged[kTransactionOpsMax];
+};
+static_assert(sizeof(DictLaneRecord) <= kLaneRecordBytes);
+
+// A record of a change ring, followed by the key and, where it is small, the value's bytes; padded
+// to 8 bytes.
+struct ChangeHeader {
+  uint32_t record_bytes;
+  uint8_t operation;  // ChangeOperation.
+  uint8_t kind;       // DictKind of the new value.
+  uint16_t key_bytes;
+  uint32_t value_bytes;  // kValueNotInline when it has to be looked up.
+  uint32_t reserved;
+  uint64_t version;
+  uint64_t bits;  // A number's value.
+};
+static_assert(sizeof(ChangeHeader) == 32);
+inline constexpr uint32_t kValueNotInline = 0xffffffff;
+inline constexpr size_t kInlineValueBytesMax = 256;
+
+enum class ChangeOperation : uint8_t { kPut = 1, kDelete = 2, kExpire = 3, kEvict = 4 };
+
+}  // namespace statehouse

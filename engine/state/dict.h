@@ -1,0 +1,380 @@
+// Dict: one mapped dict and every operation on it. The same code runs in the daemon and in each
+// attached worker.
+//
+// What it is: a mapping of the dict's segment (docs/formats/dict_segment.md,
+//   engine/shm/dict_layout.h): buckets of one cache line, copy-on-write entries in blocks, and for
+//   each lane an intent with a redo record, magazines of free blocks and a ring of changes.
+// Who owns it: whoever called Map. It unmaps when destroyed; no operation may be under way then.
+// Threads: any number at once, as long as no two use the same Lane at the same time. Get, Scan and
+//   Stats need no lane and never write to shared memory, so they work on a read-only mapping, and
+//   they pass buckets that are held, by the living or the dead.
+// Always true: an operation happened wholly or not at all, its change record included, once it
+//   returns or once the daemon recovered its killed lane. Each key's version only grows, also over
+//   deletes. Every block is in exactly one place.
+// Failure: a refused operation changed nothing.
+//
+// Values are opaque bytes here, except int64 and float64, which live in the entry itself.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/hash.h"
+#include "engine/base/limits.h"
+#include "engine/base/status.h"
+#include "engine/shm/dict_layout.h"
+#include "engine/state/area.h"
+
+namespace statehouse {
+
+// The shape of a dict's segment and what every process must agree on. As AreaGeometry, nobody takes
+// it from shared memory.
+struct DictGeometry {
+  uint64_t data_bytes = 0;   // Of slabs, sparse: what the entries can hold together.
+  uint64_t entries_max = 0;  // Inserts beyond it are refused (or make room).
+  HashSeed seed;
+  uint64_t default_ttl_ms = 0;  // For entries set without one; 0 none.
+  uint32_t bucket_count = 0;    // A power of two.
+  uint32_t lane_count = 0;
+  bool evict = false;  // When full: make room instead of refusing.
+
+  // The geometry of a new dict. REQUIRES: 0 < entries_max <= kDictEntriesMax,
+  // 0 < data_bytes <= kDictBytesMax.
+  static DictGeometry For(uint64_t entries_max, uint64_t data_bytes,
+                          uint32_t lane_count = kLanesMax);
+  // INVALID_ARGUMENT where the parts contradict each other: what a worker checks before it maps.
+  Status Validate() const;
+
+  uint32_t slab_count() const { return static_cast<uint32_t>(data_bytes / kSlabBytes); }
+  uint64_t buckets_offset() const;
+  uint64_t lanes_offset() const;
+  uint64_t rings_offset() const;
+  uint64_t data_offset() const;
+  uint64_t segment_bytes() const { return data_offset() + data_bytes; }
+
+  friend bool operator==(const DictGeometry&, const DictGeometry&) = default;
+};
+
+enum class DictKind : uint8_t { kBytes = 0, kInt64 = 1, kFloat64 = 2 };
+
+// A value as it goes in: bytes, or a number as its bits.
+struct DictValue {
+  DictKind kind = DictKind::kBytes;
+  std::string_view bytes;
+  uint64_t bits = 0;
+
+  static DictValue Bytes(std::string_view bytes) { return {DictKind::kBytes, bytes, 0}; }
+  static DictValue Int64(int64_t number) {
+    return {DictKind::kInt64, {}, static_cast<uint64_t>(number)};
+  }
+  static DictValue Float64(double number);
+};
+
+// An entry as it comes out. Reuse one for many calls: its strings keep their memory.
+struct DictEntry {
+  DictKind kind = DictKind::kBytes;
+  uint64_t bits = 0;  // Of a number.
+  std::string bytes;  // Of everything else.
+  uint64_t version = 0;
+  uint64_t expires_ms = 0;  // On Dict::NowMs's clock; 0 never.
+  uint64_t fence = 0;
+  uint64_t ordinal = 0;  // Grows in the order of insertion.
+  std::string key;       // Set by Scan.
+
+  DictValue value() const { return {kind, bytes, bits}; }
+};
+
+// What must hold of the entry for the operation to happen.
+struct DictCondition {
+  enum class Kind : uint8_t { kNone, kAbsent, kPresent, kVersion, kValue };
+  Kind kind = Kind::kNone;
+  uint64_t version = 0;  // kVersion; 0 means absent.
+  DictValue value;       // kValue: same kind and same bytes or bits.
+};
+
+struct DictTtl {
+  enum class Kind : uint8_t { kDefault, kNone, kKeep, kSet };
+  Kind kind = Kind::kDefault;  // kDefault: the dict's default_ttl_ms.
+  uint64_t ms = 0;             // kSet: from now, at least 1.
+};
+
+struct DictSetOptions {
+  DictCondition condition;
+  DictTtl ttl;
+  uint64_t fence = 0;  // 0: none is claimed; refused where the entry has one that is higher.
+  DictEntry* previous = nullptr;  // Where to put the entry as it was before, found or not.
+};
+
+struct DictDeleteOptions {
+  DictCondition condition;
+  uint64_t fence = 0;
+  DictEntry* previous = nullptr;
+  ChangeOperation why = ChangeOperation::kDelete;
+};
+
+struct DictIncrement {
+  DictValue delta;          // kInt64 or kFloat64.
+  DictValue initial;        // What an absent entry counts as; the same kind as delta.
+  bool must_exist = false;  // KEY_NOT_FOUND for an absent entry.
+  DictTtl ttl;              // For an absent entry.
+  bool bounded = false;     // Refused with VALUE_OUT_OF_RANGE outside [min, max].
+  DictValue min;
+  DictValue max;
+  uint64_t fence = 0;
+};
+
+struct DictResult {
+  bool applied = false;  // False: the condition does not hold, and nothing changed.
+  bool existed = false;  // There was an entry before.
+  uint64_t version = 0;  // The entry's version now; 0 where there is none.
+  uint64_t bits = 0;     // Increment: the new number.
+  DictKind kind = DictKind::kBytes;
+};
+
+// One step of a transaction.
+struct DictOperation {
+  enum class Kind : uint8_t { kGet, kSet, kDelete, kIncrement };
+  Kind kind = Kind::kGet;
+  std::string_view key;
+  DictValue value;  // kSet.
+  DictSetOptions set;
+  DictDeleteOptions erase;
+  DictIncrement increment;
+};
+
+struct DictCompare {
+  std::string_view key;
+  DictCondition condition;
+};
+
+// What one step of a transaction gave: for kGet the entry (result.existed says whether it was
+// there).
+struct DictOperationResult {
+  DictResult result;
+  DictEntry entry;
+};
+
+struct DictTransactionResult {
+  bool compared = false;  // Every compare held, so `then` ran; else `otherwise`.
+  std::vector<DictOperationResult> results;
+};
+
+struct DictStats {
+  uint64_t entries = 0;
+  uint64_t revision = 0;     // Changes since the dict was made.
+  uint64_t entry_bytes = 0;  // Blocks that hold entries.
+  uint64_t evictions = 0;
+  uint64_t expirations = 0;
+  LaneCounters counters;
+};
+
+// What Check found wrong, for people; empty when the dict is sound.
+struct DictCheck {
+  std::vector<std::string> faults;
+  uint64_t entries = 0;
+  uint64_t blocks = 0;
+};
+
+class Dict final {
+ public:
+  // Writes a new segment's header; only the daemon calls it. `first_version` is the lowest version
+  // that entries get.
+  static Status Format(const DictGeometry& geometry, const uint64_t uuid[2], int segment,
+                       uint64_t first_version = 1);
+  // Writes the header of an existing segment again, for a daemon that takes it over.
+  static Status RestoreHeader(const DictGeometry& geometry, int segment);
+  // `clock_offset_ns` is added to this process's monotonic clock to get the daemon's (they differ
+  // across time namespaces). Errors: as Area::Map.
+  static StatusOr<std::unique_ptr<Dict>> Map(std::string name, const DictGeometry& geometry,
+                                             int segment, Access access,
+                                             int64_t clock_offset_ns = 0);
+  ~Dict();
+  Dict(const Dict&) = delete;
+  Dict& operator=(const Dict&) = delete;
+
+  const std::string& name() const { return name_; }
+  const DictGeometry& geometry() const { return geometry_; }
+  bool writable() const { return access_ == Access::kReadWrite; }
+  DictState state() const {
+    return static_cast<DictState>(line_->state.load(std::memory_order_acquire));
+  }
+  // The daemon's monotonic clock in milliseconds, coarse (some milliseconds old).
+  uint64_t NowMs() const;
+  // The same in nanoseconds, exact.
+  uint64_t NowNs() const;
+
+  // Makes lanes ready: faults their pages in, gives back what a dead predecessor held. Call once
+  // for each lane before it operates. REQUIRES: writable, and nobody else uses the lanes.
+  Status PrepareLanes(uint32_t first_lane, uint32_t lane_count);
+
+  // Reads the entry of a key; *found false when there is none. Errors: KEY_INVALID, DICT_NOT_FOUND,
+  // DICT_MOVED, DATA_LOSS, STALLED (a transaction holds the key and makes no progress).
+  Status Get(std::string_view key, DictEntry* entry, bool* found,
+             uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
+
+  // Sets, deletes, adds. result->applied says whether the condition held. Errors: as Get, and
+  // READ_ONLY, FENCED, MEMORY_EXHAUSTED (max bytes), LIMIT_EXCEEDED (max entries), STALLED; of
+  // Increment: KEY_NOT_FOUND, TYPE_MISMATCH, VALUE_OUT_OF_RANGE.
+  Status Set(const Lane& lane, std::string_view key, const DictValue& value,
+             const DictSetOptions& options, DictResult* result);
+  Status Delete(const Lane& lane, std::string_view key, const DictDeleteOptions& options,
+                DictResult* result);
+  Status Increment(const Lane& lane, std::string_view key, const DictIncrement& increment,
+                   DictResult* result);
+
+  // All of `then` where every compare holds, else all of `otherwise`; atomic for everybody. A step
+  // whose own condition does not hold refuses the whole transaction with CONFLICT. At most
+  // kTransactionOpsMax compares and steps together; a key at most once in each list.
+  Status Transact(const Lane& lane, std::span<const DictCompare> compares,
+                  std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
+                  DictTransactionResult* result);
+
+  // Calls `take` for each entry of buckets from *bucket on, whole buckets at a time, until `limit`
+  // entries were given or all buckets seen (then *bucket is bucket_count). An entry that is there
+  // all the time comes exactly once. The entry's strings may be moved from.
+  Status Scan(uint32_t* bucket, size_t limit, std::string_view prefix,
+              const std::function<void(DictEntry&)>& take,
+              uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
+
+  DictStats Stats() const;
+
+  // The daemon's part.
+  //
+  // Removes entries whose time is over from `buckets` buckets from *bucket on, wrapping around.
+  StatusOr<uint32_t> Expire(const Lane& lane, uint32_t* bucket, uint32_t buckets);
+  RecoveryReport RecoverLane(uint32_t lane);
+  // Frees what only a writer that ignores the protocol leaves behind, in `buckets` buckets from
+  // *bucket on. Returns how many were mended.
+  uint32_t Scrub(uint32_t* bucket, uint32_t buckets,
+                 const std::function<bool(uint32_t lane)>& is_leased);
+  // Looks at everything. Blocks are counted only when nobody writes meanwhile (`quiet`).
+  DictCheck Check(bool quiet) const;
+  void SetState(DictState state);
+  // Waits until nobody is inside a critical section. With state kMoving nobody enters one again.
+  Status WaitUntilIdle(uint64_t timeout_ns) const;
+  // Copies every sound entry into `target` (another, empty segment that nobody else uses). Entries
+  // keep ordinal, expiry and fence; versions of the target are all higher. Returns how many were
+  // dropped because they were damaged.
+  StatusOr<uint64_t> CopyInto(const Lane& lane, Dict& target) const;
+  uint64_t HighestVersion() const;
+
+  // A lane's ring of changes, for the merger: the bytes, and the words that say what is in them.
+  const DictLaneRecord& LaneRecordOf(uint32_t lane) const { return Record(lane); }
+  std::span<const std::byte> RingOf(uint32_t lane) const;
+  uint32_t lane_high() const;
+
+ private:
+  struct Found;
+  struct Section;
+  class Transaction;
+  class AllocatorSection;
+  class Checker;
+  friend class DictInternals;  // Tests damage and inspect the words through it.
+
+  Dict(std::string name, const DictGeometry& geometry, Access access, int64_t clock_offset_ns);
+
+  // dict.cc: places.
+  DictLaneRecord& Record(uint32_t lane) const {
+    return *reinterpret_cast<DictLaneRecord*>(lanes_ + lane * kLaneRecordBytes);
+  }
+  uint32_t BucketOf(uint64_t hash) const {
+    return static_cast<uint32_t>(hash) & (geometry_.bucket_count - 1);
+  }
+  std::byte* BlockAt(BlockRef ref) const { return data_ + PositionOf(ref); }
+  bool RefIsSane(BlockRef ref) const;
+  std::atomic<uint64_t>& LockWord(uint32_t id) const;
+  bool LockIdIsSane(uint32_t id) const;
+
+  // dict_read.cc
+  bool Look(uint64_t hash, std::string_view key, Found* found) const;
+  void TakeEntry(const Found& found, DictEntry* entry) const;
+  template <typename Take, typename Reset>
+  Status VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take take, Reset reset) const;
+  Status ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t operation_timeout_ns,
+                    std::vector<DictEntry>* entries) const;
+  Status FindExpired(uint32_t bucket, uint64_t operation_timeout_ns,
+                     std::vector<std::pair<std::string, uint64_t>>* expired) const;
+  bool IsExpired(uint64_t expires_ms) const { return expires_ms != 0 && expires_ms <= NowMs(); }
+
+  // dict_section.cc
+  bool Lock(Section& section, uint32_t id) const;
+  Status LockBucket(Section& section, uint32_t bucket) const;
+  void Unlock(Section& section, bool changed) const;
+  void Redo(Section& section, std::atomic<uint64_t>& place, uint64_t value) const;
+  void Commit(Section& section) const;
+  void AppendChange(Section& section, ChangeOperation operation, std::string_view key,
+                    const DictValue& value, uint64_t version) const;
+  void PutRing(uint32_t lane, uint64_t position, const void* bytes, size_t len) const;
+
+  // dict_blocks.cc
+  Status RefuseFull() const;
+  Status RefillMagazine(const Lane& lane, uint32_t code) const;
+  Status FlushMagazine(const Lane& lane, uint32_t code, uint64_t keep) const;
+  Status AllocateExtent(const Lane& lane, uint32_t slabs) const;
+  Status FreeExtent(const Lane& lane) const;
+  Status AllocateStaged(const Lane& lane, std::span<const uint32_t> codes) const;
+  Status FreeStaged(const Lane& lane) const;
+  StatusOr<BlockRef> BlockInHand(const Lane& lane, uint32_t code) const;
+  Status Tidy(const Lane& lane, uint32_t code) const;
+  void TakeBlock(Section& section, BlockRef now, BlockRef before) const;
+  void GiveBlock(Section& section, BlockRef before) const;
+
+  // dict_write.cc
+  void Fill(BlockRef ref, uint64_t hash, std::string_view key, const DictValue& value) const;
+  bool HasBudget(const Lane& lane) const;
+  uint64_t RoomForEntries(const Lane& lane, uint64_t inserts) const;
+  Status Admit(Section& section) const;
+  Status MakeRoom(const Lane& lane, uint32_t code, Status full);
+  bool EvictOne(const Lane& lane, uint32_t code);
+  Status Extend(Section& section, Found* found) const;
+  uint64_t ExpiryFor(const DictTtl& ttl, uint64_t current) const;
+  bool Holds(const DictCondition& condition, bool present, const Found& found) const;
+  Status CheckFence(std::string_view key, uint64_t fence, bool present, const Found& found) const;
+  Status PrepareSet(std::string_view key, const DictValue& value) const;
+  Status TrySet(const Lane& lane, std::string_view key, uint64_t hash, const DictValue& value,
+                const DictSetOptions& options, const DictEntry* restored, DictResult* result,
+                bool* again);
+  Status SetWith(const Lane& lane, std::string_view key, const DictValue& value,
+                 const DictSetOptions& options, const DictEntry* restored, DictResult* result);
+  void Restore(const DictEntry& restored, BlockRef ref) const;
+  void FinishEntry(Section& section, const Found& found, bool present, BlockRef ref,
+                   uint64_t fence) const;
+  Status TryIncrement(const Lane& lane, std::string_view key, uint64_t hash,
+                      const DictIncrement& increment, DictResult* result, bool* absent);
+  Status AddTo(DictKind kind, uint64_t current, const DictIncrement& increment,
+               std::string_view key, uint64_t* sum) const;
+
+  // dict_recovery.cc
+  std::vector<std::pair<uint64_t, uint64_t>> CopyRedo(const DictLaneRecord& record) const;
+  bool ReleaseDead(uint32_t id, uint32_t lane);
+
+  // Errors.
+  Status CheckKey(std::string_view key) const;
+  Status CheckWritable() const;
+  Status RefuseState() const;
+  Status RefuseStalled(uint32_t lock) const;
+  Status RefuseDamaged(const char* what) const;
+
+  const std::string name_;
+  const DictGeometry geometry_;
+  const Access access_;
+  const int64_t clock_offset_ns_;
+  std::byte* base_ = nullptr;
+  std::byte* lanes_ = nullptr;
+  std::byte* rings_ = nullptr;
+  std::byte* data_ = nullptr;
+  DictLine* line_ = nullptr;
+  AdmissionLine* admission_ = nullptr;
+  AllocatorLine* allocator_ = nullptr;
+  std::atomic<uint64_t>* slabs_ = nullptr;
+  BucketLine* buckets_ = nullptr;
+  // Inserts that a lane of this process may still make without being admitted.
+  std::unique_ptr<uint16_t[]> budgets_;
+};
+
+}  // namespace statehouse

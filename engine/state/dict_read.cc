@@ -1,0 +1,139 @@
+// Reading a dict. Nothing here writes to shared memory.
+#include "engine/state/dict_internal.h"
+
+namespace statehouse {
+
+// Copies the entry out. The caller validates afterwards.
+void Dict::TakeEntry(const Found& found, DictEntry* entry) const {
+  entry->kind = found.kind();
+  entry->bits = found.bits;
+  entry->version = found.version;
+  entry->expires_ms = found.expires_ms;
+  entry->fence = found.fence;
+  entry->ordinal = found.ordinal;
+  entry->bytes.resize(found.shape.value_bytes);
+  CopyShared(reinterpret_cast<std::byte*>(entry->bytes.data()), found.value(),
+             found.shape.value_bytes);
+}
+
+Status Dict::Get(std::string_view key, DictEntry* entry, bool* found,
+                 uint64_t operation_timeout_ns) const {
+  *found = false;
+  SH_RETURN_IF_ERROR(CheckKey(key));
+  const uint64_t hash = HashKey(geometry_.seed, key);
+  const BucketLine& bucket = buckets_[BucketOf(hash)];
+  const uint32_t state = line_->state.load(std::memory_order_acquire);
+  if (state != static_cast<uint32_t>(DictState::kLive) &&
+      state != static_cast<uint32_t>(DictState::kMoving)) [[unlikely]] {
+    return RefuseState();
+  }
+  Backoff backoff(operation_timeout_ns);
+  for (;;) {
+    const uint64_t word = bucket.control.load(std::memory_order_acquire);
+    Found at;
+    const bool present = Look(hash, key, &at);
+    if (present) TakeEntry(at, entry);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    // The link is looked at after the slot: where the slot shows what a transaction did, the link
+    // shows that it is not over, or the word has moved on.
+    if ((Get64(bucket.link) & kLinkTransaction) == 0 && Get64(bucket.control) == word) [[likely]] {
+      if (at.damaged) [[unlikely]]
+        return RefuseDamaged("a bucket");
+      *found = present && !IsExpired(at.expires_ms);
+      return Status();
+    }
+    if (!backoff.Pause()) return RefuseStalled(BucketOf(hash));
+  }
+}
+
+// Calls `take` with each entry of one bucket, and `reset` when what was given is to be forgotten
+// because the bucket changed meanwhile.
+template <typename Take, typename Reset>
+Status Dict::VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take take,
+                         Reset reset) const {
+  const BucketLine& head = buckets_[bucket];
+  Backoff backoff(operation_timeout_ns);
+  for (;;) {
+    const uint64_t word = head.control.load(std::memory_order_acquire);
+    bool damaged = false;
+    const auto take_line = [&](const std::atomic<uint64_t>* slots, uint32_t count) {
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint64_t slot = slots[i].load(std::memory_order_acquire);
+        if (slot == 0) continue;
+        Found found;
+        found.ref = slot & kRefMask;
+        if (!RefIsSane(found.ref) || !found.ReadBlock(BlockAt(found.ref))) {
+          damaged = true;
+          continue;
+        }
+        take(found);
+      }
+    };
+    take_line(head.slots, kBucketSlots);
+    BlockRef next = head.link.load(std::memory_order_acquire) & kRefMask;
+    for (uint32_t lines = 0; next != 0; ++lines) {
+      if (lines == kOverflowLinesMax || ClassOf(next) != 1 || !RefIsSane(next)) {
+        damaged = true;
+        break;
+      }
+      const auto* line = reinterpret_cast<const OverflowLine*>(BlockAt(next));
+      take_line(line->slots, kOverflowSlots);
+      next = line->link.load(std::memory_order_acquire) & kRefMask;
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if ((Get64(head.link) & kLinkTransaction) == 0 && Get64(head.control) == word) {
+      return damaged ? RefuseDamaged("a bucket") : Status();
+    }
+    reset();
+    if (!backoff.Pause()) return RefuseStalled(bucket);
+  }
+}
+
+// The entries of one bucket that begin with `prefix`, as they stood at one time. Expired ones are
+// left out.
+Status Dict::ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t operation_timeout_ns,
+                        std::vector<DictEntry>* entries) const {
+  const size_t before = entries->size();
+  const auto take = [&](const Found& found) {
+    const bool wanted = found.shape.key_bytes >= prefix.size() &&
+                        EqualShared(found.key(), prefix.data(), prefix.size()) &&
+                        !IsExpired(found.expires_ms);
+    if (!wanted) return;
+    DictEntry& entry = entries->emplace_back();
+    entry.key.resize(found.shape.key_bytes);
+    CopyShared(reinterpret_cast<std::byte*>(entry.key.data()), found.key(), found.shape.key_bytes);
+    TakeEntry(found, &entry);
+  };
+  return VisitBucket(bucket, operation_timeout_ns, take, [&] { entries->resize(before); });
+}
+
+// Key and version of the bucket's entries whose time is over.
+Status Dict::FindExpired(uint32_t bucket, uint64_t operation_timeout_ns,
+                         std::vector<std::pair<std::string, uint64_t>>* expired) const {
+  const auto take = [&](const Found& found) {
+    if (!IsExpired(found.expires_ms)) return;
+    std::string key(found.shape.key_bytes, '\0');
+    CopyShared(reinterpret_cast<std::byte*>(key.data()), found.key(), key.size());
+    expired->emplace_back(std::move(key), found.version);
+  };
+  return VisitBucket(bucket, operation_timeout_ns, take, [&] { expired->clear(); });
+}
+
+Status Dict::Scan(uint32_t* bucket, size_t limit, std::string_view prefix,
+                  const std::function<void(DictEntry&)>& take,
+                  uint64_t operation_timeout_ns) const {
+  const DictState now = state();
+  if (now != DictState::kLive && now != DictState::kMoving) return RefuseState();
+  size_t given = 0;
+  std::vector<DictEntry> entries;
+  while (*bucket < geometry_.bucket_count && given < limit) {
+    entries.clear();
+    SH_RETURN_IF_ERROR(ReadBucket(*bucket, prefix, operation_timeout_ns, &entries));
+    for (DictEntry& entry : entries) take(entry);
+    given += entries.size();
+    ++*bucket;
+  }
+  return Status();
+}
+
+}  // namespace statehouse
