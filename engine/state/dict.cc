@@ -222,12 +222,6 @@ bool Dict::LockIdIsSane(uint32_t id) const {
   return id < geometry_.bucket_count || id == kAllocatorLock || id == kAdmissionLock;
 }
 
-std::atomic<uint64_t>& Dict::LockWord(uint32_t id) const {
-  if (id == kAllocatorLock) return allocator_->control;
-  if (id == kAdmissionLock) return admission_->control;
-  return buckets_[id].control;
-}
-
 Status Dict::CheckKey(std::string_view key) const {
   if (!key.empty() && key.size() <= kDictKeyBytesMax) [[likely]]
     return Status();

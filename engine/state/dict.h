@@ -303,7 +303,9 @@ class Dict final {
 
   // dict_section.cc
   bool Lock(Section& section, uint32_t id) const;
+  bool LockSlow(Section& section, uint32_t id, uint64_t* locked) const;
   Status LockBucket(Section& section, uint32_t bucket) const;
+  Status LockBucketSlow(Section& section, uint32_t bucket) const;
   void Unlock(Section& section, bool changed) const;
   void Redo(Section& section, std::atomic<uint64_t>& place, uint64_t value) const;
   void Commit(Section& section) const;

@@ -31,15 +31,27 @@ inline bool EqualShared(const std::byte* shared, const char* own, size_t bytes) 
   }
   return true;
 #else
+  // Keys are seldom long: compare them without a call.
+  const auto* other = reinterpret_cast<const char*>(shared);
+  if (bytes >= 8 && bytes <= 16) {
+    using hash_internal::Take;
+    return Take<uint64_t>(other) == Take<uint64_t>(own) &&
+           Take<uint64_t>(other + bytes - 8) == Take<uint64_t>(own + bytes - 8);
+  }
+  if (bytes < 8 && bytes >= 4) {
+    using hash_internal::Take;
+    return Take<uint32_t>(other) == Take<uint32_t>(own) &&
+           Take<uint32_t>(other + bytes - 4) == Take<uint32_t>(own + bytes - 4);
+  }
   return std::memcmp(shared, own, bytes) == 0;
 #endif
 }
 
 // The sizes of an entry, from the one word that tells them.
 struct EntryShape {
-  uint32_t value_bytes = 0;
-  uint32_t key_bytes = 0;
-  uint32_t kind = 0;
+  uint32_t value_bytes;
+  uint32_t key_bytes;
+  uint32_t kind;
 
   static EntryShape Of(uint64_t word) {
     return {static_cast<uint32_t>(word >> 32), static_cast<uint32_t>(word >> 16) & 0xffff,
@@ -64,16 +76,19 @@ constexpr uint32_t ClassForEntry(uint64_t bytes) { return std::max(ClassFor(byte
 
 // What looking for a key gave. The pointers lead into shared memory; everything else is a copy.
 struct Dict::Found {
+  // Without values for what only an entry that was found has: clearing it costs more than looking.
+  Found() {}  // NOLINT(modernize-use-equals-default)
+
   std::atomic<uint64_t>* slot = nullptr;  // Null: no such key.
   BlockRef ref = 0;
-  std::byte* block = nullptr;
+  std::byte* block;
   EntryShape shape;
-  uint64_t version = 0;
-  uint64_t expires_ms = 0;
-  uint64_t fence = 0;
-  uint64_t ordinal = 0;
-  uint64_t bits = 0;            // Of a number.
-  NumberCell* older = nullptr;  // Of a number: the cell that the next change fills.
+  uint64_t version;
+  uint64_t expires_ms;
+  uint64_t fence;
+  uint64_t ordinal;
+  uint64_t bits;      // Of a number, else 0.
+  NumberCell* older;  // Of a number: the cell that the next change fills.
   // For an insert:
   std::atomic<uint64_t>* empty = nullptr;  // The first empty slot; null: the lines are full.
   std::atomic<uint64_t>* last_link = nullptr;
@@ -96,6 +111,7 @@ struct Dict::Found {
   expires_ms = Get64(header->expires_ms);
   fence = Get64(header->fence);
   ordinal = Get64(header->ordinal);
+  bits = 0;
   if (shape.kind != 0) {
     auto* cells = reinterpret_cast<NumberCells*>(at + sizeof(EntryHeader))->cells;
     const uint64_t first = cells[0].version.load(std::memory_order_acquire);
@@ -117,6 +133,7 @@ struct Dict::Section {
   DictLaneRecord& record;
   uint32_t locks = 0;
   uint32_t first_id = 0;
+  uint32_t locked_last = 0;
   uint64_t first_locked = 0;
   uint64_t bucket_word = 0;  // Of the bucket locked last, as this lane holds it.
   uint32_t pairs = 0;
@@ -133,6 +150,169 @@ inline bool Dict::RefIsSane(BlockRef ref) const {
   const uint64_t position = PositionOf(ref);
   return bytes != 0 && position >= kSlabBytes && position <= geometry_.data_bytes &&
          bytes <= geometry_.data_bytes - position;
+}
+
+inline std::atomic<uint64_t>& Dict::LockWord(uint32_t id) const {
+  if (id < kAdmissionLock) [[likely]]
+    return buckets_[id].control;
+  return id == kAllocatorLock ? allocator_->control : admission_->control;
+}
+
+// Short copies without a call: keys are seldom long.
+[[gnu::always_inline]] inline void CopyShort(std::byte* to, const std::byte* from, size_t bytes) {
+#if !defined(__SANITIZE_THREAD__)
+  if (bytes >= 8 && bytes <= 32) {
+    uint64_t words[4];
+    std::memcpy(&words[0], from, 8);
+    std::memcpy(&words[1], from + bytes - 8, 8);
+    if (bytes > 16) {
+      std::memcpy(&words[2], from + 8, 8);
+      std::memcpy(&words[3], from + bytes - 16, 8);
+      std::memcpy(to + 8, &words[2], 8);
+      std::memcpy(to + bytes - 16, &words[3], 8);
+    }
+    std::memcpy(to, &words[0], 8);
+    std::memcpy(to + bytes - 8, &words[1], 8);
+    return;
+  }
+  if (bytes < 8) {
+    if (bytes >= 4) {
+      uint32_t words[2];
+      std::memcpy(&words[0], from, 4);
+      std::memcpy(&words[1], from + bytes - 4, 4);
+      std::memcpy(to, &words[0], 4);
+      std::memcpy(to + bytes - 4, &words[1], 4);
+      return;
+    }
+    for (size_t i = 0; i < bytes; ++i) to[i] = from[i];
+    return;
+  }
+#endif
+  CopyShared(to, from, bytes);
+}
+
+[[gnu::always_inline]] inline bool Dict::Lock(Section& section, uint32_t id) const {
+  DictLaneRecord& record = section.record;
+  if (section.locks == 0) {
+    section.first_id = id;
+    Put64(record.intent, id | uint64_t{1} << 32);
+  } else {
+    record.more_locks[section.locks - 1].store(id, std::memory_order_relaxed);
+    CrashFence();
+    Put64(record.intent, section.first_id | uint64_t{section.locks + 1} << 32);
+  }
+  CrashFence();
+  uint64_t locked = 0;
+  if (!TryLockOwned(LockWord(id), section.lane.id, &locked)) [[unlikely]] {
+    if (!LockSlow(section, id, &locked)) return false;
+  }
+  if (section.locks == 0) section.first_locked = locked;
+  ++section.locks;
+  section.locked_last = id;
+  section.bucket_word = locked;
+  return true;
+}
+
+[[gnu::always_inline]] inline void Dict::Unlock(Section& section, bool changed) const {
+  while (section.locks > 0) {
+    --section.locks;
+    const uint32_t id =
+        section.locks == 0
+            ? section.first_id
+            : section.record.more_locks[section.locks - 1].load(std::memory_order_relaxed);
+    std::atomic<uint64_t>& word = LockWord(id);
+    const uint64_t locked = word.load(std::memory_order_relaxed);
+    word.store(changed ? ReleasedChanged(locked) : ReleasedUnchanged(locked),
+               std::memory_order_release);
+    CrashFence();
+  }
+}
+
+// On failure nothing is held, whatever was held before.
+[[gnu::always_inline]] inline Status Dict::LockBucket(Section& section, uint32_t bucket) const {
+  if (Lock(section, bucket)) [[likely]] {
+    // SYNC: dict.move — seq_cst after the lock's seq_cst exchange: either this load sees that the
+    // dict is being moved, or the mover sees the bucket held and waits.
+    if (line_->state.load(std::memory_order_seq_cst) == static_cast<uint32_t>(DictState::kLive))
+        [[likely]] {
+      return Status();
+    }
+  }
+  return LockBucketSlow(section, bucket);
+}
+
+[[gnu::always_inline]] inline void Dict::Redo(Section& section, std::atomic<uint64_t>& place,
+                                              uint64_t value) const {
+  RedoPair& pair = section.record.redo[section.pairs++];
+  Put64(pair.offset, static_cast<uint64_t>(reinterpret_cast<std::byte*>(&place) - base_));
+  Put64(pair.value, value);
+}
+
+// Makes the redo record stand, carries it out and disarms it. The locks stay: a record that is
+// still armed when a lock is gone would undo what others did since.
+[[gnu::always_inline]] inline void Dict::Commit(Section& section) const {
+  DictLaneRecord& record = section.record;
+  if (section.entries != 0) {
+    Redo(section, record.entries, Get64(record.entries) + section.entries);
+  }
+  if (section.bytes != 0) Redo(section, record.bytes, Get64(record.bytes) + section.bytes);
+  if (section.changes != 0) {
+    Redo(section, record.changes, Get64(record.changes) + section.changes);
+    Redo(section, record.ring_head, section.ring_head);
+  }
+  Put64(record.redo_count, section.pairs);
+  CrashFence();
+  if (!MutantIs(Mutant::kDictRedoNotArmed)) Put64(record.tag, section.first_locked);
+  CrashFence();
+  std::atomic_thread_fence(std::memory_order_release);
+  for (uint32_t i = 0; i < section.pairs; ++i) {
+    const RedoPair& pair = record.redo[i];
+    auto* place = reinterpret_cast<std::atomic<uint64_t>*>(base_ + Get64(pair.offset));
+    place->store(Get64(pair.value), std::memory_order_release);
+    CrashFence();
+  }
+  if (!MutantIs(Mutant::kDictTagKept)) Put64(record.tag, 0);
+  CrashFence();
+  section.pairs = 0;
+  section.entries = 0;
+  section.bytes = 0;
+  section.changes = 0;
+}
+
+// SYNC: dict.ring — the reservation is stored before the bytes and the reader loads it after them,
+// so a reader knows when its copy was written over; the head, stored by Commit, comes last.
+[[gnu::always_inline]] inline void Dict::AppendChange(Section& section, ChangeOperation operation,
+                                                      std::string_view key, const DictValue& value,
+                                                      uint64_t version) const {
+  DictLaneRecord& record = section.record;
+  if (section.changes == 0) section.ring_head = Get64(record.ring_head);
+  ++section.changes;
+  const bool is_inline = value.bytes.size() <= kInlineValueBytesMax;
+  const size_t value_bytes = is_inline ? value.bytes.size() : 0;
+  const size_t bytes = sizeof(ChangeHeader) + key.size() + value_bytes;
+  const size_t record_bytes = (bytes + 7) / 8 * 8;
+  // ChangeHeader, word by word.
+  const uint64_t header[4] = {record_bytes | uint64_t{static_cast<uint8_t>(operation)} << 32 |
+                                  uint64_t{static_cast<uint8_t>(value.kind)} << 40 |
+                                  uint64_t{key.size()} << 48,
+                              is_inline ? value_bytes : kValueNotInline, version, value.bits};
+  const uint64_t at = section.ring_head;
+  const uint64_t end = at + record_bytes;
+  if (end > Get64(record.ring_reserve)) Put64(record.ring_reserve, end);
+  std::atomic_thread_fence(std::memory_order_release);
+  const uint32_t lane = section.lane.id;
+  if (at % kChangeRingBytes + record_bytes <= kChangeRingBytes) [[likely]] {
+    std::byte* const to = rings_ + lane * kChangeRingBytes + at % kChangeRingBytes;
+    for (int i = 0; i < 4; ++i) Put64(reinterpret_cast<std::atomic<uint64_t>*>(to)[i], header[i]);
+    CopyShort(to + sizeof header, reinterpret_cast<const std::byte*>(key.data()), key.size());
+    CopyShort(to + sizeof header + key.size(),
+              reinterpret_cast<const std::byte*>(value.bytes.data()), value_bytes);
+  } else {
+    PutRing(lane, at, header, sizeof header);
+    PutRing(lane, at + sizeof header, key.data(), key.size());
+    PutRing(lane, at + sizeof header + key.size(), value.bytes.data(), value_bytes);
+  }
+  section.ring_head = end;
 }
 
 // Walks the bucket's lines. Works on any bytes: what it finds is only meaningful once the caller
