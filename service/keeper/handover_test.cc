@@ -1,4 +1,5 @@
 // When something goes wrong between keeper and daemon: no descriptor left, both killed.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -248,6 +249,23 @@ TEST_F(AdoptingKeeperTest, ADaemonKilledInTheHandoverLosesTheStateAndTheKeeperSa
   EXPECT_EQ(WaitFor(keeper_), kExitStateLost);
   EXPECT_THAT(Written("errors"), HasSubstr("the state is lost"));
   EXPECT_EQ(Written("names"), "");  // No daemon was started over a part of the state.
+}
+
+// Its last barrier is one that nobody reads the answer of.
+TEST_F(AdoptingKeeperTest, ADaemonKilledBeforeItReadTheAnswerDoesNotTakeTheKeeperWithIt) {
+  ASSERT_NO_FATAL_FAILURE(Store("catalogue"));
+  int ends[2] = {-1, -1};
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const int barrier[] = {ends[1]};
+  close(ends[0]);
+  ASSERT_EQ(SendMessage(socket_.get(), "BARRIER=1", barrier), SendResult::kSent);
+  close(ends[1]);
+  ASSERT_NO_FATAL_FAILURE(Say(CompleteText()));
+
+  KillDaemon();
+
+  EXPECT_EQ(WaitFor(keeper_), kExitOk) << Written("errors");
+  EXPECT_EQ(Written("names"), "catalogue\n");
 }
 
 TEST_F(AdoptingKeeperTest, ADaemonKilledAfterTheHandoverIsReplacedWithEverything) {

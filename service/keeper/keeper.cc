@@ -87,6 +87,8 @@ Status Keeper::Prepare() {
   sigemptyset(&mask_);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&mask_, signal);
   if (sigprocmask(SIG_BLOCK, &mask_, &original_mask_) != 0) return ErrnoStatus("blocking signals");
+  // A daemon that dies leaves pipes without a reader, and so may whoever reads our log.
+  if (signal(SIGPIPE, SIG_IGN) == SIG_ERR) return ErrnoStatus("ignoring SIGPIPE");
   signals_.Reset(signalfd(-1, &mask_, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_.valid()) return ErrnoStatus("making a signalfd");
   if (options_.adopted.pid != 0) {
@@ -112,6 +114,7 @@ Status Keeper::Prepare() {
 // In the forked child: turns into the daemon.
 void Keeper::BecomeDaemon() {
   setpgid(0, 0);  // A Ctrl-C reaches the keeper alone, which passes it on once.
+  signal(SIGPIPE, SIG_DFL);
   sigprocmask(SIG_SETMASK, &original_mask_, nullptr);
   const Status ready = BequeathDescriptors(options_.descriptors, daemon_end_.get());
   if (!ready.ok()) {

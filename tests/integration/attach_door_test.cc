@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/os/process.h"
+#include "engine/shm/layout.h"
 #include "service/auth/token_file.h"
 #include "statehouse/v1/admin.pb.h"
 #include "statehouse/v1/area.pb.h"
@@ -275,6 +276,50 @@ TEST_F(AttachDoorTest, AWorkerGoesOnWithItsLanesOverARestartOfTheDaemon) {
   ASSERT_TRUE(later.ok()) << later.status().ToString();
   EXPECT_TRUE((*later)->writable());
   EXPECT_TRUE((*later)->Store(worker.lane(), WordType::kU8, 0, 1).ok());
+}
+
+// The control words of an area, as a worker that ignores the protocol finds them in what it may
+// map.
+std::atomic<uint64_t>& ControlWordOf(const Area& area, uint32_t stripe) {
+  std::byte* const segment = area.data() - area.geometry().data_offset;
+  auto* const stripes = reinterpret_cast<StripeLine*>(segment + kStripeLinesOffset);
+  return stripes[stripe].control;
+}
+
+TEST_F(AttachDoorTest, AWordThatNamesADaemonLaneIsMendedWhileTheServiceRuns) {
+  CreateArea("damaged", 4096);
+  AttachClient worker = Client(daemon_->token(), true);
+  auto area = worker.OpenArea("damaged");
+  ASSERT_TRUE(area.ok()) << area.status().ToString();
+  v1::AddWordRequest add;
+  add.set_name("damaged");
+  add.set_type(v1::WORD_TYPE_U64);
+  add.set_delta(1);
+  const auto add_one = [&] {
+    return admin_.Call("/statehouse.v1.Areas/AddWord", add.SerializeAsString()).status();
+  };
+  ASSERT_TRUE(add_one().ok());
+  ControlWordOf(**area, 0) += 1;  // Lane 1, the network door's.
+
+  EXPECT_EQ(add_one().reason(), Reason::kStalled);
+  EXPECT_TRUE(Eventually([&] { return add_one().ok(); }));
+
+  EXPECT_EQ(ServiceStatus().generation(), 1u);
+  const std::string metrics = daemon_->HttpGet("/metrics");
+  EXPECT_NE(metrics.find("statehouse_repairs_total 1"), std::string::npos) << metrics;
+}
+
+TEST_F(AttachDoorTest, AProcessAtItsLimitOfLeasesIsRefusedAndToldWhichSettingItIs) {
+  std::vector<AttachClient> clients;
+  for (int i = 0; i < 16; ++i) clients.push_back(Client(daemon_->token(), true));
+  AttachClient beyond;
+  ASSERT_TRUE(beyond.Connect(daemon_->attach_socket()).ok());
+
+  const Status refused = beyond.Hello(daemon_->token(), true).status();
+
+  EXPECT_EQ(refused.reason(), Reason::kLimitExceeded);
+  EXPECT_NE(refused.message().find("attach.leases_per_process_max"), std::string::npos);
+  EXPECT_EQ(ServiceStatus().attached_processes(), 16u);
 }
 
 // A child process that attaches, maps "ranges" and writes whole ranges of one byte value until it
