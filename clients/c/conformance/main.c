@@ -1,6 +1,8 @@
 /* The conformance program of the C client: operations as JSON lines on stdin, results on stdout.
  * tests/conformance/README.md describes them. Usage: conformance_c local|network; the service is
  * named by STATEHOUSE_URL and STATEHOUSE_TOKEN. */
+#define _POSIX_C_SOURCE 200809L /* setenv */
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +13,11 @@
 
 #define AREAS_MAX 1024 /* Handles that one run may open; they stay open until it ends. */
 #define LINE_BYTES_MAX (1 << 20)
+#define TOKEN_BYTES_MAX 1024
 
-static sh_client *client;
+static sh_client *client; /* NULL between a connect that failed and the next one. */
+static sh_options options;
+static char first_token[TOKEN_BYTES_MAX]; /* STATEHOUSE_TOKEN at the start. */
 static sh_area *areas[AREAS_MAX];
 static size_t area_count;
 
@@ -43,6 +48,35 @@ static void print_number(sh_word_type type, const char *before, uint64_t value, 
 }
 
 static void print_done(void) { printf("{\"ok\": null}\n"); }
+
+static sh_reason inexpressible(void) {
+  printf("{\"inexpressible\": true}\n");
+  return SH_OK;
+}
+
+static void close_areas(void) {
+  while (area_count > 0) sh_area_close(areas[--area_count]);
+}
+
+/* A new client in place of the one before, and its first call, so that each door tells what is
+ * wrong. "token": "" means none; without the member it is the first one. */
+static sh_reason do_connect(const flat_json *in, sh_error **error) {
+  const char *token = flat_json_text(in, "token", first_token);
+  sh_status status;
+  sh_reason reason;
+  close_areas();
+  sh_close(client);
+  client = NULL;
+  if (*token == '\0' ? unsetenv("STATEHOUSE_TOKEN") : setenv("STATEHOUSE_TOKEN", token, 1)) {
+    fprintf(stderr, "conformance: the environment cannot be changed\n");
+    exit(3);
+  }
+  options.timeout_ms = flat_json_number(in, "timeout_ms", 0);
+  reason = sh_connect(flat_json_text(in, "url", NULL), &options, &client, error);
+  if (reason == SH_OK) reason = sh_get_status(client, &status, error);
+  if (reason == SH_OK) print_done();
+  return reason;
+}
 
 static sh_reason do_words(const char *op, sh_area *area, const flat_json *in, sh_error **error) {
   const sh_word_type type = word_type_of(flat_json_text(in, "type", ""));
@@ -121,10 +155,7 @@ static sh_reason do_ranges(const char *op, sh_area *area, const flat_json *in, s
   if (strcmp(op, "write") == 0) return do_write(area, in, error);
   if (strcmp(op, "fill") == 0) {
     const uint64_t value = flat_json_number(in, "value", 0);
-    if (value > 255) {
-      printf("{\"inexpressible\": true}\n"); /* The parameter is a byte. */
-      return SH_OK;
-    }
+    if (value > 255) return inexpressible(); /* The parameter is a byte. */
     reason = sh_fill(area, flat_json_number(in, "pos", 0), flat_json_number(in, "len", 0),
                      (uint8_t)value, error);
     if (reason == SH_OK) print_done();
@@ -173,10 +204,30 @@ static sh_reason do_list(const flat_json *in, sh_error **error) {
   return SH_OK;
 }
 
+/* Whether a member that the interface takes as an unsigned number is none. */
+static int is_beyond_u64(const flat_json *in) {
+  static const char *const kUnsigned[] = {"pos",    "len",   "size",      "pages",
+                                          "offset", "since", "timeout_ms"};
+  size_t i;
+  for (i = 0; i < sizeof(kUnsigned) / sizeof(kUnsigned[0]); ++i) {
+    const flat_json_member *member = flat_json_find(in, kUnsigned[i]);
+    if (member != NULL && (!member->fits || member->text[0] == '-')) return 1;
+  }
+  return 0;
+}
+
 static sh_reason do_control(const char *op, const char *name, const flat_json *in,
                             sh_error **error) {
   sh_reason reason = SH_UNIMPLEMENTED;
   sh_area_info info;
+  if (strcmp(op, "connect") == 0) return do_connect(in, error);
+  if (client == NULL) return inexpressible(); /* A freed handle may not be passed. */
+  if (strcmp(op, "close") == 0) {
+    sh_close(client);
+    client = NULL;
+    print_done();
+    return SH_OK;
+  }
   if (strcmp(op, "open") == 0) return do_open(name, in, error);
   if (strcmp(op, "list") == 0) return do_list(in, error);
   if (strcmp(op, "create") == 0) {
@@ -222,8 +273,11 @@ static int do_line(char *line) {
   name = flat_json_text(&in, "name", NULL);
   if (strcmp(op, "end") == 0) return 0;
   area = name == NULL ? NULL : find_area(name);
-  if (strstr("load store add compare_exchange bitwise read write fill updates wait", op) != NULL &&
-      area != NULL) {
+  if (is_beyond_u64(&in)) {
+    reason = inexpressible();
+  } else if (strstr("load store add compare_exchange bitwise read write fill updates wait", op) !=
+                 NULL &&
+             area != NULL) {
     reason = do_ranges(op, area, &in, &error);
   } else {
     reason = do_control(op, name, &in, &error);
@@ -237,14 +291,18 @@ static int do_line(char *line) {
 }
 
 int main(int argc, char **argv) {
-  sh_options options = {0};
   sh_error *error = NULL;
   char *line = malloc(LINE_BYTES_MAX);
-  size_t i;
+  const char *token = getenv("STATEHOUSE_TOKEN");
   if (argc != 2 || line == NULL) {
     fprintf(stderr, "usage: conformance_c local|network\n");
     return 2;
   }
+  if (token == NULL || strlen(token) >= sizeof(first_token)) {
+    fprintf(stderr, "conformance: STATEHOUSE_TOKEN holds no usable access token\n");
+    return 2;
+  }
+  memcpy(first_token, token, strlen(token) + 1);
   options.transport = strcmp(argv[1], "local") == 0 ? SH_TRANSPORT_LOCAL : SH_TRANSPORT_NETWORK;
   options.client_name = "conformance c";
   if (sh_connect(NULL, &options, &client, &error) != SH_OK) {
@@ -253,7 +311,7 @@ int main(int argc, char **argv) {
     return 1;
   }
   while (fgets(line, LINE_BYTES_MAX, stdin) != NULL && do_line(line)) fflush(stdout);
-  for (i = 0; i < area_count; ++i) sh_area_close(areas[i]);
+  close_areas();
   sh_close(client);
   free(line);
   return 0;

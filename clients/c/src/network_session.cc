@@ -137,6 +137,10 @@ StatusOr<std::shared_ptr<grpc::Channel>> NetworkSession::ChannelOfThisProcess() 
 Status NetworkSession::CallOnce(const std::string& method, const MessageLite& request,
                                 MessageLite* response, Deadline deadline) {
   SH_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, ChannelOfThisProcess());
+  if (std::chrono::steady_clock::now() >= deadline) {  // gRPC would still give it a millisecond.
+    return Status(Reason::kTimeout,
+                  method + " at " + target_ + ": the deadline passed, so it was not sent");
+  }
   const auto wall_deadline =
       std::chrono::system_clock::now() +
       std::chrono::duration_cast<std::chrono::system_clock::duration>(

@@ -1,9 +1,10 @@
 // The conformance program of the C++ client: operations as JSON lines on stdin, results on stdout.
 // tests/conformance/README.md describes them. Usage: conformance_cpp local|network.
-#include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <limits>
 #include <map>
+#include <optional>
 #include <statehouse/client.hpp>
 #include <string>
 #include <string_view>
@@ -38,24 +39,38 @@ std::string Answer(const sh::Result<sh::Done>& result) {
 
 class Program final {
  public:
-  explicit Program(sh::Client client) : client_(std::move(client)) {}
+  Program(sh::Client client, sh::Options options, std::string token)
+      : client_(std::move(client)), options_(std::move(options)), token_(std::move(token)) {}
   std::string Do(const flat_json& in);
 
  private:
+  std::string DoConnect(const flat_json& in);
   std::string DoControl(std::string_view op, const std::string& name, const flat_json& in);
   std::string DoArea(std::string_view op, sh::Area& area, const flat_json& in);
   template <sh::Word T>
   std::string DoWord(std::string_view op, sh::Area& area, const flat_json& in);
 
-  sh::Client client_;
+  std::optional<sh::Client> client_;  // Empty when it was closed, or a connect failed.
+  sh::Options options_;
+  const std::string token_;  // STATEHOUSE_TOKEN at the start.
   std::map<std::string, sh::Area> areas_;
 };
+
+// Whether a member that the interface takes as an unsigned number is none.
+bool IsBeyondU64(const flat_json& in) {
+  for (const char* const key : {"pos", "len", "size", "pages", "offset", "since", "timeout_ms"}) {
+    const flat_json_member* const member = flat_json_find(&in, key);
+    if (member != nullptr && (member->fits == 0 || member->text[0] == '-')) return true;
+  }
+  return false;
+}
 
 std::string Program::Do(const flat_json& in) {
   const std::string op = flat_json_text(&in, "op", "");
   const std::string name = flat_json_text(&in, "name", "");
-  static constexpr std::string_view kControl[] = {"open",   "list",      "create", "describe",
-                                                  "delete", "transport", "status"};
+  static constexpr std::string_view kControl[] = {
+      "open", "list", "create", "describe", "delete", "transport", "status", "connect", "close"};
+  if (IsBeyondU64(in)) return Inexpressible();
   for (const std::string_view control : kControl) {
     if (op == control) return DoControl(op, name, in);
   }
@@ -63,10 +78,33 @@ std::string Program::Do(const flat_json& in) {
   return found == areas_.end() ? R"({"malformed": true})" : DoArea(op, found->second, in);
 }
 
+// A new client in place of the one before, and its first call, so that each door tells what is
+// wrong. "token": "" means none; without the member it is the first one.
+std::string Program::DoConnect(const flat_json& in) {
+  areas_.clear();
+  client_.reset();
+  const std::string token = flat_json_text(&in, "token", token_.c_str());
+  const int failed =
+      token.empty() ? unsetenv("STATEHOUSE_TOKEN") : setenv("STATEHOUSE_TOKEN", token.c_str(), 1);
+  if (failed != 0) return R"({"malformed": true})";
+  options_.timeout = std::chrono::milliseconds(flat_json_number(&in, "timeout_ms", 0));
+  sh::Result<sh::Client> client = sh::Client::Connect(flat_json_text(&in, "url", ""), options_);
+  const auto done = [](const auto&) { return std::string("null"); };
+  if (!client.ok()) return Answer(client, done);
+  client_ = *std::move(client);
+  return Answer(client_->GetStatus(), done);
+}
+
 std::string Program::DoControl(std::string_view op, const std::string& name, const flat_json& in) {
   const auto size_of = [](const sh_area_info& info) { return Number(info.size); };
+  if (op == "connect") return DoConnect(in);
+  if (!client_.has_value()) return Inexpressible();  // There is no object to call.
+  if (op == "close") {
+    client_.reset();
+    return Ok("null");
+  }
   if (op == "open") {
-    sh::Result<sh::Area> area = client_.Open(name, flat_json_number(&in, "size", 0));
+    sh::Result<sh::Area> area = client_->Open(name, flat_json_number(&in, "size", 0));
     const std::string answer = Answer(area, [](const sh::Area& a) { return Number(a.size()); });
     if (area.ok()) areas_.insert_or_assign(name, *std::move(area));
     return answer;
@@ -78,12 +116,12 @@ std::string Program::DoControl(std::string_view op, const std::string& name, con
     spec.file = flat_json_text(&in, "file", "");
     spec.offset = flat_json_number(&in, "offset", 0);
     spec.exclusive = flat_json_number(&in, "exclusive", 0) != 0;
-    return Answer(client_.Create(name, spec), size_of);
+    return Answer(client_->Create(name, spec), size_of);
   }
-  if (op == "describe") return Answer(client_.Describe(name), size_of);
-  if (op == "delete") return Answer(client_.Delete(name));
+  if (op == "describe") return Answer(client_->Describe(name), size_of);
+  if (op == "delete") return Answer(client_->Delete(name));
   if (op == "list") {
-    return Answer(client_.List(flat_json_text(&in, "prefix", "")),
+    return Answer(client_->List(flat_json_text(&in, "prefix", "")),
                   [](const std::vector<sh_area_info>& infos) {
                     std::string text;
                     for (const sh_area_info& info : infos) {
@@ -93,11 +131,11 @@ std::string Program::DoControl(std::string_view op, const std::string& name, con
                   });
   }
   if (op == "status") {
-    return Answer(client_.GetStatus(), [](const sh_status& status) {
+    return Answer(client_->GetStatus(), [](const sh_status& status) {
       return Quoted(status.draining != 0 ? "draining" : "serving");
     });
   }
-  return Ok(Quoted(client_.transport() == SH_TRANSPORT_LOCAL ? "local" : "network"));
+  return Ok(Quoted(client_->transport() == SH_TRANSPORT_LOCAL ? "local" : "network"));
 }
 
 std::string Hex(const std::vector<std::byte>& bytes) {
@@ -214,7 +252,8 @@ int main(int argc, char** argv) {
     std::cerr << client.error().message() << '\n';
     return 1;
   }
-  Program program(*std::move(client));
+  const char* const token = std::getenv("STATEHOUSE_TOKEN");
+  Program program(*std::move(client), options, token == nullptr ? "" : token);
   for (std::string line; std::getline(std::cin, line);) {
     flat_json in;
     if (flat_json_parse(line.data(), &in) == 0) {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import sys
 from typing import Any
 
@@ -18,9 +19,28 @@ import statehouse.aio
 class Program:
     """Carries operations out on a blocking or an asyncio client: what it gets is awaited when it can be."""
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
+    def __init__(self, door: str, asynchronous: bool) -> None:
+        self.door = door
+        self.asynchronous = asynchronous
+        self.token = os.environ["STATEHOUSE_TOKEN"]
+        self.client: Any = None  # None between a connect that failed and the next one.
         self.areas: dict[str, Any] = {}
+
+    async def connect(self, url: str | None = None, timeout: float | None = None) -> None:
+        module: Any = statehouse.aio if self.asynchronous else statehouse
+        self.client = await settled(module.connect(url, transport=self.door, timeout=timeout))
+
+    async def connect_again(self, url: str | None, token: str, timeout_ms: int | None) -> None:
+        """A new client in place of the one before, and its first call, so that each door tells what is wrong."""
+        self.areas.clear()
+        if self.client is not None:
+            await settled(self.client.close())
+        self.client = None
+        os.environ["STATEHOUSE_TOKEN"] = token
+        if not token:
+            del os.environ["STATEHOUSE_TOKEN"]
+        await self.connect(url, None if timeout_ms is None else timeout_ms / 1000)
+        await settled(self.client.status())
 
     async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -32,6 +52,12 @@ class Program:
 
     async def do(self, op: str, request: dict[str, Any]) -> Any:
         name = request.pop("name", "")
+        if op == "connect":
+            token = request.get("token", self.token)
+            timeout_ms = request.get("timeout_ms")
+            return await self.connect_again(request.get("url"), token, timeout_ms)
+        if op == "close":
+            return await settled(self.client.close())
         if op == "open":
             self.areas[name] = await settled(self.client.area(name, request.get("size")))
             return self.areas[name].size
@@ -89,17 +115,15 @@ async def settled(value: Any) -> Any:
 
 
 async def run(door: str, asynchronous: bool) -> None:
-    if asynchronous:
-        client: Any = await statehouse.aio.connect(transport=door)
-    else:
-        client = statehouse.connect(transport=door)
-    program = Program(client)
+    program = Program(door, asynchronous)
+    await program.connect()
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "end":
             break
         print(json.dumps(await program.answer(request)), flush=True)
-    await settled(client.close())
+    if program.client is not None:
+        await settled(program.client.close())
 
 
 if __name__ == "__main__":

@@ -74,6 +74,12 @@ def unreachable_error(target: str, name: str) -> errors.Error:
     )
 
 
+def too_late_error(target: str, call: Call) -> errors.Error:
+    return errors.by_name(
+        "TIMEOUT", f"{call.method} at {target}: the deadline passed, so it was not sent", call.name
+    )
+
+
 class RetryDelays:
     """The pauses between tries: 5 ms growing to 200 ms, with jitter."""
 
@@ -144,6 +150,8 @@ class NetworkSession:
         import grpc
 
         while True:
+            if time.monotonic() >= deadline:  # gRPC would still give it a millisecond.
+                return None, too_late_error(self.target, call)
             method, let_go = self._begin(call)
             try:
                 # Nothing is sent before there is a connection, so waiting for one is safe for every call.

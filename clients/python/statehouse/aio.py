@@ -30,6 +30,7 @@ from ._network_session import (
     RetryDelays,
     closed_error,
     error_of,
+    too_late_error,
     unreachable_error,
 )
 from .types import WORD_TYPES, AreaInfo, AsyncArea, BytesLike, ServiceStatus
@@ -203,7 +204,8 @@ class LocalAsyncArea:
         await _apart(len, self._area.fill, pos, len, value)
 
     async def wait(self, since: int, timeout: float | None = None) -> bool:
-        if self._area.updates != since and (timeout is None or timeout >= 0):
+        sound = 0 <= since < 1 << 64 and (timeout is None or timeout >= 0)
+        if sound and self._area.updates != since:
             return True
         return await _wait_in_thread(self._area, since, timeout)
 
@@ -281,6 +283,8 @@ class _AsyncNetworkSession:
         while True:
             if self._session.closed:
                 raise closed_error(call.name)
+            if time.monotonic() >= deadline:  # gRPC would still give it a millisecond.
+                raise too_late_error(self._session.target, call)
             channel = self._channel_of_this_process()
             try:
                 response = await channel.unary_unary(
