@@ -1,6 +1,6 @@
 // Histories of processes that use both doors of a real service at once, through the C library,
 // while the daemon is killed and comes back: what was answered must fit one order of operations on
-// one object.
+// one object, and every addition must count exactly once.
 //
 // The parent never touches gRPC, so that its children can.
 #include <signal.h>
@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <random>
 
@@ -24,7 +25,13 @@ namespace {
 
 constexpr int kProcesses = 4;
 constexpr int kOperationsEach = 8;
+constexpr int kTalliesEach = 4;
 constexpr uint64_t kAreaBytes = 4 << 20;
+// Words at the end, which no pair reaches: one that all add to, then one for each process alone.
+constexpr uint64_t kSharedTallyPos = kAreaBytes - 1024;
+constexpr uint64_t OwnTallyPos(int index) {
+  return kSharedTallyPos + 64 * (1 + static_cast<uint64_t>(index));
+}
 constexpr sh_transport kDoors[kProcesses] = {SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK,
                                              SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK};
 
@@ -35,6 +42,11 @@ struct Board {
   std::atomic<int> finished[kProcesses];
   std::atomic<int> begun[kProcesses];
   std::atomic<bool> stop{false};
+  // Additions to the shared word that were answered, and those that may have happened.
+  std::atomic<uint64_t> shared_answered{0};
+  std::atomic<uint64_t> shared_unknown{0};
+  // Additions to the process's own word that happened; exact, because nobody else adds there.
+  std::atomic<uint64_t> own_happened[kProcesses];
   RecordedOperation operations[kProcesses][kOperationsEach];
 };
 
@@ -69,6 +81,23 @@ bool Perform(sh_area* area, uint64_t pos, RecordedOperation* operation) {
     case Action::kWritePair: reason = sh_write(area, pos, pair, sizeof pair, nullptr); break;
   }
   return reason == SH_OK;
+}
+
+// Adds one to the own word and to the shared one. An addition without an answer either happened or
+// did not; the own word tells which. False when it holds anything else.
+bool Tally(sh_area* area, Board* board, int index) {
+  const uint64_t before = board->own_happened[index].load();
+  uint64_t value = 0;
+  if (sh_add(area, SH_U64, OwnTallyPos(index), 1, &value, nullptr) != SH_OK &&
+      sh_load(area, SH_U64, OwnTallyPos(index), &value, nullptr) != SH_OK) {
+    return false;
+  }
+  if (value != before + 1 && (kDoors[index] == SH_TRANSPORT_LOCAL || value != before)) return false;
+  board->own_happened[index].store(value);
+  const sh_reason shared = sh_add(area, SH_U64, kSharedTallyPos, 1, nullptr, nullptr);
+  if (shared != SH_OK && kDoors[index] == SH_TRANSPORT_LOCAL) return false;
+  ++(shared == SH_OK ? board->shared_answered : board->shared_unknown);
+  return true;
 }
 
 void PlayRound(sh_area* area, Board* board, int index, int round, std::mt19937* random) {
@@ -107,6 +136,9 @@ void PlayRound(sh_area* area, Board* board, int index, int round, std::mt19937* 
       continue;
     }
     PlayRound(area, board, index, round, &random);
+    for (int i = 0; i < kTalliesEach; ++i) {
+      if (!Tally(area, board, index)) _exit(5);
+    }
     board->finished[index].store(round++);
   }
   sh_area_close(area);
@@ -137,14 +169,42 @@ class DoorsHistoryTest : public ::testing::Test {
   }
   void TearDown() override {
     if (board_ == nullptr) return;
+    EndProcesses();
+    munmap(board_, sizeof(Board));
+  }
+
+  void EndProcesses() {
     board_->stop.store(true);
-    for (const pid_t pid : pids_) {
+    for (pid_t& pid : pids_) {
+      if (pid == 0) continue;
       int status = 0;
       ASSERT_EQ(waitpid(pid, &status, 0), pid);
+      pid = 0;
       EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
           << "a process ended with status " << status;
     }
-    munmap(board_, sizeof(Board));
+  }
+
+  // Through the local door only: this process must not start gRPC.
+  void ExpectExactTallies() {
+    const std::string url = "statehouse+unix://" + daemon_->runtime_dir();
+    sh_options options = {};
+    options.token = daemon_->token().c_str();
+    options.transport = SH_TRANSPORT_LOCAL;
+    sh_client* client = nullptr;
+    sh_area* area = nullptr;
+    ASSERT_EQ(sh_connect(url.c_str(), &options, &client, nullptr), SH_OK);
+    ASSERT_EQ(sh_area_open(client, "history", 0, &area, nullptr), SH_OK);
+    uint64_t value = 0;
+    for (int p = 0; p < kProcesses; ++p) {
+      ASSERT_EQ(sh_load(area, SH_U64, OwnTallyPos(p), &value, nullptr), SH_OK);
+      EXPECT_EQ(value, board_->own_happened[p].load()) << "process " << p << ", seed " << seed_;
+    }
+    ASSERT_EQ(sh_load(area, SH_U64, kSharedTallyPos, &value, nullptr), SH_OK);
+    EXPECT_GE(value, board_->shared_answered.load());
+    EXPECT_LE(value, board_->shared_answered.load() + board_->shared_unknown.load());
+    sh_area_close(area);
+    sh_close(client);
   }
 
   bool AllReached(int round) {
@@ -171,12 +231,16 @@ class DoorsHistoryTest : public ::testing::Test {
 
 TEST_F(DoorsHistoryTest, BothDoorsAreOneObjectWhileTheDaemonIsKilled) {
   std::mt19937 random(seed_ + 1000);
-  const int rounds = Rounds(150, 3'000);
-  int killed = 0;
+  // The long run kills in every other round: 1,200 times.
+  const int rounds = Rounds(150, 2'400);
+  const int rounds_per_kill = Rounds(8, 2);
+  uint64_t killed = 0;
+  uint64_t answered = 0;
+  uint64_t unknown = 0;
   for (int round = 0; round < rounds; ++round) {
     for (int p = 0; p < kProcesses; ++p) board_->begun[p].store(0);
     board_->round.store(round);
-    if (round % 8 == 7) {
+    if (round % rounds_per_kill == rounds_per_kill - 1) {
       SleepNs(random() % 1'000'000);
       const Status back = daemon_->KillDaemonAndWait();
       ASSERT_TRUE(back.ok()) << back.ToString();
@@ -184,12 +248,26 @@ TEST_F(DoorsHistoryTest, BothDoorsAreOneObjectWhileTheDaemonIsKilled) {
     }
     ASSERT_TRUE(AllReached(round)) << "round " << round << ", seed " << seed_;
 
+    const std::vector<RecordedOperation> history = Collect();
+    for (const RecordedOperation& operation : history) ++(operation.answered ? answered : unknown);
     std::string why;
-    ASSERT_TRUE(IsLinearizable(Collect(), 0, 0, &why))
+    ASSERT_TRUE(IsLinearizable(history, 0, 0, &why))
         << "round " << round << ", seed " << seed_ << "\n"
         << why;
   }
-  EXPECT_GT(killed, 0);
+  EndProcesses();
+
+  ExpectExactTallies();
+  EXPECT_EQ(killed, static_cast<uint64_t>(rounds / rounds_per_kill));
+  RecordProperty("daemon_kills", std::to_string(killed));
+  RecordProperty("operations_answered", std::to_string(answered));
+  std::printf(
+      "%llu daemon kills in %d rounds: %llu operations answered, %llu not; %llu additions "
+      "answered, %llu not\n",
+      static_cast<unsigned long long>(killed), rounds, static_cast<unsigned long long>(answered),
+      static_cast<unsigned long long>(unknown),
+      static_cast<unsigned long long>(board_->shared_answered.load()),
+      static_cast<unsigned long long>(board_->shared_unknown.load()));
 }
 
 }  // namespace
