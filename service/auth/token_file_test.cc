@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
 #include <thread>
 
@@ -261,6 +262,64 @@ TEST(SplitTokenTest, TakesOneFormOnly) {
         "sh1_abcdefgh_" + secret + "s", "sh1_abcdefg_" + secret, std::string("sh1_abcdefgh_")}) {
     EXPECT_FALSE(SplitToken(bad, &parts)) << bad;
   }
+}
+
+// What a random edit leaves of a file is refused with its place, or taken, and then one entry can
+// be revoked without touching another, or the file stays as it was.
+TEST_F(TokenFileTest, RandomMutationsAreParsedOrRefusedAndRevokeNothingElse) {
+  const auto entry = [](const std::string& id, const std::string& rest) {
+    return "[[token]]\nid = \"" + id + "\"\nhash = " + kHash + "\n" + rest + "\n";
+  };
+  const std::string seed_text =
+      "# Who may do what.\n" + entry("aaaaaaaa", "description = \"a [[token]] # no comment\"") +
+      entry("bbbbbbbb",
+            "expires = 2040-01-31T12:00:00Z\ngrants = [\n  {kind = \"area\", "
+            "pattern = \"web/*\", verbs = [\"read\", \"write\"]},\n]") +
+      entry("cccccccc", "description = \"\"\"\nlines\n[[token]]\n\"\"\"");
+  const auto ids = [](const std::vector<TokenRecord>& records) {
+    std::vector<std::string> found;
+    for (const TokenRecord& record : records) found.push_back(record.id);
+    return found;
+  };
+  std::mt19937 random(20'261'121);
+  int parsed = 0;
+  int revoked = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string text = seed_text;
+    for (uint32_t edits = 1 + random() % 3; edits > 0; --edits) {
+      const size_t at = random() % text.size();
+      switch (random() % 4) {
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text.erase(at, 1 + random() % 20); break;
+        case 2: text.insert(at, text.substr(random() % text.size(), random() % 60)); break;
+        default: text[at] = "\"[]{}=#,.\n"[random() % 10]; break;
+      }
+    }
+    const auto records = ParseTokens(text, "m.toml");
+    if (!records.ok()) {
+      ASSERT_EQ(records.status().reason(), Reason::kConfigInvalid);
+      ASSERT_THAT(records.status().message(), HasSubstr("m.toml:")) << text;
+      continue;
+    }
+    ++parsed;
+    if (records->empty()) continue;
+    SetText(text);
+    const std::string victim = (*records)[random() % records->size()].id;
+    const Status status = RevokeToken(path_, victim);
+    if (!status.ok()) {
+      ASSERT_EQ(Text(), text) << status.ToString();
+      continue;
+    }
+    ++revoked;
+    std::vector<std::string> expected = ids(*records);
+    std::erase(expected, victim);
+    const auto left = ListTokens(path_);
+    ASSERT_TRUE(left.ok()) << left.status().ToString() << "\n" << text;
+    ASSERT_EQ(ids(*left), expected) << text;
+  }
+  EXPECT_GT(parsed, 300);
+  EXPECT_LT(parsed, 19'000);
+  EXPECT_GT(revoked, 100);
 }
 
 }  // namespace
