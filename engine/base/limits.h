@@ -19,8 +19,11 @@ inline constexpr uint64_t kAtomicRangeBytesDefault =
     64 << 10;  // Largest range that is written atomically.
 inline constexpr uint64_t kAtomicRangeBytesMax = 1 << 20;  // What it can be configured to.
 
+inline constexpr uint32_t kDictsMax = 1024;                         // Dicts of one service.
 inline constexpr uint64_t kDictBytesMax = uint64_t{64} << 30;  // Blocks of one dict.
 inline constexpr uint64_t kDictEntriesMax = uint64_t{1} << 30;
+inline constexpr uint64_t kDictBytesDefault = uint64_t{1} << 30;
+inline constexpr uint64_t kDictEntriesDefault = 16 << 20;
 inline constexpr size_t kDictKeyBytesMax = 1024;
 inline constexpr size_t kDictValueBytesMax = 1 << 20;
 

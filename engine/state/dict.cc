@@ -123,6 +123,16 @@ Status Dict::RestoreHeader(const DictGeometry& geometry, int segment) {
   return Status();
 }
 
+Status Dict::RetireSegment(int segment, DictState state) {
+  SH_ASSIGN_OR_RETURN(std::byte* const base, MapShared(segment, 0, kWaitLinesOffset, true));
+  auto* line = reinterpret_cast<DictLine*>(base + kDictLineOffset);
+  line->state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
+  line->event.fetch_add(1, std::memory_order_seq_cst);
+  FutexWakeAll(line->event);
+  Unmap(base, kWaitLinesOffset);
+  return Status();
+}
+
 Dict::Dict(std::string name, const DictGeometry& geometry, Access access, int64_t clock_offset_ns)
     : name_(std::move(name)),
       geometry_(geometry),

@@ -188,6 +188,8 @@ class Dict final {
                        uint64_t first_version = 1);
   // Writes the header of an existing segment again, for a daemon that takes it over.
   static Status RestoreHeader(const DictGeometry& geometry, int segment);
+  // As SetState, for a segment that nobody maps.
+  static Status RetireSegment(int segment, DictState state);
   // `clock_offset_ns` is added to this process's monotonic clock to get the daemon's (they differ
   // across time namespaces). Errors: as Area::Map.
   static StatusOr<std::unique_ptr<Dict>> Map(std::string name, const DictGeometry& geometry,

@@ -11,25 +11,12 @@
 #include "engine/os/errno_status.h"
 #include "engine/os/memory.h"
 #include "engine/state/engine_state.h"
+#include "engine/state/object_name.h"
 
 namespace statehouse {
 namespace {
 
 constexpr uint32_t kDaemonLanes = kLanesPerBlock - 1;  // Lane 0 means free.
-
-bool IsNameByte(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-         std::string_view("._/:@-").find(c) != std::string_view::npos;
-}
-
-Status CheckName(const std::string& name) {
-  const bool good = !name.empty() && name.size() <= kNameBytesMax &&
-                    std::all_of(name.begin(), name.end(), IsNameByte);
-  if (good) return Status();
-  return Status(Reason::kNameInvalid, "creating an area: its name has " +
-                                          std::to_string(name.size()) +
-                                          " bytes; 1 to 255 of [A-Za-z0-9._/:@-] are allowed");
-}
 
 Status NoSuchArea(std::string_view name) {
   return Status(Reason::kAreaNotFound,
@@ -131,7 +118,8 @@ Status Engine::State::Restore(std::map<std::string, UniqueFd>& inherited) {
   for (auto& [name, fd] : inherited) {
     // What no record claims was being created or deleted.
     const bool ours = name.starts_with("area.") || name.starts_with("data.") ||
-                      name.starts_with("alive.") || name.starts_with("worker.");
+                      name.starts_with("dict.") || name.starts_with("alive.") ||
+                      name.starts_with("worker.");
     if (fd.valid() && ours) SH_RETURN_IF_ERROR(vault->Remove(name));
   }
   return Status();
@@ -156,11 +144,17 @@ StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
   }
   state->registry = std::make_unique<LaneRegistry>(state->catalogue.get());
   state->catalogue->head().generation.fetch_add(1, std::memory_order_relaxed);
+  SH_ASSIGN_OR_RETURN(
+      state->dicts, DictStore::Start(options.dicts_max, &inherited, vault, &state->start_warnings));
   SH_RETURN_IF_ERROR(state->Restore(inherited));
   return std::unique_ptr<Engine>(new Engine(std::move(state)));
 }
 
 const EngineOptions& Engine::options() const { return state_->options; }
+
+DictStore& Engine::dicts() { return *state_->dicts; }
+
+const DictStore& Engine::dicts() const { return *state_->dicts; }
 
 Lane Engine::DaemonLane(uint32_t thread_index) const {
   return Lane{1 + thread_index % kDaemonLanes, state_->options.operation_timeout_ns};
@@ -168,14 +162,8 @@ Lane Engine::DaemonLane(uint32_t thread_index) const {
 
 std::shared_ptr<ServedArea> Engine::State::Find(std::string_view name) const {
   if (!name.empty() && name[0] == '#') {
-    uint64_t index = 0;
-    if (name.size() < 2 || name.size() > 11) return nullptr;
-    for (const char c : name.substr(1)) {
-      if (c < '0' || c > '9') return nullptr;
-      index = index * 10 + static_cast<uint64_t>(c - '0');
-    }
-    const auto found =
-        index <= UINT32_MAX ? by_index.find(static_cast<uint32_t>(index)) : by_index.end();
+    const std::optional<uint32_t> index = ParseObjectIndex(name);
+    const auto found = index.has_value() ? by_index.find(*index) : by_index.end();
     return found != by_index.end() ? found->second : nullptr;
   }
   const auto found = by_name.find(name);
@@ -282,7 +270,7 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec,
 }
 
 StatusOr<Engine::Created> Engine::CreateArea(AreaSpec spec) {
-  SH_RETURN_IF_ERROR(CheckName(spec.name));
+  SH_RETURN_IF_ERROR(CheckObjectName("an area", spec.name));
   if (spec.size == 0 || spec.size > state_->options.area_bytes_max) {
     return Status(Reason::kSizeInvalid, "creating area \"" + spec.name + "\": size " +
                                             std::to_string(spec.size) + " is not between 1 and " +

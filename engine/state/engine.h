@@ -19,18 +19,10 @@
 #include "engine/os/unique_fd.h"
 #include "engine/state/area.h"
 #include "engine/state/daemon_lanes.h"
+#include "engine/state/descriptor_vault.h"
+#include "engine/state/dict_store.h"
 
 namespace statehouse {
-
-// Where descriptors outlive the daemon: the keeper or systemd (FDSTORE). Names: "catalogue",
-// "area.<id>", "data.<id>", "alive.<block>", "worker.<block>".
-class DescriptorVault {
- public:
-  virtual ~DescriptorVault() = default;
-  // Returns once the vault owns a copy that survives this process.
-  virtual Status Store(const std::string& name, int fd) = 0;
-  virtual Status Remove(const std::string& name) = 0;
-};
 
 enum class AreaBacking : uint8_t { kMemory = 1, kFile = 2, kDescriptor = 3 };
 
@@ -95,6 +87,7 @@ struct LaneLease {
 
 struct EngineOptions {
   uint32_t areas_max = kAreasMax;
+  uint32_t dicts_max = kDictsMax;
   uint64_t area_bytes_max = kAreaBytesMax;
   uint64_t memory_bytes_max = 0;  // 0: no limit.
   uint64_t atomic_range_bytes = kAtomicRangeBytesDefault;
@@ -119,6 +112,9 @@ struct SurvivingLease {
   uint32_t block = 0;
   UniqueFd pidfd;
 };
+
+// The daemon's thread that calls Scrub, for DaemonLane.
+inline constexpr uint32_t kMaintenanceThread = 6;
 
 class Engine final {
  public:
@@ -173,6 +169,10 @@ class Engine final {
   // leaves such words. A word that names a daemon lane is freed at its kForeignWordLooks-th look at
   // the earliest. Returns how many were mended. One thread calls it, every second or so.
   uint32_t Scrub();
+
+  // Everything about dicts.
+  DictStore& dicts();
+  const DictStore& dicts() const;
 
   EngineTotals Totals() const;
   const EngineOptions& options() const;

@@ -26,6 +26,11 @@ void Engine::State::RecoverLanes(Area& area, uint32_t first_lane, uint32_t count
   }
 }
 
+void Engine::State::RecoverDicts(uint32_t block) {
+  const uint32_t redos = dicts->RecoverLanes(block * kLanesPerBlock, kLanesPerBlock);
+  catalogue->head().redos.fetch_add(redos, std::memory_order_relaxed);
+}
+
 Status Engine::State::RestoreLeases(std::map<std::string, UniqueFd>& inherited) {
   const auto take = [&inherited](const std::string& name) {
     const auto found = inherited.find(name);
@@ -43,6 +48,7 @@ Status Engine::State::RestoreLeases(std::map<std::string, UniqueFd>& inherited) 
     for (auto& [index, served] : by_index) {
       RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
     }
+    RecoverDicts(block);
     catalogue->head().recoveries.fetch_add(1, std::memory_order_relaxed);
     SH_RETURN_IF_ERROR(ForgetLease(block));
     registry->Free(block);
@@ -101,6 +107,7 @@ void Engine::RecoverBlock(uint32_t block) {
   for (const std::shared_ptr<ServedArea>& served : areas) {
     state_->RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
   }
+  state_->RecoverDicts(block);
   // Before the block is free: a later lease of it keeps its own descriptors under the same names.
   // What a vault cannot forget is replaced by that lease or dropped at the next start.
   (void)state_->ForgetLease(block);
@@ -160,6 +167,13 @@ uint32_t Engine::Scrub() {
       return state_->HoldsNobody(*areas[i], stripe, word);
     });
   }
+  const Lane lane = DaemonLane(kMaintenanceThread);
+  const DaemonLanes::Use use = UseDaemonLane(lane);
+  mended += state_->dicts->Maintain(lane, [this](uint32_t owner) {
+    if (owner < kLanesPerBlock) return true;
+    const std::shared_lock<std::shared_mutex> lock(state_->mutex);
+    return state_->registry->IsLeased(owner / kLanesPerBlock);
+  });
   if (mended > 0) state_->catalogue->head().repairs.fetch_add(mended, std::memory_order_relaxed);
   return mended;
 }

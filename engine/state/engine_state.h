@@ -28,6 +28,7 @@ struct Engine::State {
   std::mutex recovery_mutex;  // One recovery at a time.
   std::unique_ptr<Catalogue> catalogue;
   std::unique_ptr<LaneRegistry> registry;
+  std::unique_ptr<DictStore> dicts;  // With locks of its own; called without ours.
   std::map<std::string, std::shared_ptr<ServedArea>, std::less<>> by_name;
   std::map<uint32_t, std::shared_ptr<ServedArea>> by_index;
   std::map<uint64_t, uint32_t> slots;                  // Area id -> catalogue slot.
@@ -50,6 +51,7 @@ struct Engine::State {
   Status ForgetLease(uint32_t block);
   bool HoldsNobody(const ServedArea& served, uint32_t stripe, uint64_t word);
   void RecoverLanes(Area& area, uint32_t first_lane, uint32_t count);
+  void RecoverDicts(uint32_t block);
   std::shared_ptr<ServedArea> Find(std::string_view name) const;
   StatusOr<UniqueFd> OpenBacking(AreaSpec& spec) const;
   Status CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const;

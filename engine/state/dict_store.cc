@@ -1,0 +1,364 @@
+#include "engine/state/dict_store.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "engine/os/errno_status.h"
+#include "engine/os/memory.h"
+#include "engine/state/object_name.h"
+
+namespace statehouse {
+namespace {
+
+// What a new dict's first segment is made for; each move multiplies it.
+constexpr uint64_t kFirstEntries = 8192;
+constexpr uint64_t kGrowth = 8;
+// How long a move waits for writers that are inside.
+constexpr uint64_t kIdleTimeoutNs = 1'000'000'000;
+// Of each dict in one round of maintenance, at least; and a whole round takes so many rounds.
+constexpr uint32_t kMaintainBucketsMin = 4096;
+constexpr uint32_t kMaintainRounds = 16;
+
+int64_t UnixNs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+Status RandomBytes(void* to, size_t bytes) {
+  if (getrandom(to, bytes, 0) == static_cast<ssize_t>(bytes)) return Status();
+  return ErrnoStatus("reading random bytes");
+}
+
+Status NoSuchDict(std::string_view name) {
+  return Status(Reason::kDictNotFound, "dict \"" + std::string(name.substr(0, kNameBytesMax)) +
+                                           "\" does not exist; create it, or list the dicts");
+}
+
+}  // namespace
+
+DictStats ServedDict::Stats() const {
+  DictStats stats = dict_->Stats();
+  stats.revision += record_.revision_base;
+  stats.evictions += record_.evictions_base;
+  stats.expirations += record_.expirations_base;
+  return stats;
+}
+
+StatusOr<uint64_t> ServedDict::MemoryBytes() const { return AllocatedBytes(segment_.get()); }
+
+std::string DictStore::VaultName(const DictRecord& record) {
+  return "dict." + std::to_string(record.id) + "." + std::to_string(record.generation);
+}
+
+StatusOr<std::unique_ptr<DictStore>> DictStore::Start(uint32_t dicts_max,
+                                                      std::map<std::string, UniqueFd>* inherited,
+                                                      DescriptorVault* vault,
+                                                      std::vector<std::string>* warnings) {
+  std::unique_ptr<DictStore> store(new DictStore(dicts_max, vault));
+  if (const auto kept = inherited->find("dicts"); kept != inherited->end()) {
+    SH_ASSIGN_OR_RETURN(store->catalogue_, DictCatalogue::Adopt(std::move(kept->second)));
+    inherited->erase(kept);
+    SH_RETURN_IF_ERROR(store->Restore(inherited, warnings));
+  } else {
+    SH_ASSIGN_OR_RETURN(store->catalogue_, DictCatalogue::Create());
+    SH_RETURN_IF_ERROR(vault->Store("dicts", store->catalogue_->fd()));
+  }
+  return store;
+}
+
+Status DictStore::Restore(std::map<std::string, UniqueFd>* inherited,
+                          std::vector<std::string>* warnings) {
+  uint32_t damaged = 0;
+  const std::vector<DictRecord> records = catalogue_->Records(&damaged);
+  if (damaged > 0) {
+    warnings->push_back(std::to_string(damaged) + " damaged records of dicts were skipped");
+  }
+  for (size_t i = 0; i < records.size(); ++i) {
+    const DictRecord& record = records[i];
+    const auto segment = inherited->find(VaultName(record));
+    // The last daemon died after a move was complete: only the last segment counts, and workers
+    // that wait in the other one go on to it.
+    const bool moved_on = i + 1 < records.size() && records[i + 1].id == record.id;
+    Status status;
+    if (segment == inherited->end()) {
+      status = Status(Reason::kDataLoss, "its segment was not kept");
+    } else if (moved_on) {
+      SH_RETURN_IF_ERROR(Dict::RetireSegment(segment->second.get(), DictState::kMoved));
+      SH_RETURN_IF_ERROR(vault_->Remove(VaultName(record)));
+    } else {
+      status = RestoreOne(record, std::move(segment->second));
+    }
+    if (!status.ok()) {
+      warnings->push_back("dropped dict \"" + record.name + "\": " + status.ToString());
+      SH_RETURN_IF_ERROR(vault_->Remove(VaultName(record)));
+    }
+    if (!status.ok() || moved_on) catalogue_->Remove(record.slot);
+    if (segment != inherited->end()) inherited->erase(segment);
+  }
+  return Status();
+}
+
+Status DictStore::RestoreOne(const DictRecord& record, UniqueFd segment) {
+  // Workers can write the header, so it proves nothing: the catalogue's word is written over it.
+  SH_RETURN_IF_ERROR(Dict::RestoreHeader(record.geometry, segment.get()));
+  SH_ASSIGN_OR_RETURN(std::unique_ptr<Dict> dict,
+                      Dict::Map(record.name, record.geometry, segment.get(), Access::kReadWrite));
+  if (dict->state() == DictState::kDeleted) {
+    return Status(Reason::kDictNotFound, "its deletion was cut short");
+  }
+  for (uint32_t lane = 1; lane < kLanesPerBlock; ++lane) (void)dict->RecoverLane(lane);
+  // A move that was cut short did not happen. A segment that a writer marked otherwise is served
+  // all the same: only this store says what becomes of a dict.
+  dict->SetState(DictState::kLive);
+  SH_RETURN_IF_ERROR(dict->PrepareLanes(0, kLanesPerBlock));
+  Serve(std::make_shared<ServedDict>(record, std::move(dict), std::move(segment)));
+  return Status();
+}
+
+void DictStore::Serve(std::shared_ptr<ServedDict> served) {
+  by_index_[served->record().index] = served;
+  by_name_[served->record().name] = std::move(served);
+}
+
+StatusOr<std::shared_ptr<ServedDict>> DictStore::MakeSegment(DictRecord record,
+                                                             uint64_t first_version) {
+  SH_RETURN_IF_ERROR(RandomBytes(&record.geometry.seed, sizeof record.geometry.seed));
+  const DictGeometry& geometry = record.geometry;
+  SH_ASSIGN_OR_RETURN(UniqueFd segment,
+                      CreateSealedMemory("statehouse-dict", geometry.segment_bytes()));
+  // What every operation touches is there from the start; slabs come as they are needed.
+  SH_RETURN_IF_ERROR(AllocateRange(segment.get(), 0, kSlabTableOffset));
+  SH_RETURN_IF_ERROR(AllocateRange(segment.get(), geometry.buckets_offset(),
+                                   geometry.lanes_offset() - geometry.buckets_offset()));
+  uint64_t uuid[2];
+  SH_RETURN_IF_ERROR(RandomBytes(uuid, sizeof uuid));
+  SH_RETURN_IF_ERROR(Dict::Format(geometry, uuid, segment.get(), first_version));
+  SH_ASSIGN_OR_RETURN(std::unique_ptr<Dict> dict,
+                      Dict::Map(record.name, geometry, segment.get(), Access::kReadWrite));
+  SH_RETURN_IF_ERROR(dict->PrepareLanes(0, kLanesPerBlock));
+  SH_RETURN_IF_ERROR(vault_->Store(VaultName(record), segment.get()));
+  return std::make_shared<ServedDict>(std::move(record), std::move(dict), std::move(segment));
+}
+
+StatusOr<DictStore::Created> DictStore::Create(const DictSpec& spec) {
+  SH_RETURN_IF_ERROR(CheckObjectName("a dict", spec.name));
+  if (spec.max_entries == 0 || spec.max_entries > kDictEntriesMax) {
+    return Status(Reason::kSizeInvalid, "creating dict \"" + spec.name + "\": max_entries " +
+                                            std::to_string(spec.max_entries) +
+                                            " is not between 1 and " +
+                                            std::to_string(kDictEntriesMax));
+  }
+  if (spec.max_bytes < kSlabBytes || spec.max_bytes > kDictBytesMax) {
+    return Status(Reason::kSizeInvalid, "creating dict \"" + spec.name + "\": max_bytes " +
+                                            std::to_string(spec.max_bytes) + " is not between " +
+                                            std::to_string(kSlabBytes) + " and " +
+                                            std::to_string(kDictBytesMax));
+  }
+  const std::lock_guard<std::mutex> making(make_mutex_);
+  if (const std::shared_ptr<ServedDict> found = FindLocked(spec.name); found != nullptr) {
+    const DictRecord& is = found->record();
+    const bool same = is.max_entries == spec.max_entries && is.max_bytes == spec.max_bytes &&
+                      is.geometry.default_ttl_ms == spec.default_ttl_ms &&
+                      is.geometry.evict == spec.evict;
+    if (same && !spec.exclusive) return Created{found, false};
+    return Status(Reason::kDictExists,
+                  "creating dict \"" + spec.name + "\": it exists with max_entries " +
+                      std::to_string(is.max_entries) + " and max_bytes " +
+                      std::to_string(is.max_bytes) +
+                      (same ? "" : ", or with another default_ttl or full_policy"));
+  }
+  if (All().size() >= dicts_max_) {
+    return Status(Reason::kLimitExceeded, "creating dict \"" + spec.name +
+                                              "\": " + std::to_string(dicts_max_) +
+                                              " dicts exist, which is the limit (dicts.count_max)");
+  }
+  DictRecord record;
+  record.id = catalogue_->NextId();
+  record.index = catalogue_->NextIndex();
+  record.name = spec.name;
+  record.max_entries = spec.max_entries;
+  record.max_bytes = spec.max_bytes;
+  record.geometry = DictGeometry::For(std::min(spec.max_entries, kFirstEntries), spec.max_bytes);
+  record.geometry.default_ttl_ms = spec.default_ttl_ms;
+  record.geometry.evict = spec.evict;
+  record.create_time_ns = UnixNs();
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> served, MakeSegment(std::move(record), 1));
+  SH_RETURN_IF_ERROR(Publish(served, nullptr));
+  return Created{std::move(served), true};
+}
+
+// Makes a segment the one that is served, first for the next daemon, then for everybody.
+Status DictStore::Publish(const std::shared_ptr<ServedDict>& served, const ServedDict* before) {
+  SH_RETURN_IF_ERROR(catalogue_->Add(&served->record_));
+  if (before != nullptr) catalogue_->Remove(before->record().slot);
+  const std::unique_lock<std::shared_mutex> lock(mutex_);
+  Serve(served);
+  return Status();
+}
+
+std::shared_ptr<ServedDict> DictStore::FindLocked(std::string_view name) const {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  if (name.starts_with('#')) {
+    const auto index = ParseObjectIndex(name);
+    const auto at = index.has_value() ? by_index_.find(*index) : by_index_.end();
+    return at == by_index_.end() ? nullptr : at->second;
+  }
+  const auto at = by_name_.find(name);
+  return at == by_name_.end() ? nullptr : at->second;
+}
+
+StatusOr<std::shared_ptr<ServedDict>> DictStore::Find(std::string_view name) const {
+  std::shared_ptr<ServedDict> served = FindLocked(name);
+  if (served == nullptr) return NoSuchDict(name);
+  return served;
+}
+
+std::vector<std::shared_ptr<ServedDict>> DictStore::List(std::string_view prefix,
+                                                         uint32_t from_index, size_t limit) const {
+  std::vector<std::shared_ptr<ServedDict>> page;
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  for (auto it = by_index_.lower_bound(from_index); it != by_index_.end() && page.size() < limit;
+       ++it) {
+    if (it->second->record().name.starts_with(prefix)) page.push_back(it->second);
+  }
+  return page;
+}
+
+std::vector<std::shared_ptr<ServedDict>> DictStore::All() const { return List("", 0, SIZE_MAX); }
+
+Status DictStore::Delete(std::string_view name) {
+  const std::lock_guard<std::mutex> making(make_mutex_);
+  const std::shared_ptr<ServedDict> served = FindLocked(name);
+  if (served == nullptr) return NoSuchDict(name);
+  const DictRecord& record = served->record();
+  // The segment first, as for areas: a daemon that is killed here leaves a dict that says it is
+  // deleted, and the next one finishes that.
+  served->dict().SetState(DictState::kDeleted);
+  catalogue_->Remove(record.slot);
+  {
+    const std::unique_lock<std::shared_mutex> lock(mutex_);
+    by_index_.erase(record.index);
+    by_name_.erase(record.name);
+    for (auto& [block, ids] : attachments_) ids.erase(record.id);
+  }
+  return vault_->Remove(VaultName(record));
+}
+
+Status DictStore::MoveDict(const Lane& lane, const std::shared_ptr<ServedDict>& served, Move how) {
+  const std::lock_guard<std::mutex> making(make_mutex_);
+  if (FindLocked(served->record().name) != served) return Status();  // Somebody else was first.
+  if (how == Move::kGrow && !CanGrow(*served)) return Status();
+  Dict& from = served->dict();
+  from.SetState(DictState::kMoving);
+  const auto target = CopyToNewSegment(lane, *served, how);
+  const Status moved = target.ok() ? Publish(*target, served.get()) : target.status();
+  if (!moved.ok()) {
+    from.SetState(DictState::kLive);
+    return moved;
+  }
+  from.SetState(DictState::kMoved);
+  moves_.fetch_add(1, std::memory_order_relaxed);
+  return vault_->Remove(VaultName(served->record()));
+}
+
+StatusOr<std::shared_ptr<ServedDict>> DictStore::CopyToNewSegment(const Lane& lane,
+                                                                  ServedDict& served, Move how) {
+  Dict& from = served.dict();
+  SH_RETURN_IF_ERROR(from.WaitUntilIdle(kIdleTimeoutNs));
+  const DictStats stats = served.Stats();
+  DictRecord record = served.record();
+  ++record.generation;
+  record.revision_base = stats.revision;
+  record.evictions_base = stats.evictions;
+  record.expirations_base = stats.expirations;
+  uint64_t entries = record.geometry.entries_max;
+  if (how == Move::kGrow) entries = std::min(record.max_entries, entries * kGrowth);
+  if (how == Move::kClear) entries = std::min(record.max_entries, kFirstEntries);
+  DictGeometry geometry = DictGeometry::For(entries, record.max_bytes);
+  geometry.default_ttl_ms = record.geometry.default_ttl_ms;
+  geometry.evict = record.geometry.evict;
+  record.geometry = geometry;
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> target,
+                      MakeSegment(std::move(record), from.HighestVersion() + 1));
+  if (how == Move::kClear) return target;
+  const Lane patient{lane.id, kIdleTimeoutNs};
+  const StatusOr<uint64_t> dropped = from.CopyInto(patient, target->dict());
+  if (!dropped.ok()) {
+    SH_RETURN_IF_ERROR(vault_->Remove(VaultName(target->record())));
+    return dropped.status();
+  }
+  repairs_.fetch_add(*dropped, std::memory_order_relaxed);
+  return target;
+}
+
+StatusOr<UniqueFd> DictStore::OpenForWorker(const ServedDict& served, uint32_t block,
+                                            Access access) {
+  SH_ASSIGN_OR_RETURN(UniqueFd segment,
+                      ReopenDescription(served.segment_.get(), access == Access::kReadWrite));
+  const std::unique_lock<std::shared_mutex> lock(mutex_);
+  if (block != 0) attachments_[block].insert(served.record().id);
+  return segment;
+}
+
+uint32_t DictStore::AttachedProcesses(uint64_t id) const {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  return static_cast<uint32_t>(
+      std::count_if(attachments_.begin(), attachments_.end(),
+                    [id](const auto& attached) { return attached.second.count(id) > 0; }));
+}
+
+uint32_t DictStore::RecoverLanes(uint32_t first_lane, uint32_t lane_count) {
+  uint32_t redos = 0;
+  {
+    const std::lock_guard<std::mutex> recovering(recovery_mutex_);
+    for (const std::shared_ptr<ServedDict>& served : All()) {
+      // Lanes that never changed the dict have nothing to recover.
+      const uint32_t end = std::min(first_lane + lane_count, served->dict().lane_high());
+      for (uint32_t lane = first_lane; lane < end; ++lane) {
+        redos += served->dict().RecoverLane(lane).redo_applied ? 1 : 0;
+      }
+    }
+  }
+  const std::unique_lock<std::shared_mutex> lock(mutex_);
+  attachments_.erase(first_lane / kLanesPerBlock);
+  return redos;
+}
+
+uint32_t DictStore::Maintain(const Lane& lane,
+                             const std::function<bool(uint32_t lane)>& is_leased) {
+  uint32_t mended = 0;
+  for (const std::shared_ptr<ServedDict>& served : All()) {
+    const uint32_t buckets =
+        std::max(kMaintainBucketsMin, served->record().geometry.bucket_count / kMaintainRounds);
+    {
+      const std::lock_guard<std::mutex> recovering(recovery_mutex_);
+      mended += served->dict().Scrub(&served->scrub_at_, buckets, is_leased);
+    }
+    // A bucket that is held or damaged is left to the operations that need it.
+    (void)served->dict().Expire(lane, &served->expire_at_, buckets);
+  }
+  repairs_.fetch_add(mended, std::memory_order_relaxed);
+  return mended;
+}
+
+DictTotals DictStore::Totals() const {
+  DictTotals totals;
+  for (const std::shared_ptr<ServedDict>& served : All()) {
+    const DictStats stats = served->Stats();
+    ++totals.dicts;
+    totals.entries += stats.entries;
+    totals.entry_bytes += stats.entry_bytes;
+    totals.changes += stats.revision;
+    totals.contended += stats.counters.contended;
+    totals.evictions += stats.evictions;
+    totals.expirations += stats.expirations;
+  }
+  totals.moves = moves_.load(std::memory_order_relaxed);
+  totals.repairs = repairs_.load(std::memory_order_relaxed);
+  return totals;
+}
+
+}  // namespace statehouse
