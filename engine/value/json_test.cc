@@ -79,6 +79,13 @@ TEST(JsonTest, WhatIsWrittenShortestComesBackAsItIs) {
   }
 }
 
+TEST(JsonTest, TheExampleOfTheFormatHasItsBytes) {
+  // docs/formats/value.md
+  EXPECT_EQ(FromJson(R"({"a": [1, -1]})"),
+            std::string("\x4a\x1a\x0a\x18\x0a\x01\x61\x12\x13\x42\x11\x0a\x02\x18\x01"
+                        "\x0a\x0b\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));
+}
+
 TEST(JsonTest, OtherSpellingsAreUnderstood) {
   const std::pair<const char*, const char*> cases[] = {
       {" [ 1 ,\t2\r\n] ", "[1,2]"},

@@ -8,7 +8,14 @@
 namespace statehouse::internal {
 namespace {
 
-uint64_t Hash(std::string_view key) {
+bool Before(const KeyPlace& a, const KeyPlace& b) {
+  if (a.hash != b.hash) return a.hash < b.hash;
+  return a.key < b.key;
+}
+
+}  // namespace
+
+uint64_t HashKey(std::string_view key) {
   constexpr uint64_t kMultiplier = 0x9e3779b97f4a7c15;
   uint64_t hash = key.size() * kMultiplier;
   const char* at = key.data();
@@ -25,18 +32,11 @@ uint64_t Hash(std::string_view key) {
   return hash ^ (hash >> 32);
 }
 
-bool Before(const KeyPlace& a, const KeyPlace& b) {
-  if (a.hash != b.hash) return a.hash < b.hash;
-  return a.key < b.key;
-}
-
-}  // namespace
-
 KeyIndex::KeyIndex(std::string_view payload) {
   MapReader reader(payload);
   KeyPlace place;
   while (reader.Next(&place.key, &place.value)) {
-    place.hash = Hash(place.key);
+    place.hash = HashKey(place.key);
     if (size_ == few_.size() && many_.empty()) {
       many_.reserve(4 * few_.size());
       many_.assign(few_.begin(), few_.end());
@@ -62,7 +62,7 @@ const KeyPlace* KeyIndex::Repeated() const {
 
 KeyPlace* KeyIndex::Find(std::string_view key) {
   KeyPlace wanted;
-  wanted.hash = Hash(key);
+  wanted.hash = HashKey(key);
   wanted.key = key;
   KeyPlace* const end = begin() + size_;
   KeyPlace* const found = std::lower_bound(begin(), end, wanted, Before);

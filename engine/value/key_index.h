@@ -10,6 +10,9 @@
 
 namespace statehouse::internal {
 
+// A number for a key, the same in every process. Whoever chooses the keys can make them collide.
+uint64_t HashKey(std::string_view key);
+
 // One key with where it stands.
 struct KeyPlace {
   uint64_t hash = 0;

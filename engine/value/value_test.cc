@@ -266,10 +266,11 @@ TEST(ValueTest, RepeatedKeysAreFoundInLargeMaps) {
   EXPECT_FALSE(Check(MapOf(entries + Entry("key7", kNull))).ok());
   // At each size around the switches between the ways of looking.
   entries.clear();
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 80; ++i) {
     EXPECT_EQ(Check(MapOf(entries + Entry("key0", kNull))).ok(), i == 0) << i;
     entries += Entry("key" + std::to_string(i), kNull);
     EXPECT_TRUE(Check(MapOf(entries)).ok()) << i;
+    EXPECT_FALSE(Check(MapOf(entries + Entry("key" + std::to_string(i), kNull))).ok()) << i;
   }
 }
 
