@@ -1,6 +1,8 @@
 // What counts as a daemon lane at rest, and which words are foreign.
 #include "engine/state/daemon_lanes.h"
 
+#include <thread>
+
 #include "gtest/gtest.h"
 
 namespace statehouse {
@@ -35,6 +37,32 @@ TEST(DaemonLanesTest, AUseThatIsMovedEndsOnce) {
     EXPECT_FALSE(lanes.IdleWhile(3, Nothing));
   }
   EXPECT_TRUE(lanes.IdleWhile(3, Nothing));
+}
+
+// The proof that Scrub rests on: what a lane holds inside its uses is never seen by a look that
+// found it idle.
+TEST(DaemonLanesTest, AnIdleLookNeverSeesWhatTheLaneHolds) {
+  constexpr int kLooks = 200'000;
+  DaemonLanes lanes;
+  std::atomic<uint64_t> word{0};
+  std::atomic<bool> stop{false};
+  std::thread holder([&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      const DaemonLanes::Use use = lanes.Enter(1);
+      word.exchange(1, std::memory_order_seq_cst);  // As a lock is taken,
+      word.store(0, std::memory_order_release);     // and released.
+    }
+  });
+  int held = 0;
+  for (int i = 0; i < kLooks; ++i) {
+    uint64_t seen = 0;
+    const bool idle = lanes.IdleWhile(1, [&] { seen = word.load(std::memory_order_acquire); });
+    held += idle && seen != 0 ? 1 : 0;
+  }
+  stop = true;
+  holder.join();
+
+  EXPECT_EQ(held, 0);
 }
 
 TEST(ForeignWordsTest, WhatIsMissedInOneLookIsForgotten) {
