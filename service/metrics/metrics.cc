@@ -224,7 +224,8 @@ void PrometheusMetrics::AddEngine(std::vector<MetricFamily>* families) {
   AddGauge(families, "statehouse_generation",
            "How many daemons this state has lived through; 1 for the first.",
            static_cast<double>(totals.generation));
-  AddCounter(families, "statehouse_recoveries_total", "Dead workers whose lanes were recovered.",
+  AddCounter(families, "statehouse_recoveries_total",
+             "Attachments that ended, by a death or a close; their lanes were recovered.",
              totals.recoveries);
   AddCounter(families, "statehouse_repairs_total", "Damaged control memory that was repaired.",
              totals.repairs);
