@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
-#include <cmath>
+#include <cstring>
 
 #include "engine/value/key_index.h"
 #include "engine/value/testing/value_tree.h"
@@ -300,6 +300,15 @@ TEST(ValueTest, EqualMeansWhatPythonMeans) {
                            EncodeTree(ValueTree::List({two, one}))));
 }
 
+TEST(ValueTest, AKeyTwiceEqualsNothingElse) {
+  const std::string twice = MapOf(Entry("y", kNull) + Entry("y", kNull));
+  const std::string once_each = MapOf(Entry("x", kNull) + Entry("y", kNull));
+
+  EXPECT_FALSE(ValuesEqual(twice, once_each));
+  EXPECT_FALSE(ValuesEqual(once_each, twice));
+  EXPECT_TRUE(ValuesEqual(twice, twice));
+}
+
 TEST(ValueTest, EqualAgreesWithTheModelOnRandomTrees) {
   const uint64_t seed = 20240229;
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -336,6 +345,30 @@ TEST(KeyIndexTest, FindsEachKeyAndNoOther) {
     for (int i = 0; i < count; ++i) EXPECT_NE(index.Find("k" + std::to_string(i)), nullptr);
     EXPECT_EQ(index.Find("k" + std::to_string(count)), nullptr);
   }
+}
+
+TEST(KeyIndexTest, KeysThatWereChosenToCollideAreKeptApart) {
+  // Keys of two words: the second one undoes what the first one did to the hash.
+  constexpr uint64_t kMultiplier = 0x9e3779b97f4a7c15;
+  std::string entries;
+  std::vector<std::string> keys;
+  for (uint64_t first = 0; first < 200; ++first) {
+    uint64_t hash = (16 * kMultiplier ^ first) * kMultiplier;
+    hash ^= hash >> 32;
+    std::string key(16, '\0');
+    std::memcpy(key.data(), &first, 8);
+    std::memcpy(key.data() + 8, &hash, 8);
+    ASSERT_EQ(internal::HashKey(key), 0u);
+    entries += Entry(key, kNull);
+    keys.push_back(key);
+  }
+
+  internal::KeyIndex index(entries);
+
+  EXPECT_EQ(index.Repeated(), nullptr);
+  for (const std::string& key : keys) ASSERT_NE(index.Find(key), nullptr);
+  EXPECT_EQ(index.Find(keys[0] + "x"), nullptr);
+  EXPECT_NE(internal::KeyIndex(entries + Entry(keys[7], kNull)).Repeated(), nullptr);
 }
 
 TEST(WireTest, Utf8IsWhatUnicodeSays) {
