@@ -103,6 +103,7 @@ inline constexpr uint64_t kExtentRest = 0x2000;
 // A slot: 16 bits of the key's hash and the entry's block; 0 is empty. Storing it publishes an
 // entry.
 inline constexpr uint32_t kSlotTagShift = 48;
+inline constexpr uint64_t kSlotTagMask = 0xffff;  // Of the hash; its top bits say the bucket.
 
 // A bucket is one cache line; what does not fit goes to overflow lines, which are blocks of 64
 // bytes. `link` is the BlockRef of the first one; its top bit is set while a transaction changes

@@ -138,6 +138,7 @@ Dict::Dict(std::string name, const DictGeometry& geometry, Access access, int64_
       geometry_(geometry),
       access_(access),
       clock_offset_ns_(clock_offset_ns),
+      bucket_shift_(64 - std::countr_zero(geometry.bucket_count)),
       budgets_(new uint16_t[geometry.lane_count]()) {}
 
 Dict::~Dict() { Unmap(base_, geometry_.segment_bytes()); }

@@ -284,9 +284,7 @@ class Dict final {
   DictLaneRecord& Record(uint32_t lane) const {
     return *reinterpret_cast<DictLaneRecord*>(lanes_ + lane * kLaneRecordBytes);
   }
-  uint32_t BucketOf(uint64_t hash) const {
-    return static_cast<uint32_t>(hash) & (geometry_.bucket_count - 1);
-  }
+  uint32_t BucketOf(uint64_t hash) const { return static_cast<uint32_t>(hash >> bucket_shift_); }
   std::byte* BlockAt(BlockRef ref) const { return data_ + PositionOf(ref); }
   bool RefIsSane(BlockRef ref) const;
   std::atomic<uint64_t>& LockWord(uint32_t id) const;
@@ -368,6 +366,7 @@ class Dict final {
   const DictGeometry geometry_;
   const Access access_;
   const int64_t clock_offset_ns_;
+  const int bucket_shift_;  // The top bits of a hash say the bucket: a scan goes in their order.
   std::byte* base_ = nullptr;
   std::byte* lanes_ = nullptr;
   std::byte* rings_ = nullptr;

@@ -51,7 +51,8 @@ struct DictCatalogue::Cell {
     record->geometry = DictGeometry::For(entries_max, data_bytes - kSlabBytes, lane_count);
     record->geometry.seed = {seed_a, seed_b};
     record->geometry.default_ttl_ms = default_ttl_ms;
-    record->geometry.evict = evict != 0;
+    record->evict = evict != 0;
+    record->geometry.evict = record->evict && entries_max == max_entries;
     record->max_entries = max_entries;
     record->max_bytes = max_bytes;
     record->create_time_ns = create_time_ns;
@@ -77,7 +78,7 @@ struct DictCatalogue::Cell {
     revision_base = record.revision_base;
     evictions_base = record.evictions_base;
     expirations_base = record.expirations_base;
-    evict = record.geometry.evict ? 1 : 0;
+    evict = record.evict ? 1 : 0;
     name_bytes = static_cast<uint32_t>(record.name.size());
     std::memcpy(name, record.name.data(), record.name.size());
   }

@@ -33,6 +33,7 @@ struct DictRecord {
   DictGeometry geometry;
   uint64_t max_entries = 0;  // The limit; geometry.entries_max is what this segment is made for.
   uint64_t max_bytes = 0;
+  bool evict = false;  // Once the dict has max_entries; geometry.evict says whether that is now.
   int64_t create_time_ns = 0;
   // What earlier segments counted.
   uint64_t revision_base = 0;

@@ -106,7 +106,7 @@ class Dict::Checker final {
       std::string key(found.shape.key_bytes, '\0');
       CopyShared(reinterpret_cast<std::byte*>(key.data()), found.key(), key.size());
       const uint64_t hash = HashKey(dict_.geometry_.seed, key);
-      if (dict_.BucketOf(hash) != bucket || hash >> kSlotTagShift != word >> kSlotTagShift) {
+      if (dict_.BucketOf(hash) != bucket || (hash & kSlotTagMask) != word >> kSlotTagShift) {
         Fault("key \"" + key + "\" stands in bucket " + std::to_string(bucket) +
               ", where it does not belong");
       }

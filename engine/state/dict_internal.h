@@ -158,6 +158,9 @@ inline std::atomic<uint64_t>& Dict::LockWord(uint32_t id) const {
   return id == kAllocatorLock ? allocator_->control : admission_->control;
 }
 
+// What a slot holds for an entry: the low bits of its hash, and its block.
+inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagShift | ref; }
+
 // Short copies without a call: keys are seldom long.
 [[gnu::always_inline]] inline void CopyShort(std::byte* to, const std::byte* from, size_t bytes) {
 #if !defined(__SANITIZE_THREAD__)
@@ -320,7 +323,7 @@ inline std::atomic<uint64_t>& Dict::LockWord(uint32_t id) const {
 [[gnu::always_inline]] inline bool Dict::Look(uint64_t hash, std::string_view key,
                                               Found* found) const {
   BucketLine& bucket = buckets_[BucketOf(hash)];
-  const uint64_t tag = hash >> kSlotTagShift;
+  const uint64_t tag = hash & kSlotTagMask;
   std::atomic<uint64_t>* slots = bucket.slots;
   std::atomic<uint64_t>* link = &bucket.link;
   uint32_t count = kBucketSlots;

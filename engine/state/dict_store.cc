@@ -17,6 +17,7 @@ constexpr uint64_t kFirstEntries = 8192;
 constexpr uint64_t kGrowth = 8;
 // How long a move waits for writers that are inside.
 constexpr uint64_t kIdleTimeoutNs = 1'000'000'000;
+constexpr uint64_t kSalvageEveryMs = 1000;
 // Of each dict in one round of maintenance, at least; and a whole round takes so many rounds.
 constexpr uint32_t kMaintainBucketsMin = 4096;
 constexpr uint32_t kMaintainRounds = 16;
@@ -37,6 +38,15 @@ Status NoSuchDict(std::string_view name) {
                                            "\" does not exist; create it, or list the dicts");
 }
 
+// The geometry of a segment for so many entries, or for as many as the dict may have. Only the
+// largest one evicts: the others are followed by a larger one.
+void SetGeometry(DictRecord* record, uint64_t entries) {
+  const uint64_t default_ttl_ms = record->geometry.default_ttl_ms;
+  record->geometry = DictGeometry::For(std::min(record->max_entries, entries), record->max_bytes);
+  record->geometry.default_ttl_ms = default_ttl_ms;
+  record->geometry.evict = record->evict && record->geometry.entries_max == record->max_entries;
+}
+
 }  // namespace
 
 DictStats ServedDict::Stats() const {
@@ -46,6 +56,8 @@ DictStats ServedDict::Stats() const {
   stats.expirations += record_.expirations_base;
   return stats;
 }
+
+bool ServedDict::MayBeSalvaged() const { return dict_->NowMs() - since_ms_ >= kSalvageEveryMs; }
 
 StatusOr<uint64_t> ServedDict::MemoryBytes() const { return AllocatedBytes(segment_.get()); }
 
@@ -125,7 +137,9 @@ void DictStore::Serve(std::shared_ptr<ServedDict> served) {
 
 StatusOr<std::shared_ptr<ServedDict>> DictStore::MakeSegment(DictRecord record,
                                                              uint64_t first_version) {
-  SH_RETURN_IF_ERROR(RandomBytes(&record.geometry.seed, sizeof record.geometry.seed));
+  if (record.geometry.seed == HashSeed()) {
+    SH_RETURN_IF_ERROR(RandomBytes(&record.geometry.seed, sizeof record.geometry.seed));
+  }
   const DictGeometry& geometry = record.geometry;
   SH_ASSIGN_OR_RETURN(UniqueFd segment,
                       CreateSealedMemory("statehouse-dict", geometry.segment_bytes()));
@@ -161,8 +175,7 @@ StatusOr<DictStore::Created> DictStore::Create(const DictSpec& spec) {
   if (const std::shared_ptr<ServedDict> found = FindLocked(spec.name); found != nullptr) {
     const DictRecord& is = found->record();
     const bool same = is.max_entries == spec.max_entries && is.max_bytes == spec.max_bytes &&
-                      is.geometry.default_ttl_ms == spec.default_ttl_ms &&
-                      is.geometry.evict == spec.evict;
+                      is.geometry.default_ttl_ms == spec.default_ttl_ms && is.evict == spec.evict;
     if (same && !spec.exclusive) return Created{found, false};
     return Status(Reason::kDictExists,
                   "creating dict \"" + spec.name + "\": it exists with max_entries " +
@@ -181,9 +194,9 @@ StatusOr<DictStore::Created> DictStore::Create(const DictSpec& spec) {
   record.name = spec.name;
   record.max_entries = spec.max_entries;
   record.max_bytes = spec.max_bytes;
-  record.geometry = DictGeometry::For(std::min(spec.max_entries, kFirstEntries), spec.max_bytes);
+  record.evict = spec.evict;
   record.geometry.default_ttl_ms = spec.default_ttl_ms;
-  record.geometry.evict = spec.evict;
+  SetGeometry(&record, kFirstEntries);
   record.create_time_ns = UnixNs();
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> served, MakeSegment(std::move(record), 1));
   SH_RETURN_IF_ERROR(Publish(served, nullptr));
@@ -251,9 +264,23 @@ Status DictStore::MoveDict(const Lane& lane, const std::shared_ptr<ServedDict>& 
   const std::lock_guard<std::mutex> making(make_mutex_);
   if (FindLocked(served->record().name) != served) return Status();  // Somebody else was first.
   if (how == Move::kGrow && !CanGrow(*served)) return Status();
+  uint64_t entries = 0;
+  return MoveLocked(lane, served, how, &entries);
+}
+
+Status DictStore::ClearDict(const Lane& lane, const std::shared_ptr<ServedDict>& served,
+                            uint64_t* entries, bool* cleared) {
+  const std::lock_guard<std::mutex> making(make_mutex_);
+  *cleared = FindLocked(served->record().name) == served;
+  return *cleared ? MoveLocked(lane, served, Move::kClear, entries) : Status();
+}
+
+Status DictStore::MoveLocked(const Lane& lane, const std::shared_ptr<ServedDict>& served, Move how,
+                             uint64_t* entries) {
   Dict& from = served->dict();
   from.SetState(DictState::kMoving);
   const auto target = CopyToNewSegment(lane, *served, how);
+  *entries = served->Stats().entries;
   const Status moved = target.ok() ? Publish(*target, served.get()) : target.status();
   if (!moved.ok()) {
     from.SetState(DictState::kLive);
@@ -275,12 +302,13 @@ StatusOr<std::shared_ptr<ServedDict>> DictStore::CopyToNewSegment(const Lane& la
   record.evictions_base = stats.evictions;
   record.expirations_base = stats.expirations;
   uint64_t entries = record.geometry.entries_max;
-  if (how == Move::kGrow) entries = std::min(record.max_entries, entries * kGrowth);
-  if (how == Move::kClear) entries = std::min(record.max_entries, kFirstEntries);
-  DictGeometry geometry = DictGeometry::For(entries, record.max_bytes);
-  geometry.default_ttl_ms = record.geometry.default_ttl_ms;
-  geometry.evict = record.geometry.evict;
-  record.geometry = geometry;
+  if (how == Move::kGrow) entries *= kGrowth;
+  if (how == Move::kClear) entries = kFirstEntries;
+  const HashSeed seed = record.geometry.seed;
+  SetGeometry(&record, entries);
+  // The same seed in a larger table keeps the order of entries, so that a scan goes on where it
+  // was.
+  if (how == Move::kGrow) record.geometry.seed = seed;
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> target,
                       MakeSegment(std::move(record), from.HighestVersion() + 1));
   if (how == Move::kClear) return target;

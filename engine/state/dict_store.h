@@ -40,11 +40,17 @@ struct DictSpec {
 class ServedDict final {
  public:
   ServedDict(DictRecord record, std::unique_ptr<Dict> dict, UniqueFd segment)
-      : record_(std::move(record)), dict_(std::move(dict)), segment_(std::move(segment)) {}
+      : record_(std::move(record)),
+        dict_(std::move(dict)),
+        segment_(std::move(segment)),
+        since_ms_(dict_->NowMs()) {}
   const DictRecord& record() const { return record_; }
   Dict& dict() { return *dict_; }
   // Sums over all segments that the dict ever had.
   DictStats Stats() const;
+  // Whether it is time to leave what is damaged behind: not more often than once in a second, or a
+  // writer that damages it all the time would keep the service busy.
+  bool MayBeSalvaged() const;
   // Bytes of memory that the segment holds.
   StatusOr<uint64_t> MemoryBytes() const;
 
@@ -53,6 +59,7 @@ class ServedDict final {
   DictRecord record_;  // Constant once it is served.
   const std::unique_ptr<Dict> dict_;
   const UniqueFd segment_;
+  const uint64_t since_ms_;  // When this segment began to be served.
   // Where maintenance goes on; its thread only.
   uint32_t scrub_at_ = 0;
   uint32_t expire_at_ = 0;
@@ -106,6 +113,11 @@ class DictStore final {
   // stays), MEMORY_EXHAUSTED.
   Status MoveDict(const Lane& lane, const std::shared_ptr<ServedDict>& served, Move how);
 
+  // As MoveDict with kClear, and tells how many entries went. *cleared false: `served` is no longer
+  // the current segment, and nothing happened.
+  Status ClearDict(const Lane& lane, const std::shared_ptr<ServedDict>& served, uint64_t* entries,
+                   bool* cleared);
+
   // A descriptor of the segment for the worker of `block` (0: a worker without lanes).
   StatusOr<UniqueFd> OpenForWorker(const ServedDict& served, uint32_t block, Access access);
   uint32_t AttachedProcesses(uint64_t id) const;
@@ -123,6 +135,9 @@ class DictStore final {
   DictStore(uint32_t dicts_max, DescriptorVault* vault) : dicts_max_(dicts_max), vault_(vault) {}
   Status Restore(std::map<std::string, UniqueFd>* inherited, std::vector<std::string>* warnings);
   Status RestoreOne(const DictRecord& record, UniqueFd segment);
+  // REQUIRES: make_mutex_ is held and `served` is current.
+  Status MoveLocked(const Lane& lane, const std::shared_ptr<ServedDict>& served, Move how,
+                    uint64_t* entries);
   StatusOr<std::shared_ptr<ServedDict>> CopyToNewSegment(const Lane& lane, ServedDict& served,
                                                          Move how);
   Status Publish(const std::shared_ptr<ServedDict>& served, const ServedDict* before);

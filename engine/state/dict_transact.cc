@@ -351,7 +351,7 @@ class Dict::Transaction final {
     Put64(header->expires_ms, dict_.ExpiryFor(ttl, step.present ? step.found.expires_ms : 0));
     dict_.FinishEntry(section_, step.found, step.present, ref,
                       is_set ? operation.set.fence : operation.increment.fence);
-    dict_.Redo(section_, *step.slot, Hash(operation.key) >> kSlotTagShift << kSlotTagShift | ref);
+    dict_.Redo(section_, *step.slot, SlotWord(Hash(operation.key), ref));
     dict_.Redo(section_, staged, step.found.ref);
     section_.entries += step.occupied ? 0 : 1;
     section_.bytes +=

@@ -132,12 +132,15 @@ Status Dict::Admit(Section& section) const {
 bool Dict::EvictOne(const Lane& lane, uint32_t code) {
   DictEntry oldest;
   uint32_t candidates = 0;
-  uint64_t place = hash_internal::Fold(NowNs() ^ lane.id, geometry_.seed.a | 1);
+  const uint32_t begin = BucketOf(hash_internal::Fold(NowNs() ^ lane.id, geometry_.seed.a | 1));
   std::vector<DictEntry> entries;
-  for (uint32_t i = 0; i < geometry_.bucket_count; ++i, ++place) {
+  for (uint32_t i = 0; i < geometry_.bucket_count; ++i) {
     if (candidates >= kEvictCandidates || (candidates > 0 && i >= kEvictBuckets)) break;
     entries.clear();
-    if (!ReadBucket(BucketOf(place), "", lane.operation_timeout_ns, &entries).ok()) continue;
+    if (!ReadBucket((begin + i) & (geometry_.bucket_count - 1), "", lane.operation_timeout_ns,
+                    &entries)
+             .ok())
+      continue;
     for (DictEntry& entry : entries) {
       const EntryShape shape{static_cast<uint32_t>(entry.bytes.size()),
                              static_cast<uint32_t>(entry.key.size()),
@@ -256,7 +259,7 @@ Status Dict::TrySet(const Lane& lane, std::string_view key, uint64_t hash, const
   if (restored != nullptr) [[unlikely]]
     Restore(*restored, ref);
   std::atomic<uint64_t>& slot = occupied ? *found.slot : *found.empty;
-  Redo(section, slot, hash >> kSlotTagShift << kSlotTagShift | ref);
+  Redo(section, slot, SlotWord(hash, ref));
   TakeBlock(section, ref, found.ref);
   if (!occupied) section.entries = 1;
   section.bytes = BytesOfClass(code) - (occupied ? BytesOfClass(ClassOf(found.ref)) : 0);

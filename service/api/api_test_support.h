@@ -198,8 +198,8 @@ class TestService {
   CountingObserver observer_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Dispatcher> dispatcher_;
-  std::shared_ptr<const Identity> identity_ =
-      IdentityOf({"area:*:read,write,create,admin", "service:*:admin"});
+  std::shared_ptr<const Identity> identity_ = IdentityOf(
+      {"area:*:read,write,create,admin", "dict:*:read,write,create,admin", "service:*:admin"});
 };
 
 }  // namespace statehouse

@@ -1,23 +1,16 @@
 #include <algorithm>
-#include <charconv>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "service/api/area_file.h"
+#include "service/api/paging.h"
 #include "service/api/verbs.h"
 
 namespace statehouse {
 namespace {
 
-constexpr uint32_t kPageSizeDefault = 100;
-constexpr uint32_t kPageSizeMax = 1000;
 constexpr std::string_view kPageTokenPrefix = "areas1.";
-
-void SetTimestamp(int64_t unix_ns, google::protobuf::Timestamp* time) {
-  time->set_seconds(unix_ns / 1'000'000'000);
-  time->set_nanos(static_cast<int32_t>(unix_ns % 1'000'000'000));
-}
 
 // Fills what is known of a served area. False when it was deleted meanwhile.
 bool FillArea(const VerbContext& context, ServedArea& served, v1::Area* area) {
@@ -58,25 +51,6 @@ StatusOr<uint64_t> SizeOf(const v1::CreateAreaRequest& request) {
                   std::to_string(request.pages()) + " pages of 4096 bytes");
   }
   return request.size() != 0 ? request.size() : by_pages;
-}
-
-// A page token is bound to its prefix by the prefix itself: "areas1.<next index>.<prefix>".
-std::string PageToken(uint32_t next_index, std::string_view prefix) {
-  std::string token(kPageTokenPrefix);
-  return token.append(std::to_string(next_index)).append(".").append(prefix);
-}
-
-StatusOr<uint32_t> ParsePageToken(std::string_view token, std::string_view prefix) {
-  if (token.empty()) return uint32_t{0};
-  uint32_t index = 0;
-  if (token.starts_with(kPageTokenPrefix)) {
-    const std::string_view rest = token.substr(kPageTokenPrefix.size());
-    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), index);
-    if (error == std::errc() && PageToken(index, prefix) == token) return index;
-  }
-  return Status(
-      Reason::kInvalidArgument,
-      "field page_token: it does not come from a call with this prefix; begin without one");
 }
 
 }  // namespace
@@ -126,12 +100,9 @@ Status DescribeArea(const VerbContext& context, const v1::DescribeAreaRequest& r
 
 Status ListAreas(const VerbContext& context, const v1::ListAreasRequest& request,
                  v1::ListAreasResponse* response) {
-  if (request.prefix().size() > kNameBytesMax) {
-    return Status(Reason::kNameInvalid, "field prefix: it is longer than 255 bytes");
-  }
-  SH_ASSIGN_OR_RETURN(uint32_t next, ParsePageToken(request.page_token(), request.prefix()));
-  const uint32_t wanted =
-      std::min(request.page_size() == 0 ? kPageSizeDefault : request.page_size(), kPageSizeMax);
+  SH_ASSIGN_OR_RETURN(uint32_t next,
+                      ParsePageToken(kPageTokenPrefix, request.page_token(), request.prefix()));
+  const uint32_t wanted = PageSize(request.page_size());
   for (;;) {
     const auto batch = context.engine->ListAreas(request.prefix(), next, kPageSizeMax);
     if (batch.empty()) return Status();
@@ -139,7 +110,7 @@ Status ListAreas(const VerbContext& context, const v1::ListAreasRequest& request
       const AreaInfo& info = served->info();
       if (!context.identity->Allows(ObjectKind::kArea, info.name, Verb::kRead)) continue;
       if (static_cast<uint32_t>(response->areas_size()) == wanted) {
-        response->set_next_page_token(PageToken(info.index, request.prefix()));
+        response->set_next_page_token(PageToken(kPageTokenPrefix, info.index, request.prefix()));
         return Status();
       }
       if (!FillArea(context, *served, response->add_areas())) {

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "service/api/dict_verbs.h"
 #include "service/api/slow_calls.h"
 #include "service/api/verbs.h"
 #include "service/api/wait_table.h"
@@ -291,6 +292,22 @@ std::vector<Method> AllMethods() {
       SH_VERB(Areas, CompareExchangeWord, RunFast, true),
       SH_VERB(Areas, BitwiseWord, RunFast, true),
       Method{"/statehouse.v1.Areas/WaitArea", false, true, &RunWait},
+      SH_VERB(Dicts, CreateDict, RunSlow, true),
+      SH_VERB(Dicts, DescribeDict, RunFast, true),
+      SH_VERB(Dicts, ListDicts, RunSlow, false),
+      SH_VERB(Dicts, DeleteDict, RunSlow, true),
+      SH_VERB(Dicts, ClearDict, RunSlow, true),
+      SH_VERB(Dicts, GetEntry, RunFast, true),
+      SH_VERB(Dicts, SetEntry, RunFast, true),
+      SH_VERB(Dicts, DeleteEntry, RunFast, true),
+      SH_VERB(Dicts, IncrementEntry, RunFast, true),
+      SH_VERB(Dicts, EditEntry, RunFast, true),
+      SH_VERB(Dicts, TouchEntry, RunFast, true),
+      SH_VERB(Dicts, GetEntries, RunFast, true),
+      SH_VERB(Dicts, SetEntries, RunFast, true),
+      SH_VERB(Dicts, DeletePrefix, RunSlow, true),
+      SH_VERB(Dicts, ScanEntries, RunSlow, true),
+      SH_VERB(Dicts, TransactDict, RunFast, true),
       SH_VERB(Admin, GetStatus, RunFast, false),
       SH_VERB(Admin, Drain, RunFast, false),
   };
@@ -387,8 +404,11 @@ class DispatcherImpl final : public Dispatcher {
 }  // namespace
 
 std::string_view ObjectNameOf(std::string_view method, std::string_view request) {
-  // Every request of Areas but ListAreas has its name as field 1; admin requests name nothing.
-  if (!method.starts_with("/statehouse.v1.Areas/") || method.ends_with("/ListAreas")) return {};
+  // Every request of Areas and Dicts but the listings has its name as field 1; admin requests name
+  // nothing.
+  const bool named = method.starts_with("/statehouse.v1.Areas/") ||
+                     method.starts_with("/statehouse.v1.Dicts/");
+  if (!named || method.ends_with("/ListAreas") || method.ends_with("/ListDicts")) return {};
   using google::protobuf::io::CodedInputStream;
   if (request.size() > INT32_MAX) return {};
   CodedInputStream input(reinterpret_cast<const uint8_t*>(request.data()),

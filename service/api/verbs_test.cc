@@ -396,7 +396,7 @@ TEST_F(VerbsTest, UnknownMethodsAndDamagedRequestsAreCountedAndRefused) {
     EXPECT_EQ(damaged.times(), 1);
     EXPECT_EQ(service_.observer().count(method, Reason::kInvalidArgument), 1u) << method;
   }
-  EXPECT_EQ(service_.dispatcher().Methods().size(), 15u);
+  EXPECT_EQ(service_.dispatcher().Methods().size(), 31u);
   EXPECT_EQ(service_.dispatcher().CallsInFlight(), 0u);
 }
 

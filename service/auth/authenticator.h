@@ -27,7 +27,7 @@ enum class Verb : uint8_t {
   kLock = 16,
   kAdmin = 32
 };
-enum class ObjectKind : uint8_t { kArea, kService };  // Dicts and locks follow.
+enum class ObjectKind : uint8_t { kArea, kDict, kService };  // Locks follow.
 
 // "read" for kRead, and so on; "area" for kArea.
 std::string_view VerbName(Verb verb);

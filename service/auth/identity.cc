@@ -19,6 +19,7 @@ std::string_view VerbName(Verb verb) {
 std::string_view ObjectKindName(ObjectKind kind) {
   switch (kind) {
     case ObjectKind::kArea: return "area";
+    case ObjectKind::kDict: return "dict";
     case ObjectKind::kService: return "service";
   }
   return "unknown";

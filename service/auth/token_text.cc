@@ -77,10 +77,12 @@ StatusOr<Grant> ParseGrant(std::string_view text) {
   const std::string_view kind = text.substr(0, first);
   if (kind == "area") {
     grant.kind = ObjectKind::kArea;
+  } else if (kind == "dict") {
+    grant.kind = ObjectKind::kDict;
   } else if (kind == "service") {
     grant.kind = ObjectKind::kService;
   } else {
-    return BadGrant(text, "the kind is neither \"area\" nor \"service\"");
+    return BadGrant(text, "the kind is none of \"area\", \"dict\" and \"service\"");
   }
   grant.pattern = std::string(text.substr(first + 1, last - first - 1));
   if (grant.pattern.empty() || grant.pattern.size() > kNameBytesMax) {

@@ -1,0 +1,221 @@
+// Verbs on one entry.
+#include <string>
+
+#include "service/api/dict_fields.h"
+#include "service/api/dict_verbs.h"
+
+namespace statehouse {
+namespace {
+
+// Where a verb keeps the bytes of what it was given.
+struct Scratch {
+  std::string value;
+  std::string condition;
+  DictEntry entry;
+};
+
+// Reused by each thread of a door: a hot call then allocates nothing for them.
+Scratch& ThreadScratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+// As many tries of an optimistic edit as a door's own thread may spend.
+constexpr int kFastEdits = 16;
+constexpr int kSlowEdits = 1000;
+
+}  // namespace
+
+Status GetEntry(const VerbContext& context, const v1::GetEntryRequest& request,
+                v1::GetEntryResponse* response) {
+  SH_RETURN_IF_ERROR(CheckEntryKey(request.key()));
+  SH_ASSIGN_OR_RETURN(const std::vector<PathStep> path, ToPath(request.path_steps()));
+  return WithDict(context, request.name(), Verb::kRead, [&](Dict& dict) -> Status {
+    Scratch& scratch = ThreadScratch();
+    bool found = false;
+    std::string_view part;
+    if (path.empty()) {
+      SH_RETURN_IF_ERROR(
+          dict.Get(request.key(), &scratch.entry, &found, context.lane.operation_timeout_ns));
+    } else {
+      SH_RETURN_IF_ERROR(GetPart(dict, request.key(), path, &scratch.entry, &scratch.value, &found,
+                                 &part, context.lane.operation_timeout_ns));
+    }
+    response->Clear();
+    if (!found) return Status();
+    v1::Entry* const entry = response->mutable_entry();
+    entry->set_key(request.key());
+    return path.empty() ? FromEntry(dict, scratch.entry, entry)
+                        : FromPart(dict, scratch.entry, part, entry);
+  });
+}
+
+Status SetEntry(const VerbContext& context, const v1::SetEntryRequest& request,
+                v1::SetEntryResponse* response) {
+  SH_RETURN_IF_ERROR(CheckEntryKey(request.key()));
+  Scratch& scratch = ThreadScratch();
+  SH_ASSIGN_OR_RETURN(const DictValue value, ToDictValue(request.value(), "value", &scratch.value));
+  DictSetOptions options;
+  SH_ASSIGN_OR_RETURN(options.condition, ToCondition(request.condition(), &scratch.condition));
+  SH_ASSIGN_OR_RETURN(options.ttl, ToTtl(request.ttl()));
+  options.fence = request.fence();
+  if (request.return_previous()) options.previous = &scratch.entry;
+  return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    DictResult result;
+    SH_RETURN_IF_ERROR(dict.Set(context.lane, request.key(), value, options, &result));
+    response->set_applied(result.applied);
+    response->set_version(result.version);
+    if (!request.return_previous() || !result.existed) return Status();
+    response->mutable_previous()->set_key(request.key());
+    return FromEntry(dict, scratch.entry, response->mutable_previous());
+  });
+}
+
+Status DeleteEntry(const VerbContext& context, const v1::DeleteEntryRequest& request,
+                   v1::DeleteEntryResponse* response) {
+  SH_RETURN_IF_ERROR(CheckEntryKey(request.key()));
+  Scratch& scratch = ThreadScratch();
+  DictDeleteOptions options;
+  SH_ASSIGN_OR_RETURN(options.condition, ToCondition(request.condition(), &scratch.condition));
+  options.fence = request.fence();
+  if (request.return_previous()) options.previous = &scratch.entry;
+  return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    DictResult result;
+    SH_RETURN_IF_ERROR(dict.Delete(context.lane, request.key(), options, &result));
+    response->set_applied(result.applied);
+    response->set_version(result.version);
+    if (!request.return_previous() || !result.existed) return Status();
+    response->mutable_previous()->set_key(request.key());
+    return FromEntry(dict, scratch.entry, response->mutable_previous());
+  });
+}
+
+namespace {
+
+StatusOr<Number> NumberOf(const DictValue& value) {
+  if (value.kind == DictKind::kInt64) return Number::Int(static_cast<int64_t>(value.bits));
+  return Number::Float(std::bit_cast<double>(value.bits));
+}
+
+// A number inside a value: an edit.
+Status IncrementAtPath(const VerbContext& context, const v1::IncrementEntryRequest& request,
+                       std::span<const PathStep> path, const DictIncrement& increment,
+                       v1::IncrementEntryResponse* response) {
+  EntryEdit edit;
+  edit.path = path;
+  edit.edit.kind = EditKind::kIncrement;
+  SH_ASSIGN_OR_RETURN(edit.edit.delta, NumberOf(increment.delta));
+  if (!request.must_exist()) {
+    SH_ASSIGN_OR_RETURN(edit.edit.initial, NumberOf(increment.initial));
+  }
+  if (request.has_min()) {
+    SH_ASSIGN_OR_RETURN(edit.edit.min, NumberOf(increment.min));
+  }
+  if (request.has_max()) {
+    SH_ASSIGN_OR_RETURN(edit.edit.max, NumberOf(increment.max));
+  }
+  edit.fence = request.fence();
+  edit.attempts_max = context.fast ? kFastEdits : kSlowEdits;
+  return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    EntryEditResult result;
+    SH_RETURN_IF_ERROR(EditDictEntry(dict, context.lane, request.key(), edit, &result));
+    const Number& number = result.edit.number;
+    if (number.is_float) {
+      response->mutable_value()->set_float_value(number.real);
+    } else {
+      response->mutable_value()->set_int_value(number.integer);
+    }
+    response->set_version(result.version);
+    return Status();
+  });
+}
+
+}  // namespace
+
+Status IncrementEntry(const VerbContext& context, const v1::IncrementEntryRequest& request,
+                      v1::IncrementEntryResponse* response) {
+  SH_RETURN_IF_ERROR(CheckEntryKey(request.key()));
+  SH_ASSIGN_OR_RETURN(const std::vector<PathStep> path, ToPath(request.path_steps()));
+  DictIncrement increment;
+  SH_RETURN_IF_ERROR(ToIncrement(
+      {request.has_delta() ? &request.delta() : nullptr,
+       request.has_initial() ? &request.initial() : nullptr,
+       request.has_min() ? &request.min() : nullptr, request.has_max() ? &request.max() : nullptr},
+      &increment));
+  SH_ASSIGN_OR_RETURN(increment.ttl, ToTtl(request.ttl()));
+  increment.must_exist = request.must_exist();
+  increment.fence = request.fence();
+  if (!path.empty()) return IncrementAtPath(context, request, path, increment, response);
+  return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    DictResult result;
+    SH_RETURN_IF_ERROR(dict.Increment(context.lane, request.key(), increment, &result));
+    FromNumber(result.kind, result.bits, response->mutable_value());
+    response->set_version(result.version);
+    return Status();
+  });
+}
+
+Status EditEntry(const VerbContext& context, const v1::EditEntryRequest& request,
+                 v1::EditEntryResponse* response) {
+  SH_RETURN_IF_ERROR(CheckEntryKey(request.key()));
+  SH_ASSIGN_OR_RETURN(const std::vector<PathStep> path, ToPath(request.path_steps()));
+  EntryEdit edit;
+  edit.path = path;
+  Scratch& scratch = ThreadScratch();
+  SH_RETURN_IF_ERROR(ToEdit(request, &edit, &scratch.value));
+  edit.if_version = request.if_version();
+  edit.fence = request.fence();
+  edit.create = request.create_parents();
+  edit.attempts_max = context.fast ? kFastEdits : kSlowEdits;
+  return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    EntryEditResult result;
+    SH_RETURN_IF_ERROR(EditDictEntry(dict, context.lane, request.key(), edit, &result));
+    response->set_version(result.version);
+    response->set_length(result.edit.length);
+    const bool gives_removed = request.edit().kind_case() == v1::Edit::kPop ||
+                               request.edit().kind_case() == v1::Edit::kDelete;
+    if (gives_removed && !result.edit.removed.empty()) {
+      return FromWire(result.edit.removed, response->mutable_result());
+    }
+    if (request.edit().kind_case() == v1::Edit::kSetDefault) {
+      return FromWire(result.edit.changed ? std::string_view(scratch.value) : result.edit.found,
+                      response->mutable_result());
+    }
+    return Status();
+  });
+}
+
+Status TouchEntry(const VerbContext& context, const v1::TouchEntryRequest& request,
+                  v1::TouchEntryResponse* response) {
+  SH_RETURN_IF_ERROR(CheckEntryKey(request.key()));
+  if (request.ttl().kind_case() == v1::Ttl::KIND_NOT_SET) {
+    return Status(Reason::kInvalidArgument, "field ttl: it is missing");
+  }
+  DictSetOptions options;
+  SH_ASSIGN_OR_RETURN(options.ttl, ToTtl(request.ttl()));
+  return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    Scratch& scratch = ThreadScratch();
+    const int attempts = context.fast ? kFastEdits : kSlowEdits;
+    for (int attempt = 0; attempt < attempts; ++attempt) {
+      bool found = false;
+      SH_RETURN_IF_ERROR(
+          dict.Get(request.key(), &scratch.entry, &found, context.lane.operation_timeout_ns));
+      if (!found) {
+        response->set_applied(false);
+        return Status();
+      }
+      options.condition.kind = DictCondition::Kind::kVersion;
+      options.condition.version = scratch.entry.version;
+      DictResult result;
+      SH_RETURN_IF_ERROR(
+          dict.Set(context.lane, request.key(), scratch.entry.value(), options, &result));
+      response->set_applied(result.applied);
+      response->set_version(result.version);
+      if (result.applied) return Status();
+    }
+    return Status(Reason::kStalled, "dict \"" + dict.name() + "\": touching key \"" +
+                                        request.key() + "\": others change it all the time");
+  });
+}
+
+}  // namespace statehouse
