@@ -23,6 +23,7 @@ const std::map<std::string, grpc::StatusCode> kCodes = {
     {"RESOURCE_EXHAUSTED", grpc::StatusCode::RESOURCE_EXHAUSTED},
     {"FAILED_PRECONDITION", grpc::StatusCode::FAILED_PRECONDITION},
     {"OUT_OF_RANGE", grpc::StatusCode::OUT_OF_RANGE},
+    {"ABORTED", grpc::StatusCode::ABORTED},
     {"UNIMPLEMENTED", grpc::StatusCode::UNIMPLEMENTED},
     {"INTERNAL", grpc::StatusCode::INTERNAL},
     {"UNAVAILABLE", grpc::StatusCode::UNAVAILABLE},
