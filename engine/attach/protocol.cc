@@ -36,6 +36,25 @@ enum AreaOpenedTag : uint16_t {
 enum CallTag : uint16_t { kCallMethod = 1, kCallDeadline = 2, kCallRequest = 3 };
 enum CallReplyTag : uint16_t { kReplyResponse = 1 };
 enum ErrorTag : uint16_t { kErrorReason = 1, kErrorRetryAfter = 2, kErrorMessage = 3 };
+enum OpenDictTag : uint16_t { kOpenDictName = 1, kOpenDictGeneration = 2, kOpenDictNeed = 3 };
+enum DictOpenedTag : uint16_t {
+  kDictId = 1,
+  kDictName = 2,
+  kDictIndex = 3,
+  kDictGeneration = 4,
+  kDictWritable = 5,
+  kDictDataBytes = 6,
+  kDictEntriesMax = 7,
+  kDictSeedA = 8,
+  kDictSeedB = 9,
+  kDictDefaultTtl = 10,
+  kDictBucketCount = 11,
+  kDictLaneCount = 12,
+  kDictEvict = 13,
+  kDictMaxEntries = 14,
+  kDictMaxBytes = 15,
+  kDictClock = 16,
+};
 
 void AppendLittleEndian(std::string* out, uint64_t number, size_t bytes) {
   for (size_t i = 0; i < bytes; ++i) out->push_back(static_cast<char>(number >> (8 * i)));
@@ -65,6 +84,9 @@ class FieldWriter final {
   }
   void ReasonNumber(uint16_t tag, const Reason& value) {
     Fixed(tag, static_cast<uint16_t>(value), 2);
+  }
+  void Need(uint16_t tag, const AttachDictNeed& value) {
+    Fixed(tag, static_cast<uint32_t>(value), 4);
   }
 
   const std::string& too_long() const { return too_long_; }
@@ -114,11 +136,16 @@ class FieldReader final {
     // A reason that a later daemon added is told as INTERNAL; its text is kept.
     value = number < kReasonCount ? static_cast<Reason>(number) : Reason::kInternal;
   }
+  void Need(uint16_t tag, AttachDictNeed& value) {
+    const uint64_t number = Fixed(tag, 4);
+    if (number >= kAttachDictNeeds) return Fail(tag, "names no need");
+    value = static_cast<AttachDictNeed>(number);
+  }
 
   const std::string& fault() const { return fault_; }
 
  private:
-  static constexpr size_t kTagsMax = 16;
+  static constexpr size_t kTagsMax = kDictClock + 1;  // No kind knows a higher tag.
 
   const std::span<const std::byte>* Find(uint16_t tag) {
     if (!present_[tag]) {
@@ -214,11 +241,32 @@ void VisitFields(Visitor& v, Message& m) {
     v.Text(kCallRequest, "request", kAttachBodyBytesMax, m.request);
   } else if constexpr (std::is_same_v<T, AttachCallReply>) {
     v.Text(kReplyResponse, "response", kAttachBodyBytesMax, m.response);
-  } else {
-    static_assert(std::is_same_v<T, AttachError>);
+  } else if constexpr (std::is_same_v<T, AttachError>) {
     v.ReasonNumber(kErrorReason, m.reason);
     v.Number(kErrorRetryAfter, m.retry_after_ms);
     v.Text(kErrorMessage, "message", kAttachErrorBytesMax, m.message);
+  } else if constexpr (std::is_same_v<T, AttachOpenDict>) {
+    v.Text(kOpenDictName, "name", kNameBytesMax, m.name);
+    v.Number(kOpenDictGeneration, m.generation);
+    v.Need(kOpenDictNeed, m.need);
+  } else {
+    static_assert(std::is_same_v<T, AttachDictOpened>);
+    v.Number(kDictId, m.dict_id);
+    v.Text(kDictName, "name", kNameBytesMax, m.name);
+    v.Number(kDictIndex, m.index);
+    v.Number(kDictGeneration, m.generation);
+    v.Flag(kDictWritable, m.writable);
+    v.Number(kDictDataBytes, m.data_bytes);
+    v.Number(kDictEntriesMax, m.entries_max);
+    v.Number(kDictSeedA, m.seed_a);
+    v.Number(kDictSeedB, m.seed_b);
+    v.Number(kDictDefaultTtl, m.default_ttl_ms);
+    v.Number(kDictBucketCount, m.bucket_count);
+    v.Number(kDictLaneCount, m.lane_count);
+    v.Flag(kDictEvict, m.evict);
+    v.Number(kDictMaxEntries, m.max_entries);
+    v.Number(kDictMaxBytes, m.max_bytes);
+    v.Number(kDictClock, m.clock_ns);
   }
 }
 
@@ -240,6 +288,8 @@ StatusOr<AttachMessage> DecodeKind(uint64_t kind, std::span<const std::byte> bod
     case AttachKind::kCall: return DecodeBody<AttachCall>(body, kCallRequest);
     case AttachKind::kCallReply: return DecodeBody<AttachCallReply>(body, kReplyResponse);
     case AttachKind::kError: return DecodeBody<AttachError>(body, kErrorMessage);
+    case AttachKind::kOpenDict: return DecodeBody<AttachOpenDict>(body, kOpenDictNeed);
+    case AttachKind::kDictOpened: return DecodeBody<AttachDictOpened>(body, kDictClock);
   }
   return Malformed("kind " + std::to_string(kind) + " is unknown");
 }
@@ -254,6 +304,10 @@ static_assert(std::is_same_v<std::variant_alternative_t<static_cast<size_t>(Atta
 static_assert(std::is_same_v<std::variant_alternative_t<static_cast<size_t>(AttachKind::kError) - 1,
                                                         AttachMessage>,
                              AttachError>);
+static_assert(
+    std::is_same_v<
+        std::variant_alternative_t<static_cast<size_t>(AttachKind::kDictOpened) - 1, AttachMessage>,
+        AttachDictOpened>);
 
 }  // namespace
 

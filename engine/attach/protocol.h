@@ -52,6 +52,8 @@ enum class AttachKind : uint16_t {
       5,  // worker -> daemon: one unary call by method path with a serialized request, answered by:
   kCallReply = 6,  // daemon -> worker: the serialized response.
   kError = 7,  // daemon -> worker: the call, or the connection where it answers Hello, was refused.
+  kOpenDict = 8,    // worker -> daemon
+  kDictOpened = 9,  // daemon -> worker. Descriptor: the segment.
 };
 
 // First packet of a connection. A connection without lanes (`want_lanes` false) can only Call; it
@@ -107,8 +109,46 @@ struct AttachError {
   std::string message;
 };
 
-using AttachMessage = std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened,
-                                   AttachCall, AttachCallReply, AttachError>;
+// What a worker needs of a dict whose segment it has mapped. The daemon moves the dict where that
+// helps, if it is still in that segment.
+enum class AttachDictNeed : uint32_t {
+  kNothing = 0,
+  kRoom = 1,    // An insert was refused below the dict's limits.
+  kRepair = 2,  // Something in the segment is damaged.
+};
+inline constexpr uint32_t kAttachDictNeeds = 3;
+
+struct AttachOpenDict {
+  std::string name;                                // Or "#<index>".
+  uint32_t generation = 0;                         // Of the segment that the worker has; 0: none.
+  AttachDictNeed need = AttachDictNeed::kNothing;  // Of that segment.
+};
+
+// As AttachAreaOpened: what the daemon knows, and never read from shared memory.
+struct AttachDictOpened {
+  uint64_t dict_id = 0;
+  std::string name;
+  uint32_t index = 0;
+  uint32_t generation = 0;  // Of the segment; grows when the dict moves to another one.
+  bool writable = false;
+  // The segment's geometry.
+  uint64_t data_bytes = 0;
+  uint64_t entries_max = 0;
+  uint64_t seed_a = 0;
+  uint64_t seed_b = 0;
+  uint64_t default_ttl_ms = 0;
+  uint32_t bucket_count = 0;
+  uint32_t lane_count = 0;
+  bool evict = false;
+  // The dict's limits. A segment for fewer entries is followed by a larger one.
+  uint64_t max_entries = 0;
+  uint64_t max_bytes = 0;
+  uint64_t clock_ns = 0;  // The daemon's CLOCK_MONOTONIC when it answered.
+};
+
+using AttachMessage =
+    std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened, AttachCall,
+                 AttachCallReply, AttachError, AttachOpenDict, AttachDictOpened>;
 
 struct AttachPacket {
   uint64_t request_id = 0;  // An answer repeats its request's id.

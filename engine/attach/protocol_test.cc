@@ -36,6 +36,27 @@ AttachAreaOpened SampleOpened() {
   return opened;
 }
 
+AttachDictOpened SampleDict() {
+  AttachDictOpened opened;
+  opened.dict_id = 0x1122334455667788;
+  opened.name = "web/sessions";
+  opened.index = 7;
+  opened.generation = 3;
+  opened.writable = true;
+  opened.data_bytes = (uint64_t{1} << 30) + (1 << 16);
+  opened.entries_max = 65536;
+  opened.seed_a = 0xfedcba9876543210;
+  opened.seed_b = 0x0123456789abcdef;
+  opened.default_ttl_ms = 60'000;
+  opened.bucket_count = 16384;
+  opened.lane_count = 4096;
+  opened.evict = true;
+  opened.max_entries = 16 << 20;
+  opened.max_bytes = uint64_t{1} << 30;
+  opened.clock_ns = 123'456'789'012;
+  return opened;
+}
+
 std::vector<AttachPacket> Samples() {
   return {
       {1, AttachHello{"sh1_abcdefgh_secret", "python/0.1.0 pid 4711", true}},
@@ -47,6 +68,9 @@ std::vector<AttachPacket> Samples() {
        AttachCall{"/statehouse.v1.Areas/CreateArea", 5'000'000'000, std::string("\0\x01\xff", 3)}},
       {~uint64_t{0}, AttachCallReply{std::string(1000, '\xee')}},
       {0, AttachError{Reason::kRateLimited, 250, "too many failures"}},
+      {7, AttachOpenDict{"sessions", 3, AttachDictNeed::kRoom}},
+      {8, AttachOpenDict{"#0", 1, AttachDictNeed::kRepair}},
+      {9, SampleDict()},
   };
 }
 
@@ -99,6 +123,30 @@ TEST(AttachProtocolTest, FieldsKeepTheirValues) {
   EXPECT_EQ(opened.lane_count, 4096u);
 }
 
+TEST(AttachProtocolTest, FieldsOfADictKeepTheirValues) {
+  StatusOr<AttachPacket> decoded = DecodeAttachPacket(Bytes(MustEncode({5, SampleDict()})));
+  ASSERT_TRUE(decoded.ok());
+
+  const auto& opened = std::get<AttachDictOpened>(decoded->message);
+
+  EXPECT_EQ(opened.dict_id, 0x1122334455667788u);
+  EXPECT_EQ(opened.name, "web/sessions");
+  EXPECT_EQ(opened.index, 7u);
+  EXPECT_EQ(opened.generation, 3u);
+  EXPECT_TRUE(opened.writable);
+  EXPECT_EQ(opened.data_bytes, (uint64_t{1} << 30) + (1 << 16));
+  EXPECT_EQ(opened.entries_max, 65536u);
+  EXPECT_EQ(opened.seed_a, 0xfedcba9876543210u);
+  EXPECT_EQ(opened.seed_b, 0x0123456789abcdefu);
+  EXPECT_EQ(opened.default_ttl_ms, 60'000u);
+  EXPECT_EQ(opened.bucket_count, 16384u);
+  EXPECT_EQ(opened.lane_count, 4096u);
+  EXPECT_TRUE(opened.evict);
+  EXPECT_EQ(opened.max_entries, uint64_t{16} << 20);
+  EXPECT_EQ(opened.max_bytes, uint64_t{1} << 30);
+  EXPECT_EQ(opened.clock_ns, 123'456'789'012u);
+}
+
 // The bytes that docs/formats/attach.md shows: another build must read them as they stand.
 TEST(AttachProtocolTest, BytesOnTheWireNeverChange) {
   const std::string expected(
@@ -145,7 +193,7 @@ TEST(AttachProtocolTest, WrongMagicAndUnknownKindsAreRefused) {
   bytes[0] = 'X';
   EXPECT_EQ(DecodeAttachPacket(Bytes(bytes)).status().reason(), Reason::kInvalidArgument);
 
-  for (const int kind : {0, 8, 255}) {
+  for (const int kind : {0, 10, 255}) {
     const std::string unknown = WithBody(static_cast<AttachKind>(kind), "");
     EXPECT_EQ(DecodeAttachPacket(Bytes(unknown)).status().reason(), Reason::kInvalidArgument)
         << kind;
@@ -182,6 +230,11 @@ TEST(AttachProtocolTest, MalformedFieldsAreRefused) {
       {"number too short", AttachKind::kError, Field(1, "\x01") + Field(2, "1234") + Field(3, "")},
       {"reason OK", AttachKind::kError,
        Field(1, std::string(2, '\0')) + Field(2, "1234") + Field(3, "")},
+      {"need of 3", AttachKind::kOpenDict,
+       Field(1, "a") + Field(2, std::string(4, '\0')) + Field(3, std::string("\x03\0\0\0", 4))},
+      {"need of 2 bytes", AttachKind::kOpenDict,
+       Field(1, "a") + Field(2, std::string(4, '\0')) + Field(3, std::string(2, '\0'))},
+      {"no generation", AttachKind::kOpenDict, Field(1, "a") + Field(3, std::string(4, '\0'))},
       {"flag of 2", AttachKind::kHello, Field(1, "t") + Field(2, "c") + Field(3, "\x02")},
   };
   for (const Case& c : cases) {
@@ -222,6 +275,10 @@ TEST(AttachProtocolTest, EveryTextIsTakenAtItsLimitAndRefusedOnePast) {
          return AttachWelcome{1, 8, 1, 1, s};
        }},
       {"name", kNameBytesMax, [](std::string s) -> AttachMessage { return AttachOpenArea{s}; }},
+      {"dict name", kNameBytesMax,
+       [](std::string s) -> AttachMessage {
+         return AttachOpenDict{s, 0, AttachDictNeed::kNothing};
+       }},
       {"method", kAttachMethodBytesMax,
        [](std::string s) -> AttachMessage {
          return AttachCall{s, 0, ""};
