@@ -27,6 +27,7 @@
 namespace statehouse {
 
 class LocalArea;
+class LocalDict;
 
 struct LocalSessionOptions {
   std::string runtime_dir;
@@ -66,6 +67,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
 
   // Opens an area by name or "#<index>" and maps it. Handles of one segment share a mapping.
   StatusOr<std::shared_ptr<LocalArea>> Open(const std::string& name);
+  // The same for a dict (clients/c/src/local_dict.h). Handles of one dict are one.
+  StatusOr<std::shared_ptr<LocalDict>> OpenDict(const std::string& name);
 
   // One unary call by method path: serialized request in, serialized response out.
   StatusOr<std::string> Call(const std::string& method, const std::string& request,

@@ -1,0 +1,185 @@
+// LocalDict: a dict of the local door. Its operations run the engine on memory that this process
+// maps; the daemon has a part in them only when the dict has to move to another segment.
+//
+// Values are what the engine takes: numbers, or the wire bytes of a Value (engine/value/value.h).
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "clients/c/src/in_use.h"
+#include "clients/c/src/lane_pool.h"
+#include "clients/c/src/local_session.h"
+#include "engine/attach/protocol.h"
+#include "engine/base/status.h"
+#include "engine/state/dict.h"
+#include "engine/state/dict_edit.h"
+
+namespace statehouse {
+
+// What the daemon said of a dict when it was opened first. It never changes.
+struct LocalDictFacts {
+  uint64_t id = 0;
+  std::string name;
+  uint32_t index = 0;
+  uint64_t max_entries = 0;
+  uint64_t max_bytes = 0;
+  uint64_t default_ttl_ms = 0;  // 0: none.
+};
+
+// An entry's value, or a part of it, as wire bytes. Reuse one for many calls. Not to be copied:
+// `wire` may point into `entry` or `storage`.
+struct LocalValue {
+  LocalValue() = default;
+  LocalValue(const LocalValue&) = delete;
+  LocalValue& operator=(const LocalValue&) = delete;
+
+  bool found = false;
+  std::string_view wire;
+  DictEntry entry;
+  std::string storage;
+};
+
+// Where a scan goes on. A new one begins.
+struct LocalDictCursor {
+  bool done = false;
+  uint64_t at = 0;  // How much of the space of hashes is behind it, as a fraction of 2^32 …
+  HashSeed seed;    // … under this seed; another one begins again.
+};
+
+// Who owns it: shared by handles and running operations.
+// Threads: all methods from any thread at once.
+// Always true: an operation happens wholly or not at all, and once. The handle follows the dict to
+// its newest segment; one thread does that and the others wait for it.
+// Failure: those of engine/state/dict.h, and for a full segment below the dict's limits or a
+// damaged one what the daemon answers when it is asked to help; KEY_INVALID; CLIENT_CLOSED after
+// the session closed; DICT_NOT_FOUND when the dict was deleted or the service is another one;
+// UNAVAILABLE where the daemon is needed and away, or where a forked child cannot attach. A refused
+// operation changed nothing.
+class LocalDict final {
+ public:
+  const std::string& name() const { return facts_.name; }
+  const LocalDictFacts& facts() const { return facts_; }
+  bool writable() const { return writable_.load(std::memory_order_relaxed); }
+  const std::shared_ptr<LocalSession>& session() const { return session_; }
+
+  // Reads. They need no lane and no right to write.
+  //
+  // The entry as the engine keeps it: a number as its bits, all else as wire bytes.
+  Status Get(std::string_view key, DictEntry* entry, bool* found);
+  // The value, or with a path the part of it, as wire bytes. Errors: also PATH_NOT_FOUND,
+  // TYPE_MISMATCH.
+  Status GetWire(std::string_view key, std::span<const PathStep> path, LocalValue* value);
+  // Each key's entry by itself, or with `consistent` (which needs the right to write) all as of one
+  // moment. results[i].result.existed says whether keys[i] is there.
+  Status GetMany(std::span<const std::string_view> keys, bool consistent,
+                 std::vector<DictOperationResult>* results);
+  // The next `limit` entries or seldom a few more, in no order; their keys are set. An entry that
+  // is there all the time comes exactly once, or twice where the dict moved meanwhile.
+  Status Scan(LocalDictCursor* cursor, size_t limit, std::string_view prefix,
+              std::vector<DictEntry>* entries);
+  // Entries, those that expired and were not removed yet included.
+  StatusOr<uint64_t> Length();
+  // Of the segment that the dict is in now; counters begin again when it moves.
+  StatusOr<DictStats> Stats();
+  // How long an entry that was read will live; empty: for ever.
+  std::optional<uint64_t> TtlMs(const DictEntry& entry) const;
+
+  // Mutations. READ_ONLY without the right to write.
+  Status Set(std::string_view key, const DictValue& value, const DictSetOptions& options,
+             DictResult* result);
+  Status Delete(std::string_view key, const DictDeleteOptions& options, DictResult* result);
+  Status Increment(std::string_view key, const DictIncrement& increment, DictResult* result);
+  // `create_parents` of EditEntry is edit.create, edit.edit.create_parents and
+  // edit.edit.create_missing together.
+  Status Edit(std::string_view key, const EntryEdit& edit, EntryEditResult* result);
+  // Changes only how long an entry lives. result->applied: there was one.
+  Status Touch(std::string_view key, const DictTtl& ttl, DictResult* result);
+  Status Transact(std::span<const DictCompare> compares, std::span<const DictOperation> then,
+                  std::span<const DictOperation> otherwise, DictTransactionResult* result);
+  // Deletes what begins with `prefix`, each by itself; *deleted also counts where it fails half
+  // way. INVALID_ARGUMENT for an empty prefix.
+  Status DeletePrefix(std::string_view prefix, uint64_t* deleted);
+  // Deletes every entry at once: a call to the daemon.
+  Status Clear(uint64_t* deleted);
+
+ private:
+  friend class LocalSession;
+
+  // One segment.
+  struct Mapping {
+    std::unique_ptr<Dict> dict;
+    uint32_t generation = 0;
+    dev_t device = 0;  // Of the segment: tells one from another.
+    ino_t inode = 0;
+    // The last attachment whose lanes were made ready here, and all of them. The list is guarded by
+    // the session's turn.
+    std::atomic<uint64_t> prepared_id{0};
+    std::vector<uint64_t> prepared_ids;
+  };
+
+ public:
+  // For LocalSession only.
+  LocalDict(std::shared_ptr<LocalSession> session, LocalDictFacts facts,
+            std::unique_ptr<Mapping> mapping);
+  ~LocalDict();
+  LocalDict(const LocalDict&) = delete;
+  LocalDict& operator=(const LocalDict&) = delete;
+
+ private:
+  static constexpr uint8_t kUsable = 0;
+  static constexpr uint8_t kSessionClosed = 1;
+  static constexpr uint8_t kReplaced = 2;
+
+  // What became of one try of an operation.
+  struct Attempt {
+    uint32_t generation = 0;  // Of the segment that it ran on.
+    bool unprepared = false;  // It did not run: the thread's lanes are not ready in this segment.
+  };
+
+  // local_dict.cc: around operations.
+  template <typename Operation>
+  Status Read(const Operation& operation);
+  template <typename Operation>
+  Status Write(const Operation& operation);
+  template <typename Operation>
+  Status WriteOnce(const Operation& operation, Attempt* attempt);
+  bool usable() const { return usable_.load(std::memory_order_relaxed) == kUsable; }
+  Status Unusable() const;
+  Status RefuseReadOnly() const;
+
+  // local_dict_moves.cc: following the dict.
+  //
+  // OK when the failed operation may be tried again, else what to answer.
+  Status Follow(uint32_t generation, const Status& failure);
+  Status LetDaemonLook(std::string_view key);
+  void WaitWhileMoving(uint32_t generation, Deadline deadline) const;
+  AttachDictNeed NeedOf(const Status& failure) const;
+  Status PrepareLanes(uint32_t generation);
+  // What the daemon answered to an OpenDict of this dict. REQUIRES: the caller has the session's
+  // turn.
+  Status Adopt(const AttachDictOpened& opened, const std::vector<UniqueFd>& descriptors);
+  static StatusOr<std::unique_ptr<Mapping>> Map(const AttachDictOpened& opened,
+                                                const std::vector<UniqueFd>& descriptors);
+  void Replace(std::unique_ptr<Mapping> mapping);
+  // Unmaps segments that nobody looks at any more.
+  void Reap();
+
+  const std::shared_ptr<LocalSession> session_;
+  const LocalDictFacts facts_;
+  std::atomic<Mapping*> current_;  // Owned; replaced by who has the session's turn.
+  std::atomic<uint8_t> usable_{kUsable};
+  std::atomic<bool> writable_;
+  std::atomic<bool> has_retired_{false};
+  std::vector<std::unique_ptr<Mapping>> retired_;  // Guarded by the session's mutex_.
+};
+
+}  // namespace statehouse
