@@ -10,6 +10,7 @@
 //   …                buckets: bucket_count x 64 B, padded to a page
 //   …                lane records: lane_count x 128 KiB, sparse
 //   …                change rings: lane_count x 64 KiB, sparse
+//   …                remembered operations: 1,024 rows x 4,160 B, sparse
 //   data_offset      slabs: data_bytes, sparse; the first slab is never used
 //
 // The rules of engine/shm/layout.h hold here too: no pointers, process ids or locks of the C
@@ -39,7 +40,8 @@ inline constexpr uint32_t kOverflowSlots = 7;
 inline constexpr uint32_t kOverflowLinesMax = 64;  // Of one bucket: a longer chain is damage.
 
 inline constexpr uint32_t kTransactionOpsMax = 1024;
-inline constexpr uint32_t kDictLocksMax = kTransactionOpsMax + 1;  // With the admission lock.
+inline constexpr uint32_t kStagedBlocksMax = kTransactionOpsMax + 1;  // With the results' block.
+inline constexpr uint32_t kDictLocksMax = kTransactionOpsMax + 1;     // With the admission lock.
 inline constexpr uint32_t kRedoPairsMax = 3 * kTransactionOpsMax + 64;
 inline constexpr uint64_t kLaneRecordBytes = 128 << 10;
 inline constexpr uint64_t kChangeRingBytes = 64 << 10;
@@ -74,9 +76,10 @@ struct alignas(kCacheLineBytes) DictLine {
   std::atomic<uint32_t> state;  // DictState.
   std::atomic<uint32_t> armed;  // As AreaLine, for waiters on the whole dict.
   std::atomic<uint32_t> event;
-  std::atomic<uint32_t> strict;     // 1: close to the limit of entries; each insert is admitted.
-  std::atomic<uint32_t> lane_high;  // One past the highest lane that ever changed this dict.
-  uint32_t reserved[11];
+  std::atomic<uint32_t> strict;      // 1: close to the limit of entries; each insert is admitted.
+  std::atomic<uint32_t> lane_high;   // One past the highest lane that ever changed this dict.
+  std::atomic<uint32_t> operations;  // 1: some operation is remembered.
+  uint32_t reserved[10];
 };
 static_assert(sizeof(DictLine) == 64);
 
@@ -180,9 +183,46 @@ struct alignas(kCacheLineBytes) DictLaneRecord {
   Magazine magazines[kSizeClasses];
   RedoPair redo[kRedoPairsMax];
   std::atomic<uint32_t> more_locks[kDictLocksMax - 1];
-  std::atomic<uint64_t> staged[kTransactionOpsMax];
+  std::atomic<uint64_t> staged[kStagedBlocksMax];
 };
 static_assert(sizeof(DictLaneRecord) <= kLaneRecordBytes);
+
+// What the daemon remembers of mutations that carry an operation id, so that a repeated one is
+// answered and not carried out again. A row belongs to one session; record i is its last mutation
+// with sequence % kOperationsPerSession == i. The rows of a set are shared by the sessions that
+// hash to it.
+inline constexpr uint32_t kOperationSets = 128;
+inline constexpr uint32_t kOperationWays = 8;
+inline constexpr uint32_t kOperationsPerSession = 64;
+
+struct alignas(kCacheLineBytes) OperationRecord {
+  std::atomic<uint64_t> session;
+  std::atomic<uint64_t> sequence;
+  std::atomic<uint64_t> version;
+  std::atomic<uint64_t> facts;  // See below.
+  std::atomic<uint64_t> bits;   // The number that an increment gave.
+  std::atomic<uint64_t> block;  // BlockRef: the entry before, or a transaction's results; 0 none.
+  uint64_t reserved[2];
+};
+static_assert(sizeof(OperationRecord) == 64);
+
+struct alignas(kCacheLineBytes) OperationRow {
+  std::atomic<uint64_t> session;  // 0: free.
+  std::atomic<uint64_t> used;     // Nanoseconds on the daemon's clock.
+  uint64_t reserved[6];
+  OperationRecord records[kOperationsPerSession];
+};
+static_assert(sizeof(OperationRow) == 4160);
+inline constexpr uint64_t kOperationBytes =
+    (kOperationSets * kOperationWays * sizeof(OperationRow) + kPageBytes - 1) / kPageBytes *
+    kPageBytes;
+
+// OperationRecord::facts.
+inline constexpr uint64_t kOperationExisted = 1;
+inline constexpr uint64_t kOperationCompared = 2;   // Of a transaction.
+inline constexpr uint64_t kOperationIsResults = 4;  // `block` holds a transaction's results.
+inline constexpr int kOperationKindShift = 8;       // DictKind of `bits`.
+inline constexpr int kOperationCountShift = 32;     // Results of a transaction.
 
 // A record of a change ring, followed by the key and, where it is small, the value's bytes; padded
 // to 8 bytes.

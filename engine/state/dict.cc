@@ -90,9 +90,10 @@ uint64_t DictGeometry::lanes_offset() const {
 uint64_t DictGeometry::rings_offset() const {
   return lanes_offset() + lane_count * kLaneRecordBytes;
 }
-uint64_t DictGeometry::data_offset() const {
+uint64_t DictGeometry::operations_offset() const {
   return rings_offset() + lane_count * kChangeRingBytes;
 }
+uint64_t DictGeometry::data_offset() const { return operations_offset() + kOperationBytes; }
 
 Status Dict::Format(const DictGeometry& geometry, const uint64_t uuid[2], int segment,
                     uint64_t first_version) {
@@ -139,7 +140,8 @@ Dict::Dict(std::string name, const DictGeometry& geometry, Access access, int64_
       access_(access),
       clock_offset_ns_(clock_offset_ns),
       bucket_shift_(64 - std::countr_zero(geometry.bucket_count)),
-      budgets_(new uint16_t[geometry.lane_count]()) {}
+      budgets_(new uint16_t[geometry.lane_count]()),
+      session_locks_(new std::mutex[kSessionLocks]) {}
 
 Dict::~Dict() { Unmap(base_, geometry_.segment_bytes()); }
 

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,6 +55,7 @@ struct DictGeometry {
   uint64_t buckets_offset() const;
   uint64_t lanes_offset() const;
   uint64_t rings_offset() const;
+  uint64_t operations_offset() const;
   uint64_t data_offset() const;
   uint64_t segment_bytes() const { return data_offset() + data_bytes; }
 
@@ -103,11 +105,19 @@ struct DictTtl {
   uint64_t ms = 0;             // kSet: from now, at least 1.
 };
 
+// Names a mutation, so that it is carried out once however often it comes.
+struct DictOperationId {
+  uint64_t session = 0;  // 0: it has no name.
+  uint64_t sequence = 0;
+  bool valid() const { return session != 0; }
+};
+
 struct DictSetOptions {
   DictCondition condition;
   DictTtl ttl;
   uint64_t fence = 0;  // 0: none is claimed; refused where the entry has one that is higher.
   DictEntry* previous = nullptr;  // Where to put the entry as it was before, found or not.
+  DictOperationId operation;      // Remembered when it is applied. The daemon only.
 };
 
 struct DictDeleteOptions {
@@ -115,6 +125,7 @@ struct DictDeleteOptions {
   uint64_t fence = 0;
   DictEntry* previous = nullptr;
   ChangeOperation why = ChangeOperation::kDelete;
+  DictOperationId operation;
 };
 
 struct DictIncrement {
@@ -126,6 +137,7 @@ struct DictIncrement {
   DictValue min;
   DictValue max;
   uint64_t fence = 0;
+  DictOperationId operation;
 };
 
 struct DictResult {
@@ -162,6 +174,15 @@ struct DictOperationResult {
 struct DictTransactionResult {
   bool compared = false;  // Every compare held, so `then` ran; else `otherwise`.
   std::vector<DictOperationResult> results;
+};
+
+// What is remembered of an operation.
+struct DictRemembered {
+  DictResult result;
+  bool has_previous = false;
+  DictEntry previous;  // The entry before; without its key.
+  bool compared = false;
+  std::vector<DictResult> steps;  // Of a transaction: version, number and kind of each.
 };
 
 struct DictStats {
@@ -234,7 +255,15 @@ class Dict final {
   // kTransactionOpsMax compares and steps together; a key at most once in each list.
   Status Transact(const Lane& lane, std::span<const DictCompare> compares,
                   std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-                  DictTransactionResult* result);
+                  DictTransactionResult* result, DictOperationId operation = {});
+
+  // Operation ids, for the daemon. Whoever carries out a named mutation holds its session
+  // meanwhile, so that two copies of it do not run at once. Without `wait` the lock may come back
+  // empty.
+  std::unique_lock<std::mutex> HoldSession(uint64_t session, bool wait);
+  // What happened to the operation: nothing yet (*found false), or what is remembered. CONFLICT for
+  // one that is older than what is remembered of its session. REQUIRES: the session is held.
+  Status Recall(DictOperationId operation, DictRemembered* remembered, bool* found) const;
 
   // Calls `take` for each entry of buckets from *bucket on, whole buckets at a time, until `limit`
   // entries were given or all buckets seen (then *bucket is bucket_count). An entry that is there
@@ -263,6 +292,8 @@ class Dict final {
   // keep ordinal, expiry and fence; versions of the target are all higher. Returns how many were
   // dropped because they were damaged.
   StatusOr<uint64_t> CopyInto(const Lane& lane, Dict& target) const;
+  // The remembered operations alone.
+  Status CopyOperations(const Lane& lane, Dict& target) const;
   uint64_t HighestVersion() const;
 
   // A lane's ring of changes, for the merger: the bytes, and the words that say what is in them.
@@ -351,6 +382,13 @@ class Dict final {
   Status AddTo(DictKind kind, uint64_t current, const DictIncrement& increment,
                std::string_view key, uint64_t* sum) const;
 
+  // dict_operations.cc
+  OperationRow* RowAt(uint32_t set, uint32_t way) const;
+  OperationRow* RowOf(uint64_t session, bool take) const;
+  BlockRef Remember(Section& section, DictOperationId operation, const DictResult& result,
+                    uint64_t facts, BlockRef block) const;
+  void FillResults(BlockRef block, std::span<const DictOperationResult> results) const;
+
   // dict_recovery.cc
   std::vector<std::pair<uint64_t, uint64_t>> CopyRedo(const DictLaneRecord& record) const;
   bool ReleaseDead(uint32_t id, uint32_t lane);
@@ -378,6 +416,8 @@ class Dict final {
   BucketLine* buckets_ = nullptr;
   // Inserts that a lane of this process may still make without being admitted.
   std::unique_ptr<uint16_t[]> budgets_;
+  static constexpr size_t kSessionLocks = 64;
+  std::unique_ptr<std::mutex[]> session_locks_;
 };
 
 }  // namespace statehouse

@@ -287,7 +287,7 @@ Status Dict::AllocateStaged(const Lane& lane, std::span<const uint32_t> codes) c
 Status Dict::FreeStaged(const Lane& lane) const {
   constexpr uint32_t kPairsKept = 4 * kSizeClasses + kExtentSlabsMax;
   DictLaneRecord& record = Record(lane.id);
-  uint64_t count = std::min<uint64_t>(Get64(record.staged_count), kTransactionOpsMax);
+  uint64_t count = std::min<uint64_t>(Get64(record.staged_count), kStagedBlocksMax);
   do {
     AllocatorSection section(*this, lane);
     SH_RETURN_IF_ERROR(section.Begin());

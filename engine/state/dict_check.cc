@@ -51,6 +51,7 @@ class Dict::Checker final {
         Block(MakeRef(code, at), "the unused part of a slab");
       }
     }
+    Operations();
     Slabs();
   }
 
@@ -133,9 +134,18 @@ class Dict::Checker final {
       }
     }
     if (const BlockRef extent = Get64(record.extent); extent != 0) Block(extent, "a lane's extent");
-    const uint64_t staged = std::min<uint64_t>(Get64(record.staged_count), kTransactionOpsMax);
+    const uint64_t staged = std::min<uint64_t>(Get64(record.staged_count), kStagedBlocksMax);
     for (uint64_t i = 0; i < staged; ++i) {
       if (const BlockRef ref = Get64(record.staged[i]); ref != 0) Block(ref, "staged blocks");
+    }
+  }
+
+  void Operations() {
+    if (dict_.line_->operations.load(std::memory_order_relaxed) == 0) return;
+    for (uint32_t row = 0; row < kOperationSets * kOperationWays; ++row) {
+      for (const OperationRecord& record : dict_.RowAt(0, row)->records) {
+        if (const BlockRef ref = Get64(record.block); ref != 0) Block(ref, "remembered operations");
+      }
     }
   }
 

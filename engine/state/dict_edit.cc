@@ -65,6 +65,7 @@ Status EditDictEntry(Dict& dict, const Lane& lane, std::string_view key, const E
     options.condition.version = version;
     options.ttl = found ? edit.ttl : DictTtl();
     options.fence = edit.fence;
+    options.operation = edit.operation;
     DictResult set;
     SH_RETURN_IF_ERROR(dict.Set(lane, key, DictValueOf(next), options, &set));
     result->version = set.version;

@@ -37,7 +37,8 @@ struct EntryEdit {
   uint64_t if_version = 0;  // CONFLICT where the entry has another version; 0: any.
   DictTtl ttl{DictTtl::Kind::kKeep, 0};
   uint64_t fence = 0;
-  int attempts_max = 1000;  // Then STALLED: others change the entry all the time.
+  DictOperationId operation;  // As DictSetOptions.
+  int attempts_max = 1000;    // Then STALLED: others change the entry all the time.
 };
 
 struct EntryEditResult {

@@ -67,6 +67,9 @@ struct EntryShape {
   }
 };
 
+// What a remembered transaction keeps of each step.
+inline constexpr size_t kResultStepBytes = 32;
+
 // How often an operation on a full dict makes room and tries again.
 inline constexpr int kMakeRoomRounds = 64;
 

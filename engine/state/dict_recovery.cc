@@ -170,6 +170,7 @@ StatusOr<uint64_t> Dict::CopyInto(const Lane& lane, Dict& target) const {
           target.SetWith(lane, entry.key, entry.value(), DictSetOptions(), &entry, &result));
     }
   }
+  SH_RETURN_IF_ERROR(CopyOperations(lane, target));
   return dropped;
 }
 

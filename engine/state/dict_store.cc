@@ -255,6 +255,11 @@ Status DictStore::Delete(std::string_view name) {
     const std::unique_lock<std::shared_mutex> lock(mutex_);
     by_index_.erase(record.index);
     by_name_.erase(record.name);
+    const DictStats stats = served->Stats();
+    gone_.changes += stats.revision;
+    gone_.contended += stats.counters.contended;
+    gone_.evictions += stats.evictions;
+    gone_.expirations += stats.expirations;
     for (auto& [block, ids] : attachments_) ids.erase(record.id);
   }
   return vault_->Remove(VaultName(record));
@@ -287,6 +292,10 @@ Status DictStore::MoveLocked(const Lane& lane, const std::shared_ptr<ServedDict>
     return moved;
   }
   from.SetState(DictState::kMoved);
+  {
+    const std::unique_lock<std::shared_mutex> lock(mutex_);
+    gone_.contended += from.Stats().counters.contended;
+  }
   moves_.fetch_add(1, std::memory_order_relaxed);
   return vault_->Remove(VaultName(served->record()));
 }
@@ -311,8 +320,11 @@ StatusOr<std::shared_ptr<ServedDict>> DictStore::CopyToNewSegment(const Lane& la
   if (how == Move::kGrow) record.geometry.seed = seed;
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> target,
                       MakeSegment(std::move(record), from.HighestVersion() + 1));
-  if (how == Move::kClear) return target;
   const Lane patient{lane.id, kIdleTimeoutNs};
+  if (how == Move::kClear) {
+    SH_RETURN_IF_ERROR(from.CopyOperations(patient, target->dict()));
+    return target;
+  }
   const StatusOr<uint64_t> dropped = from.CopyInto(patient, target->dict());
   if (!dropped.ok()) {
     SH_RETURN_IF_ERROR(vault_->Remove(VaultName(target->record())));
@@ -374,6 +386,10 @@ uint32_t DictStore::Maintain(const Lane& lane,
 
 DictTotals DictStore::Totals() const {
   DictTotals totals;
+  {
+    const std::shared_lock<std::shared_mutex> lock(mutex_);
+    totals = gone_;
+  }
   for (const std::shared_ptr<ServedDict>& served : All()) {
     const DictStats stats = served->Stats();
     ++totals.dicts;

@@ -70,7 +70,7 @@ struct DictTotals {
   uint64_t entries = 0;
   uint64_t entry_bytes = 0;
   uint64_t changes = 0;
-  uint64_t contended = 0;
+  uint64_t contended = 0;  // Of the segments that are in use now.
   uint64_t evictions = 0;
   uint64_t expirations = 0;
   uint64_t moves = 0;    // Since this daemon started.
@@ -158,6 +158,7 @@ class DictStore final {
   std::map<uint32_t, std::shared_ptr<ServedDict>> by_index_;
   std::map<uint32_t, std::set<uint64_t>> attachments_;  // Block -> dict ids.
   std::atomic<uint64_t> moves_{0};
+  DictTotals gone_;  // What dicts counted that were deleted; guarded by mutex_.
   std::atomic<uint64_t> repairs_{0};
 };
 

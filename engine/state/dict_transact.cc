@@ -10,13 +10,14 @@ class Dict::Transaction final {
  public:
   Transaction(Dict& dict, const Lane& lane, std::span<const DictCompare> compares,
               std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-              DictTransactionResult* result)
+              DictOperationId operation, DictTransactionResult* result)
       : dict_(dict),
         record_(dict.Record(lane.id)),
         section_(lane, record_),
         compares_(compares),
         then_(then),
         otherwise_(otherwise),
+        operation_(operation),
         result_(result) {}
 
   Status Run() {
@@ -132,6 +133,10 @@ class Dict::Transaction final {
     };
     add(then_);
     add(otherwise_);
+    if (operation_.valid()) {
+      const size_t steps = std::max({then_.size(), otherwise_.size(), size_t{1}});
+      codes.push_back(ClassFor(steps * kResultStepBytes));
+    }
     SH_RETURN_IF_ERROR(dict_.AllocateStaged(section_.lane, codes));
     const auto fill = [&](std::span<const DictOperation> operations, size_t first) {
       for (size_t i = 0; i < operations.size(); ++i) {
@@ -327,9 +332,19 @@ class Dict::Transaction final {
         WriteIncrement(operation, steps_[i], staged);
       }
     }
+    if (operation_.valid()) RememberResults();
     Mark(true);
     dict_.Commit(section_);
     Mark(false);
+  }
+
+  void RememberResults() {
+    std::atomic<uint64_t>& staged = record_.staged[then_.size() + otherwise_.size()];
+    const BlockRef block = Get64(staged);
+    dict_.FillResults(block, result_->results);
+    const uint64_t facts = kOperationIsResults | (result_->compared ? kOperationCompared : 0) |
+                           uint64_t{result_->results.size()} << kOperationCountShift;
+    dict_.Redo(section_, staged, dict_.Remember(section_, operation_, DictResult(), facts, block));
   }
 
   void WriteDelete(const DictOperation& operation, const Step& step,
@@ -384,6 +399,7 @@ class Dict::Transaction final {
   const std::span<const DictCompare> compares_;
   const std::span<const DictOperation> then_;
   const std::span<const DictOperation> otherwise_;
+  const DictOperationId operation_;
   DictTransactionResult* const result_;
   std::vector<uint32_t> buckets_;  // Sorted, each once.
   std::vector<uint64_t> words_;    // Their control words while held.
@@ -397,9 +413,9 @@ class Dict::Transaction final {
 
 Status Dict::Transact(const Lane& lane, std::span<const DictCompare> compares,
                       std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-                      DictTransactionResult* result) {
+                      DictTransactionResult* result, DictOperationId operation) {
   for (int round = 0;; ++round) {
-    Transaction transaction(*this, lane, compares, then, otherwise, result);
+    Transaction transaction(*this, lane, compares, then, otherwise, operation, result);
     Status status = transaction.Run();
     if (status.ok() || round == kMakeRoomRounds) return status;
     SH_RETURN_IF_ERROR(MakeRoom(lane, 0, std::move(status)));

@@ -260,19 +260,23 @@ Status Dict::TrySet(const Lane& lane, std::string_view key, uint64_t hash, const
     Restore(*restored, ref);
   std::atomic<uint64_t>& slot = occupied ? *found.slot : *found.empty;
   Redo(section, slot, SlotWord(hash, ref));
-  TakeBlock(section, ref, found.ref);
   if (!occupied) section.entries = 1;
   section.bytes = BytesOfClass(code) - (occupied ? BytesOfClass(ClassOf(found.ref)) : 0);
   result->applied = true;
   result->version = section.next_version();
   result->kind = value.kind;
   result->bits = value.bits;
+  BlockRef before = found.ref;
+  if (options.operation.valid()) {
+    before = Remember(section, options.operation, *result, 0, found.ref);
+  }
+  TakeBlock(section, ref, before);
   if (restored == nullptr) {
     AppendChange(section, ChangeOperation::kPut, key, value, result->version);
   }
   Commit(section);
   Unlock(section, true);
-  return occupied ? Tidy(lane, ClassOf(found.ref)) : Status();
+  return before != 0 ? Tidy(lane, ClassOf(before)) : Status();
 }
 
 // The parts of an entry that outlive its move to another segment.
@@ -339,7 +343,12 @@ Status Dict::Delete(const Lane& lane, std::string_view key, const DictDeleteOpti
   }
   if (options.previous != nullptr) TakeEntry(found, options.previous);
   Redo(section, *found.slot, 0);
-  GiveBlock(section, found.ref);
+  result->applied = true;
+  BlockRef before = found.ref;
+  if (options.operation.valid()) {
+    before = Remember(section, options.operation, *result, 0, found.ref);
+  }
+  if (before != 0) GiveBlock(section, before);
   section.entries = static_cast<uint64_t>(-1);
   section.bytes = -BytesOfClass(ClassOf(found.ref));
   DictLaneRecord& record = section.record;
@@ -348,11 +357,10 @@ Status Dict::Delete(const Lane& lane, std::string_view key, const DictDeleteOpti
   } else if (options.why == ChangeOperation::kEvict) {
     Redo(section, record.evictions, Get64(record.evictions) + 1);
   }
-  result->applied = true;
   AppendChange(section, options.why, key, DictValue(), section.next_version());
   Commit(section);
   Unlock(section, true);
-  return Tidy(lane, ClassOf(found.ref));
+  return before != 0 ? Tidy(lane, ClassOf(before)) : Status();
 }
 
 // `current` plus the increment, of the kind that `current` has.
@@ -426,14 +434,19 @@ Status Dict::TryIncrement(const Lane& lane, std::string_view key, uint64_t hash,
   if (increment.fence > found.fence) {
     Redo(section, reinterpret_cast<EntryHeader*>(found.block)->fence, increment.fence);
   }
-  AppendChange(section, ChangeOperation::kPut, key, DictValue{found.kind(), {}, sum}, version);
-  Commit(section);
-  Unlock(section, true);
   result->applied = true;
   result->version = version;
   result->kind = found.kind();
   result->bits = sum;
-  return Status();
+  BlockRef before = 0;
+  if (increment.operation.valid()) [[unlikely]] {
+    before = Remember(section, increment.operation, *result, 0, 0);
+    if (before != 0) GiveBlock(section, before);
+  }
+  AppendChange(section, ChangeOperation::kPut, key, DictValue{found.kind(), {}, sum}, version);
+  Commit(section);
+  Unlock(section, true);
+  return before != 0 ? Tidy(lane, ClassOf(before)) : Status();
 }
 
 Status Dict::Increment(const Lane& lane, std::string_view key, const DictIncrement& increment,
@@ -461,6 +474,7 @@ Status Dict::Increment(const Lane& lane, std::string_view key, const DictIncreme
     options.condition.kind = DictCondition::Kind::kAbsent;
     options.ttl = increment.ttl;
     options.fence = increment.fence;
+    options.operation = increment.operation;
     SH_RETURN_IF_ERROR(Set(lane, key, first, options, result));
     if (result->applied) return Status();
   }

@@ -30,6 +30,9 @@ Status GetStatus(const VerbContext& context, const v1::GetStatusRequest& request
   response->set_memory_limit_bytes(context.engine->options().memory_bytes_max);
   response->set_attached_processes(totals.attached_processes);
   response->set_recoveries(totals.recoveries);
+  const DictTotals dicts = context.engine->dicts().Totals();
+  response->set_dicts(dicts.dicts);
+  response->set_dict_entries(dicts.entries);
   response->set_runtime_dir(facts.runtime_dir);
   for (const std::string& address : facts.listen_addresses) {
     response->add_listen_addresses(address);

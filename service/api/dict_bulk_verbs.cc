@@ -23,10 +23,23 @@ Status TooMany(const char* field, int count) {
                                             std::to_string(kTransactionOpsMax) + " are allowed");
 }
 
-Status TransactOn(const VerbContext& context, Dict& dict, std::span<const DictCompare> compares,
-                  std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-                  DictTransactionResult* result) {
-  return dict.Transact(context.lane, compares, then, otherwise, result);
+// Carries out a transaction, or tells again what it did: versions and numbers, without entries.
+Status TransactOnce(const VerbContext& context, Dict& dict, std::span<const DictCompare> compares,
+                    std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
+                    DictOperationId operation, DictTransactionResult* result) {
+  OnceGuard once;
+  bool known = false;
+  SH_RETURN_IF_ERROR(once.Begin(context, dict, operation, &known));
+  if (!known) return dict.Transact(context.lane, compares, then, otherwise, result, operation);
+  result->compared = once.remembered().compared;
+  result->results.clear();
+  for (const DictResult& step : once.remembered().steps) {
+    result->results.emplace_back().result = step;
+    result->results.back().result.existed = false;
+  }
+  if (result->results.size() == (result->compared ? then : otherwise).size()) return Status();
+  return Status(Reason::kInvalidArgument,
+                "field operation_id: it was used for another transaction before");
 }
 
 }  // namespace
@@ -57,7 +70,7 @@ Status GetEntries(const VerbContext& context, const v1::GetEntriesRequest& reque
     std::vector<DictOperation> gets(static_cast<size_t>(request.keys_size()));
     for (size_t i = 0; i < gets.size(); ++i) gets[i].key = request.keys(static_cast<int>(i));
     DictTransactionResult result;
-    SH_RETURN_IF_ERROR(TransactOn(context, dict, {}, gets, {}, &result));
+    SH_RETURN_IF_ERROR(TransactOnce(context, dict, {}, gets, {}, {}, &result));
     for (size_t i = 0; i < gets.size(); ++i) {
       if (!result.results[i].result.existed) continue;
       SH_RETURN_IF_ERROR(add(request.keys(static_cast<int>(i)), result.results[i].entry));
@@ -84,9 +97,11 @@ Status SetEntries(const VerbContext& context, const v1::SetEntriesRequest& reque
     set.set.ttl = ttl;
     set.set.fence = request.fence();
   }
+  SH_ASSIGN_OR_RETURN(const DictOperationId operation,
+                      ToOperationId(request.has_operation_id(), request.operation_id()));
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
     DictTransactionResult result;
-    SH_RETURN_IF_ERROR(TransactOn(context, dict, {}, sets, {}, &result));
+    SH_RETURN_IF_ERROR(TransactOnce(context, dict, {}, sets, {}, operation, &result));
     response->Clear();
     for (const DictOperationResult& each : result.results) {
       response->add_versions(each.result.version);
@@ -256,9 +271,11 @@ Status TransactDict(const VerbContext& context, const v1::TransactDictRequest& r
   std::vector<DictOperation> otherwise;
   SH_RETURN_IF_ERROR(ToOperations(request.then_steps(), &storage, &then));
   SH_RETURN_IF_ERROR(ToOperations(request.else_steps(), &storage, &otherwise));
+  SH_ASSIGN_OR_RETURN(const DictOperationId operation,
+                      ToOperationId(request.has_operation_id(), request.operation_id()));
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
     DictTransactionResult result;
-    SH_RETURN_IF_ERROR(TransactOn(context, dict, compares, then, otherwise, &result));
+    SH_RETURN_IF_ERROR(TransactOnce(context, dict, compares, then, otherwise, operation, &result));
     response->Clear();
     return FromResults(dict, result.compared ? then : otherwise, result, response);
   });

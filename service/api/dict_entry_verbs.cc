@@ -24,6 +24,39 @@ Scratch& ThreadScratch() {
 constexpr int kFastEdits = 16;
 constexpr int kSlowEdits = 1000;
 
+// What a set or a delete did, with the entry before it where it was asked for.
+template <typename Request, typename Response>
+Status Answer(const Dict& dict, const Request& request, const DictResult& result,
+              const DictEntry& previous, Response* response) {
+  response->set_applied(result.applied);
+  response->set_version(result.version);
+  if (!request.return_previous() || !result.existed) return Status();
+  response->mutable_previous()->set_key(request.key());
+  return FromEntry(dict, previous, response->mutable_previous());
+}
+
+template <typename Request, typename Response>
+Status AnswerAgain(const Dict& dict, const Request& request, const DictRemembered& remembered,
+                   Response* response) {
+  return Answer(dict, request, remembered.result, remembered.previous, response);
+}
+
+// Carries out an edit, or tells again what it did: from the value that it found then.
+Status EditOnce(const VerbContext& context, Dict& dict, const std::string& key,
+                const EntryEdit& edit, EntryEditResult* result) {
+  OnceGuard once;
+  bool known = false;
+  SH_RETURN_IF_ERROR(once.Begin(context, dict, edit.operation, &known));
+  if (!known) return EditDictEntry(dict, context.lane, key, edit, result);
+  const DictRemembered& remembered = once.remembered();
+  result->before = remembered.has_previous
+                       ? std::string(WireOf(remembered.previous, &result->storage))
+                       : std::string();
+  result->version = remembered.result.version;
+  std::string next;
+  return EditValue(result->before, edit.path, edit.edit, &next, &result->edit);
+}
+
 }  // namespace
 
 Status GetEntry(const VerbContext& context, const v1::GetEntryRequest& request,
@@ -60,14 +93,16 @@ Status SetEntry(const VerbContext& context, const v1::SetEntryRequest& request,
   SH_ASSIGN_OR_RETURN(options.ttl, ToTtl(request.ttl()));
   options.fence = request.fence();
   if (request.return_previous()) options.previous = &scratch.entry;
+  SH_ASSIGN_OR_RETURN(options.operation,
+                      ToOperationId(request.has_operation_id(), request.operation_id()));
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    OnceGuard once;
+    bool known = false;
+    SH_RETURN_IF_ERROR(once.Begin(context, dict, options.operation, &known));
+    if (known) return AnswerAgain(dict, request, once.remembered(), response);
     DictResult result;
     SH_RETURN_IF_ERROR(dict.Set(context.lane, request.key(), value, options, &result));
-    response->set_applied(result.applied);
-    response->set_version(result.version);
-    if (!request.return_previous() || !result.existed) return Status();
-    response->mutable_previous()->set_key(request.key());
-    return FromEntry(dict, scratch.entry, response->mutable_previous());
+    return Answer(dict, request, result, scratch.entry, response);
   });
 }
 
@@ -79,14 +114,16 @@ Status DeleteEntry(const VerbContext& context, const v1::DeleteEntryRequest& req
   SH_ASSIGN_OR_RETURN(options.condition, ToCondition(request.condition(), &scratch.condition));
   options.fence = request.fence();
   if (request.return_previous()) options.previous = &scratch.entry;
+  SH_ASSIGN_OR_RETURN(options.operation,
+                      ToOperationId(request.has_operation_id(), request.operation_id()));
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
+    OnceGuard once;
+    bool known = false;
+    SH_RETURN_IF_ERROR(once.Begin(context, dict, options.operation, &known));
+    if (known) return AnswerAgain(dict, request, once.remembered(), response);
     DictResult result;
     SH_RETURN_IF_ERROR(dict.Delete(context.lane, request.key(), options, &result));
-    response->set_applied(result.applied);
-    response->set_version(result.version);
-    if (!request.return_previous() || !result.existed) return Status();
-    response->mutable_previous()->set_key(request.key());
-    return FromEntry(dict, scratch.entry, response->mutable_previous());
+    return Answer(dict, request, result, scratch.entry, response);
   });
 }
 
@@ -115,10 +152,11 @@ Status IncrementAtPath(const VerbContext& context, const v1::IncrementEntryReque
     SH_ASSIGN_OR_RETURN(edit.edit.max, NumberOf(increment.max));
   }
   edit.fence = request.fence();
+  edit.operation = increment.operation;
   edit.attempts_max = context.fast ? kFastEdits : kSlowEdits;
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
     EntryEditResult result;
-    SH_RETURN_IF_ERROR(EditDictEntry(dict, context.lane, request.key(), edit, &result));
+    SH_RETURN_IF_ERROR(EditOnce(context, dict, request.key(), edit, &result));
     const Number& number = result.edit.number;
     if (number.is_float) {
       response->mutable_value()->set_float_value(number.real);
@@ -145,10 +183,17 @@ Status IncrementEntry(const VerbContext& context, const v1::IncrementEntryReques
   SH_ASSIGN_OR_RETURN(increment.ttl, ToTtl(request.ttl()));
   increment.must_exist = request.must_exist();
   increment.fence = request.fence();
+  SH_ASSIGN_OR_RETURN(increment.operation,
+                      ToOperationId(request.has_operation_id(), request.operation_id()));
   if (!path.empty()) return IncrementAtPath(context, request, path, increment, response);
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
-    DictResult result;
-    SH_RETURN_IF_ERROR(dict.Increment(context.lane, request.key(), increment, &result));
+    OnceGuard once;
+    bool known = false;
+    SH_RETURN_IF_ERROR(once.Begin(context, dict, increment.operation, &known));
+    DictResult result = once.remembered().result;
+    if (!known) {
+      SH_RETURN_IF_ERROR(dict.Increment(context.lane, request.key(), increment, &result));
+    }
     FromNumber(result.kind, result.bits, response->mutable_value());
     response->set_version(result.version);
     return Status();
@@ -165,11 +210,13 @@ Status EditEntry(const VerbContext& context, const v1::EditEntryRequest& request
   SH_RETURN_IF_ERROR(ToEdit(request, &edit, &scratch.value));
   edit.if_version = request.if_version();
   edit.fence = request.fence();
+  SH_ASSIGN_OR_RETURN(edit.operation,
+                      ToOperationId(request.has_operation_id(), request.operation_id()));
   edit.create = request.create_parents();
   edit.attempts_max = context.fast ? kFastEdits : kSlowEdits;
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
     EntryEditResult result;
-    SH_RETURN_IF_ERROR(EditDictEntry(dict, context.lane, request.key(), edit, &result));
+    SH_RETURN_IF_ERROR(EditOnce(context, dict, request.key(), edit, &result));
     response->set_version(result.version);
     response->set_length(result.edit.length);
     const bool gives_removed = request.edit().kind_case() == v1::Edit::kPop ||
@@ -193,8 +240,18 @@ Status TouchEntry(const VerbContext& context, const v1::TouchEntryRequest& reque
   }
   DictSetOptions options;
   SH_ASSIGN_OR_RETURN(options.ttl, ToTtl(request.ttl()));
+  SH_ASSIGN_OR_RETURN(options.operation,
+                      ToOperationId(request.has_operation_id(), request.operation_id()));
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
     Scratch& scratch = ThreadScratch();
+    OnceGuard once;
+    bool known = false;
+    SH_RETURN_IF_ERROR(once.Begin(context, dict, options.operation, &known));
+    if (known) {
+      response->set_applied(true);
+      response->set_version(once.remembered().result.version);
+      return Status();
+    }
     const int attempts = context.fast ? kFastEdits : kSlowEdits;
     for (int attempt = 0; attempt < attempts; ++attempt) {
       bool found = false;

@@ -205,6 +205,26 @@ Status ToIncrement(const IncrementFields& fields, DictIncrement* increment) {
   return bound(fields.max, "max", &increment->max);
 }
 
+StatusOr<DictOperationId> ToOperationId(bool given, const v1::OperationId& operation) {
+  if (!given) return DictOperationId();
+  if (operation.session() == 0) {
+    return Refuse(Reason::kInvalidArgument, "operation_id.session", "it must not be 0");
+  }
+  return DictOperationId{operation.session(), operation.sequence()};
+}
+
+Status OnceGuard::Begin(const VerbContext& context, Dict& dict, DictOperationId operation,
+                        bool* known) {
+  *known = false;
+  if (!operation.valid()) return Status();
+  held_ = dict.HoldSession(operation.session, !context.fast);
+  if (!held_.owns_lock()) {
+    return Status(Reason::kStalled,
+                  "dict \"" + dict.name() + "\": another operation of the session is under way");
+  }
+  return dict.Recall(operation, &remembered_, known);
+}
+
 Status MoveIfItHelps(const VerbContext& context, const std::shared_ptr<ServedDict>& served,
                      const Status& failure) {
   DictStore::Move how = DictStore::Move::kGrow;

@@ -71,6 +71,23 @@ Status ToEdit(const v1::EditEntryRequest& request, EntryEdit* edit, std::string*
 Status MoveIfItHelps(const VerbContext& context, const std::shared_ptr<ServedDict>& served,
                      const Status& failure);
 
+// The name of a mutation; invalid where the caller gave none. INVALID_ARGUMENT for session 0.
+StatusOr<DictOperationId> ToOperationId(bool given, const v1::OperationId& operation);
+
+// A mutation that was named and may have been carried out before. Nobody else carries it out while
+// this lives.
+class OnceGuard final {
+ public:
+  // *known: it was carried out, and remembered() says what it did. Errors: CONFLICT (too old to be
+  // remembered), STALLED (the session is busy and the caller's thread may not wait).
+  Status Begin(const VerbContext& context, Dict& dict, DictOperationId operation, bool* known);
+  const DictRemembered& remembered() const { return remembered_; }
+
+ private:
+  std::unique_lock<std::mutex> held_;
+  DictRemembered remembered_;
+};
+
 // Runs `operation` on the dict, follows it when it moves, makes it larger when it is full below its
 // limits, and leaves what is damaged behind.
 template <typename Operation>

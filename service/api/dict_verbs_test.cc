@@ -320,6 +320,83 @@ TEST_F(DictVerbsTest, TransactionsAndManyReads) {
             Reason::kInvalidArgument);
 }
 
+TEST_F(DictVerbsTest, ARepeatedOperationIsAnsweredAndNotCarriedOutAgain) {
+  const auto name = [](auto* request, uint64_t sequence) {
+    request->mutable_operation_id()->set_session(77);
+    request->mutable_operation_id()->set_sequence(sequence);
+  };
+  auto add = For<v1::IncrementEntryRequest>("n");
+  name(&add, 1);
+  for (int i = 0; i < 3; ++i) {
+    const auto added = SH_DICT_CALL(service_, IncrementEntry, add);
+    ASSERT_TRUE(added.ok()) << added.status().ToString();
+    EXPECT_EQ(added->value().int_value(), 1);
+  }
+  EXPECT_EQ(Get("n").entry().value().int_value(), 1);
+  name(&add, 2);
+  EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add)->value().int_value(), 2);
+
+  ASSERT_TRUE(Set("cfg", Nested()).ok());
+  auto pop = For<v1::EditEntryRequest>("cfg");
+  AddPath(&pop, {"web", "ports"});
+  pop.mutable_edit()->set_pop(true);
+  name(&pop, 3);
+  const auto popped = SH_DICT_CALL(service_, EditEntry, pop);
+  ASSERT_TRUE(popped.ok()) << popped.status().ToString();
+  EXPECT_EQ(popped->result().int_value(), 443);
+  EXPECT_EQ(SH_DICT_CALL(service_, EditEntry, pop)->SerializeAsString(),
+            popped->SerializeAsString());
+  auto take = For<v1::DeleteEntryRequest>("cfg");
+  take.set_return_previous(true);
+  name(&take, 4);
+  const auto taken = SH_DICT_CALL(service_, DeleteEntry, take);
+  ASSERT_TRUE(taken.ok());
+  EXPECT_TRUE(taken->applied());
+  EXPECT_EQ(SH_DICT_CALL(service_, DeleteEntry, take)->SerializeAsString(),
+            taken->SerializeAsString());
+  ASSERT_TRUE(Set("cfg", Text("new")).ok());
+  EXPECT_TRUE(SH_DICT_CALL(service_, DeleteEntry, take)->applied()) << "the first result, again";
+  EXPECT_EQ(Get("cfg").entry().value().string_value(), "new") << "and nothing more happened";
+
+  v1::TransactDictRequest transact;
+  transact.set_name("d");
+  transact.add_then_steps()->mutable_increment()->set_key("n");
+  transact.add_then_steps()->mutable_increment()->set_key("m");
+  name(&transact, 5);
+  const auto first = SH_DICT_CALL(service_, TransactDict, transact);
+  ASSERT_TRUE(first.ok()) << first.status().ToString();
+  EXPECT_EQ(SH_DICT_CALL(service_, TransactDict, transact)->SerializeAsString(),
+            first->SerializeAsString());
+  EXPECT_EQ(Get("n").entry().value().int_value(), 3);
+
+  // The dict moves; what is remembered moves with it.
+  v1::ClearDictRequest clear;
+  clear.set_name("d");
+  ASSERT_TRUE(SH_DICT_CALL(service_, ClearDict, clear).ok());
+  EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add)->value().int_value(), 2);
+  EXPECT_EQ(SH_DICT_CALL(service_, EditEntry, pop)->result().int_value(), 443);
+  EXPECT_EQ(SH_DICT_CALL(service_, TransactDict, transact)->SerializeAsString(),
+            first->SerializeAsString());
+  EXPECT_FALSE(Get("n").has_entry());
+
+  // The window of a session is 64 operations.
+  for (uint64_t i = 6; i <= 66; ++i) {
+    name(&add, i);
+    EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add)->value().int_value(),
+              static_cast<int64_t>(i - 5));
+  }
+  name(&add, 2);
+  EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add).status().reason(), Reason::kConflict);
+  name(&add, 3);
+  EXPECT_TRUE(SH_DICT_CALL(service_, IncrementEntry, add).ok());
+  add.mutable_operation_id()->set_session(0);
+  EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add).status().reason(),
+            Reason::kInvalidArgument);
+  const auto served = service_.engine().dicts().Find("d");
+  ASSERT_TRUE(served.ok());
+  for (const std::string& fault : (*served)->dict().Check(true).faults) ADD_FAILURE() << fault;
+}
+
 TEST_F(DictVerbsTest, BadKeysAndValuesAreRefused) {
   EXPECT_EQ(Set("", Int(1)).status().reason(), Reason::kKeyInvalid);
   EXPECT_EQ(Set(std::string(1025, 'k'), Int(1)).status().reason(), Reason::kKeyInvalid);

@@ -65,6 +65,7 @@ class PrometheusMetrics final : public Metrics {
   MetricFamily LatencyFamily();
   MetricFamily AuthFamily();
   void AddEngine(std::vector<MetricFamily>* families);
+  void AddDicts(std::vector<MetricFamily>* families);
   void AddProcess(std::vector<MetricFamily>* families);
 
   Engine* const engine_;
@@ -241,6 +242,26 @@ void PrometheusMetrics::AddEngine(std::vector<MetricFamily>* families) {
               totals.local.wakes, totals.daemon.wakes);
 }
 
+void PrometheusMetrics::AddDicts(std::vector<MetricFamily>* families) {
+  const DictTotals totals = engine_->dicts().Totals();
+  AddGauge(families, "statehouse_dicts", "Dicts that exist.", totals.dicts);
+  AddGauge(families, "statehouse_dict_entries", "Entries of all dicts, expired ones included.",
+           static_cast<double>(totals.entries));
+  AddGauge(families, "statehouse_dict_entry_bytes", "Bytes that the entries of all dicts take.",
+           static_cast<double>(totals.entry_bytes));
+  AddCounter(families, "statehouse_dict_changes_total",
+             "Changes of entries, by workers on mapped dicts and by calls.", totals.changes);
+  AddCounter(families, "statehouse_dict_contended_total", "Changes that met a held bucket.",
+             totals.contended);
+  AddCounter(families, "statehouse_dict_evictions_total",
+             "Entries that were evicted from full dicts.", totals.evictions);
+  AddCounter(families, "statehouse_dict_expirations_total", "Expired entries that were removed.",
+             totals.expirations);
+  AddCounter(families, "statehouse_dict_moves_total",
+             "Times that a dict moved to another segment: grown, cleared or salvaged.",
+             totals.moves);
+}
+
 void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   MetricFamily build =
       Family("statehouse_build_info", "Always 1; the label tells the release.", MetricType::Gauge);
@@ -258,6 +279,7 @@ std::string PrometheusMetrics::Scrape() {
     if (!family.metric.empty()) families.push_back(std::move(family));
   }
   AddEngine(&families);
+  AddDicts(&families);
   AddProcess(&families);
   return prometheus::TextSerializer().Serialize(families);
 }

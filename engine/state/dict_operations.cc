@@ -1,0 +1,177 @@
+// Remembered operations: a mutation with an operation id leaves what it did in a record of its
+// session, in the same redo as its change. A repeated one is answered from there, by this daemon or
+// the next. Only the daemon reads and writes these records; workers' operations have no names,
+// because a worker knows whether its own store happened.
+#include "engine/state/dict_internal.h"
+
+namespace statehouse {
+namespace {
+
+// What a transaction keeps of each step, in its block.
+struct StepWords {
+  std::atomic<uint64_t> version;
+  std::atomic<uint64_t> bits;
+  std::atomic<uint64_t> facts;  // As OperationRecord::facts.
+  std::atomic<uint64_t> reserved;
+};
+static_assert(sizeof(StepWords) == kResultStepBytes);
+
+uint32_t SetOf(uint64_t session) {
+  return static_cast<uint32_t>(hash_internal::Fold(session, hash_internal::kStep) % kOperationSets);
+}
+
+}  // namespace
+
+OperationRow* Dict::RowAt(uint32_t set, uint32_t way) const {
+  return reinterpret_cast<OperationRow*>(base_ + geometry_.operations_offset()) +
+         (set * kOperationWays + way);
+}
+
+// The session's row. With `take` the one that was used longest ago becomes its own; its records
+// stay until they are written over, and belong to nobody else by what they say.
+OperationRow* Dict::RowOf(uint64_t session, bool take) const {
+  const uint32_t set = SetOf(session);
+  OperationRow* oldest = nullptr;
+  for (uint32_t way = 0; way < kOperationWays; ++way) {
+    OperationRow* const row = RowAt(set, way);
+    if (Get64(row->session) == session) {
+      Put64(row->used, NowNs());
+      return row;
+    }
+    if (oldest == nullptr || Get64(row->used) < Get64(oldest->used)) oldest = row;
+  }
+  if (!take) return nullptr;
+  line_->operations.store(1, std::memory_order_relaxed);
+  Put64(oldest->session, session);
+  Put64(oldest->used, NowNs());
+  return oldest;
+}
+
+// One lock for each set, so that two sessions do not take the same row.
+std::unique_lock<std::mutex> Dict::HoldSession(uint64_t session, bool wait) {
+  std::mutex& lock = session_locks_[SetOf(session) % kSessionLocks];
+  return wait ? std::unique_lock<std::mutex>(lock)
+              : std::unique_lock<std::mutex>(lock, std::try_to_lock);
+}
+
+Status Dict::Recall(DictOperationId operation, DictRemembered* remembered, bool* found) const {
+  *found = false;
+  if (line_->operations.load(std::memory_order_relaxed) == 0) return Status();
+  const OperationRow* const row = RowOf(operation.session, false);
+  if (row == nullptr) return Status();
+  const OperationRecord& record = row->records[operation.sequence % kOperationsPerSession];
+  if (Get64(record.session) != operation.session) return Status();
+  const uint64_t sequence = Get64(record.sequence);
+  if (sequence < operation.sequence) return Status();
+  if (sequence > operation.sequence) {
+    return Status(Reason::kConflict,
+                  "operation " + std::to_string(operation.sequence) +
+                      " of its session is older than the last " +
+                      std::to_string(kOperationsPerSession) +
+                      ", which are remembered: whether it was carried out is not known");
+  }
+  *found = true;
+  const uint64_t facts = Get64(record.facts);
+  remembered->result.applied = true;
+  remembered->result.existed = (facts & kOperationExisted) != 0;
+  remembered->result.version = Get64(record.version);
+  remembered->result.bits = Get64(record.bits);
+  remembered->result.kind = static_cast<DictKind>(facts >> kOperationKindShift & 0xff);
+  remembered->compared = (facts & kOperationCompared) != 0;
+  const BlockRef block = Get64(record.block);
+  const bool is_results = (facts & kOperationIsResults) != 0;
+  // An expired entry is kept like another one, and is none.
+  if (block == 0 || !(is_results || remembered->result.existed)) return Status();
+  if (!RefIsSane(block)) return RefuseDamaged("a remembered operation");
+  if (!is_results) {
+    Found entry;
+    entry.ref = block;
+    if (!entry.ReadBlock(BlockAt(block))) return RefuseDamaged("a remembered operation");
+    TakeEntry(entry, &remembered->previous);
+    remembered->has_previous = true;
+    return Status();
+  }
+  const uint64_t steps = facts >> kOperationCountShift;
+  if (steps * sizeof(StepWords) > BytesOfClass(ClassOf(block))) {
+    return RefuseDamaged("a remembered operation");
+  }
+  const auto* words = reinterpret_cast<const StepWords*>(BlockAt(block));
+  for (uint64_t i = 0; i < steps; ++i) {
+    DictResult& step = remembered->steps.emplace_back();
+    const uint64_t step_facts = Get64(words[i].facts);
+    step.applied = true;
+    step.existed = (step_facts & kOperationExisted) != 0;
+    step.kind = static_cast<DictKind>(step_facts >> kOperationKindShift & 0xff);
+    step.version = Get64(words[i].version);
+    step.bits = Get64(words[i].bits);
+  }
+  return Status();
+}
+
+// In the redo record: the operation and its result. The record keeps `block`; what it kept before
+// is returned and is the lane's to give back.
+BlockRef Dict::Remember(Section& section, DictOperationId operation, const DictResult& result,
+                        uint64_t facts, BlockRef block) const {
+  OperationRow* const row = RowOf(operation.session, true);
+  OperationRecord& record = row->records[operation.sequence % kOperationsPerSession];
+  facts |= uint64_t{static_cast<uint8_t>(result.kind)} << kOperationKindShift;
+  if (result.existed) facts |= kOperationExisted;
+  const BlockRef before = Get64(record.block);
+  Redo(section, record.session, operation.session);
+  Redo(section, record.sequence, operation.sequence);
+  Redo(section, record.version, result.version);
+  Redo(section, record.facts, facts);
+  Redo(section, record.bits, result.bits);
+  Redo(section, record.block, block);
+  return RefIsSane(before) ? before : 0;
+}
+
+void Dict::FillResults(BlockRef block, std::span<const DictOperationResult> results) const {
+  auto* words = reinterpret_cast<StepWords*>(BlockAt(block));
+  for (size_t i = 0; i < results.size(); ++i) {
+    const DictResult& result = results[i].result;
+    Put64(words[i].version, result.version);
+    Put64(words[i].bits, result.bits);
+    Put64(words[i].facts, uint64_t{static_cast<uint8_t>(result.kind)} << kOperationKindShift |
+                              (result.existed ? kOperationExisted : 0));
+  }
+}
+
+// Every remembered operation, with its block, to the same place of another segment.
+Status Dict::CopyOperations(const Lane& lane, Dict& target) const {
+  if (line_->operations.load(std::memory_order_relaxed) == 0) return Status();
+  target.line_->operations.store(1, std::memory_order_relaxed);
+  for (uint32_t i = 0; i < kOperationSets * kOperationWays; ++i) {
+    const OperationRow* const from = RowAt(0, i);
+    if (Get64(from->session) == 0) continue;
+    OperationRow* const to = target.RowAt(0, i);
+    Put64(to->session, Get64(from->session));
+    Put64(to->used, Get64(from->used));
+    for (uint32_t j = 0; j < kOperationsPerSession; ++j) {
+      const OperationRecord& record = from->records[j];
+      if (Get64(record.session) == 0) continue;
+      const BlockRef block = Get64(record.block);
+      const bool keeps = block != 0 && RefIsSane(block);
+      Section section(lane, target.Record(lane.id));
+      BlockRef copy = 0;
+      if (keeps) {
+        SH_ASSIGN_OR_RETURN(copy, target.BlockInHand(lane, ClassOf(block)));
+        CopyShared(target.BlockAt(copy), BlockAt(block), BytesOfClass(ClassOf(block)));
+      }
+      if (!target.Lock(section, kAdmissionLock)) return target.RefuseStalled(kAdmissionLock);
+      OperationRecord& out = to->records[j];
+      target.Redo(section, out.session, Get64(record.session));
+      target.Redo(section, out.sequence, Get64(record.sequence));
+      target.Redo(section, out.version, Get64(record.version));
+      target.Redo(section, out.facts, Get64(record.facts));
+      target.Redo(section, out.bits, Get64(record.bits));
+      target.Redo(section, out.block, copy);
+      if (keeps) target.TakeBlock(section, copy, 0);
+      target.Commit(section);
+      target.Unlock(section, true);
+    }
+  }
+  return Status();
+}
+
+}  // namespace statehouse
