@@ -51,7 +51,7 @@ constexpr milliseconds kFlushGrace{500};
 constexpr uint64_t kDrainLookIntervalNs = 2'000'000;
 
 // Which of the daemon's lanes each thread uses.
-enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2 };
+enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2, kDictMoveLane = 3 };
 
 // Passes calls on to the metrics, which are made after the dispatcher because they label its
 // methods.
@@ -247,8 +247,12 @@ Status Server::StartDoors() {
   AttachDoorOptions attach_options;
   attach_options.server_version = Version();
   attach_options.leases_per_process_max = config_.attach.leases_per_process_max;
-  const AttachDoorParts parts{engine_.get(), dispatcher_.get(), authenticator_.get(),
-                              metrics_.get(), engine_->DaemonLane(kAttachLane)};
+  const AttachDoorParts parts{engine_.get(),
+                              dispatcher_.get(),
+                              authenticator_.get(),
+                              metrics_.get(),
+                              engine_->DaemonLane(kAttachLane),
+                              engine_->DaemonLane(kDictMoveLane)};
   SH_ASSIGN_OR_RETURN(attach_, StartAttachDoor(attach_options, std::move(attach_listener), parts));
   return Status();
 }

@@ -113,10 +113,11 @@ struct AttachError {
 // helps, if it is still in that segment.
 enum class AttachDictNeed : uint32_t {
   kNothing = 0,
-  kRoom = 1,    // An insert was refused below the dict's limits.
-  kRepair = 2,  // Something in the segment is damaged.
+  kRoomForEntries = 1,  // An insert was refused with LIMIT_EXCEEDED.
+  kRoomForBytes = 2,    // An operation was refused with MEMORY_EXHAUSTED.
+  kRepair = 3,          // Something in the segment is damaged: DATA_LOSS.
 };
-inline constexpr uint32_t kAttachDictNeeds = 3;
+inline constexpr uint32_t kAttachDictNeeds = 4;
 
 struct AttachOpenDict {
   std::string name;                                // Or "#<index>".

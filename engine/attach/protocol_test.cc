@@ -68,9 +68,10 @@ std::vector<AttachPacket> Samples() {
        AttachCall{"/statehouse.v1.Areas/CreateArea", 5'000'000'000, std::string("\0\x01\xff", 3)}},
       {~uint64_t{0}, AttachCallReply{std::string(1000, '\xee')}},
       {0, AttachError{Reason::kRateLimited, 250, "too many failures"}},
-      {7, AttachOpenDict{"sessions", 3, AttachDictNeed::kRoom}},
+      {7, AttachOpenDict{"sessions", 3, AttachDictNeed::kRoomForEntries}},
       {8, AttachOpenDict{"#0", 1, AttachDictNeed::kRepair}},
-      {9, SampleDict()},
+      {9, AttachOpenDict{"#0", 1, AttachDictNeed::kRoomForBytes}},
+      {10, SampleDict()},
   };
 }
 
@@ -230,8 +231,8 @@ TEST(AttachProtocolTest, MalformedFieldsAreRefused) {
       {"number too short", AttachKind::kError, Field(1, "\x01") + Field(2, "1234") + Field(3, "")},
       {"reason OK", AttachKind::kError,
        Field(1, std::string(2, '\0')) + Field(2, "1234") + Field(3, "")},
-      {"need of 3", AttachKind::kOpenDict,
-       Field(1, "a") + Field(2, std::string(4, '\0')) + Field(3, std::string("\x03\0\0\0", 4))},
+      {"need of 4", AttachKind::kOpenDict,
+       Field(1, "a") + Field(2, std::string(4, '\0')) + Field(3, std::string("\x04\0\0\0", 4))},
       {"need of 2 bytes", AttachKind::kOpenDict,
        Field(1, "a") + Field(2, std::string(4, '\0')) + Field(3, std::string(2, '\0'))},
       {"no generation", AttachKind::kOpenDict, Field(1, "a") + Field(3, std::string(4, '\0'))},

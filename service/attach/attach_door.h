@@ -51,7 +51,8 @@ struct AttachDoorParts {
   Dispatcher* dispatcher = nullptr;
   Authenticator* authenticator = nullptr;
   Metrics* metrics = nullptr;
-  Lane lane;  // For the door's thread.
+  Lane lane;       // For the door's thread.
+  Lane move_lane;  // For its thread that moves dicts.
 };
 
 // Serves connections of `listener`: a bound, listening SOCK_SEQPACKET unix socket. Takes over the

@@ -55,6 +55,7 @@ AttachLoop::AttachLoop(AttachDoorOptions options, UniqueFd listener, AttachDoorP
       generation_(parts.engine->Totals().generation),
       listener_(std::move(listener)),
       mailbox_(std::make_shared<Mailbox>()),
+      mover_(parts.engine, parts.move_lane),
       packet_buffer_(kAttachHeaderBytes + kAttachBodyBytesMax + 1) {}
 
 StatusOr<std::unique_ptr<AttachLoop>> AttachLoop::Create(AttachDoorOptions options,
@@ -280,6 +281,8 @@ void AttachLoop::OnPacket(Connection& connection, AttachPacket packet,
     return connection.SendErrorAndClose(id, valid);
   if (const auto* open = std::get_if<AttachOpenArea>(&packet.message))
     return OnOpenArea(connection, id, *open);
+  if (const auto* open = std::get_if<AttachOpenDict>(&packet.message))
+    return OnOpenDict(connection, id, *open);
   if (const auto* call = std::get_if<AttachCall>(&packet.message))
     return OnCall(connection, id, *call);
   connection.SendErrorAndClose(
@@ -298,7 +301,9 @@ void AttachLoop::TakeAnswers() {
     if (found == connections_.end()) continue;  // It has gone; the call was cancelled.
     Connection& connection = *found->second;
     connection.calls_.erase(answer.request_id);
-    if (answer.response.ok()) {
+    if (answer.response.ok() && answer.open_dict.has_value()) {
+      SendDict(connection, answer.request_id, *answer.open_dict);
+    } else if (answer.response.ok()) {
       connection.Send({answer.request_id, AttachCallReply{*std::move(answer.response)}});
     } else {
       connection.SendError(answer.request_id, answer.response.status());

@@ -17,6 +17,7 @@
 #include "service/attach/attach_door.h"
 #include "service/attach/connection.h"
 #include "service/attach/descriptor_closer.h"
+#include "service/attach/dict_mover.h"
 #include "service/attach/lease_table.h"
 #include "service/keeper/descriptor_message.h"
 
@@ -40,7 +41,8 @@ class AttachLoop final {
     struct Answer {
       uint64_t connection = 0;
       uint64_t request_id = 0;
-      StatusOr<std::string> response;
+      StatusOr<std::string> response;           // Of a call; empty of a move.
+      std::optional<AttachOpenDict> open_dict;  // A move for this request is over.
     };
     UniqueFd event;  // eventfd: the loop should look.
     std::mutex mutex;
@@ -67,6 +69,15 @@ class AttachLoop final {
   void OnOpenArea(Connection& connection, uint64_t request_id, const AttachOpenArea& open);
   StatusOr<std::shared_ptr<ServedArea>> FindReadable(const Connection& connection,
                                                      const std::string& name) const;
+  void OnOpenDict(Connection& connection, uint64_t request_id, const AttachOpenDict& open);
+  // Sends the segment that the dict is in now.
+  void SendDict(Connection& connection, uint64_t request_id, const AttachOpenDict& open);
+  StatusOr<std::shared_ptr<ServedDict>> FindReadableDict(const Connection& connection,
+                                                         const std::string& name) const;
+  // The block whose lanes this connection's worker writes with, if it has any.
+  std::optional<uint32_t> BlockOf(const Connection& connection) const;
+  // Whether a request that is answered later may be taken; else it was refused.
+  bool Admit(Connection& connection, uint64_t request_id);
   void OnCall(Connection& connection, uint64_t request_id, const AttachCall& call);
   Status CheckIdentity(Connection& connection);
   void TakeAnswers();
@@ -85,6 +96,7 @@ class AttachLoop final {
   std::shared_ptr<Mailbox> mailbox_;
   std::optional<LeaseTable> leases_;
   DescriptorCloser closer_;
+  DictMover mover_;
   std::map<uint64_t, std::unique_ptr<Connection>> connections_;
   uint64_t next_connection_ = 1;
   std::vector<char> packet_buffer_;

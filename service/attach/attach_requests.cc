@@ -43,6 +43,33 @@ AttachAreaOpened Describe(const AreaInfo& info, bool writable) {
   return opened;
 }
 
+uint64_t MonotonicNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+AttachDictOpened Describe(const DictRecord& record, bool writable) {
+  AttachDictOpened opened;
+  opened.dict_id = record.id;
+  opened.name = record.name;
+  opened.index = record.index;
+  opened.generation = record.generation;
+  opened.writable = writable;
+  opened.data_bytes = record.geometry.data_bytes;
+  opened.entries_max = record.geometry.entries_max;
+  opened.seed_a = record.geometry.seed.a;
+  opened.seed_b = record.geometry.seed.b;
+  opened.default_ttl_ms = record.geometry.default_ttl_ms;
+  opened.bucket_count = record.geometry.bucket_count;
+  opened.lane_count = record.geometry.lane_count;
+  opened.evict = record.geometry.evict;
+  opened.max_entries = record.max_entries;
+  opened.max_bytes = record.max_bytes;
+  opened.clock_ns = MonotonicNow();
+  return opened;
+}
+
 }  // namespace
 
 void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
@@ -133,17 +160,20 @@ StatusOr<std::shared_ptr<ServedArea>> AttachLoop::FindReadable(const Connection&
   return area;
 }
 
+// Only a worker with lanes can mutate. One that reconnects after a restart of the daemon kept its
+// own.
+std::optional<uint32_t> AttachLoop::BlockOf(const Connection& connection) const {
+  return connection.block_.has_value() ? connection.block_
+                                       : leases_->AttachmentOf(connection.peer().pid);
+}
+
 void AttachLoop::OnOpenArea(Connection& connection, uint64_t request_id,
                             const AttachOpenArea& open) {
   auto found = FindReadable(connection, open.name);
   if (!found.ok()) return connection.SendError(request_id, found.status());
   const ServedArea& area = **found;
   const AreaInfo& info = area.info();
-  // Only a worker with lanes can mutate. One that reconnects after a restart of the daemon kept its
-  // own.
-  const std::optional<uint32_t> block = connection.block_.has_value()
-                                            ? connection.block_
-                                            : leases_->AttachmentOf(connection.peer().pid);
+  const std::optional<uint32_t> block = BlockOf(connection);
   const bool writable =
       block.has_value() && connection.identity_->Allows(ObjectKind::kArea, info.name, Verb::kWrite);
   auto descriptors = parts_.engine->OpenForWorker(
@@ -155,18 +185,74 @@ void AttachLoop::OnOpenArea(Connection& connection, uint64_t request_id,
   connection.Send({request_id, Describe(info, writable)}, std::move(sent));
 }
 
-void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const AttachCall& call) {
+// As FindReadable.
+StatusOr<std::shared_ptr<ServedDict>> AttachLoop::FindReadableDict(const Connection& connection,
+                                                                   const std::string& name) const {
+  const bool by_index = !name.empty() && name[0] == '#';
+  if (!by_index)
+    SH_RETURN_IF_ERROR(connection.identity_->Require(ObjectKind::kDict, name, Verb::kRead));
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> dict, parts_.engine->dicts().Find(name));
+  if (by_index &&
+      !connection.identity_->Allows(ObjectKind::kDict, dict->record().name, Verb::kRead)) {
+    return Status(Reason::kDictNotFound, "no dict that this token may read has index " + name);
+  }
+  return dict;
+}
+
+void AttachLoop::OnOpenDict(Connection& connection, uint64_t request_id,
+                            const AttachOpenDict& open) {
+  if (open.need == AttachDictNeed::kNothing) return SendDict(connection, request_id, open);
+  auto found = FindReadableDict(connection, open.name);
+  if (!found.ok()) return connection.SendError(request_id, found.status());
+  const DictRecord& record = (*found)->record();
+  // Who may not write is not believed; and a need of a segment that is history is met already.
+  if (record.generation != open.generation || !BlockOf(connection).has_value() ||
+      !connection.identity_->Allows(ObjectKind::kDict, record.name, Verb::kWrite)) {
+    return SendDict(connection, request_id, open);
+  }
+  if (!Admit(connection, request_id)) return;
+  connection.calls_[request_id] = nullptr;
+  mover_.Post(*std::move(found), open.need,
+              [mailbox = mailbox_, id = connection.id(), request_id, open](Status moved) {
+                StatusOr<std::string> response = std::string();
+                if (!moved.ok()) response = std::move(moved);
+                mailbox->Post({id, request_id, std::move(response), open});
+              });
+}
+
+void AttachLoop::SendDict(Connection& connection, uint64_t request_id, const AttachOpenDict& open) {
+  auto found = FindReadableDict(connection, open.name);
+  if (!found.ok()) return connection.SendError(request_id, found.status());
+  const ServedDict& dict = **found;
+  const std::optional<uint32_t> block = BlockOf(connection);
+  const bool writable =
+      block.has_value() &&
+      connection.identity_->Allows(ObjectKind::kDict, dict.record().name, Verb::kWrite);
+  auto segment = parts_.engine->dicts().OpenForWorker(
+      dict, block.value_or(0), writable ? Access::kReadWrite : Access::kReadOnly);
+  if (!segment.ok()) return connection.SendError(request_id, segment.status());
+  std::vector<UniqueFd> sent;
+  sent.push_back(*std::move(segment));
+  connection.Send({request_id, Describe(dict.record(), writable)}, std::move(sent));
+}
+
+bool AttachLoop::Admit(Connection& connection, uint64_t request_id) {
   if (connection.calls_.count(request_id) != 0) {
-    return connection.SendErrorAndClose(
+    connection.SendErrorAndClose(
         request_id, Status(Reason::kInvalidArgument,
                            "request id " + std::to_string(request_id) + " is in flight"));
+    return false;
   }
-  if (connection.calls_.size() >= kAttachCallsInFlightMax) {
-    return connection.SendError(
-        request_id, Status(Reason::kLimitExceeded, "this connection has its limit of " +
-                                                       std::to_string(kAttachCallsInFlightMax) +
-                                                       " calls in flight; wait for an answer"));
-  }
+  if (connection.calls_.size() < kAttachCallsInFlightMax) return true;
+  connection.SendError(request_id,
+                       Status(Reason::kLimitExceeded, "this connection has its limit of " +
+                                                          std::to_string(kAttachCallsInFlightMax) +
+                                                          " calls in flight; wait for an answer"));
+  return false;
+}
+
+void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const AttachCall& call) {
+  if (!Admit(connection, request_id)) return;
   CallContext context;
   context.door = Door::kLocal;
   context.identity = connection.identity_;
@@ -179,7 +265,7 @@ void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const Attac
   auto pending = parts_.dispatcher->Dispatch(
       context, call.method, call.request,
       [mailbox = mailbox_, id = connection.id(), request_id](StatusOr<std::string> response) {
-        mailbox->Post({id, request_id, std::move(response)});
+        mailbox->Post({id, request_id, std::move(response), std::nullopt});
       });
   connection.calls_[request_id] = std::move(pending);
 }
