@@ -59,6 +59,8 @@ EngineOptions EngineOptionsOf(const Config& config) {
   EngineOptions options;
   options.areas_max = config.areas.count_max;
   options.area_bytes_max = config.areas.size_max;
+  options.dicts_max = config.dicts.count_max;
+  options.dict_bytes_max = config.dicts.size_max;
   options.memory_bytes_max = config.areas.memory_max;
   options.atomic_range_bytes = config.areas.atomic_range_bytes;
   options.operation_timeout_ns = config.areas.operation_timeout_ms * 1'000'000;

@@ -65,11 +65,11 @@ std::string DictStore::VaultName(const DictRecord& record) {
   return "dict." + std::to_string(record.id) + "." + std::to_string(record.generation);
 }
 
-StatusOr<std::unique_ptr<DictStore>> DictStore::Start(uint32_t dicts_max,
+StatusOr<std::unique_ptr<DictStore>> DictStore::Start(const DictStoreOptions& options,
                                                       std::map<std::string, UniqueFd>* inherited,
                                                       DescriptorVault* vault,
                                                       std::vector<std::string>* warnings) {
-  std::unique_ptr<DictStore> store(new DictStore(dicts_max, vault));
+  std::unique_ptr<DictStore> store(new DictStore(options, vault));
   if (const auto kept = inherited->find("dicts"); kept != inherited->end()) {
     SH_ASSIGN_OR_RETURN(store->catalogue_, DictCatalogue::Adopt(std::move(kept->second)));
     inherited->erase(kept);
@@ -159,23 +159,28 @@ StatusOr<std::shared_ptr<ServedDict>> DictStore::MakeSegment(DictRecord record,
 
 StatusOr<DictStore::Created> DictStore::Create(const DictSpec& spec) {
   SH_RETURN_IF_ERROR(CheckObjectName("a dict", spec.name));
-  if (spec.max_entries == 0 || spec.max_entries > kDictEntriesMax) {
-    return Status(Reason::kSizeInvalid, "creating dict \"" + spec.name + "\": max_entries " +
-                                            std::to_string(spec.max_entries) +
-                                            " is not between 1 and " +
-                                            std::to_string(kDictEntriesMax));
+  const uint64_t max_entries = spec.max_entries.value_or(kDictEntriesDefault);
+  const uint64_t max_bytes =
+      spec.max_bytes.value_or(std::min(kDictBytesDefault, options_.dict_bytes_max));
+  const auto refuse_size = [&](const char* field, uint64_t is, uint64_t least, uint64_t most) {
+    return Status(Reason::kSizeInvalid, "creating dict \"" + spec.name + "\": " + field + " " +
+                                            std::to_string(is) + " is not between " +
+                                            std::to_string(least) + " and " + std::to_string(most));
+  };
+  if (max_entries == 0 || max_entries > kDictEntriesMax) {
+    return refuse_size("max_entries", max_entries, 1, kDictEntriesMax);
   }
-  if (spec.max_bytes < kSlabBytes || spec.max_bytes > kDictBytesMax) {
-    return Status(Reason::kSizeInvalid, "creating dict \"" + spec.name + "\": max_bytes " +
-                                            std::to_string(spec.max_bytes) + " is not between " +
-                                            std::to_string(kSlabBytes) + " and " +
-                                            std::to_string(kDictBytesMax));
+  if (max_bytes < kSlabBytes || max_bytes > options_.dict_bytes_max) {
+    return refuse_size("max_bytes", max_bytes, kSlabBytes, options_.dict_bytes_max);
   }
   const std::lock_guard<std::mutex> making(make_mutex_);
   if (const std::shared_ptr<ServedDict> found = FindLocked(spec.name); found != nullptr) {
     const DictRecord& is = found->record();
-    const bool same = is.max_entries == spec.max_entries && is.max_bytes == spec.max_bytes &&
-                      is.geometry.default_ttl_ms == spec.default_ttl_ms && is.evict == spec.evict;
+    const bool same =
+        spec.max_entries.value_or(is.max_entries) == is.max_entries &&
+        spec.max_bytes.value_or(is.max_bytes) == is.max_bytes &&
+        spec.default_ttl_ms.value_or(is.geometry.default_ttl_ms) == is.geometry.default_ttl_ms &&
+        spec.evict.value_or(is.evict) == is.evict;
     if (same && !spec.exclusive) return Created{found, false};
     return Status(Reason::kDictExists,
                   "creating dict \"" + spec.name + "\": it exists with max_entries " +
@@ -183,19 +188,19 @@ StatusOr<DictStore::Created> DictStore::Create(const DictSpec& spec) {
                       std::to_string(is.max_bytes) +
                       (same ? "" : ", or with another default_ttl or full_policy"));
   }
-  if (All().size() >= dicts_max_) {
+  if (All().size() >= options_.dicts_max) {
     return Status(Reason::kLimitExceeded, "creating dict \"" + spec.name +
-                                              "\": " + std::to_string(dicts_max_) +
+                                              "\": " + std::to_string(options_.dicts_max) +
                                               " dicts exist, which is the limit (dicts.count_max)");
   }
   DictRecord record;
   record.id = catalogue_->NextId();
   record.index = catalogue_->NextIndex();
   record.name = spec.name;
-  record.max_entries = spec.max_entries;
-  record.max_bytes = spec.max_bytes;
-  record.evict = spec.evict;
-  record.geometry.default_ttl_ms = spec.default_ttl_ms;
+  record.max_entries = max_entries;
+  record.max_bytes = max_bytes;
+  record.evict = spec.evict.value_or(false);
+  record.geometry.default_ttl_ms = spec.default_ttl_ms.value_or(0);
   SetGeometry(&record, kFirstEntries);
   record.create_time_ns = UnixNs();
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> served, MakeSegment(std::move(record), 1));

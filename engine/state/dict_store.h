@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <shared_mutex>
 #include <string>
@@ -28,10 +29,11 @@ namespace statehouse {
 
 struct DictSpec {
   std::string name;
-  uint64_t max_entries = kDictEntriesDefault;
-  uint64_t max_bytes = kDictBytesDefault;
-  uint64_t default_ttl_ms = 0;
-  bool evict = false;
+  // What is not given has its default in a new dict, and may be anything in one that exists.
+  std::optional<uint64_t> max_entries;     // kDictEntriesDefault
+  std::optional<uint64_t> max_bytes;       // kDictBytesDefault, or the store's limit
+  std::optional<uint64_t> default_ttl_ms;  // 0: none
+  std::optional<bool> evict;               // false
   bool exclusive = false;
 };
 
@@ -77,11 +79,16 @@ struct DictTotals {
   uint64_t repairs = 0;  // Damaged entries and words, since this daemon started.
 };
 
+struct DictStoreOptions {
+  uint32_t dicts_max = kDictsMax;
+  uint64_t dict_bytes_max = kDictBytesMax;
+};
+
 class DictStore final {
  public:
   // Takes over what an earlier daemon left in `inherited`. `vault` outlives the store. What cannot
   // be served any more is dropped and told in *warnings.
-  static StatusOr<std::unique_ptr<DictStore>> Start(uint32_t dicts_max,
+  static StatusOr<std::unique_ptr<DictStore>> Start(const DictStoreOptions& options,
                                                     std::map<std::string, UniqueFd>* inherited,
                                                     DescriptorVault* vault,
                                                     std::vector<std::string>* warnings);
@@ -132,7 +139,8 @@ class DictStore final {
   DictTotals Totals() const;
 
  private:
-  DictStore(uint32_t dicts_max, DescriptorVault* vault) : dicts_max_(dicts_max), vault_(vault) {}
+  DictStore(const DictStoreOptions& options, DescriptorVault* vault)
+      : options_(options), vault_(vault) {}
   Status Restore(std::map<std::string, UniqueFd>* inherited, std::vector<std::string>* warnings);
   Status RestoreOne(const DictRecord& record, UniqueFd segment);
   // REQUIRES: make_mutex_ is held and `served` is current.
@@ -147,7 +155,7 @@ class DictStore final {
   std::vector<std::shared_ptr<ServedDict>> All() const;
   static std::string VaultName(const DictRecord& record);
 
-  const uint32_t dicts_max_;
+  const DictStoreOptions options_;
   DescriptorVault* const vault_;
   // Lock order: make_mutex_, mutex_, recovery_mutex_.
   std::mutex make_mutex_;  // One creation, move or deletion at a time.

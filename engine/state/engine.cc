@@ -144,8 +144,8 @@ StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
   }
   state->registry = std::make_unique<LaneRegistry>(state->catalogue.get());
   state->catalogue->head().generation.fetch_add(1, std::memory_order_relaxed);
-  SH_ASSIGN_OR_RETURN(
-      state->dicts, DictStore::Start(options.dicts_max, &inherited, vault, &state->start_warnings));
+  SH_ASSIGN_OR_RETURN(state->dicts, DictStore::Start({options.dicts_max, options.dict_bytes_max},
+                                                     &inherited, vault, &state->start_warnings));
   SH_RETURN_IF_ERROR(state->Restore(inherited));
   return std::unique_ptr<Engine>(new Engine(std::move(state)));
 }

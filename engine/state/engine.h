@@ -88,6 +88,7 @@ struct LaneLease {
 struct EngineOptions {
   uint32_t areas_max = kAreasMax;
   uint32_t dicts_max = kDictsMax;
+  uint64_t dict_bytes_max = kDictBytesMax;  // The largest max_bytes of a dict.
   uint64_t area_bytes_max = kAreaBytesMax;
   uint64_t memory_bytes_max = 0;  // 0: no limit.
   uint64_t atomic_range_bytes = kAtomicRangeBytesDefault;

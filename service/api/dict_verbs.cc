@@ -79,7 +79,9 @@ Status CreateDict(const VerbContext& context, const v1::CreateDictRequest& reque
                   "field full_policy: " + std::to_string(static_cast<int>(request.full_policy())) +
                       " is no policy; use ERROR or EVICT");
   }
-  spec.evict = request.full_policy() == v1::FULL_POLICY_EVICT;
+  if (request.full_policy() != v1::FULL_POLICY_UNSPECIFIED) {
+    spec.evict = request.full_policy() == v1::FULL_POLICY_EVICT;
+  }
   spec.exclusive = request.exclusive();
   SH_ASSIGN_OR_RETURN(const DictStore::Created created, context.engine->dicts().Create(spec));
   response->set_created(created.created);

@@ -368,12 +368,34 @@ TEST_F(DictVerbsTest, ARepeatedOperationIsAnsweredAndNotCarriedOutAgain) {
   EXPECT_EQ(SH_DICT_CALL(service_, TransactDict, transact)->SerializeAsString(),
             first->SerializeAsString());
   EXPECT_EQ(Get("n").entry().value().int_value(), 3);
+}
 
-  // The dict moves; what is remembered moves with it.
+TEST_F(DictVerbsTest, WhatIsRememberedMovesWithTheDictAndHasAWindow) {
+  auto add = For<v1::IncrementEntryRequest>("n");
+  add.mutable_operation_id()->set_session(77);
+  const auto name = [](auto* request, uint64_t sequence) {
+    request->mutable_operation_id()->set_session(77);
+    request->mutable_operation_id()->set_sequence(sequence);
+  };
+  name(&add, 2);
+  EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add)->value().int_value(), 1);
+  ASSERT_TRUE(Set("cfg", Nested()).ok());
+  auto pop = For<v1::EditEntryRequest>("cfg");
+  AddPath(&pop, {"web", "ports"});
+  pop.mutable_edit()->set_pop(true);
+  name(&pop, 3);
+  EXPECT_EQ(SH_DICT_CALL(service_, EditEntry, pop)->result().int_value(), 443);
+  v1::TransactDictRequest transact;
+  transact.set_name("d");
+  transact.add_then_steps()->mutable_increment()->set_key("n");
+  name(&transact, 5);
+  const auto first = SH_DICT_CALL(service_, TransactDict, transact);
+  ASSERT_TRUE(first.ok());
+
   v1::ClearDictRequest clear;
   clear.set_name("d");
   ASSERT_TRUE(SH_DICT_CALL(service_, ClearDict, clear).ok());
-  EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add)->value().int_value(), 2);
+  EXPECT_EQ(SH_DICT_CALL(service_, IncrementEntry, add)->value().int_value(), 1);
   EXPECT_EQ(SH_DICT_CALL(service_, EditEntry, pop)->result().int_value(), 443);
   EXPECT_EQ(SH_DICT_CALL(service_, TransactDict, transact)->SerializeAsString(),
             first->SerializeAsString());

@@ -76,6 +76,13 @@ struct Config {
     friend bool operator==(const Areas&, const Areas&) = default;
   } areas;
 
+  struct Dicts {
+    uint32_t count_max = kDictsMax;
+    uint64_t size_max = kDictBytesMax;  // The largest max_bytes of one dict.
+
+    friend bool operator==(const Dicts&, const Dicts&) = default;
+  } dicts;
+
   uint64_t drain_grace_ms = 10'000;
   std::string log_format = "auto";         // auto | text | json
   std::string log_level = "info";          // trace | debug | info | warn | error

@@ -138,6 +138,11 @@ std::vector<Setting> MakeSettings() {
           "areas.operation_timeout_ms", "", kNumber, areas.operation_timeout_ms,
           "How long an operation tries bytes that another worker holds, then STALLED.",
           [](const Config& c) { return OutOfRange(c.areas.operation_timeout_ms, 1, 600'000); }),
+      SH_SETTING("dicts.count_max", "", kNumber, dicts.count_max, "Dicts that may exist at once.",
+                 [](const Config& c) { return OutOfRange(c.dicts.count_max, 1, kDictsMax); }),
+      SH_SETTING(
+          "dicts.size_max", "", kBytes, dicts.size_max, "Largest max_bytes that a dict may have.",
+          [](const Config& c) { return OutOfRange(c.dicts.size_max, 65'536, kDictBytesMax); }),
       SH_SETTING("log.format", "--log-format", kText, log_format,
                  "auto (text on a terminal, else json), text or json.",
                  [](const Config& c) {
