@@ -397,6 +397,7 @@ class Dict final {
   Status CheckKey(std::string_view key) const;
   Status CheckWritable() const;
   Status RefuseState() const;
+  Status RefuseMoving() const;
   Status RefuseStalled(uint32_t lock) const;
   Status RefuseDamaged(const char* what) const;
 

@@ -27,14 +27,20 @@ Status Dict::LockBucketSlow(Section& section, uint32_t bucket) const {
     if (state == static_cast<uint32_t>(DictState::kLive)) return Status();
     const bool alone = section.locks == 1;
     Unlock(section, false);
-    if (state != static_cast<uint32_t>(DictState::kMoving) || !alone) return RefuseState();
-    if (!moving.Pause()) {
-      return Status(Reason::kStalled, "dict \"" + name_ +
-                                          "\": its move to another segment takes "
-                                          "longer than the operation may");
+    while (this->state() == DictState::kMoving) {
+      if (!moving.Pause()) return RefuseMoving();
+    }
+    // With other locks the caller begins again, in this segment or in the next one.
+    if (!alone || this->state() != DictState::kLive) {
+      return this->state() == DictState::kLive ? RefuseMoving() : RefuseState();
     }
     held = Lock(section, bucket);
   }
+}
+
+Status Dict::RefuseMoving() const {
+  return Status(Reason::kStalled,
+                "dict \"" + name_ + "\" is being moved to another segment; try again");
 }
 
 void Dict::PutRing(uint32_t lane, uint64_t position, const void* bytes, size_t len) const {
