@@ -146,8 +146,11 @@ class LocalDict final {
   };
 
   // local_dict.cc: around operations.
+  //
+  // `key` is what the daemon looks at when a reader without the right to write meets damage; empty:
+  // none.
   template <typename Operation>
-  Status Read(const Operation& operation);
+  Status Read(std::string_view key, const Operation& operation);
   template <typename Operation>
   Status Write(const Operation& operation);
   template <typename Operation>
@@ -155,22 +158,30 @@ class LocalDict final {
   bool usable() const { return usable_.load(std::memory_order_relaxed) == kUsable; }
   Status Unusable() const;
   Status RefuseReadOnly() const;
+  Status RefuseKey(std::string_view key) const;
+  Status CheckKey(std::string_view key) const;
 
   // local_dict_moves.cc: following the dict.
   //
-  // OK when the failed operation may be tried again, else what to answer.
-  Status Follow(uint32_t generation, const Status& failure);
-  Status LetDaemonLook(std::string_view key);
+  // OK when the failed operation may be tried again until *deadline, which the first call sets;
+  // else what to answer.
+  Status Follow(uint32_t generation, std::string_view key, const Status& failure,
+                std::optional<Deadline>* deadline);
+  Status FollowUntil(uint32_t generation, std::string_view key, const Status& failure,
+                     Deadline deadline);
+  // What the failure says that the segment needs; empty where the daemon cannot help.
+  std::optional<AttachDictNeed> NeedAfter(const Status& failure) const;
   void WaitWhileMoving(uint32_t generation, Deadline deadline) const;
-  AttachDictNeed NeedOf(const Status& failure) const;
-  Status PrepareLanes(uint32_t generation);
-  // What the daemon answered to an OpenDict of this dict. REQUIRES: the caller has the session's
-  // turn.
+  void LetDaemonLook(std::string_view key, Deadline deadline) const;
+  // Makes the lanes of the thread's attachment ready in the current segment.
+  Status PrepareLanes();
+  Status PrepareLanesOf(Mapping* mapping, const std::shared_ptr<Attachment>& attachment);
+  // Takes over what the daemon answered to an OpenDict of this dict: the same segment, or a newer
+  // one. DICT_NOT_FOUND when it is another dict. REQUIRES: the caller has the session's turn.
   Status Adopt(const AttachDictOpened& opened, const std::vector<UniqueFd>& descriptors);
   static StatusOr<std::unique_ptr<Mapping>> Map(const AttachDictOpened& opened,
                                                 const std::vector<UniqueFd>& descriptors);
-  void Replace(std::unique_ptr<Mapping> mapping);
-  // Unmaps segments that nobody looks at any more.
+  // Unmaps segments that nobody works on any more.
   void Reap();
 
   const std::shared_ptr<LocalSession> session_;

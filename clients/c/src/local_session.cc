@@ -56,6 +56,7 @@ void LocalSession::Close() {
   for (const std::shared_ptr<LocalArea>& area : LivingAreas()) {
     area->usable_.store(LocalArea::kSessionClosed, std::memory_order_relaxed);
   }
+  CloseDicts();
   const std::lock_guard<std::mutex> lock(mutex_);
   closed_ = true;
   attachment_id_.store(kUnattached, std::memory_order_relaxed);
@@ -170,7 +171,10 @@ Status LocalSession::EnsureConnected(Control* control, bool want_lanes, Deadline
   if (!connection.ok()) return connection.status();
   control->connection = *std::move(connection);
   control->with_lanes = want_lanes;
-  if (want_lanes) ReopenAreas(control, deadline);
+  if (want_lanes) {
+    ReopenAreas(control, deadline);
+    ReopenDicts(control, deadline);
+  }
   return Status();
 }
 

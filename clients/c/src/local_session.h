@@ -74,7 +74,7 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   StatusOr<std::string> Call(const std::string& method, const std::string& request,
                              const CallOptions& options);
 
-  // For LocalArea. The id that a thread's lane must have to be used now.
+  // For LocalArea and LocalDict. The id that a thread's lane must have to be used now.
   uint64_t attachment_id() const { return attachment_id_.load(std::memory_order_relaxed); }
   // Makes `thread_lane` a lane of this session, attaching anew in a forked child.
   Status AcquireLane();
@@ -87,6 +87,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   void OnForkedChild() override;
 
  private:
+  friend class LocalDict;
+
   // The connection for control calls; one call at a time.
   struct Control {
     std::mutex mutex;  // Guards `busy`. Before the session's mutex_.
@@ -132,12 +134,21 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   // process as attached, touches the lanes' pages, and retires handles whose segment the service no
   // longer has. REQUIRES: the caller has the turn on `control`.
   void ReopenAreas(Control* control, Deadline deadline);
+  // The same for dicts, as far as it is theirs. REQUIRES: the caller has the turn on `control`.
+  void ReopenDicts(Control* control, Deadline deadline);
+  // One OpenDict and its answer. REQUIRES: as ReopenDicts.
+  StatusOr<AttachConnection::Received> ExchangeOpenDict(Control* control,
+                                                        const AttachOpenDict& open,
+                                                        Deadline deadline);
   Status TakeTurn(Deadline deadline, Turn* turn);
 
   // Bookkeeping of open sockets, so that a forked child can close all of them.
   void Track(const AttachConnection& connection);
   void CloseTracked(AttachConnection* connection);
   std::vector<std::shared_ptr<LocalArea>> LivingAreas();
+  std::vector<std::shared_ptr<LocalDict>> LivingDicts();
+  void CloseDicts();
+  std::shared_ptr<Attachment> CurrentAttachment();
 
   const LocalSessionOptions options_;
   std::atomic<uint64_t> attachment_id_{kUnattached};
@@ -149,6 +160,7 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   std::vector<std::weak_ptr<Attachment>> attachments_;  // Also those that threads still hold.
   std::set<int> sockets_;
   std::vector<std::weak_ptr<LocalArea>> areas_;
+  std::vector<std::weak_ptr<LocalDict>> dicts_;
 };
 
 // One open area. Positions and lengths are bytes; a word travels as its bits (engine/base/word.h).

@@ -17,6 +17,10 @@
 namespace statehouse {
 namespace {
 
+// Of the daemon's lanes: one for the test's thread, one for the serving one.
+constexpr uint32_t kTestLane = 3;
+constexpr uint32_t kServingLane = 4;
+
 // A set-up step of a test must not fail.
 void Demand(bool condition, const char* what) {
   if (condition) return;
@@ -87,6 +91,28 @@ void FakeDaemon::CreateArea(const std::string& name, uint64_t size) {
   spec.name = name;
   spec.size = size;
   Demand(engine_->CreateArea(std::move(spec)).ok(), "creating an area");
+}
+
+std::shared_ptr<ServedDict> FakeDaemon::CreateDict(const std::string& name, uint64_t max_entries) {
+  DictSpec spec;
+  spec.name = name;
+  spec.max_entries = max_entries;
+  auto created = engine_->dicts().Create(spec);
+  Demand(created.ok(), "creating a dict");
+  return created->dict;
+}
+
+void FakeDaemon::MoveDict(const std::string& name, DictStore::Move how) {
+  const auto served = engine_->dicts().Find(name);
+  Demand(served.ok(), "finding a dict");
+  Demand(engine_->dicts().MoveDict(engine_->DaemonLane(kTestLane), *served, how).ok(),
+         "moving a dict");
+}
+
+void FakeDaemon::LoseState() {
+  StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(EngineOptions(), {}, &vault_);
+  Demand(engine.ok(), "starting an engine");
+  engine_ = *std::move(engine);
 }
 
 void FakeDaemon::RequireToken(const std::string& token) {
@@ -184,6 +210,9 @@ AttachMessage FakeDaemon::Answer(Connection* connection, const AttachMessage& me
   if (const auto* open = std::get_if<AttachOpenArea>(&message)) {
     return AnswerOpen(*connection, *open, descriptors);
   }
+  if (const auto* open = std::get_if<AttachOpenDict>(&message)) {
+    return AnswerOpenDict(*connection, *open, descriptors);
+  }
   if (const auto* call = std::get_if<AttachCall>(&message)) return AnswerCall(*call);
   return AttachError{Reason::kInvalidArgument, 0, "no request"};
 }
@@ -239,6 +268,49 @@ AttachMessage FakeDaemon::AnswerOpen(const Connection& connection, const AttachO
   answer.lane_count = info.geometry.lane_count;
   descriptors->push_back(std::move(opened->control));
   if (opened->data.valid()) descriptors->push_back(std::move(opened->data));
+  return answer;
+}
+
+AttachMessage FakeDaemon::AnswerOpenDict(const Connection& connection, const AttachOpenDict& open,
+                                         std::vector<UniqueFd>* descriptors) {
+  ++dict_opens_;
+  DictStore& dicts = engine_->dicts();
+  StatusOr<std::shared_ptr<ServedDict>> served = dicts.Find(open.name);
+  if (!served.ok()) return ErrorOf(served.status());
+  if (open.need != AttachDictNeed::kNothing && open.generation == (*served)->record().generation &&
+      !read_only_) {
+    const auto how =
+        open.need == AttachDictNeed::kRepair ? DictStore::Move::kSalvage : DictStore::Move::kGrow;
+    if (how == DictStore::Move::kGrow && !DictStore::CanGrow(**served)) {
+      return AttachError{Reason::kLimitExceeded, 0, "it is as large as it may be"};
+    }
+    const Status moved = dicts.MoveDict(engine_->DaemonLane(kServingLane), *served, how);
+    if (!moved.ok()) return ErrorOf(moved);
+    served = dicts.Find(open.name);
+    if (!served.ok()) return ErrorOf(served.status());
+  }
+  const Access access = read_only_ ? Access::kReadOnly : Access::kReadWrite;
+  StatusOr<UniqueFd> segment = dicts.OpenForWorker(**served, connection.block, access);
+  if (!segment.ok()) return ErrorOf(segment.status());
+  const DictRecord& record = (*served)->record();
+  AttachDictOpened answer;
+  answer.dict_id = record.id;
+  answer.name = record.name;
+  answer.index = record.index;
+  answer.generation = record.generation;
+  answer.writable = access == Access::kReadWrite;
+  answer.data_bytes = record.geometry.data_bytes;
+  answer.entries_max = record.geometry.entries_max;
+  answer.seed_a = record.geometry.seed.a;
+  answer.seed_b = record.geometry.seed.b;
+  answer.default_ttl_ms = record.geometry.default_ttl_ms;
+  answer.bucket_count = record.geometry.bucket_count;
+  answer.lane_count = record.geometry.lane_count;
+  answer.evict = record.geometry.evict;
+  answer.max_entries = record.max_entries;
+  answer.max_bytes = record.max_bytes;
+  answer.clock_ns = (*served)->dict().NowNs() + static_cast<uint64_t>(clock_ahead_ns_.load());
+  descriptors->push_back(*std::move(segment));
   return answer;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -33,6 +34,15 @@ class FakeDaemon final {
   Engine& engine() { return *engine_; }
   void CreateArea(const std::string& name, uint64_t size);
 
+  std::shared_ptr<ServedDict> CreateDict(const std::string& name,
+                                         uint64_t max_entries = kDictEntriesDefault);
+  // Moves the dict as the service does.
+  void MoveDict(const std::string& name, DictStore::Move how);
+  // From now on it is a service that knows nothing of what was made. REQUIRES: it does not serve.
+  void LoseState();
+  // How far the clock that it tells is ahead of this process's.
+  void SetClockAhead(std::chrono::nanoseconds ahead) { clock_ahead_ns_ = ahead.count(); }
+
   // Connections that say Hello with another token are refused. Default: "".
   void RequireToken(const std::string& token);
   void OpenAreasReadOnly() { read_only_ = true; }
@@ -49,6 +59,7 @@ class FakeDaemon final {
   int hellos_with_lanes() const { return hellos_with_lanes_; }
   int hellos_without_lanes() const { return hellos_without_lanes_; }
   int opens() const { return opens_; }
+  int dict_opens() const { return dict_opens_; }
   int calls() const { return calls_; }
 
  private:
@@ -77,6 +88,8 @@ class FakeDaemon final {
                             std::vector<UniqueFd>* descriptors);
   AttachMessage AnswerOpen(const Connection& connection, const AttachOpenArea& open,
                            std::vector<UniqueFd>* descriptors);
+  AttachMessage AnswerOpenDict(const Connection& connection, const AttachOpenDict& open,
+                               std::vector<UniqueFd>* descriptors);
   AttachMessage AnswerCall(const AttachCall& call);
 
   std::string runtime_dir_;
@@ -94,6 +107,8 @@ class FakeDaemon final {
   std::atomic<int> hellos_with_lanes_{0};
   std::atomic<int> hellos_without_lanes_{0};
   std::atomic<int> opens_{0};
+  std::atomic<int> dict_opens_{0};
+  std::atomic<int64_t> clock_ahead_ns_{0};
   std::atomic<int> calls_{0};
 };
 
