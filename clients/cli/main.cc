@@ -19,7 +19,9 @@ constexpr const char* kFooter =
     "  statehouse status\n"
     "  statehouse area create counters --size 4k\n"
     "  statehouse area add counters 0 1\n"
-    "  statehouse -o json area describe counters\n";
+    "  statehouse -o json area describe counters\n"
+    "  statehouse dict set sessions alice '{\"visits\": 1}' --ttl 30m\n"
+    "  statehouse dict incr sessions alice --path visits\n";
 
 }  // namespace
 
@@ -41,6 +43,7 @@ int main(int argc, char** argv) {
   app.add_option("-o,--output", output, "table or json")->check(CLI::IsMember({"table", "json"}));
   app.parse_complete_callback([&] { globals.json = output == "json"; });
   statehouse::cli::AddAreaCommands(&app, &globals);
+  statehouse::cli::AddDictCommands(&app, &globals);
   statehouse::cli::AddTokenCommands(&app, &globals);
   statehouse::cli::AddStatusCommand(&app, &globals);
   try {

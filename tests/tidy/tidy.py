@@ -28,7 +28,7 @@ ARROWS = {
     "service": ["engine", "service", "statehouse"],
     "clients/c": ["engine", "clients/c", "statehouse"],
     "clients/cpp": ["statehouse", "clients/cpp", "clients/c/conformance"],
-    "clients/cli": ["clients/cpp", "clients/cli", "statehouse", "service/auth/token_file.h", "engine/base"],
+    "clients/cli": ["clients/cpp", "clients/cli", "statehouse", "service/auth/token_file.h", "engine/base", "engine/value"],
     "clients/python": ["engine", "clients/c", "clients/python"],
 }
 

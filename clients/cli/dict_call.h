@@ -1,0 +1,75 @@
+// Calls of the Dicts service from commands: messages in, messages out, Failed on refusal.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "clients/cli/connection.h"
+#include "clients/cli/exit_codes.h"
+#include "statehouse/v1/dict.pb.h"
+
+namespace statehouse::cli {
+
+template <typename Response, typename Request>
+Response CallDicts(sh_client* client, const char* method, const Request& request,
+                   bool idempotent = true) {
+  const std::string path = std::string("/statehouse.v1.Dicts/") + method;
+  const std::string bytes = request.SerializeAsString();
+  void* answer = nullptr;
+  size_t answer_bytes = 0;
+  sh_error* error = nullptr;
+  Check(sh_call(client, path.c_str(), bytes.data(), bytes.size(), idempotent ? 1 : 0, &answer,
+                &answer_bytes, &error),
+        error);
+  Response response;
+  const bool good = response.ParseFromArray(answer, static_cast<int>(answer_bytes));
+  sh_call_free(answer);
+  if (!good) throw Failed{kExitError, path + ": the answer is no message of this release"};
+  return response;
+}
+
+// JSON text to a value and back. Throw Failed.
+v1::Value ValueOfJson(const std::string& json);
+std::string JsonOfValue(const v1::Value& value);
+
+// What the flags of one dict command hold; shared by its options and its callback.
+struct DictArguments {
+  std::string name;
+  std::string key;
+  std::string path;
+  std::string value;
+  std::string prefix;
+  std::string ttl;
+  std::string initial;
+  std::string min;
+  std::string max;
+  std::string max_bytes;
+  std::string default_ttl;
+  std::string file = "-";
+  std::string delta = "1";
+  uint64_t max_entries = 0;
+  uint64_t limit = 0;
+  uint64_t if_version = 0;
+  uint64_t fence = 0;
+  bool evict = false;
+  bool exclusive = false;
+  bool yes = false;
+  bool as_text = false;
+  bool keys_only = false;
+  bool if_absent = false;
+  bool if_present = false;
+  CLI::Option* if_version_option = nullptr;
+};
+
+CLI::App* AddDictCommand(CLI::App* group, const std::string& name, const std::string& help,
+                         const Globals* globals, const std::shared_ptr<DictArguments>& arguments,
+                         void (*run)(const Globals&, const DictArguments&));
+
+void AddDictEntryCommands(CLI::App* group, const Globals* globals);
+void AddDictFileCommands(CLI::App* group, const Globals* globals);
+
+// Sets the ttl from a text such as "30s"; throws Failed for another one.
+void SetTtl(const std::string& text, google::protobuf::Duration* duration);
+
+}  // namespace statehouse::cli
