@@ -23,8 +23,8 @@ inline void CopyShared(std::byte* to, const std::byte* from, size_t len) {
 #else
 inline void CopyShared(std::byte* to, const std::byte* from, size_t len) {
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  // Where the compiler knows a bound of the length it writes `rep movs`, which costs 30 ns to begin;
-  // without one it calls memcpy.
+  // Where the compiler knows a bound of the length it writes `rep movs`, which takes 30 ns to
+  // begin; without one it calls memcpy.
   asm("" : "+r"(len));
   std::memcpy(to, from, len);
   std::atomic_signal_fence(std::memory_order_seq_cst);

@@ -279,9 +279,9 @@ SH_API sh_reason sh_get_status(sh_client *client, sh_status *status, sh_error **
 
 /* One unary call of any service by its method's path ("/statehouse.v1.Dicts/ScanEntries"), over
  * whichever door the client uses. `request` is the encoded request message of proto/statehouse/v1,
- * *response the encoded response, to be freed with sh_call_free. With `idempotent` not 0 the call is
- * sent again where the connection broke. Errors: those of the method, SH_UNIMPLEMENTED for one that the
- * service does not know, and those of every call. */
+ * *response the encoded response, to be freed with sh_call_free. With `idempotent` not 0 the call
+ * is sent again where the connection broke. Errors: those of the method, SH_UNIMPLEMENTED for one
+ * that the service does not know, and those of every call. */
 SH_API sh_reason sh_call(sh_client *client, const char *method, const void *request,
                          size_t request_bytes, int idempotent, void **response,
                          size_t *response_bytes, sh_error **error);
