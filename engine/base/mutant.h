@@ -1,6 +1,7 @@
-// Test mutants: seeded protocol bugs that the crash test must find. SH_MUTANT is 0 in every library
-// and program; tests/crash compiles the area's sources again with another number, so that each `if`
-// below is decided at compile time.
+// Test mutants: seeded protocol bugs that the crash tests must find. SH_MUTANT is 0 in every
+// library and program. tests/crash compiles the engine's sources again: with another number, so
+// that each `if` below is decided at compile time, or with SH_MUTANT_AT_RUN_TIME, so that one
+// program has them all.
 #pragma once
 
 #ifndef SH_MUTANT
@@ -17,12 +18,25 @@ enum class Mutant {
   kCountersLeftOdd = 5,  // Recovery releases a stripe and leaves its range counter odd.
   kTagKept = 4,          // Stripes are released while the redo is still armed.
   kArmedBeforeRedo = 6,  // The tag is stored before the redo record is complete.
-  kDictRedoNotArmed = 11,  // A dict's redo record is never armed.
-  kDictTagKept = 12,       // A dict's locks are released while the redo is still armed.
-  kDictMarkLeft = 13,      // Recovery leaves a transaction's mark on its buckets.
-  kDictRingFirst = 14,     // A change record is counted before its change is armed.
+  // Of dicts.
+  kDictRedoNotArmed = 11,         // The redo record is never armed.
+  kDictTagKept = 12,              // Locks are released while the redo is still armed.
+  kDictMarkLeft = 13,             // Recovery leaves a transaction's mark on its buckets.
+  kDictRingFirst = 14,            // A change record is counted before its change is armed.
+  kDictSlotBeforeArmed = 15,      // An entry is published before the redo record is armed.
+  kDictMagazineBeforeArmed = 16,  // A magazine's count changes before the redo record is armed.
+  kDictMarkNotCleared = 17,       // A transaction leaves its own mark.
+  kDictVersionBeforeNumber = 18,  // An increment publishes the cell before it holds the number.
+  kDictLockBeforeIntent = 19,     // A lock is taken before it is noted whose it is.
+  kDictArmedBeforeRedo = 20,      // The tag is stored before the redo record is counted.
 };
 
+#define SH_MUTANT_AT_RUN_TIME (-1)
+#if SH_MUTANT == SH_MUTANT_AT_RUN_TIME
+inline Mutant chosen_mutant = Mutant::kNone;
+inline bool MutantIs(Mutant mutant) { return mutant == chosen_mutant; }
+#else
 constexpr bool MutantIs(Mutant mutant) { return static_cast<int>(mutant) == SH_MUTANT; }
+#endif
 
 }  // namespace statehouse

@@ -245,6 +245,7 @@ void Dict::TakeBlock(Section& section, BlockRef now, BlockRef before) const {
     Redo(section, magazine.refs[top], before);
     return;
   }
+  if (MutantIs(Mutant::kDictMagazineBeforeArmed)) Put64(magazine.count, top);
   Redo(section, magazine.count, top);
   if (before != 0) GiveBlock(section, before);
 }

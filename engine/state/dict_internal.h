@@ -199,6 +199,13 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
 
 [[gnu::always_inline]] inline bool Dict::Lock(Section& section, uint32_t id) const {
   DictLaneRecord& record = section.record;
+  if (MutantIs(Mutant::kDictLockBeforeIntent)) {
+    uint64_t early = 0;
+    if (TryLockOwned(LockWord(id), section.lane.id, &early)) {
+      LockWord(id).store(ReleasedUnchanged(early), std::memory_order_release);
+    }
+    CrashFence();
+  }
   if (section.locks == 0) {
     section.first_id = id;
     Put64(record.intent, id | uint64_t{1} << 32);
@@ -266,6 +273,8 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
     Redo(section, record.changes, Get64(record.changes) + section.changes);
     Redo(section, record.ring_head, section.ring_head);
   }
+  if (MutantIs(Mutant::kDictArmedBeforeRedo)) Put64(record.tag, section.first_locked);
+  CrashFence();
   Put64(record.redo_count, section.pairs);
   CrashFence();
   if (!MutantIs(Mutant::kDictRedoNotArmed)) Put64(record.tag, section.first_locked);
@@ -319,6 +328,16 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
     PutRing(lane, at + sizeof header + key.size(), value.bytes.data(), value_bytes);
   }
   section.ring_head = end;
+  if (MutantIs(Mutant::kDictRingFirst)) Put64(record.ring_head, end);
+}
+
+// Makes readers of a bucket wait while more than one of its words changes, or lets them go on. The
+// bucket is held.
+inline void MarkBucket(BucketLine& bucket, bool on) {
+  const uint64_t word = Get64(bucket.link);
+  bucket.link.store(on ? word | kLinkTransaction : word & ~kLinkTransaction,
+                    std::memory_order_release);
+  CrashFence();
 }
 
 // Walks the bucket's lines. Works on any bytes: what it finds is only meaningful once the caller

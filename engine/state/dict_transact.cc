@@ -296,13 +296,7 @@ class Dict::Transaction final {
   }
 
   void Mark(bool on) {
-    for (const uint32_t bucket : buckets_) {
-      std::atomic<uint64_t>& link = dict_.buckets_[bucket].link;
-      const uint64_t word = Get64(link);
-      link.store(on ? word | kLinkTransaction : word & ~kLinkTransaction,
-                 std::memory_order_release);
-      CrashFence();
-    }
+    for (const uint32_t bucket : buckets_) MarkBucket(dict_.buckets_[bucket], on);
   }
 
   uint64_t WordOf(std::string_view key) const {
@@ -335,7 +329,7 @@ class Dict::Transaction final {
     if (operation_.valid()) RememberResults();
     Mark(true);
     dict_.Commit(section_);
-    Mark(false);
+    if (!MutantIs(Mutant::kDictMarkNotCleared)) Mark(false);
   }
 
   void RememberResults() {

@@ -259,6 +259,7 @@ Status Dict::TrySet(const Lane& lane, std::string_view key, uint64_t hash, const
   if (restored != nullptr) [[unlikely]]
     Restore(*restored, ref);
   std::atomic<uint64_t>& slot = occupied ? *found.slot : *found.empty;
+  if (MutantIs(Mutant::kDictSlotBeforeArmed)) Put64(slot, SlotWord(hash, ref));
   Redo(section, slot, SlotWord(hash, ref));
   if (!occupied) section.entries = 1;
   section.bytes = BytesOfClass(code) - (occupied ? BytesOfClass(ClassOf(found.ref)) : 0);
@@ -429,9 +430,11 @@ Status Dict::TryIncrement(const Lane& lane, std::string_view key, uint64_t hash,
     return leave(std::move(added));
   const uint64_t version = section.next_version();
   // The number first, the version that publishes it second.
+  if (MutantIs(Mutant::kDictVersionBeforeNumber)) Redo(section, found.older->version, version);
   Redo(section, found.older->bits, sum);
   Redo(section, found.older->version, version);
-  if (increment.fence > found.fence) {
+  const bool fences = increment.fence > found.fence;
+  if (fences) {
     Redo(section, reinterpret_cast<EntryHeader*>(found.block)->fence, increment.fence);
   }
   result->applied = true;
@@ -444,7 +447,12 @@ Status Dict::TryIncrement(const Lane& lane, std::string_view key, uint64_t hash,
     if (before != 0) GiveBlock(section, before);
   }
   AppendChange(section, ChangeOperation::kPut, key, DictValue{found.kind(), {}, sum}, version);
+  // Nobody may see the new number with the old fence.
+  if (fences) [[unlikely]]
+    MarkBucket(buckets_[BucketOf(hash)], true);
   Commit(section);
+  if (fences) [[unlikely]]
+    MarkBucket(buckets_[BucketOf(hash)], false);
   Unlock(section, true);
   return before != 0 ? Tidy(lane, ClassOf(before)) : Status();
 }
