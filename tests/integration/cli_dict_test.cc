@@ -1,0 +1,154 @@
+// The command line against a real service: what a person types, what it prints, how it exits.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+
+#include "tests/support/daemon.h"
+
+namespace statehouse::testing {
+namespace {
+
+struct Ran {
+  int code = 0;
+  std::string out;     // Standard output.
+  std::string errors;  // Standard error.
+};
+
+class CliDictTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto daemon = Daemon::Start();
+    ASSERT_TRUE(daemon.ok()) << daemon.status().ToString();
+    daemon_ = *std::move(daemon);
+  }
+
+  // Runs `statehouse dict <arguments>`, as a shell would read them.
+  Ran Run(const std::string& arguments, const std::string& transport = "auto") const {
+    const std::string errors = daemon_->folder() + "/cli-errors";
+    const std::string command = "STATEHOUSE_URL='statehouse+unix://" + daemon_->runtime_dir() +
+                                "' STATEHOUSE_TOKEN='" + daemon_->token() + "' " +
+                                STATEHOUSE_CLI_PATH + " --transport " + transport + " dict " +
+                                arguments + " 2>'" + errors + "'";
+    Ran ran;
+    FILE* const pipe = popen(command.c_str(), "r");
+    EXPECT_NE(pipe, nullptr);
+    std::array<char, 4096> buffer;
+    for (size_t got; (got = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+      ran.out.append(buffer.data(), got);
+    }
+    const int status = pclose(pipe);
+    ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    std::stringstream text;
+    text << std::ifstream(errors).rdbuf();
+    ran.errors = text.str();
+    return ran;
+  }
+  std::string Out(const std::string& arguments) const {
+    const Ran ran = Run(arguments);
+    EXPECT_EQ(ran.code, 0) << arguments << ": " << ran.errors;
+    return ran.out;
+  }
+
+  std::unique_ptr<Daemon> daemon_;
+};
+
+TEST_F(CliDictTest, ValuesGoInAndComeOutAsJson) {
+  Out("create s --default-ttl 30m");
+  Out(R"(set s alice '{"visits": 0, "tags": ["a"]}')");
+  EXPECT_EQ(Out("incr s alice 5 --path visits"), "5\n");
+  EXPECT_EQ(Out(R"(append s alice '"b"' --path tags)"), "2\n");
+  Out(R"(set s alice '"x"' --path 'tags[0]')");
+  EXPECT_EQ(Out("get s alice"), R"({"visits":5,"tags":["x","b"]})"
+                                "\n");
+  EXPECT_EQ(Out("get s alice --path 'tags[-1]'"), "\"b\"\n");
+  Out("set s text hello --text");
+  EXPECT_EQ(Out("get s text --text"), "hello\n");
+  EXPECT_EQ(Out("incr s f 0.5 --initial 1.0"), "1.5\n");
+  Out("del s alice --path visits");
+  EXPECT_EQ(Out("get s alice"), "{\"tags\":[\"x\",\"b\"]}\n");
+  for (const char* key : {"web/a/1", "web/a/2", "web/b"}) Out(std::string("set s ") + key + " 1");
+  EXPECT_EQ(Out("scan s web/b"), "web/b\t1\n");
+  EXPECT_NE(Out("tree s").find("└─ web/  (3)"), std::string::npos) << Out("tree s");
+  EXPECT_EQ(Run("del-prefix s web/ --yes").errors, "deleted 3 entries\n");
+  EXPECT_NE(Out("ls").find(" s "), std::string::npos);
+  EXPECT_EQ(Run("get s text", "network").out, "\"hello\"\n");
+}
+
+TEST_F(CliDictTest, ExitCodesAndMessagesSayWhatIsWrong) {
+  Out("create s");
+  Out("set s a 1 --if-absent");
+  const std::pair<const char*, int> cases[] = {{"set s a 2 --if-absent", 4},
+                                               {"set s b 2 --if-present", 4},
+                                               {"set s a 2 --if-version 999", 4},
+                                               {"set s a hello", 2},
+                                               {"set s a 1 --ttl soon", 2},
+                                               {"set s a 1 --path x..y", 2},
+                                               {"get s none", 3},
+                                               {"get none a", 3},
+                                               {"get s a --path x", 1},
+                                               {"incr s a one", 2},
+                                               {"incr s a 1 --max 1", 1},
+                                               {"del s none", 3},
+                                               {"touch s none 1s", 3},
+                                               {"clear s", 2},
+                                               {"rm s", 2},
+                                               {"create s --max-bytes lots", 2},
+                                               {"create s --exclusive", 4},
+                                               {"import s /nowhere", 1},
+                                               {"frobnicate s", 2}};
+  for (const auto& [arguments, code] : cases) {
+    const Ran ran = Run(arguments);
+    EXPECT_EQ(ran.code, code) << arguments << ": " << ran.errors;
+    EXPECT_NE(ran.errors, "") << arguments;
+    EXPECT_EQ(ran.out, "") << arguments;
+  }
+  EXPECT_EQ(Out("get s a"), "1\n") << "nothing changed";
+}
+
+TEST_F(CliDictTest, AnExportIsImportedAsItWas) {
+  Out("create from");
+  Out("create to");
+  const std::string lines = daemon_->folder() + "/lines";
+  {
+    std::ofstream file(lines);
+    for (int i = 0; i < 2000; ++i) {
+      file << R"({"key":"k)" << i << R"(","value":{"n":)" << i << R"(,"t":"grüße"}})"
+           << "\n";
+    }
+    file << "\n"
+         << R"({"key":"brief","value":[1,2.5,null],"ttl_ms":3600000})"
+         << "\n";
+  }
+  EXPECT_EQ(Run("import from " + lines).errors, "imported 2001 entries\n");
+  const std::string exported = daemon_->folder() + "/exported";
+  Out("export from " + exported);
+  Out("import to - < " + exported);
+  EXPECT_EQ(Out("get to k1999"), "{\"n\":1999,\"t\":\"grüße\"}\n");
+  EXPECT_NE(Run("scan to brief").out.find("[1,2.5,null]"), std::string::npos);
+  EXPECT_NE(Out("stats to").find("2001"), std::string::npos);
+  {
+    std::ofstream file(lines);
+    file << R"({"key":"good","value":1})"
+         << "\n"
+         << R"({"key":"bad"})"
+         << "\n";
+  }
+  const Ran refused = Run("import to " + lines);
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.errors.find("line 2"), std::string::npos) << refused.errors;
+  EXPECT_EQ(Out("get to good"), "1\n");
+}
+
+TEST_F(CliDictTest, WhatWasSetIsThereAfterTheDaemonWasKilled) {
+  Out("create s");
+  Out("set s a '[1,2,3]'");
+  ASSERT_TRUE(daemon_->KillDaemonAndWait().ok());
+  EXPECT_EQ(Out("get s a"), "[1,2,3]\n");
+  EXPECT_EQ(Out("append s a 4"), "4\n");
+}
+
+}  // namespace
+}  // namespace statehouse::testing
