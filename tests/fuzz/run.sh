@@ -39,3 +39,4 @@ fuzz area_image_fuzz $AREA $OS $BASE
 fuzz config_fuzz $CONFIG $BASE
 fuzz tokens_fuzz $TOKENS $BASE -lcrypto
 fuzz value_fuzz $VALUE $BASE
+fuzz import_line_fuzz clients/cli/import_line.cc $VALUE $BASE
