@@ -7,6 +7,7 @@
 #include "clients/python/ext/errors.h"
 #include "clients/python/ext/numbers.h"
 #include "clients/python/ext/objects.h"
+#include "clients/python/ext/value.h"
 
 namespace statehouse::python {
 namespace {
@@ -85,7 +86,7 @@ PyObject* IsRetryable(PyObject*, PyObject* number) {
                          ReasonIsRetryable(static_cast<Reason>(reason)));
 }
 
-PyMethodDef functions[] = {
+PyMethodDef module_functions[] = {
     {"resolve", &Resolve, METH_VARARGS,
      PyDoc_STR("Where the service is: (local, runtime_dir, target, token, timeout).")},
     {"reason_names", &ReasonNames, METH_NOARGS, PyDoc_STR("The names of all reasons, by number.")},
@@ -98,7 +99,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                           "statehouse._local",
                           PyDoc_STR("The local door: areas that this process maps."),
                           -1,
-                          functions,
+                          module_functions,
                           nullptr,
                           nullptr,
                           nullptr,
@@ -119,7 +120,8 @@ PyMODINIT_FUNC PyInit__local() {
   }
   PyObject* const module = PyModule_Create(&definition);
   if (module == nullptr) return nullptr;
-  if (AddType(module, "Session", &session_type) && AddType(module, "Area", &area_type) &&
+  if (PyModule_AddFunctions(module, value_functions) == 0 &&
+      AddType(module, "Session", &session_type) && AddType(module, "Area", &area_type) &&
       AddType(module, "CompareExchangeResult", &compare_exchange_result_type)) {
     return module;
   }

@@ -5,6 +5,9 @@
     with statehouse.connect() as c:
         visits = c.area("counters", size=4096)
         print("visit", visits.add_u64(0, 1))
+        config = c.dict("config")
+        config["web"] = {"ports": [80, 443]}
+        config["web"]["ports"][1] = 8443          # changes that item, for everybody
 
 ``connect()`` without arguments finds the service of this host. ``statehouse.aio`` has the same names for asyncio.
 """
@@ -12,7 +15,13 @@
 from __future__ import annotations
 
 from ._client import Areas, Client, connect
+from ._cursor import Cursor
+from ._dict_verbs import KEEP_TTL, DictEntry
+from ._dicts import Dicts
 from ._local import CompareExchangeResult
+from ._shared_dict import SharedDict
+from ._transaction import Transaction
+from ._values import Tagged, Tensor, register
 from .errors import (
     AlreadyExists,
     BackingInvalid,
@@ -20,28 +29,33 @@ from .errors import (
     ClientClosed,
     ClientForked,
     ConfigInvalid,
+    Conflict,
     DataLoss,
     Draining,
     Error,
+    Fenced,
     InternalError,
     InvalidArgument,
+    KeyNotFound,
     LimitExceeded,
     MemoryExhausted,
     NotFound,
     OutOfBounds,
+    PathNotFound,
     PermissionDenied,
     RateLimited,
     ReadOnly,
     Stalled,
     Timeout,
     TransportError,
+    TypeMismatch,
     Unauthenticated,
     Unavailable,
     Unimplemented,
     ValueOutOfRange,
     VersionMismatch,
 )
-from .types import Area, AreaInfo, ServiceStatus
+from .types import Area, AreaInfo, DictInfo, ServiceStatus
 
 __version__ = "0.1.0"
 
@@ -57,26 +71,41 @@ __all__ = [
     "ClientForked",
     "CompareExchangeResult",
     "ConfigInvalid",
+    "Conflict",
+    "Cursor",
     "DataLoss",
+    "DictEntry",
+    "DictInfo",
+    "Dicts",
     "Draining",
     "Error",
+    "Fenced",
     "InternalError",
     "InvalidArgument",
+    "KEEP_TTL",
+    "KeyNotFound",
     "LimitExceeded",
     "MemoryExhausted",
     "NotFound",
     "OutOfBounds",
+    "PathNotFound",
     "PermissionDenied",
     "RateLimited",
     "ReadOnly",
     "ServiceStatus",
+    "SharedDict",
     "Stalled",
+    "Tagged",
+    "Tensor",
     "Timeout",
+    "Transaction",
     "TransportError",
+    "TypeMismatch",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "ValueOutOfRange",
     "VersionMismatch",
     "connect",
+    "register",
 ]

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, cast
 
-from . import _control, _local
+from . import _control, _dicts, _local
 from ._control import Call
+from ._dicts import Dicts
 from ._network_area import NetworkArea
 from ._network_session import NetworkSession, closed_error
+from ._shared_dict import LocalSharedDict, NetworkSharedDict, SharedDict
 from .types import Area, AreaInfo, ServiceStatus
 
 
@@ -62,6 +64,7 @@ class Client:
         self._session = session
         self._timeout = timeout
         self.areas = Areas(self)
+        self.dicts = Dicts(self)
 
     @property
     def transport(self) -> str:
@@ -81,6 +84,35 @@ class Client:
         if size is None:
             info = self.areas.describe(name)
         return cast(Area, NetworkArea(self._session, info.name, info.size, info.index))
+
+    def dict(
+        self,
+        name: str,
+        *,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        default_ttl: Any = None,
+        evict: bool = False,
+        create: bool = True,
+        keys: str = "str",
+    ) -> SharedDict:
+        """Opens a dict, which is created when it does not exist; with ``create=False`` it must exist.
+
+        The limits are those of ``dicts.create``. ``default_ttl`` (seconds or a timedelta) is how long entries live that are set without
+        a ttl. With ``keys="any"`` keys may also be ints, bytes and tuples of these and texts; every program that uses the dict must
+        then say so. Errors: NotFound, AlreadyExists (other limits), InvalidArgument, LimitExceeded, MemoryExhausted,
+        PermissionDenied.
+        """
+        any_keys = _dicts.check_keys(keys)
+        if create:
+            name = self.dicts.create(
+                name, max_entries=max_entries, max_bytes=max_bytes, default_ttl=default_ttl, evict=evict
+            ).name
+        else:
+            name = self.dicts.describe(name).name
+        if self.transport == "local":
+            return LocalSharedDict(self, self._session, name, any_keys)
+        return NetworkSharedDict(self._session, name, any_keys)
 
     def status(self) -> ServiceStatus:
         """What the service tells of itself. Errors: Unauthenticated, Unavailable."""

@@ -33,6 +33,27 @@ class AreaInfo:
 
 
 @dataclass(frozen=True)
+class DictInfo:
+    """What the service knows of a dict. Sizes are bytes, times are Unix time in seconds; default_ttl is seconds or None."""
+
+    name: str
+    index: int
+    entries: int
+    revision: int
+    max_entries: int
+    max_bytes: int
+    entry_bytes: int
+    memory_bytes: int
+    default_ttl: float | None
+    full_policy: str
+    evictions: int
+    expirations: int
+    create_time: float
+    attached_processes: int
+    moves: int
+
+
+@dataclass(frozen=True)
 class ServiceStatus:
     """What a service tells of itself."""
 

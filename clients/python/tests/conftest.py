@@ -120,3 +120,14 @@ def area(client: statehouse.Client, area_name: str) -> Iterator[statehouse.Area]
             client.areas.delete(area_name)
         except statehouse.NotFound:
             pass  # The test deleted it.
+
+
+@pytest.fixture
+def shared(client: statehouse.Client, area_name: str) -> Iterator[statehouse.SharedDict]:
+    """An empty dict."""
+    yield client.dict(area_name)
+    if not client.closed:
+        try:
+            client.dicts.delete(area_name)
+        except statehouse.NotFound:
+            pass  # The test deleted it.

@@ -1,0 +1,322 @@
+"""The calls on one dict as messages: builds requests and takes answers apart, for every door that takes calls.
+
+What goes in and out here is what the extension's own dict takes and gives as well, so that the verbs (_dict_verbs.py) work over
+any door: keys as texts, values as wire bytes, an entry as a tuple (wire bytes, version, seconds to live or None, fence, ordinal), a
+condition as (kind, what) or None, a time to live in milliseconds with the three special numbers below, a path as a tuple of str and
+int.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ._control import Call
+
+DICTS = "/statehouse.v1.Dicts/"
+TTL_DEFAULT, TTL_NONE, TTL_KEEP = 0, -1, -2
+OPERATIONS_MAX = 1024  # Compares and steps of one transaction, entries of one call.
+
+Entry = tuple[bytes, int, "float | None", int, int]
+Read = Callable[[Any], Any]
+
+
+def dict_pb2() -> Any:
+    """The generated messages, imported at the first call."""
+    from .v1 import dict_pb2 as module
+
+    return module
+
+
+def _module_of(method: str) -> Any:
+    return _pb()[2 if method == "TransactDict" else 0]
+
+
+def _pb() -> tuple[Any, Any, Any, Any]:
+    from .v1 import dict_pb2, entry_pb2, transaction_pb2, value_pb2
+
+    return dict_pb2, entry_pb2, transaction_pb2, value_pb2
+
+
+class _Operations:
+    """The ids of this process's mutations, with which the service tells a repeated one from a new one."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """A session of its own for a new process."""
+        self._session = secrets.randbits(63) + 1
+        self._sequence = itertools.count(1)
+
+    def name(self, request: Any) -> Any:
+        request.operation_id.session = self._session
+        request.operation_id.sequence = next(self._sequence)
+        return request
+
+
+_operations = _Operations()
+os.register_at_fork(after_in_child=_operations.begin)
+
+
+def _set_ttl(request: Any, ttl: int) -> None:
+    if ttl == TTL_NONE:
+        request.ttl.none = True
+    elif ttl == TTL_KEEP:
+        request.ttl.keep = True
+    elif ttl != TTL_DEFAULT:
+        request.ttl.duration.FromMilliseconds(ttl)
+
+
+def _set_condition(condition: Any, wanted: tuple[str, Any] | None) -> None:
+    if wanted is None:
+        return
+    kind, what = wanted
+    if kind == "value":
+        condition.value.MergeFromString(what)
+    else:
+        setattr(condition, kind, what)
+
+
+def _entry(entry: Any) -> Entry:
+    ttl = entry.ttl.seconds + entry.ttl.nanos / 1e9 if entry.HasField("ttl") else None
+    return entry.value.SerializeToString(), entry.version, ttl, entry.fence, entry.ordinal
+
+
+def _optional(message: Any, field: str) -> Entry | None:
+    return _entry(getattr(message, field)) if message.HasField(field) else None
+
+
+class DictCalls:
+    """Each method is a request: (call, how to read the answer)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _call(self, method: str, request: Any, read: Read, idempotent: bool) -> tuple[Call, Read]:
+        response_type = getattr(_module_of(method), f"{method}Response")
+        return Call(DICTS + method, request, response_type, idempotent, self.name), read
+
+    def _mutation(self, method: str, request: Any, read: Read) -> tuple[Call, Read]:
+        # Named, so that it may be sent again: the service carries it out once.
+        return self._call(method, _operations.name(request), read, True)
+
+    def _path(self, path: Sequence[Any]) -> list[Any]:
+        step = _pb()[3].PathStep
+        return [step(key=at) if isinstance(at, str) else step(index=at) for at in path]
+
+    def _value(self, wire: bytes) -> Any:
+        return _pb()[3].Value.FromString(wire)
+
+    def get(self, key: str, path: Sequence[Any] = ()) -> tuple[Call, Read]:
+        request = dict_pb2().GetEntryRequest(name=self.name, key=key, path_steps=self._path(path))
+        return self._call("GetEntry", request, lambda answer: _optional(answer, "entry"), True)
+
+    def get_many(self, keys: Sequence[str], consistent: bool) -> tuple[Call, Read]:
+        request = dict_pb2().GetEntriesRequest(name=self.name, keys=keys, consistent=consistent)
+
+        def read(answer: Any) -> Any:
+            return [(entry.key, _entry(entry)) for entry in answer.entries]
+
+        return self._call("GetEntries", request, read, True)
+
+    def scan(self, cursor: Any, prefix: str, limit: int, keys_only: bool) -> tuple[Call, Read]:
+        request = dict_pb2().ScanEntriesRequest(
+            name=self.name, prefix=prefix, page_size=limit, page_token=cursor or "", keys_only=keys_only
+        )
+
+        def read(answer: Any) -> Any:
+            entries = [(entry.key, _entry(entry)) for entry in answer.entries]
+            return entries, answer.next_page_token or None
+
+        return self._call("ScanEntries", request, read, True)
+
+    def set(
+        self,
+        key: str,
+        wire: bytes,
+        condition: tuple[str, Any] | None,
+        ttl: int,
+        fence: int,
+        previous: bool,
+    ) -> tuple[Call, Read]:
+        request = dict_pb2().SetEntryRequest(
+            name=self.name, key=key, value=self._value(wire), fence=fence, return_previous=previous
+        )
+        _set_condition(request.condition, condition)
+        _set_ttl(request, ttl)
+        return self._mutation("SetEntry", request, _applied)
+
+    def set_many(self, items: Sequence[tuple[str, bytes]], ttl: int, fence: int) -> tuple[Call, Read]:
+        entry = _pb()[1].Entry
+        request = dict_pb2().SetEntriesRequest(
+            name=self.name,
+            entries=[entry(key=key, value=self._value(wire)) for key, wire in items],
+            fence=fence,
+        )
+        _set_ttl(request, ttl)
+        return self._mutation("SetEntries", request, lambda answer: list(answer.versions))
+
+    def delete(
+        self, key: str, condition: tuple[str, Any] | None, fence: int, previous: bool
+    ) -> tuple[Call, Read]:
+        request = dict_pb2().DeleteEntryRequest(
+            name=self.name, key=key, fence=fence, return_previous=previous
+        )
+        _set_condition(request.condition, condition)
+        return self._mutation("DeleteEntry", request, _applied)
+
+    def increment(
+        self,
+        key: str,
+        path: Sequence[Any],
+        delta: Any,
+        initial: Any,
+        must_exist: bool,
+        low: Any,
+        high: Any,
+        ttl: int,
+        fence: int,
+    ) -> tuple[Call, Read]:
+        request = dict_pb2().IncrementEntryRequest(
+            name=self.name, key=key, path_steps=self._path(path), must_exist=must_exist, fence=fence
+        )
+        for field, number in (("delta", delta), ("initial", initial), ("min", low), ("max", high)):
+            if number is not None:
+                _set_number(getattr(request, field), number)
+        _set_ttl(request, ttl)
+        return self._mutation("IncrementEntry", request, _number_and_version)
+
+    def edit(
+        self,
+        key: str,
+        path: Sequence[Any],
+        kind: str,
+        wire: bytes | None,
+        start: int,
+        stop: int,
+        create: bool,
+        if_version: int,
+        fence: int,
+    ) -> tuple[Call, Read]:
+        request = dict_pb2().EditEntryRequest(
+            name=self.name,
+            key=key,
+            path_steps=self._path(path),
+            create_parents=create,
+            if_version=if_version,
+            fence=fence,
+        )
+        _EDITS[kind](request.edit, None if wire is None else self._value(wire), start, stop)
+        return self._mutation("EditEntry", request, _edited)
+
+    def touch(self, key: str, ttl: int) -> tuple[Call, Read]:
+        request = dict_pb2().TouchEntryRequest(name=self.name, key=key)
+        _set_ttl(request, ttl)
+        return self._mutation("TouchEntry", request, lambda answer: (answer.applied, answer.version))
+
+    def delete_prefix(self, prefix: str) -> tuple[Call, Read]:
+        request = dict_pb2().DeletePrefixRequest(name=self.name, prefix=prefix)
+        return self._call("DeletePrefix", request, lambda answer: answer.deleted, False)
+
+    def clear(self) -> tuple[Call, Read]:
+        request = dict_pb2().ClearDictRequest(name=self.name)
+        return self._call("ClearDict", request, lambda answer: answer.deleted, False)
+
+    def length(self) -> tuple[Call, Read]:
+        return self.describe(lambda answer: answer.dict.entries)
+
+    def describe(self, read: Read = lambda answer: answer.dict) -> tuple[Call, Read]:
+        request = dict_pb2().DescribeDictRequest(name=self.name)
+        return self._call("DescribeDict", request, read, True)
+
+    def transact(
+        self, compares: Sequence[tuple[str, tuple[str, Any]]], steps: Sequence[tuple[Any, ...]]
+    ) -> tuple[Call, Read]:
+        """Steps: ("set", key, wire, ttl, fence) and ("delete", key, fence). The answer: whether the compares held, and versions."""
+        request = _pb()[2].TransactDictRequest(name=self.name)
+        for key, condition in compares:
+            compare = request.compares.add(key=key)
+            _set_condition(compare.condition, condition)
+        for kind, key, *rest in steps:
+            step = request.then_steps.add()
+            if kind == "set":
+                wire, ttl, fence = rest
+                step.set.key, step.set.fence = key, fence
+                step.set.value.CopyFrom(self._value(wire))
+                _set_ttl(step.set, ttl)
+            else:
+                step.delete.key, step.delete.fence = key, rest[0]
+
+        def read(answer: Any) -> Any:
+            return answer.compared, [result.version for result in answer.results]
+
+        return self._mutation("TransactDict", request, read)
+
+
+def _applied(answer: Any) -> Any:
+    return answer.applied, answer.version, _optional(answer, "previous")
+
+
+def _number_and_version(answer: Any) -> Any:
+    return getattr(answer.value, answer.value.WhichOneof("kind")), answer.version
+
+
+def _edited(answer: Any) -> Any:
+    result = answer.result.SerializeToString() if answer.HasField("result") else None
+    return answer.version, result, answer.length
+
+
+def _set_number(value: Any, number: float) -> None:
+    if isinstance(number, int):
+        value.int_value = number
+    else:
+        value.float_value = number
+
+
+def _flag(field: str) -> Callable[[Any, Any, int, int], None]:
+    return lambda edit, value, start, stop: setattr(edit, field, True)
+
+
+def _copy(field: str) -> Callable[[Any, Any, int, int], None]:
+    return lambda edit, value, start, stop: getattr(edit, field).CopyFrom(value)
+
+
+def _insert(edit: Any, value: Any, start: int, stop: int) -> None:
+    edit.insert.index = start
+    edit.insert.value.CopyFrom(value)
+
+
+def _slice(edit: Any, value: Any, start: int, stop: int) -> None:
+    edit.slice.start, edit.slice.stop = start, stop
+    edit.slice.values.extend(value.list_value.values)
+
+
+def _extend(edit: Any, value: Any, start: int, stop: int) -> None:
+    edit.extend.SetInParent()
+    edit.extend.values.extend(value.list_value.values)
+
+
+def _merge(edit: Any, value: Any, start: int, stop: int) -> None:
+    edit.merge.SetInParent()
+    edit.merge.MergeFrom(value.map_value)
+
+
+_EDITS: dict[str, Callable[[Any, Any, int, int], None]] = {
+    "set": _copy("set"),
+    "delete": _flag("delete"),
+    "append": _copy("append"),
+    "extend": _extend,
+    "insert": _insert,
+    "pop": _flag("pop"),
+    "remove": _copy("remove"),
+    "merge": _merge,
+    "clear": _flag("clear"),
+    "slice": _slice,
+    "set_default": _copy("set_default"),
+    "append_string": lambda edit, value, *_: setattr(edit, "append_string", value.string_value),
+    "append_bytes": lambda edit, value, *_: setattr(edit, "append_bytes", value.bytes_value),
+}

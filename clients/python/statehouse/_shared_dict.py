@@ -1,0 +1,349 @@
+"""SharedDict: a dict that every worker sees, through either door."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, NoReturn, TypeVar, cast
+
+from . import _local, _tracked, errors
+from ._cursor import Cursor
+from ._dict_calls import DictCalls, Entry
+from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts
+from ._dict_views import SharedItemsView, SharedKeysView, SharedValuesView
+from ._transaction import Transaction, rerun
+
+_Result = TypeVar("_Result")
+_REPR_ENTRIES = 100  # More are shown as "…".
+_SCAN_PAGE = 256
+
+
+class SharedDict(DictVerbs, MutableMapping[Any, Any]):
+    """A dict whose entries every process that opens its name shares. Each method is one atomic operation unless it says otherwise.
+
+    It behaves as dict does: insertion order, ``in``, ``len``, ``==``, ``|``, views, ``popitem`` from the end. What differs: values are
+    stored, not referenced, so a list comes back as a tracked list of this entry (``d["a"].append(1)`` changes the entry), and what others
+    do shows at once. ``d["n"] += 1`` reads and then writes; use ``incr``.
+
+    Iterating never fails because of others: it yields the keys that were there when it began, without those deleted meanwhile.
+    ``len`` counts entries whose time to live ended and that were not removed yet.
+
+    Who owns it: whoever opened it; it needs no closing. Threads and forked children: any at once. Errors: KeyNotFound (a KeyError),
+    InvalidArgument for keys and values that cannot be stored, NotFound when the dict was deleted, LimitExceeded and MemoryExhausted
+    when it is full, ReadOnly and PermissionDenied, ClientClosed; over the network also Timeout and Unavailable, after which a
+    mutation may have happened once. A refused call changed nothing.
+    """
+
+    transport = ""
+    __hash__ = None  # type: ignore[assignment]
+
+    def _do(self, request: tuple[Any, ...]) -> Any:
+        """Carries one request of a verb out."""
+        raise NotImplementedError
+
+    def _run(self, verb: Verb[_Result]) -> _Result:
+        try:
+            request = next(verb)
+            while True:
+                try:
+                    answer = self._do(request)
+                except Exception as error:
+                    request = verb.throw(error)
+                else:
+                    request = verb.send(answer)
+        except StopIteration as stop:
+            return cast(_Result, stop.value)
+
+    def _value(self, text: str, entry: Entry) -> Any:
+        return _local.decode_value(entry[0], _tracked.Root(self, text, entry[1]))
+
+    # What dict has.
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._run(self._getitem(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, _tracked._Tracked) and self._is_stored(key, value):
+            return  # `d["a"] += [1]` has extended the entry already.
+        self._run(self._set(key, value))
+
+    def _is_stored(self, key: Any, value: Any) -> bool:
+        """Whether a tracked container was changed by an operator such as += just now, and is this key's."""
+        root = value._node
+        if not isinstance(root, _tracked.Root) or not value._take_augmented():
+            return False
+        return root.shared is self and root.key == self._key(key) and self.version(key) != 0
+
+    def __delitem__(self, key: Any) -> None:
+        self._run(self._delitem(key))
+
+    def __contains__(self, key: object) -> bool:
+        return self._run(self._contains(key))
+
+    def __len__(self) -> int:
+        return cast(int, self._do(("length",)))
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._from_key, self._texts())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return map(self._from_key, reversed(self._texts()))
+
+    def _texts(self) -> list[str]:
+        return [text for text, _ in self._run(self._keys_by_ordinal())]
+
+    def _pairs(self, backwards: bool = False) -> Iterator[tuple[Any, Any]]:
+        """Keys and values a page at a time."""
+        texts = self._texts()
+        if backwards:
+            texts.reverse()
+        for part in _parts(texts, VALUES_PAGE):
+            for text, entry in self._run(self._page(part)):
+                yield self._from_key(text), self._value(text, entry)
+
+    def keys(self) -> SharedKeysView:
+        """A live view of the keys."""
+        return SharedKeysView(self)
+
+    def values(self) -> SharedValuesView:
+        """A live view of the values; iterating reads them a page at a time."""
+        return SharedValuesView(self)
+
+    def items(self) -> SharedItemsView:
+        """A live view of the items; iterating reads them a page at a time."""
+        return SharedItemsView(self)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value, or ``default`` where there is none."""
+        return self._run(self._get(key, default))
+
+    def pop(self, key: Any, default: Any = MISSING) -> Any:
+        """Deletes an entry and returns its value, as an ordinary object."""
+        return self._run(self._pop(key, default))
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Deletes the entry that was inserted last and returns it. Looks at every key."""
+        return self._run(self._popitem())
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The value; where there is none it is set to ``default`` first."""
+        return self._run(self._setdefault(key, default))
+
+    def update(self, other: Any = (), /, **more: Any) -> None:
+        """Sets entries. Up to 1,024 are set all at once or not at all; more are set 1,024 at a time."""
+        if isinstance(other, SharedDict):
+            other = other.copy()
+        self._run(self._set_many(other, more, None, None))
+
+    def clear(self) -> None:
+        """Deletes every entry at once."""
+        self._do(("clear",))
+
+    def copy(self) -> dict[Any, Any]:
+        """An ordinary dict of ordinary values, read a page at a time; ``snapshot()`` is of one moment."""
+        return self._run(self._copy())
+
+    @classmethod
+    def fromkeys(cls, iterable: Iterable[Any], value: Any = None) -> NoReturn:
+        """Not for shared dicts, which have a name."""
+        raise TypeError("a SharedDict is opened by name; use d.update(dict.fromkeys(keys, value))")
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if isinstance(other, SharedDict):
+            return self.copy() == other.copy()
+        if isinstance(other, Mapping):
+            return len(self) == len(other) and self.copy() == dict(other)
+        return NotImplemented
+
+    def __or__(self, other: Any) -> dict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() | (other.copy() if isinstance(other, SharedDict) else dict(other))
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(other) | self.copy()
+
+    def __ior__(self, other: Any) -> SharedDict:
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        texts = self._texts()
+        shown = self._run(self._page(texts[:_REPR_ENTRIES])) if texts else []
+        items = [f"{self._from_key(text)!r}: {_local.decode_value(entry[0])!r}" for text, entry in shown]
+        if len(texts) > _REPR_ENTRIES:
+            items.append("…")
+        return f"SharedDict({self.name!r}, {{{', '.join(items)}}})"
+
+    def __copy__(self) -> dict[Any, Any]:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
+        return self.copy()
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            f'the dict "{self.name}" is a handle and cannot be pickled; pickle d.copy(), or open it by name in the other process'
+        )
+
+    # What dict does not have.
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        ttl: Any = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: int | None = None,
+        fence: int | None = None,
+    ) -> bool:
+        """Sets an entry if the condition holds; False where it does not.
+
+        ``ttl`` is in seconds or a timedelta: without it the dict's default, math.inf for ever, KEEP_TTL as the entry before. With a
+        ``fence`` (the token of a lock) it raises Fenced where a higher one wrote. ``if_version=0`` means that there must be none.
+        """
+        return self._run(self._set(key, value, ttl, if_absent, if_present, if_version, fence))
+
+    def add(self, key: Any, value: Any, *, ttl: Any = None) -> bool:
+        """Sets an entry that does not exist; False where it does."""
+        return self._run(self._set(key, value, ttl, if_absent=True))
+
+    def replace(self, key: Any, old: Any, new: Any) -> bool:
+        """Sets an entry that holds exactly ``old`` (1 is not 1.0); False where it does not. Its time to live stays."""
+        return self._run(self._replace(key, old, new))
+
+    def delete(self, key: Any, *, if_version: int | None = None, fence: int | None = None) -> bool:
+        """Deletes an entry; False where there is none, or it has another version."""
+        return self._run(self._delete(key, if_version, fence))
+
+    def incr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        *,
+        path: Sequence[Any] = (),
+        default: Any = 0,
+        min: Any = None,
+        max: Any = None,
+        ttl: Any = None,
+        fence: int | None = None,
+    ) -> Any:
+        """Adds to a number and returns the new one; an absent one counts as ``default`` (None: KeyNotFound).
+
+        With ``path`` the number is inside the value. A sum outside ``min`` and ``max`` raises ValueOutOfRange, a float that is added to
+        an int TypeMismatch. ``ttl`` is for an entry that this call makes.
+        """
+        return self._run(self._incr(key, delta, path, default, min, max, ttl, fence))
+
+    def append(self, key: Any, value: Any, *, create: bool = True) -> int:
+        """Adds to the end of the list that the key holds, and returns its length. With ``create`` an absent one is made."""
+        return self._run(self._edit(key, (), "append", value, create=create))[1]
+
+    def get_many(self, keys: Iterable[Any], *, consistent: bool = False) -> dict[Any, Any]:
+        """The entries that exist, by key. With ``consistent`` (the right to write is needed, 1,024 keys at most) as of one moment."""
+        return self._run(self._get_many(keys, consistent))
+
+    def set_many(self, mapping: Any, *, ttl: Any = None, fence: int | None = None) -> None:
+        """``update`` with a ttl and a fence."""
+        self._run(self._set_many(mapping, {}, ttl, fence))
+
+    def touch(self, key: Any, ttl: Any = None) -> bool:
+        """Changes how long an entry lives from now on; False where there is none."""
+        return self._run(self._touch(key, ttl))
+
+    def ttl(self, key: Any) -> float | None:
+        """How many seconds an entry will live; None: for ever."""
+        return self._run(self._ttl(key))
+
+    def version(self, key: Any) -> int:
+        """The entry's version, which grows with each change of the key; 0 where there is none."""
+        return self._run(self._version(key))
+
+    def entry(self, key: Any) -> DictEntry | None:
+        """All that is known of an entry, with its value as an ordinary object."""
+        return self._run(self._get_entry(key))
+
+    def at(self, key: Any, *path: Any) -> Cursor:
+        """A place inside the dict, to read and change it where it is without reading the entry first."""
+        return Cursor(self, key, path)
+
+    def fetch(self, key: Any, *path: Any) -> Any:
+        """A value or a part of it, as an ordinary object. KeyNotFound, PathNotFound."""
+        return self._run(self._fetch(key, path))
+
+    def snapshot(self) -> dict[Any, Any]:
+        """An ordinary dict of the values of one moment, for up to 1,024 entries (a larger dict is read a page at a time, as ``copy``
+        does). A key that comes and goes during the call may be missing. Needs the right to write; Conflict where others add and
+        delete keys all the time.
+        """
+        return self._run(self._snapshot())
+
+    def scan(self, prefix: str = "") -> Iterator[tuple[Any, Any]]:
+        """Every item whose key begins with ``prefix``, a page at a time and in no order: for dicts of any size."""
+        cursor = None
+        while True:
+            page, cursor = self._run(self._scan_page(cursor, prefix, _SCAN_PAGE))
+            yield from page
+            if cursor is None:
+                return
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Deletes every entry whose key begins with ``prefix``, each by itself, and returns how many."""
+        return cast(int, self._do(("delete_prefix", prefix)))
+
+    def transaction(self) -> Transaction:
+        """``with d.transaction() as t:`` — reads remember versions, writes are kept back, and at the end all of it happens at once, or
+        raises Conflict where anybody changed what was read. Nobody is held up meanwhile."""
+        return Transaction(self)
+
+    def transactional(self, retries: int = 10) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
+        """A decorator: the function gets a transaction as its first argument, and runs again, up to ``retries`` times, on Conflict."""
+
+        def decorate(function: Callable[..., _Result]) -> Callable[..., _Result]:
+            @functools.wraps(function)
+            def run(*args: Any, **kwargs: Any) -> _Result:
+                return rerun(self, retries, function, args, kwargs)
+
+            return run
+
+        return decorate
+
+
+class NetworkSharedDict(SharedDict):
+    """A dict over the network door."""
+
+    transport = "network"
+
+    def __init__(self, session: Any, name: str, any_keys: bool) -> None:
+        """Not for users: Client.dict() makes it."""
+        self.name = name
+        self._any_keys = any_keys
+        self._session = session
+        self._calls = DictCalls(name)
+
+    def _do(self, request: tuple[Any, ...]) -> Any:
+        call, read = getattr(self._calls, request[0])(*request[1:])
+        return read(self._session.call(call))
+
+
+class LocalSharedDict(SharedDict):
+    """A dict of the local door, by calls over the attach socket."""
+
+    transport = "local"
+
+    def __init__(self, client: Any, session: Any, name: str, any_keys: bool) -> None:
+        """Not for users: Client.dict() makes it."""
+        self.name = name
+        self._any_keys = any_keys
+        self._client = client
+        self._calls = DictCalls(name)
+
+    def _do(self, request: tuple[Any, ...]) -> Any:
+        call, read = getattr(self._calls, request[0])(*request[1:])
+        return read(self._client._call(call))
