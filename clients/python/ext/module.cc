@@ -4,6 +4,7 @@
 #include <string>
 
 #include "clients/c/src/endpoint.h"
+#include "clients/python/ext/dict.h"
 #include "clients/python/ext/errors.h"
 #include "clients/python/ext/numbers.h"
 #include "clients/python/ext/objects.h"
@@ -115,13 +116,15 @@ bool AddType(PyObject* module, const char* name, PyTypeObject* type) {
 
 PyMODINIT_FUNC PyInit__local() {
   using namespace statehouse::python;  // NOLINT: the one function outside of it.
-  if (!PrepareSessionType() || !PrepareAreaType() || !PrepareCompareExchangeResultType()) {
+  if (!PrepareSessionType() || !PrepareAreaType() || !PrepareCompareExchangeResultType() ||
+      !PrepareDictType()) {
     return nullptr;
   }
   PyObject* const module = PyModule_Create(&definition);
   if (module == nullptr) return nullptr;
   if (PyModule_AddFunctions(module, value_functions) == 0 &&
       AddType(module, "Session", &session_type) && AddType(module, "Area", &area_type) &&
+      AddType(module, "Dict", &dict_type) &&
       AddType(module, "CompareExchangeResult", &compare_exchange_result_type)) {
     return module;
   }

@@ -13,6 +13,12 @@ class Reference final {
   explicit Reference(PyObject* object) : object_(object) {}
   ~Reference() { Py_XDECREF(object_); }
   Reference(const Reference&) = delete;
+  Reference& operator=(Reference&& other) noexcept {
+    PyObject* const before = object_;
+    object_ = other.Release();
+    Py_XDECREF(before);
+    return *this;
+  }
   Reference& operator=(const Reference&) = delete;
 
   PyObject* get() const { return object_; }

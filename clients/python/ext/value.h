@@ -19,6 +19,7 @@ struct ValueHooks {
   PyObject* restore = nullptr;    // (tag, value) -> object
   PyObject* timestamp = nullptr;  // (seconds, nanos) -> datetime
   PyObject* tensor = nullptr;     // (dtype, shape, data) -> array
+  PyObject* root = nullptr;       // (dict, key, version) -> where what is tracked begins
   PyObject* node = nullptr;       // (parent, step) -> where a tracked container stands
   PyObject* tracked_dict = nullptr;
   PyObject* tracked_list = nullptr;

@@ -223,18 +223,18 @@ PyObject* Decoder::Tensor(const ValueView& view) {
                                       nullptr);
 }
 
-// set_value_hooks(reduce, restore, timestamp, tensor, node, tracked_dict, tracked_list,
+// set_value_hooks(reduce, restore, timestamp, tensor, root, node, tracked_dict, tracked_list,
 // tracked_set, tracked_any_dict)
 PyObject* SetValueHooks(PyObject*, PyObject* args) {
   ValueHooks hooks;
-  if (PyArg_ParseTuple(args, "OOOOOOOOO", &hooks.reduce, &hooks.restore, &hooks.timestamp,
-                       &hooks.tensor, &hooks.node, &hooks.tracked_dict, &hooks.tracked_list,
-                       &hooks.tracked_set, &hooks.tracked_any_dict) == 0) {
+  if (PyArg_ParseTuple(args, "OOOOOOOOOO", &hooks.reduce, &hooks.restore, &hooks.timestamp,
+                       &hooks.tensor, &hooks.root, &hooks.node, &hooks.tracked_dict,
+                       &hooks.tracked_list, &hooks.tracked_set, &hooks.tracked_any_dict) == 0) {
     return nullptr;
   }
   for (PyObject* const hook :
-       {hooks.reduce, hooks.restore, hooks.timestamp, hooks.tensor, hooks.node, hooks.tracked_dict,
-        hooks.tracked_list, hooks.tracked_set, hooks.tracked_any_dict}) {
+       {hooks.reduce, hooks.restore, hooks.timestamp, hooks.tensor, hooks.root, hooks.node,
+        hooks.tracked_dict, hooks.tracked_list, hooks.tracked_set, hooks.tracked_any_dict}) {
     Py_INCREF(hook);
   }
   value_hooks = hooks;  // Those of an earlier call are kept: a conversion may be using them.

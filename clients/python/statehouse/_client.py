@@ -108,10 +108,10 @@ class Client:
             name = self.dicts.create(
                 name, max_entries=max_entries, max_bytes=max_bytes, default_ttl=default_ttl, evict=evict
             ).name
-        else:
+        elif self.transport == "network":
             name = self.dicts.describe(name).name
         if self.transport == "local":
-            return LocalSharedDict(self, self._session, name, any_keys)
+            return LocalSharedDict(self._session, _dicts.check_dict_name(name), any_keys)
         return NetworkSharedDict(self._session, name, any_keys)
 
     def status(self) -> ServiceStatus:

@@ -76,8 +76,15 @@ def whole(number: Any, what: str) -> int:
 class DictVerbs:
     """Verbs on one dict. Nothing here touches a connection. Threads: any at once; there is no state but the name."""
 
-    name: str
-    _any_keys: bool
+    @property
+    def name(self) -> str:
+        """The dict's name."""
+        raise NotImplementedError
+
+    @property
+    def _any_keys(self) -> bool:
+        """Whether keys may be other than texts."""
+        raise NotImplementedError
 
     def _key(self, key: Any) -> str:
         return _keys.encode_key(key) if self._any_keys else _keys.check_key(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from typing import Any
+from typing import Any, cast
 
 _MISSING: Any = object()
 
@@ -18,7 +18,7 @@ class SharedKeysView(KeysView[Any]):
         return self._mapping
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._mapping)
+        return cast("Iterator[Any]", reversed(self._mapping))
 
     @classmethod
     def _from_iterable(cls, it: Any) -> set[Any]:

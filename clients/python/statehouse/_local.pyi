@@ -1,7 +1,8 @@
 """The extension module: the local door."""
 
 import builtins
-from typing import overload
+from collections.abc import Callable
+from typing import Any, Self, overload
 
 def resolve(
     url: str | None,
@@ -12,6 +13,22 @@ def resolve(
 ) -> tuple[bool, str, str, str, float]: ...
 def reason_names() -> tuple[str, ...]: ...
 def reason_is_retryable(reason: int, /) -> bool: ...
+
+def set_value_hooks(
+    reduce: Callable[[Any], Any],
+    restore: Callable[[str, Any], Any],
+    timestamp: Callable[[int, int], Any],
+    tensor: Callable[[str, tuple[int, ...], bytes], Any],
+    root: Callable[[Any, str, int], Any],
+    node: Callable[[Any, Any], Any],
+    tracked_dict: type,
+    tracked_list: type,
+    tracked_set: type,
+    tracked_any_dict: type,
+    /,
+) -> None: ...
+def encode_value(object: Any, any_keys: bool = False, /) -> bytes: ...
+def decode_value(wire: bytes, node: Any = None, /) -> Any: ...
 
 class CompareExchangeResult:
     def __new__(cls, exchanged: bool, found: int) -> CompareExchangeResult: ...
@@ -32,6 +49,43 @@ class Session:
     def close(self) -> None: ...
     @property
     def closed(self) -> bool: ...
+
+class Dict:
+    def __new__(cls, session: Session, name: str, any_keys: bool, /) -> Self: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def _any_keys(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+    def __delitem__(self, key: Any, /) -> None: ...
+    def get(self, key: Any, default: Any = None) -> Any: ...
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        ttl: Any = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: int | None = None,
+        fence: int | None = None,
+    ) -> bool: ...
+    def incr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        *,
+        path: Any = (),
+        default: Any = 0,
+        min: Any = None,
+        max: Any = None,
+        ttl: Any = None,
+        fence: int | None = None,
+    ) -> Any: ...
+    def _do(self, request: tuple[Any, ...], /) -> Any: ...
 
 class Area:
     @property

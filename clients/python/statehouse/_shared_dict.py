@@ -322,28 +322,28 @@ class NetworkSharedDict(SharedDict):
 
     def __init__(self, session: Any, name: str, any_keys: bool) -> None:
         """Not for users: Client.dict() makes it."""
-        self.name = name
-        self._any_keys = any_keys
+        self._takes_any_keys = any_keys
         self._session = session
         self._calls = DictCalls(name)
+
+    @property
+    def name(self) -> str:
+        return self._calls.name
+
+    @property
+    def _any_keys(self) -> bool:
+        return self._takes_any_keys
 
     def _do(self, request: tuple[Any, ...]) -> Any:
         call, read = getattr(self._calls, request[0])(*request[1:])
         return read(self._session.call(call))
 
 
-class LocalSharedDict(SharedDict):
-    """A dict of the local door, by calls over the attach socket."""
+class LocalSharedDict(_local.Dict, SharedDict):
+    """A dict of the local door, in memory that this process maps. What is called all the time is the extension's; it calls back what it
+    leaves to Python."""
 
     transport = "local"
-
-    def __init__(self, client: Any, session: Any, name: str, any_keys: bool) -> None:
-        """Not for users: Client.dict() makes it."""
-        self.name = name
-        self._any_keys = any_keys
-        self._client = client
-        self._calls = DictCalls(name)
-
-    def _do(self, request: tuple[Any, ...]) -> Any:
-        call, read = getattr(self._calls, request[0])(*request[1:])
-        return read(self._client._call(call))
+    _set_with = SharedDict.set
+    _incr_with = SharedDict.incr
+    _delete_item = SharedDict.__delitem__

@@ -9,7 +9,7 @@ mean another item now.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from . import _local, _values, errors
 
@@ -73,7 +73,7 @@ class Root:
         return self.shared._do(request)
 
     def encode(self, value: Any) -> bytes:
-        return cast(bytes, _local.encode_value(value, self.shared._any_keys))
+        return _local.encode_value(value, self.shared._any_keys)
 
 
 class Node:
@@ -91,8 +91,11 @@ class _Tracked:
     """What tracked containers have in common. `_node` is None once it was taken out: then it is an ordinary container."""
 
     __slots__ = ()
-    _node: Any
-    _augmented: bool
+    if TYPE_CHECKING:  # Slots of those that derive from it.
+        _node: Any
+        _augmented: bool
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def _where(self) -> tuple[Root, tuple[Any, ...]]:
         node = self._node
@@ -123,6 +126,11 @@ class _Tracked:
         return augmented
 
 
+def _is_item(item: Any, value: _Tracked) -> bool:
+    """Whether a value that is assigned is the item that is there, which an operator changed just now."""
+    return item is value and value._take_augmented()
+
+
 def _detach(value: Any) -> Any:
     """A value that leaves its container is an ordinary one from then on."""
     if isinstance(value, _Tracked):
@@ -144,7 +152,7 @@ class TrackedDict(_Tracked, dict[Any, Any]):
         if self._node is None:
             return super().__setitem__(key, value)
         _check_text(key)
-        if isinstance(value, _Tracked) and self.get(key) is value and value._take_augmented():
+        if isinstance(value, _Tracked) and _is_item(self.get(key), value):
             return None  # The operator has changed it already.
         wire = self._encode(value)
         self._edit("set", wire, at=(key,))
@@ -197,7 +205,7 @@ class TrackedDict(_Tracked, dict[Any, Any]):
             super().__setitem__(key, self._adopt(wire, key))
         return None
 
-    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[override, misc]
+    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[misc]
         self.update(other)
         self._augmented = self._node is not None
         return self
@@ -210,7 +218,7 @@ class TrackedDict(_Tracked, dict[Any, Any]):
         super().clear()
 
     @classmethod
-    def fromkeys(cls, iterable: Iterable[Any], value: Any = None) -> dict[Any, Any]:  # type: ignore[override]
+    def fromkeys(cls, iterable: Iterable[Any], value: Any = None) -> dict[Any, Any]:
         return dict.fromkeys(iterable, value)
 
     def __copy__(self) -> dict[Any, Any]:
@@ -267,7 +275,7 @@ class TrackedList(_Tracked, list[Any]):
             changed[index] = new
             return self._replace(0, len(self), changed)
         at = range(len(self))[index]  # IndexError outside, as a list.
-        if isinstance(value, _Tracked) and self[at] is value and value._take_augmented():
+        if isinstance(value, _Tracked) and _is_item(self[at], value):
             return None
         wire = self._encode(value)
         self._edit("set", wire, at=(at,))
@@ -353,19 +361,19 @@ class TrackedList(_Tracked, list[Any]):
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
         if self._node is None:
             return super().sort(key=key, reverse=reverse)
-        return self._replace(0, len(self), sorted(self, key=key, reverse=reverse))  # type: ignore[arg-type]
+        return self._replace(0, len(self), sorted(self, key=key, reverse=reverse))
 
     def reverse(self) -> None:
         if self._node is None:
             return super().reverse()
         return self._replace(0, len(self), self[::-1])
 
-    def __iadd__(self, values: Iterable[Any]) -> TrackedList:  # type: ignore[override, misc]
+    def __iadd__(self, values: Iterable[Any]) -> TrackedList:  # type: ignore[misc]
         self.extend(values)
         self._augmented = self._node is not None
         return self
 
-    def __imul__(self, count: SupportsIndex) -> TrackedList:  # type: ignore[override, misc]
+    def __imul__(self, count: SupportsIndex) -> TrackedList:
         if self._node is None:
             super().__imul__(count)
             return self
@@ -553,6 +561,7 @@ _local.set_value_hooks(
     _values.restore,
     _values.timestamp,
     _values.tensor,
+    Root,
     Node,
     TrackedDict,
     TrackedList,
