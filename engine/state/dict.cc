@@ -141,6 +141,7 @@ Dict::Dict(std::string name, const DictGeometry& geometry, Access access, int64_
       clock_offset_ns_(clock_offset_ns),
       bucket_shift_(64 - std::countr_zero(geometry.bucket_count)),
       budgets_(new uint16_t[geometry.lane_count]()),
+      untidy_(new bool[geometry.lane_count]()),
       session_locks_(new std::mutex[kSessionLocks]) {}
 
 Dict::~Dict() { Unmap(base_, geometry_.segment_bytes()); }
@@ -201,9 +202,8 @@ Status Dict::PrepareLanes(uint32_t first_lane, uint32_t lane_count) {
     DictLaneRecord& record = Record(id);
     // The pages that every operation touches: sums, magazines, the first redo pairs.
     Populate(reinterpret_cast<std::byte*>(&record), 2 * kPageBytes, true);
-    if (Get64(record.staged_count) != 0) SH_RETURN_IF_ERROR(FreeStaged(lane));
-    if (Get64(record.extent) != 0) SH_RETURN_IF_ERROR(FreeExtent(lane));
-    for (uint32_t code = 1; code < kSizeClasses; ++code) SH_RETURN_IF_ERROR(Tidy(lane, code));
+    // Where that takes too long, the lane's first change tries again.
+    untidy_[id] = !TidyAll(lane).ok();
   }
   return Status();
 }

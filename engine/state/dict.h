@@ -11,7 +11,7 @@
 // Always true: an operation happened wholly or not at all, its change record included, once it
 //   returns or once the daemon recovered its killed lane. Each key's version only grows, also over
 //   deletes. Every block is in exactly one place.
-// Failure: a refused operation changed nothing.
+// Failure: a refused operation changed nothing, and one that changed something is not refused.
 //
 // Values are opaque bytes here, except int64 and float64, which live in the entry itself.
 #pragma once
@@ -231,7 +231,8 @@ class Dict final {
   // The same in nanoseconds, exact.
   uint64_t NowNs() const;
 
-  // Makes lanes ready: faults their pages in, gives back what a dead predecessor held. Call once
+  // Makes lanes ready: faults their pages in, gives back what a dead predecessor held; where
+  // somebody else holds the allocator all the time, the lane's first change does that. Call once
   // for each lane before it operates. REQUIRES: writable, and nobody else uses the lanes.
   Status PrepareLanes(uint32_t first_lane, uint32_t lane_count);
 
@@ -293,7 +294,7 @@ class Dict final {
   // dropped because they were damaged.
   StatusOr<uint64_t> CopyInto(const Lane& lane, Dict& target) const;
   // The remembered operations alone.
-  Status CopyOperations(const Lane& lane, Dict& target) const;
+  StatusOr<uint64_t> CopyOperations(const Lane& lane, Dict& target) const;
   uint64_t HighestVersion() const;
 
   // A lane's ring of changes, for the merger: the bytes, and the words that say what is in them.
@@ -354,6 +355,9 @@ class Dict final {
   Status FreeStaged(const Lane& lane) const;
   StatusOr<BlockRef> BlockInHand(const Lane& lane, uint32_t code) const;
   Status Tidy(const Lane& lane, uint32_t code) const;
+  Status TidyAll(const Lane& lane) const;
+  void TidyAfter(const Lane& lane, uint32_t code) const;
+  Status BeginChange(const Lane& lane) const;
   void TakeBlock(Section& section, BlockRef now, BlockRef before) const;
   void GiveBlock(Section& section, BlockRef before) const;
 
@@ -417,6 +421,8 @@ class Dict final {
   BucketLine* buckets_ = nullptr;
   // Inserts that a lane of this process may still make without being admitted.
   std::unique_ptr<uint16_t[]> budgets_;
+  // Lanes of this process that must give blocks back before their next change.
+  std::unique_ptr<bool[]> untidy_;
   static constexpr size_t kSessionLocks = 64;
   std::unique_ptr<std::mutex[]> session_locks_;
 };

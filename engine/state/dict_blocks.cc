@@ -65,6 +65,8 @@ class Dict::AllocatorSection final {
       return;
     }
     const uint32_t code = ClassOf(ref);
+    // SYNC: dict.reuse — as in Fill.
+    std::atomic_thread_fence(std::memory_order_release);
     SetLink(dict_.BlockAt(ref), heads_[code]);
     heads_[code] = ref;
   }
@@ -188,6 +190,30 @@ Status Dict::Tidy(const Lane& lane, uint32_t code) const {
   return Get64(record.extent) == 0 ? Status() : FreeExtent(lane);
 }
 
+// Gives back everything that a lane holds beyond its magazines.
+Status Dict::TidyAll(const Lane& lane) const {
+  const DictLaneRecord& record = Record(lane.id);
+  if (Get64(record.staged_count) != 0) SH_RETURN_IF_ERROR(FreeStaged(lane));
+  if (Get64(record.extent) != 0) SH_RETURN_IF_ERROR(FreeExtent(lane));
+  for (uint32_t code = 1; code < kSizeClasses; ++code) SH_RETURN_IF_ERROR(Tidy(lane, code));
+  return Status();
+}
+
+// As Tidy, for a change that has happened: it must not be told as refused because somebody else
+// holds the allocator. The lane's next change begins with what is left to do.
+void Dict::TidyAfter(const Lane& lane, uint32_t code) const {
+  if (!Tidy(lane, code).ok()) [[unlikely]]
+    untidy_[lane.id] = true;
+}
+
+Status Dict::BeginChange(const Lane& lane) const {
+  if (!untidy_[lane.id]) [[likely]]
+    return Status();
+  SH_RETURN_IF_ERROR(TidyAll(lane));
+  untidy_[lane.id] = false;
+  return Status();
+}
+
 Status Dict::FreeExtent(const Lane& lane) const {
   AllocatorSection section(*this, lane);
   SH_RETURN_IF_ERROR(section.Begin());
@@ -264,29 +290,34 @@ void Dict::GiveBlock(Section& section, BlockRef before) const {
   Redo(section, magazine.count, count + 1);
 }
 
-// One block for each code into staged[], nothing for code 0; all or none. REQUIRES: staged_count is
-// 0.
+// Large blocks need a redo pair for each slab, so that many of them come and go in several steps,
+// each of which leaves room for one more block and for what the section itself changes.
+constexpr uint32_t kPairsKept = 4 * kSizeClasses + kExtentSlabsMax;
+
+// One block for each code into staged[], nothing for code 0. When it fails, staged_count says how
+// many are there. REQUIRES: staged_count is 0.
 Status Dict::AllocateStaged(const Lane& lane, std::span<const uint32_t> codes) const {
-  AllocatorSection section(*this, lane);
-  SH_RETURN_IF_ERROR(section.Begin());
-  DictLaneRecord& record = section.record();
-  for (size_t i = 0; i < codes.size(); ++i) {
-    const BlockRef ref = codes[i] == 0 ? 0 : section.Take(codes[i]);
-    if (ref == 0 && codes[i] != 0) {
-      section.Abandon();
-      return RefuseFull();
+  DictLaneRecord& record = Record(lane.id);
+  size_t count = 0;
+  do {
+    AllocatorSection section(*this, lane);
+    SH_RETURN_IF_ERROR(section.Begin());
+    while (count < codes.size() && section.pairs() < kRedoPairsMax - kPairsKept) {
+      const BlockRef ref = codes[count] == 0 ? 0 : section.Take(codes[count]);
+      if (ref == 0 && codes[count] != 0) {
+        section.Abandon();
+        return RefuseFull();
+      }
+      Put64(record.staged[count++], ref);
     }
-    Put64(record.staged[i], ref);
-  }
-  section.Redo(record.staged_count, codes.size());
-  section.End();
+    section.Redo(record.staged_count, count);
+    section.End();
+  } while (count < codes.size());
   return Status();
 }
 
 // What a transaction left in staged[]: blocks that it did not need, and those that it replaced.
-// Large blocks need a redo pair for each slab, so that many of them go back in several steps.
 Status Dict::FreeStaged(const Lane& lane) const {
-  constexpr uint32_t kPairsKept = 4 * kSizeClasses + kExtentSlabsMax;
   DictLaneRecord& record = Record(lane.id);
   uint64_t count = std::min<uint64_t>(Get64(record.staged_count), kStagedBlocksMax);
   do {

@@ -332,7 +332,7 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
 }
 
 // Makes readers of a bucket wait while more than one of its words changes, or lets them go on. The
-// bucket is held.
+// bucket is held. SYNC: dict.mark
 inline void MarkBucket(BucketLine& bucket, bool on) {
   const uint64_t word = Get64(bucket.link);
   bucket.link.store(on ? word | kLinkTransaction : word & ~kLinkTransaction,

@@ -137,9 +137,11 @@ void Dict::FillResults(BlockRef block, std::span<const DictOperationResult> resu
   }
 }
 
-// Every remembered operation, with its block, to the same place of another segment.
-Status Dict::CopyOperations(const Lane& lane, Dict& target) const {
-  if (line_->operations.load(std::memory_order_relaxed) == 0) return Status();
+// Every remembered operation, with its block, to the same place of another segment. What the target
+// has no memory for (only damaged records take more there than here) is forgotten and counted.
+StatusOr<uint64_t> Dict::CopyOperations(const Lane& lane, Dict& target) const {
+  uint64_t forgotten = 0;
+  if (line_->operations.load(std::memory_order_relaxed) == 0) return forgotten;
   target.line_->operations.store(1, std::memory_order_relaxed);
   for (uint32_t i = 0; i < kOperationSets * kOperationWays; ++i) {
     const OperationRow* const from = RowAt(0, i);
@@ -155,7 +157,13 @@ Status Dict::CopyOperations(const Lane& lane, Dict& target) const {
       Section section(lane, target.Record(lane.id));
       BlockRef copy = 0;
       if (keeps) {
-        SH_ASSIGN_OR_RETURN(copy, target.BlockInHand(lane, ClassOf(block)));
+        const StatusOr<BlockRef> made = target.BlockInHand(lane, ClassOf(block));
+        if (made.status().reason() == Reason::kMemoryExhausted) {
+          ++forgotten;
+          continue;
+        }
+        if (!made.ok()) return made.status();
+        copy = *made;
         CopyShared(target.BlockAt(copy), BlockAt(block), BytesOfClass(ClassOf(block)));
       }
       if (!target.Lock(section, kAdmissionLock)) return target.RefuseStalled(kAdmissionLock);
@@ -171,7 +179,7 @@ Status Dict::CopyOperations(const Lane& lane, Dict& target) const {
       target.Unlock(section, true);
     }
   }
-  return Status();
+  return forgotten;
 }
 
 }  // namespace statehouse

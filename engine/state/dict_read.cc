@@ -36,7 +36,10 @@ Status Dict::Get(std::string_view key, DictEntry* entry, bool* found,
     std::atomic_thread_fence(std::memory_order_acquire);
     // The link is looked at after the slot: where the slot shows what a transaction did, the link
     // shows that it is not over, or the word has moved on.
-    if ((Get64(bucket.link) & kLinkTransaction) == 0 && Get64(bucket.control) == word) [[likely]] {
+    // SYNC: dict.mark — acquire: who sees that a transaction's mark is gone sees all of it, at
+    // every key.
+    if ((bucket.link.load(std::memory_order_acquire) & kLinkTransaction) == 0 &&
+        Get64(bucket.control) == word) [[likely]] {
       if (at.damaged) [[unlikely]]
         return RefuseDamaged("a bucket");
       *found = present && !IsExpired(at.expires_ms);
@@ -81,7 +84,9 @@ Status Dict::VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take ta
       next = line->link.load(std::memory_order_acquire) & kRefMask;
     }
     std::atomic_thread_fence(std::memory_order_acquire);
-    if ((Get64(head.link) & kLinkTransaction) == 0 && Get64(head.control) == word) {
+    // SYNC: dict.mark
+    if ((head.link.load(std::memory_order_acquire) & kLinkTransaction) == 0 &&
+        Get64(head.control) == word) {
       return damaged ? RefuseDamaged("a bucket") : Status();
     }
     reset();

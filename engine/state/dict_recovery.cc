@@ -5,6 +5,13 @@
 #include "engine/state/dict_internal.h"
 
 namespace statehouse {
+namespace {
+
+// No bucket changes so often; what is higher was scribbled. Far from the end of the counter, so
+// that versions can go on growing from here.
+constexpr uint64_t kVersionPlausibleMax = uint64_t{1} << 51;
+
+}  // namespace
 
 // The redo record of a dead lane; empty when it is not one that this code can have written. It may
 // only reach what operations change: never the header, the dict's line, or a lock.
@@ -143,14 +150,23 @@ Status Dict::WaitUntilIdle(uint64_t timeout_ns) const {
 
 uint64_t Dict::HighestVersion() const {
   uint64_t highest = 0;
+  const auto take = [&](uint64_t version) {
+    if (version <= kVersionPlausibleMax) highest = std::max(highest, version);
+  };
   for (uint32_t i = 0; i < geometry_.bucket_count; ++i) {
-    highest = std::max(highest, SequenceOf(Get64(buckets_[i].control)));
+    const uint64_t sequence = SequenceOf(Get64(buckets_[i].control));
+    take(sequence);
+    if (sequence <= kVersionPlausibleMax) continue;
+    std::vector<DictEntry> entries;
+    (void)ReadBucket(i, "", kOperationTimeoutNsDefault, &entries);  // The sound ones, that is.
+    for (const DictEntry& entry : entries) take(entry.version);
   }
   return highest;
 }
 
 StatusOr<uint64_t> Dict::CopyInto(const Lane& lane, Dict& target) const {
   uint64_t dropped = 0;
+  const uint64_t highest = HighestVersion();
   std::vector<DictEntry> entries;
   for (uint32_t bucket = 0; bucket < geometry_.bucket_count; ++bucket) {
     entries.clear();
@@ -161,7 +177,9 @@ StatusOr<uint64_t> Dict::CopyInto(const Lane& lane, Dict& target) const {
       return read;
     }
     for (const DictEntry& entry : entries) {
-      if (BucketOf(HashKey(geometry_.seed, entry.key)) != bucket) {
+      const bool sized = CheckKey(entry.key).ok() && entry.bytes.size() <= kDictValueBytesMax;
+      if (!sized || entry.version > highest ||
+          BucketOf(HashKey(geometry_.seed, entry.key)) != bucket) {
         ++dropped;
         continue;
       }
@@ -170,8 +188,8 @@ StatusOr<uint64_t> Dict::CopyInto(const Lane& lane, Dict& target) const {
           target.SetWith(lane, entry.key, entry.value(), DictSetOptions(), &entry, &result));
     }
   }
-  SH_RETURN_IF_ERROR(CopyOperations(lane, target));
-  return dropped;
+  SH_ASSIGN_OR_RETURN(const uint64_t forgotten, CopyOperations(lane, target));
+  return dropped + forgotten;
 }
 
 }  // namespace statehouse

@@ -209,11 +209,17 @@ StatusOr<DictStore::Created> DictStore::Create(const DictSpec& spec) {
 }
 
 // Makes a segment the one that is served, first for the next daemon, then for everybody.
-Status DictStore::Publish(const std::shared_ptr<ServedDict>& served, const ServedDict* before) {
+Status DictStore::Publish(const std::shared_ptr<ServedDict>& served, ServedDict* before) {
   SH_RETURN_IF_ERROR(catalogue_->Add(&served->record_));
+  {
+    // Whoever finds the new segment finds the one before closed: else a reader there would miss
+    // what a writer does here. The record of the one before goes after that, so that a daemon that
+    // takes over closes it.
+    const std::unique_lock<std::shared_mutex> lock(mutex_);
+    if (before != nullptr) before->dict().SetState(DictState::kMoved);
+    Serve(served);
+  }
   if (before != nullptr) catalogue_->Remove(before->record().slot);
-  const std::unique_lock<std::shared_mutex> lock(mutex_);
-  Serve(served);
   return Status();
 }
 
@@ -294,9 +300,9 @@ Status DictStore::MoveLocked(const Lane& lane, const std::shared_ptr<ServedDict>
   const Status moved = target.ok() ? Publish(*target, served.get()) : target.status();
   if (!moved.ok()) {
     from.SetState(DictState::kLive);
+    if (target.ok()) SH_RETURN_IF_ERROR(vault_->Remove(VaultName((*target)->record())));
     return moved;
   }
-  from.SetState(DictState::kMoved);
   {
     const std::unique_lock<std::shared_mutex> lock(mutex_);
     gone_.contended += from.Stats().counters.contended;
@@ -326,11 +332,9 @@ StatusOr<std::shared_ptr<ServedDict>> DictStore::CopyToNewSegment(const Lane& la
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> target,
                       MakeSegment(std::move(record), from.HighestVersion() + 1));
   const Lane patient{lane.id, kIdleTimeoutNs};
-  if (how == Move::kClear) {
-    SH_RETURN_IF_ERROR(from.CopyOperations(patient, target->dict()));
-    return target;
-  }
-  const StatusOr<uint64_t> dropped = from.CopyInto(patient, target->dict());
+  const StatusOr<uint64_t> dropped = how == Move::kClear
+                                         ? from.CopyOperations(patient, target->dict())
+                                         : from.CopyInto(patient, target->dict());
   if (!dropped.ok()) {
     SH_RETURN_IF_ERROR(vault_->Remove(VaultName(target->record())));
     return dropped.status();

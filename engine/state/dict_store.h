@@ -148,7 +148,7 @@ class DictStore final {
                     uint64_t* entries);
   StatusOr<std::shared_ptr<ServedDict>> CopyToNewSegment(const Lane& lane, ServedDict& served,
                                                          Move how);
-  Status Publish(const std::shared_ptr<ServedDict>& served, const ServedDict* before);
+  Status Publish(const std::shared_ptr<ServedDict>& served, ServedDict* before);
   StatusOr<std::shared_ptr<ServedDict>> MakeSegment(DictRecord record, uint64_t first_version);
   std::shared_ptr<ServedDict> FindLocked(std::string_view name) const;
   void Serve(std::shared_ptr<ServedDict> served);

@@ -24,11 +24,14 @@ class Dict::Transaction final {
     SH_RETURN_IF_ERROR(Check());
     HashAll();
     for (;;) {
-      SH_RETURN_IF_ERROR(Stage());
+      SH_RETURN_IF_ERROR(dict_.BeginChange(section_.lane));
       bool again = false;
-      Status status = Attempt(&again);
+      Status status = Stage();
+      if (status.ok()) status = Attempt(&again);
       // Whatever happened, the blocks that are left over go back.
-      SH_RETURN_IF_ERROR(dict_.FreeStaged(section_.lane));
+      if (Get64(record_.staged_count) != 0 && !dict_.FreeStaged(section_.lane).ok()) {
+        dict_.untidy_[section_.lane.id] = true;
+      }
       if (!again) return status;
       SH_RETURN_IF_ERROR(dict_.RefillMagazine(section_.lane, 1));
     }

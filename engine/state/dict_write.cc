@@ -25,6 +25,10 @@ constexpr uint32_t kExpireBuckets = 1024;
 void Dict::Fill(BlockRef ref, uint64_t hash, std::string_view key, const DictValue& value) const {
   std::byte* const block = BlockAt(ref);
   auto* header = reinterpret_cast<EntryHeader*>(block);
+  // SYNC: dict.reuse — the block may be one that was replaced a moment ago. Whoever still reads it
+  // and meets what is stored from here on sees, behind its acquire fence, that its bucket was
+  // released since.
+  std::atomic_thread_fence(std::memory_order_release);
   const EntryShape shape{static_cast<uint32_t>(value.bytes.size()),
                          static_cast<uint32_t>(key.size()), static_cast<uint32_t>(value.kind)};
   Put64(header->hash, hash);
@@ -277,7 +281,8 @@ Status Dict::TrySet(const Lane& lane, std::string_view key, uint64_t hash, const
   }
   Commit(section);
   Unlock(section, true);
-  return before != 0 ? Tidy(lane, ClassOf(before)) : Status();
+  if (before != 0) TidyAfter(lane, ClassOf(before));
+  return Status();
 }
 
 // The parts of an entry that outlive its move to another segment.
@@ -297,12 +302,13 @@ Status Dict::SetWith(const Lane& lane, std::string_view key, const DictValue& va
                      const DictSetOptions& options, const DictEntry* restored, DictResult* result) {
   *result = DictResult();
   SH_RETURN_IF_ERROR(PrepareSet(key, value));
+  SH_RETURN_IF_ERROR(BeginChange(lane));
   const uint64_t hash = HashKey(geometry_.seed, key);
   for (int round = 0;;) {
     bool again = false;
     Status status = TrySet(lane, key, hash, value, options, restored, result, &again);
     // A large block that was not needed goes back at once.
-    if (Get64(Record(lane.id).extent) != 0) SH_RETURN_IF_ERROR(FreeExtent(lane));
+    if (Get64(Record(lane.id).extent) != 0) TidyAfter(lane, kExtentCodeBase);
     if (status.ok() && !again) return status;
     if (status.ok()) continue;
     if (round++ == kMakeRoomRounds) return status;
@@ -322,6 +328,7 @@ Status Dict::Delete(const Lane& lane, std::string_view key, const DictDeleteOpti
   *result = DictResult();
   SH_RETURN_IF_ERROR(CheckWritable());
   SH_RETURN_IF_ERROR(CheckKey(key));
+  SH_RETURN_IF_ERROR(BeginChange(lane));
   const uint64_t hash = HashKey(geometry_.seed, key);
   Section section(lane, Record(lane.id));
   SH_RETURN_IF_ERROR(LockBucket(section, BucketOf(hash)));
@@ -361,7 +368,8 @@ Status Dict::Delete(const Lane& lane, std::string_view key, const DictDeleteOpti
   AppendChange(section, options.why, key, DictValue(), section.next_version());
   Commit(section);
   Unlock(section, true);
-  return before != 0 ? Tidy(lane, ClassOf(before)) : Status();
+  if (before != 0) TidyAfter(lane, ClassOf(before));
+  return Status();
 }
 
 // `current` plus the increment, of the kind that `current` has.
@@ -454,7 +462,8 @@ Status Dict::TryIncrement(const Lane& lane, std::string_view key, uint64_t hash,
   if (fences) [[unlikely]]
     MarkBucket(buckets_[BucketOf(hash)], false);
   Unlock(section, true);
-  return before != 0 ? Tidy(lane, ClassOf(before)) : Status();
+  if (before != 0) TidyAfter(lane, ClassOf(before));
+  return Status();
 }
 
 Status Dict::Increment(const Lane& lane, std::string_view key, const DictIncrement& increment,
@@ -466,6 +475,7 @@ Status Dict::Increment(const Lane& lane, std::string_view key, const DictIncreme
     return Status(Reason::kInvalidArgument,
                   "dict \"" + name_ + "\": an increment needs an int64 or a float64");
   }
+  SH_RETURN_IF_ERROR(BeginChange(lane));
   const uint64_t hash = HashKey(geometry_.seed, key);
   for (;;) {
     bool absent = false;
