@@ -4,12 +4,15 @@
 #include <cstring>
 
 #include "engine/base/word.h"
+#include "engine/os/futex.h"
 #include "engine/shm/owned_lock.h"
 #include "engine/state/area.h"
 #include "engine/state/copy.h"
 
 namespace statehouse {
 namespace {
+
+constexpr uint64_t kStepBackNs = 2000;
 
 // Reaches a word at any alignment with one load or store instruction.
 template <typename T>
@@ -97,6 +100,14 @@ Status Area::LoadSlow(uint64_t pos, T* value, uint64_t operation_timeout_ns) con
   return RefuseStalled(span.first, pos, sizeof(T), 0);
 }
 
+// After a meeting with another process on one stripe: leaves the line to it for a moment. A stripe
+// that two cores take from each other at every operation costs each of them two transfers an
+// operation; in turns of some dozens each works in its own cache.
+void StepBack() {
+  const uint64_t until = MonotonicNs() + kStepBackNs;
+  while (MonotonicNs() < until) CpuRelax();
+}
+
 // As TryMutateInline, at any alignment and with patience.
 template <typename T, typename Change>
 Status Area::MutateSlow(const Lane& lane, uint64_t pos, Change change) {
@@ -132,6 +143,7 @@ Status Area::MutateSlow(const Lane& lane, uint64_t pos, Change change) {
   Count(record.mutations);
   stripe.control.store(ReleasedChanged(locked), std::memory_order_release);
   if (wake) FinishWake(record, span);
+  if (IsAligned<T>(place)) StepBack();
   return Status();
 }
 
