@@ -1,26 +1,21 @@
-"""Cursor: a place inside a shared dict, ``d.at("a", "b", 1)``."""
+"""Places inside a shared dict: ``d.at("a", "b", 1)``, for the blocking client and for asyncio."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from . import _local, errors
-from ._dict_verbs import MISSING, check_path
+from . import errors
+from ._dict_verbs import MISSING, Verb, check_path
 
 
-class Cursor:
-    """A place inside a shared dict: a key and the steps into its value. Each method is one atomic operation on what is there now; nothing
-    is kept here. Values go in and out as ordinary objects.
-
-    ``if_version`` refuses with Conflict where the entry changed since that version; use it where a step is a list's position. ``create``
-    makes the dicts that are missing on the way, and the list that is appended to. Errors: KeyNotFound, PathNotFound (both are
-    KeyErrors), TypeMismatch, Conflict, and those of SharedDict.
-    """
+class Place:
+    """A place and its verbs, which the two kinds of Cursor carry out in their ways."""
 
     __slots__ = ("_shared", "_key", "_path")
 
     def __init__(self, shared: Any, key: Any, path: tuple[Any, ...]) -> None:
+        """Not for users: at() makes it."""
         self._shared = shared
         self._key = key
         self._path = check_path(path)
@@ -29,103 +24,218 @@ class Cursor:
         steps = "".join(f"[{step!r}]" for step in (self._key, *self._path))
         return f"<place {steps} of the dict {self._shared.name}>"
 
-    def at(self, *path: Any) -> Cursor:
-        """A place further in."""
-        return Cursor(self._shared, self._key, self._path + path)
+    def _edit(self, kind: str, value: Any = MISSING, **options: Any) -> Verb[tuple[Any, int]]:
+        verb: Verb[tuple[Any, int]] = self._shared._edit(self._key, self._path, kind, value, **options)
+        return verb
 
-    def _edit(self, kind: str, value: Any = MISSING, **options: Any) -> tuple[Any, int]:
-        shared = self._shared
-        result: tuple[Any, int] = shared._run(shared._edit(self._key, self._path, kind, value, **options))
-        return result
+    def _length(self, kind: str, value: Any, **options: Any) -> Verb[int]:
+        return (yield from self._edit(kind, value, **options))[1]
 
-    def get(self, default: Any = None) -> Any:
-        """What is there, or ``default`` where there is nothing."""
+    def _fetch(self) -> Verb[Any]:
+        return (yield from self._shared._fetch(self._key, self._path))
+
+    def _get(self, default: Any) -> Verb[Any]:
         try:
-            return self.fetch()
+            return (yield from self._fetch())
         except (errors.KeyNotFound, errors.PathNotFound):
             return default
 
-    def fetch(self) -> Any:
-        """What is there. KeyNotFound, PathNotFound."""
-        return self._shared.fetch(self._key, *self._path)
+    def _exists(self) -> Verb[bool]:
+        return (yield from self._get(MISSING)) is not MISSING
 
-    def exists(self) -> bool:
-        """Whether there is anything."""
-        return self.get(MISSING) is not MISSING
-
-    def set(self, value: Any, *, create: bool = False, if_version: int | None = None) -> None:
-        """Puts a value there: a dict's key is added or replaced, a list's position must exist."""
+    def _set(self, value: Any, create: bool, if_version: int | None) -> Verb[None]:
         if self._path or if_version is not None:
-            self._edit("set", value, create=create or not self._path, if_version=if_version)
+            yield from self._edit("set", value, create=create or not self._path, if_version=if_version)
         else:
-            self._shared[self._key] = value
+            yield from self._shared._set(self._key, value)
 
-    def setdefault(self, default: Any = None, *, create: bool = False) -> Any:
-        """What is there; where there is nothing, ``default`` is put there first."""
-        return self._edit("set_default", default, create=create or not self._path)[0]
+    def _setdefault(self, default: Any, create: bool) -> Verb[Any]:
+        return (yield from self._edit("set_default", default, create=create or not self._path))[0]
 
-    def delete(self, *, if_version: int | None = None) -> bool:
-        """Takes away what is there; False where there is nothing."""
+    def _delete(self, if_version: int | None) -> Verb[bool]:
         if not self._path:
-            return bool(self._shared.delete(self._key, if_version=if_version))
+            return bool((yield from self._shared._delete(self._key, if_version, None)))
         try:
-            self._edit("delete", if_version=if_version)
+            yield from self._edit("delete", if_version=if_version)
         except (errors.KeyNotFound, errors.PathNotFound):
             return False
         return True
 
-    def pop(self, default: Any = MISSING, *, if_version: int | None = None) -> Any:
-        """Takes away what is there and returns it. To take the last item of a list, ``at(-1).pop()``."""
-        if not self._path and if_version is None:
-            return self._shared.pop(self._key, default)
+    def _pop(self, default: Any, if_version: int | None) -> Verb[Any]:
+        if not self._path and if_version is not None:
+            raise TypeError("pop() with if_version needs a place inside a value; use delete() for an entry")
         if not self._path:
-            raise TypeError("pop() with if_version needs a place inside a value; use SharedDict.delete for an entry")
+            return (yield from self._shared._pop(self._key, default))
         try:
-            return self._edit("delete", if_version=if_version)[0]
+            return (yield from self._edit("delete", if_version=if_version))[0]
         except (errors.KeyNotFound, errors.PathNotFound):
             if default is MISSING:
                 raise
             return default
 
-    def incr(self, delta: Any = 1, *, default: Any = 0, min: Any = None, max: Any = None) -> Any:
-        """Adds to the number there and returns the new one."""
-        return self._shared.incr(self._key, delta, path=self._path, default=default, min=min, max=max)
+    def _incr(self, delta: Any, default: Any, low: Any, high: Any) -> Verb[Any]:
+        return (yield from self._shared._incr(self._key, delta, self._path, default, low, high))
 
-    def append(self, value: Any, *, create: bool = False) -> int:
-        """Adds to the end of the list there, and returns its length."""
-        return self._edit("append", value, create=create)[1]
-
-    def extend(self, values: Iterable[Any], *, create: bool = False) -> int:
-        """Adds several to the end of the list there, and returns its length."""
-        return self._edit("extend", list(values), create=create)[1]
-
-    def insert(self, index: int, value: Any, *, if_version: int | None = None) -> int:
-        """Inserts before a position of the list there, and returns its length."""
-        return self._edit("insert", value, start=index, if_version=if_version)[1]
-
-    def remove(self, value: Any) -> None:
-        """Removes the first item of the list there that is exactly this value. ValueError where there is none."""
+    def _remove(self, value: Any) -> Verb[None]:
         try:
-            self._edit("remove", value)
+            yield from self._edit("remove", value)
         except errors.PathNotFound as error:
-            if not self.exists():
+            if not (yield from self._exists()):
                 raise
             raise ValueError(f"{value!r} is not in the list at {self!r}") from error
 
+    def _change(self, kind: str, value: Any = MISSING) -> Verb[None]:
+        yield from self._edit(kind, value)
+
+
+class Cursor(Place):
+    """A place inside a shared dict: a key and the steps into its value. Each method is one atomic operation on what is there now; nothing
+    is kept here. Values go in and out as ordinary objects.
+
+    ``if_version`` refuses with Conflict where the entry changed since that version; use it where a step is a list's position. ``create``
+    makes the dicts that are missing on the way, and the list that is appended to. Errors: KeyNotFound, PathNotFound (both are
+    KeyErrors), TypeMismatch, Conflict, and those of SharedDict.
+    """
+
+    __slots__ = ()
+
+    def _run(self, verb: Any) -> Any:
+        return self._shared._run(verb)
+
+    def at(self, *path: Any) -> Cursor:
+        """A place further in."""
+        return Cursor(self._shared, self._key, self._path + path)
+
+    def get(self, default: Any = None) -> Any:
+        """What is there, or ``default`` where there is nothing."""
+        return self._run(self._get(default))
+
+    def fetch(self) -> Any:
+        """What is there. KeyNotFound, PathNotFound."""
+        return self._run(self._fetch())
+
+    def exists(self) -> bool:
+        """Whether there is anything."""
+        return bool(self._run(self._exists()))
+
+    def set(self, value: Any, *, create: bool = False, if_version: int | None = None) -> None:
+        """Puts a value there: a dict's key is added or replaced, a list's position must exist."""
+        self._run(self._set(value, create, if_version))
+
+    def setdefault(self, default: Any = None, *, create: bool = False) -> Any:
+        """What is there; where there is nothing, ``default`` is put there first."""
+        return self._run(self._setdefault(default, create))
+
+    def delete(self, *, if_version: int | None = None) -> bool:
+        """Takes away what is there; False where there is nothing."""
+        return bool(self._run(self._delete(if_version)))
+
+    def pop(self, default: Any = MISSING, *, if_version: int | None = None) -> Any:
+        """Takes away what is there and returns it. To take the last item of a list, ``at(-1).pop()``."""
+        return self._run(self._pop(default, if_version))
+
+    def incr(self, delta: Any = 1, *, default: Any = 0, min: Any = None, max: Any = None) -> Any:
+        """Adds to the number there and returns the new one."""
+        return self._run(self._incr(delta, default, min, max))
+
+    def append(self, value: Any, *, create: bool = False) -> int:
+        """Adds to the end of the list there, and returns its length."""
+        return int(self._run(self._length("append", value, create=create)))
+
+    def extend(self, values: Iterable[Any], *, create: bool = False) -> int:
+        """Adds several to the end of the list there, and returns its length."""
+        return int(self._run(self._length("extend", list(values), create=create)))
+
+    def insert(self, index: int, value: Any, *, if_version: int | None = None) -> int:
+        """Inserts before a position of the list there, and returns its length."""
+        return int(self._run(self._length("insert", value, start=index, if_version=if_version)))
+
+    def remove(self, value: Any) -> None:
+        """Removes the first item of the list there that is exactly this value. ValueError where there is none."""
+        self._run(self._remove(value))
+
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Sets keys of the dict there, all at once."""
-        self._edit("merge", dict(other, **more))
+        self._run(self._change("merge", dict(other, **more)))
 
     def clear(self) -> None:
         """Empties the list or dict there."""
-        self._edit("clear")
+        self._run(self._change("clear"))
 
     def append_text(self, text: str, *, create: bool = False) -> int:
         """Adds to the end of the text there, and returns its length in bytes of UTF-8."""
-        if not isinstance(text, str):
-            raise TypeError(f"append_text() takes a str, not {type(text).__name__}")
-        return self._edit("append_string", text, create=create)[1]
+        return int(self._run(self._length("append_string", check_text(text), create=create)))
 
     def append_bytes(self, data: bytes, *, create: bool = False) -> int:
         """Adds to the end of the bytes there, and returns their number."""
-        return self._edit("append_bytes", bytes(data), create=create)[1]
+        return int(self._run(self._length("append_bytes", check_bytes(data), create=create)))
+
+
+class AsyncCursor(Place):
+    """Cursor for asyncio: the same methods, awaited."""
+
+    __slots__ = ()
+
+    async def _run(self, verb: Any) -> Any:
+        return await self._shared._run(verb)
+
+    def at(self, *path: Any) -> AsyncCursor:
+        return AsyncCursor(self._shared, self._key, self._path + path)
+
+    async def get(self, default: Any = None) -> Any:
+        return await self._run(self._get(default))
+
+    async def fetch(self) -> Any:
+        return await self._run(self._fetch())
+
+    async def exists(self) -> bool:
+        return bool(await self._run(self._exists()))
+
+    async def set(self, value: Any, *, create: bool = False, if_version: int | None = None) -> None:
+        await self._run(self._set(value, create, if_version))
+
+    async def setdefault(self, default: Any = None, *, create: bool = False) -> Any:
+        return await self._run(self._setdefault(default, create))
+
+    async def delete(self, *, if_version: int | None = None) -> bool:
+        return bool(await self._run(self._delete(if_version)))
+
+    async def pop(self, default: Any = MISSING, *, if_version: int | None = None) -> Any:
+        return await self._run(self._pop(default, if_version))
+
+    async def incr(self, delta: Any = 1, *, default: Any = 0, min: Any = None, max: Any = None) -> Any:
+        return await self._run(self._incr(delta, default, min, max))
+
+    async def append(self, value: Any, *, create: bool = False) -> int:
+        return int(await self._run(self._length("append", value, create=create)))
+
+    async def extend(self, values: Iterable[Any], *, create: bool = False) -> int:
+        return int(await self._run(self._length("extend", list(values), create=create)))
+
+    async def insert(self, index: int, value: Any, *, if_version: int | None = None) -> int:
+        return int(await self._run(self._length("insert", value, start=index, if_version=if_version)))
+
+    async def remove(self, value: Any) -> None:
+        await self._run(self._remove(value))
+
+    async def update(self, other: Any = (), /, **more: Any) -> None:
+        await self._run(self._change("merge", dict(other, **more)))
+
+    async def clear(self) -> None:
+        await self._run(self._change("clear"))
+
+    async def append_text(self, text: str, *, create: bool = False) -> int:
+        return int(await self._run(self._length("append_string", check_text(text), create=create)))
+
+    async def append_bytes(self, data: bytes, *, create: bool = False) -> int:
+        return int(await self._run(self._length("append_bytes", check_bytes(data), create=create)))
+
+
+def check_text(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"append_text() takes a str, not {type(text).__name__}")
+    return text
+
+
+def check_bytes(data: Any) -> bytes:
+    return bytes(memoryview(data))

@@ -224,6 +224,8 @@ class DictVerbs:
         return number
 
     def _touch(self, key: Any, ttl: Any) -> Verb[bool]:
+        if ttl is None:
+            raise TypeError("touch() takes a ttl; math.inf is for ever")
         applied, _ = yield "touch", self._key(key), ttl_ms(ttl)
         return bool(applied)
 

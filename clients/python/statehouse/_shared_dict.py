@@ -253,7 +253,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         """``update`` with a ttl and a fence."""
         self._run(self._set_many(mapping, {}, ttl, fence))
 
-    def touch(self, key: Any, ttl: Any = None) -> bool:
+    def touch(self, key: Any, ttl: Any) -> bool:
         """Changes how long an entry lives from now on; False where there is none."""
         return self._run(self._touch(key, ttl))
 

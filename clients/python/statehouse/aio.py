@@ -1,8 +1,8 @@
 """Statehouse for asyncio: the same names as the package, awaited.
 
     async with statehouse.aio.connect() as c:
-        visits = await c.area("counters", size=4096)
-        print("visit", await visits.add_u64(0, 1))
+        visits = await c.dict("counters")
+        print("visit", await visits.incr("front page"))
 
 Local word operations take nanoseconds and are carried out at once; whatever may wait (attaching, control calls, long
 ranges, waits) runs in a thread for the local door and as an asynchronous call for the network door, so the event loop is
@@ -20,9 +20,11 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, cast
 
-from . import _client, _control, errors
+from . import _client, _control, _dicts, errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
+from ._async_dict import AsyncSharedDict, LocalAsyncSharedDict, NetworkAsyncSharedDict
 from ._control import Call
+from ._cursor import AsyncCursor
 from ._local import CompareExchangeResult
 from ._network_session import (
     CHANNEL_OPTIONS,
@@ -33,7 +35,8 @@ from ._network_session import (
     too_late_error,
     unreachable_error,
 )
-from .types import WORD_TYPES, AreaInfo, AsyncArea, BytesLike, ServiceStatus
+from ._transaction import AsyncTransaction
+from .types import WORD_TYPES, AreaInfo, AsyncArea, BytesLike, DictInfo, ServiceStatus
 
 _LONG_RANGE_BYTES = 256 << 10  # A longer one would hold the loop for tens of microseconds.
 _WAIT_SLICE_S = 0.25  # How soon a wait's thread notices that nobody wants it any more.
@@ -92,6 +95,7 @@ class AsyncClient:
         if isinstance(blocking._session, NetworkSession):
             self._network = _AsyncNetworkSession(blocking._session)
         self.areas = AsyncAreas(self)
+        self.dicts = AsyncDicts(self)
 
     @property
     def transport(self) -> str:
@@ -110,6 +114,38 @@ class AsyncClient:
         else:
             info = await self.areas.describe(name)
         return cast(AsyncArea, NetworkAsyncArea(self._network, info.name, info.size, info.index))
+
+    async def dict(
+        self,
+        name: str,
+        *,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        default_ttl: Any = None,
+        evict: bool = False,
+        create: bool = True,
+        keys: str = "str",
+    ) -> AsyncSharedDict:
+        any_keys = _dicts.check_keys(keys)
+        if self._network is None:
+            shared = await asyncio.to_thread(
+                self._blocking.dict,
+                name,
+                max_entries=max_entries,
+                max_bytes=max_bytes,
+                default_ttl=default_ttl,
+                evict=evict,
+                create=create,
+                keys=keys,
+            )
+            return LocalAsyncSharedDict(cast(Any, shared))
+        if create:
+            info = await self.dicts.create(
+                name, max_entries=max_entries, max_bytes=max_bytes, default_ttl=default_ttl, evict=evict
+            )
+        else:
+            info = await self.dicts.describe(name)
+        return NetworkAsyncSharedDict(self._network, info.name, any_keys)
 
     async def status(self) -> ServiceStatus:
         return _control.service_status(await self._call(_control.status()))
@@ -167,6 +203,42 @@ class AsyncAreas:
         while True:
             response = await self._client._call(_control.list_page(prefix, page_token))
             infos.extend(map(_control.area_info, response.areas))
+            page_token = response.next_page_token
+            if not page_token:
+                return infos
+
+
+class AsyncDicts:
+    """The dicts of a service as wholes: ``client.dicts``. See statehouse.Dicts."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def create(
+        self,
+        name: str,
+        *,
+        max_entries: int | None = None,
+        max_bytes: int | None = None,
+        default_ttl: Any = None,
+        evict: bool = False,
+        exclusive: bool = False,
+    ) -> DictInfo:
+        call = _dicts.create(name, max_entries, max_bytes, default_ttl, evict, exclusive)
+        return _dicts.dict_info((await self._client._call(call)).dict)
+
+    async def describe(self, name: str) -> DictInfo:
+        return _dicts.dict_info((await self._client._call(_dicts.describe(name))).dict)
+
+    async def delete(self, name: str) -> None:
+        await self._client._call(_dicts.delete(name))
+
+    async def list(self, *, prefix: str = "") -> builtins.list[DictInfo]:
+        infos: builtins.list[DictInfo] = []
+        page_token = ""
+        while True:
+            response = await self._client._call(_dicts.list_page(prefix, page_token))
+            infos.extend(map(_dicts.dict_info, response.dicts))
             page_token = response.next_page_token
             if not page_token:
                 return infos

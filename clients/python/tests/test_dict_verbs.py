@@ -117,6 +117,8 @@ def test_time_to_live(shared: statehouse.SharedDict, client: statehouse.Client) 
     for ttl in ("1", True):
         with pytest.raises(TypeError):
             shared.set("bad", 1, ttl=ttl)
+    with pytest.raises(TypeError):
+        shared.touch("long", None)
     assert "bad" not in shared
     brief = client.dict(shared.name + "/brief", default_ttl=30)
     brief["a"] = 1
