@@ -16,17 +16,8 @@ struct Progress {
   std::atomic<int> finished{0};
 };
 
-void Breakpoint() {
-#if defined(__x86_64__)
-  asm volatile("int3");
-#else
-  raise(SIGTRAP);
-#endif
-}
-
 [[noreturn]] void RunChild(const std::function<void()>& work, Progress* progress) {
   if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(3);
-  Breakpoint();
   work();
   progress->finished.store(1);
   for (;;) pause();
@@ -40,8 +31,25 @@ bool WaitForTrap(pid_t child) {
 
 }  // namespace
 
+void BeginSteps() {
+#if defined(__x86_64__)
+  asm volatile("int3");
+#else
+  raise(SIGTRAP);
+#endif
+}
+
 int64_t StepThrough(const std::function<void()>& work,
                     const std::function<bool(bool finished)>& at_boundary) {
+  const auto from_the_start = [&work] {
+    BeginSteps();
+    work();
+  };
+  return StepThroughFrom(from_the_start, at_boundary);
+}
+
+int64_t StepThroughFrom(const std::function<void()>& work,
+                        const std::function<bool(bool finished)>& at_boundary) {
   auto* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return -1;
   auto* progress = new (page) Progress;

@@ -17,4 +17,9 @@ namespace statehouse {
 int64_t StepThrough(const std::function<void()>& work,
                     const std::function<bool(bool finished)>& at_boundary);
 
+// The same, but the child runs at full speed until `work` calls BeginSteps.
+int64_t StepThroughFrom(const std::function<void()>& work,
+                        const std::function<bool(bool finished)>& at_boundary);
+void BeginSteps();
+
 }  // namespace statehouse
