@@ -18,13 +18,6 @@ int64_t UnixNs(const google::protobuf::Timestamp& time) {
   return time.seconds() * 1'000'000'000 + time.nanos();
 }
 
-template <size_t kBytes>
-void CopyText(const std::string& text, char (&out)[kBytes]) {
-  const size_t length = std::min(text.size(), kBytes - 1);
-  std::memcpy(out, text.data(), length);
-  out[length] = '\0';
-}
-
 sh_area_info InfoOf(const v1::Area& area) {
   sh_area_info info{};
   CopyText(area.name(), info.name);
@@ -166,7 +159,7 @@ sh_reason Finish(const Status& status, const char* name, sh_error** error) {
 
 StatusOr<std::string> NameOf(const char* name) {
   if (name != nullptr) return std::string(name);
-  return Status(Reason::kInvalidArgument, "the area's name is NULL");
+  return Status(Reason::kInvalidArgument, "the name is NULL");
 }
 
 }  // namespace statehouse

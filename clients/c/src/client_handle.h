@@ -1,7 +1,9 @@
-// What stands behind sh_client, sh_area and sh_error, and the parts that the files of the C
-// interface share.
+// What stands behind sh_client, sh_area and sh_error (dict_handle.h has sh_dict), and the parts
+// that the files of the C interface share.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -54,6 +56,13 @@ inline CallOptions OptionsFor(std::chrono::nanoseconds timeout, bool idempotent)
 
 // The name as a string; INVALID_ARGUMENT for NULL.
 StatusOr<std::string> NameOf(const char* name);
+
+template <size_t kBytes>
+void CopyText(const std::string& text, char (&out)[kBytes]) {
+  const size_t length = std::min(text.size(), kBytes - 1);
+  std::memcpy(out, text.data(), length);
+  out[length] = '\0';
+}
 
 // The verbs of an area over the network door; results as those of engine/state/area.h.
 Status NetworkLoad(const sh_area& area, WordType type, uint64_t pos, uint64_t* bits);

@@ -1,6 +1,6 @@
-/* The C interface of Statehouse: named areas of shared bytes with atomic words, in memory that this
- * process maps (the local door) or over gRPC (the network door). One API, the same results through
- * each door.
+/* The C interface of Statehouse: named areas of shared bytes with atomic words, and dicts
+ * (statehouse/dict.h), in memory that this process maps (the local door) or over gRPC (the network
+ * door). One API, the same results through each door.
  *
  *   sh_client *client = NULL;
  *   sh_area *area = NULL;
@@ -23,13 +23,13 @@
  *  - Results are written on success only. Result pointers may be NULL where the comment says so.
  *  - Positions, lengths and sizes are bytes; names are UTF-8 strings that end with a zero byte.
  *
- * Threads: a client and its areas may be used by any number of threads at once. sh_close and
- * sh_area_close need every other call on that handle to have returned. No call may be made from a
- * signal handler.
+ * Threads: a client, its areas and its dicts may be used by any number of threads at once.
+ * sh_close, sh_area_close and sh_dict_close need every other call on that handle to have returned.
+ * No call may be made from a signal handler.
  *
- * fork(): clients and areas of the local door go on in the child: its first mutation attaches anew.
- * A client of the network door that made a call before fork() answers SH_CLIENT_FORKED in the
- * child: connect after fork() there.
+ * fork(): clients, areas and dicts of the local door go on in the child: its first mutation
+ * attaches anew. A client of the network door that made a call before fork() answers
+ * SH_CLIENT_FORKED in the child: connect after fork() there.
  */
 #ifndef STATEHOUSE_STATEHOUSE_H_
 #define STATEHOUSE_STATEHOUSE_H_
@@ -290,5 +290,7 @@ SH_API void sh_call_free(void *response);
 #ifdef __cplusplus
 }
 #endif
+
+#include "statehouse/dict.h"
 
 #endif /* STATEHOUSE_STATEHOUSE_H_ */

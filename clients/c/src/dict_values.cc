@@ -1,0 +1,89 @@
+// The part of the C interface that concerns values by themselves.
+#include <cstdlib>
+#include <cstring>
+
+#include "clients/c/src/dict_handle.h"
+#include "engine/value/json.h"
+#include "engine/value/value.h"
+
+namespace statehouse {
+namespace {
+
+ValueView ViewOf(sh_bytes value) {
+  if (value.data == nullptr) return ValueView("");
+  return ValueView(std::string_view(static_cast<const char*>(value.data), value.size));
+}
+
+Status GiveOut(const std::string& bytes, sh_buffer* buffer) {
+  auto* const copy = static_cast<char*>(std::malloc(bytes.size() + 1));
+  if (copy == nullptr) {
+    return Status(Reason::kMemoryExhausted,
+                  "no memory for " + std::to_string(bytes.size()) + " bytes");
+  }
+  std::memcpy(copy, bytes.data(), bytes.size());
+  copy[bytes.size()] = '\0';
+  buffer->data = copy;
+  buffer->size = bytes.size();
+  return Status();
+}
+
+Status Convert(sh_bytes from, sh_buffer* to, Status (*convert)(std::string_view, std::string*)) {
+  if (to == nullptr) return Status(Reason::kInvalidArgument, "the buffer is NULL");
+  SH_ASSIGN_OR_RETURN(const std::string_view bytes, ToBytes(from, "bytes"));
+  std::string result;
+  SH_RETURN_IF_ERROR(convert(bytes, &result));
+  return GiveOut(result, to);
+}
+
+}  // namespace
+}  // namespace statehouse
+
+using statehouse::Finish;
+using statehouse::ValueKind;
+using statehouse::ValueView;
+
+sh_value_kind sh_value_kind_of(sh_bytes value) {
+  return static_cast<sh_value_kind>(statehouse::ViewOf(value).kind());
+}
+
+int sh_value_as_bool(sh_bytes value, int* result) {
+  const ValueView view = statehouse::ViewOf(value);
+  if (view.kind() != ValueKind::kBool) return 0;
+  *result = view.AsBool();
+  return 1;
+}
+
+int sh_value_as_int(sh_bytes value, int64_t* result) {
+  const ValueView view = statehouse::ViewOf(value);
+  if (view.kind() != ValueKind::kInt) return 0;
+  *result = view.AsInt();
+  return 1;
+}
+
+int sh_value_as_double(sh_bytes value, double* result) {
+  const ValueView view = statehouse::ViewOf(value);
+  if (view.kind() != ValueKind::kFloat) return 0;
+  *result = view.AsFloat();
+  return 1;
+}
+
+int sh_value_as_text(sh_bytes value, sh_bytes* result) {
+  const ValueView view = statehouse::ViewOf(value);
+  if (view.kind() != ValueKind::kString && view.kind() != ValueKind::kBytes) return 0;
+  *result = statehouse::FromBytes(view.payload());
+  return 1;
+}
+
+sh_reason sh_value_from_json(sh_bytes json, sh_buffer* value, sh_error** error) {
+  return Finish(statehouse::Convert(json, value, &statehouse::ValueFromJson), nullptr, error);
+}
+
+sh_reason sh_value_to_json(sh_bytes value, sh_buffer* json, sh_error** error) {
+  return Finish(statehouse::Convert(value, json, &statehouse::ValueToJson), nullptr, error);
+}
+
+void sh_buffer_free(sh_buffer* buffer) {
+  if (buffer == nullptr) return;
+  std::free(buffer->data);
+  *buffer = sh_buffer{};
+}
