@@ -182,7 +182,8 @@ TEST_F(AttachLimitsTest, ALingeringSocketIsClosedWithoutHoldingUpTheDoor) {
     // The door may have closed this connection already; then the packet goes nowhere.
     const auto second = EncodeAttachPacket({2, AttachHello{"good", "test", true}});
     ASSERT_TRUE(second.ok());
-    (void)SendMessage(unread.get(), *second, {lingering.get()});
+    const int beside = lingering.get();
+    (void)SendMessage(unread.get(), *second, {&beside, 1});
     lingering.Reset();
     ExpectErrorAndClosure(refused, Reason::kInvalidArgument);
   }
