@@ -1,11 +1,13 @@
-"""The main job: four gunicorn workers share a counter, another program reads it, and then processes are killed under load.
+"""The main job: worker processes share a dict, a lock and an area; another program reads them; then processes are killed under load.
 
     main_job.py --build build        prints the totals that each program saw; exit 0 only when all are exact
 """
 import argparse
-import json
+import contextlib
 import os
 import pathlib
+import random
+import secrets
 import shutil
 import signal
 import socket
@@ -13,14 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import namedtuple
 
 import statehouse
 from load import Load
+from statehouse.compat import managers
 
 HERE = pathlib.Path(__file__).resolve().parent
+HOST = "127.0.0.1"
 PLAIN_REQUESTS = 10_000
 ONCE_REQUESTS = 6_000
+LOGINS = 300
+LOGOUTS = 100
 CONNECTIONS = 8
+
+Totals = namedtuple("Totals", "number hits once users_count slots")
 
 
 class Failure(Exception):
@@ -39,87 +48,126 @@ def wait_for(what, probe, seconds=30.0):
 
 
 class Job:
+    """What the job starts, and ends again. Nobody starts the service: the first worker does, by HOST, PORT and KEY."""
+
     def __init__(self, build):
         self.build = build
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="statehouse-quickstart-"))
-        self.daemon = None
-        self.gunicorn = None
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sh-quick-"))
+        self.port = free_port()
+        self.key = secrets.token_hex(32)
+        self.state = (HOST, self.port, self.key)
         self.client = None
-        self.dev = {}
+        self.processes = []
+        os.environ["XDG_RUNTIME_DIR"] = str(self.folder)
+        os.environ["STATEHOUSED"] = str(build / "bin/statehoused")
 
-    def start_service(self):
-        runtime = self.folder / "run"
-        log = open(self.folder / "statehoused.log", "w")
-        self.daemon = subprocess.Popen([self.build / "bin/statehoused", "--dev", "--runtime-dir", runtime],
-                                       stdout=log, stderr=log)
-        path = runtime / "dev.json"
-        wait_for("the start of statehoused", lambda: path.exists() or self._service_ended())
-        self.dev = json.loads(path.read_text())
-        self.client = statehouse.connect(self.dev["url"], token=self.dev["token"])
-
-    def _service_ended(self):
-        if self.daemon.poll() is not None:
-            raise Failure("statehoused ended: " + (self.folder / "statehoused.log").read_text()[-2000:])
-        return False
-
-    def start_gunicorn(self):
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
-        log = open(self.folder / "gunicorn.log", "w")
-        environment = dict(os.environ, STATEHOUSE_URL=self.dev["url"], STATEHOUSE_TOKEN=self.dev["token"])
-        self.gunicorn = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-w", "4", "--threads", "4", "--preload",
-             "--bind", f"fd://{listener.fileno()}", "--chdir", HERE, "app:app"],
-            pass_fds=[listener.fileno()], stdout=log, stderr=log, env=environment)
+    def start(self, name, command):
+        """Starts an application on a listening socket whose descriptor follows the command."""
+        listener = socket.create_server((HOST, 0), backlog=128)
+        environment = dict(os.environ, HOST=HOST, PORT=str(self.port), KEY=self.key)
+        with open(self.folder / f"{name}.log", "w") as log:
+            process = subprocess.Popen([sys.executable, *command(listener.fileno())], pass_fds=[listener.fileno()],
+                                       cwd=HERE, stdout=log, stderr=log, env=environment)
+        self.processes.append(process)
         port = listener.getsockname()[1]
         listener.close()
+        return process, port
+
+    def start_gunicorn(self):
+        """Four workers that begin at once, each by itself."""
+        self.gunicorn, port = self.start("gunicorn", lambda fd: [
+            "-m", "gunicorn", "-w", "4", "--threads", "4", "--bind", f"fd://{fd}", "app:app"])
         wait_for("the start of four gunicorn workers", lambda: len(self.workers()) == 4)
+        self.client = wait_for("the start of the service", self.connect)
         return port
+
+    def start_users(self):
+        return self.start("users", lambda fd: ["users.py", str(fd)])[1]
+
+    def connect(self):
+        self.workers()
+        try:
+            return managers.connect(*self.state)
+        except ConnectionRefusedError:
+            return None
 
     def workers(self):
         """Process ids of gunicorn's workers."""
         if self.gunicorn.poll() is not None:
-            raise Failure("gunicorn ended: " + (self.folder / "gunicorn.log").read_text()[-2000:])
+            raise Failure("gunicorn ended: " + (self.folder / "gunicorn.log").read_text()[:3000])
         path = pathlib.Path(f"/proc/{self.gunicorn.pid}/task/{self.gunicorn.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        names = {int(pid): pathlib.Path(f"/proc/{pid}/comm") for pid in path.read_text().split()}
+        return [pid for pid, comm in names.items() if not read_or_empty(comm).startswith("statehouse")]
 
     def read_over_tcp(self):
-        """What the second program sees: (hits, sum of the slots)."""
-        address = self.dev["tcp_url"].split("://")[1]
-        result = subprocess.run([self.build / "bin/quickstart_reader", address], capture_output=True, text=True,
-                                env=dict(os.environ, STATEHOUSE_TOKEN=self.dev["token"]), timeout=60)
+        """What the second program sees."""
+        result = subprocess.run([self.build / "bin/quickstart_reader", f"{HOST}:{self.port}"], capture_output=True, text=True,
+                                env=dict(os.environ, STATEHOUSE_TOKEN=managers.access_token(*self.state)), timeout=60)
         if result.returncode != 0:
             raise Failure("the reader failed: " + result.stderr)
-        return tuple(int(number) for number in result.stdout.split())
+        return Totals(*map(int, result.stdout.split()))
 
     def stop(self):
         if self.client is not None:
             self.client.close()
-        for process in (self.gunicorn, self.daemon):
-            if process is not None and process.poll() is None:
+        for process in self.processes:
+            if process.poll() is None:
                 process.terminate()
                 try:
                     process.wait(20)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+        managers.stop(*self.state)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def free_port():
+    with socket.create_server((HOST, 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def read_or_empty(path):
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""
+
+
 def count_plain(job, port):
-    print(f"    {PLAIN_REQUESTS} requests over {CONNECTIONS} connections to four gunicorn workers …", flush=True)
-    begin = time.monotonic()
-    load = Load(port, ["/"] * PLAIN_REQUESTS, CONNECTIONS).start().join()
-    took = time.monotonic() - begin
-    numbers = sorted(int(answer) for answer in load.answers)
-    hits, _ = job.read_over_tcp()
-    mine = job.client.area("quickstart").load_u64(0)
-    print(f"      requests answered                     {len(numbers):>8}   ({len(numbers) / took:.0f} per second)")
-    print(f"      different numbers answered            {len(set(numbers)):>8}   from {numbers[0]} to {numbers[-1]}")
-    print(f"      counter seen by this Python program   {mine:>8}   through the {job.client.transport} door")
-    print(f"      counter seen by the C++ program       {hits:>8}   over TCP, generated stubs and a token")
-    return numbers == list(range(1, PLAIN_REQUESTS + 1)) and hits == mine == PLAIN_REQUESTS and not load.failed
+    """Both ways of counting: under the lock, and by one operation."""
+    exact = True
+    shared_dict, _ = managers.get_shared_state(*job.state)
+    for path, key, how in (("/", "number", "shared_lock, read and write"), ("/incr", "hits", "incr")):
+        print(f"    {PLAIN_REQUESTS} requests over {CONNECTIONS} connections to four gunicorn workers: {how} …", flush=True)
+        begin = time.monotonic()
+        load = Load(port, [path] * PLAIN_REQUESTS, CONNECTIONS).start().join()
+        took = time.monotonic() - begin
+        numbers = sorted(int(answer) for answer in load.answers)
+        seen = getattr(job.read_over_tcp(), key)
+        print(f"      requests answered                     {len(numbers):>8}   ({len(numbers) / took:.0f} per second)")
+        print(f"      different numbers answered            {len(set(numbers)):>8}   from {numbers[0]} to {numbers[-1]}")
+        print(f"      shared_dict[{key!r}]".ljust(44) + f"{shared_dict[key]:>8}   in this Python program, {shared_dict.transport} door")
+        print(f"      seen by the C++ program               {seen:>8}   over TCP, generated stubs and a token")
+        exact = exact and numbers == list(range(1, PLAIN_REQUESTS + 1)) and not load.failed
+        exact = exact and seen == shared_dict[key] == PLAIN_REQUESTS
+    return exact
+
+
+def count_users(job, port):
+    print(f"    {LOGINS} logins and {LOGOUTS} logouts at a server that forks a process for each request …", flush=True)
+    Load(port, [f"/login/user-{i}" for i in range(LOGINS)], CONNECTIONS).start().join()
+    again = [f"/login/user-{random.randrange(LOGOUTS, LOGINS)}" for _ in range(LOGOUTS)]
+    mixed = [f"/logout/user-{i}" for i in range(LOGOUTS)] + again
+    random.shuffle(mixed)
+    load = Load(port, mixed, CONNECTIONS).start().join()
+    shown = Load(port, ["/show_users_count"], 1).start().join().answers
+    shared_dict, _ = managers.get_shared_state(*job.state)
+    processes = len(set(shared_dict["users"].values()))
+    seen = job.read_over_tcp().users_count
+    print(f"      show_users_count                      {shown[0] if shown else 'none':>8}   logged in by {processes} processes")
+    print(f"      keys of shared_dict['users']          {len(shared_dict['users']):>8}")
+    print(f"      seen by the C++ program               {seen:>8}")
+    return shown == [str(LOGINS - LOGOUTS)] and seen == len(shared_dict["users"]) == LOGINS - LOGOUTS and not load.failed
 
 
 def count_under_kills(job, port):
@@ -135,15 +183,17 @@ def count_under_kills(job, port):
     after = wait_for("the daemon's return", lambda: new_daemon(job, before.daemon_pid))
     away = time.monotonic() - begin
     load.join()
-    hits, total = job.read_over_tcp()
+    totals = job.read_over_tcp()
     print(f"      worker {worker} and daemon {before.daemon_pid} were killed with SIGKILL; daemon {after.daemon_pid} "
           f"answered after {away * 1000:.0f} ms")
     print(f"      requests answered                     {len(load.answers):>8}   ({load.retried} sent again)")
-    print(f"      requests counted, by the C++ program  {total:>8}")
-    print(f"      counter of the first part             {hits:>8}")
+    print(f"      counted in the dict, by the C++ program  {totals.once:>5}   by transactions of two keys")
+    print(f"      counted in the area, by the C++ program  {totals.slots:>5}   in one word for each worker thread")
+    print(f"      counters of the first part            {totals.number:>8}   and {totals.hits}")
     for failure in load.failed[:5]:
         print(f"      failed: {failure}")
-    return len(load.answers) == total == ONCE_REQUESTS and hits == PLAIN_REQUESTS and not load.failed
+    exact = totals.once == totals.slots == len(load.answers) == ONCE_REQUESTS
+    return exact and totals.number == totals.hits == PLAIN_REQUESTS and not load.failed
 
 
 def new_daemon(job, old_pid):
@@ -162,11 +212,11 @@ def main():
     job = Job(parser.parse_args().build.resolve())
     exact = False
     try:
-        job.start_service()
         port = job.start_gunicorn()
         exact = count_plain(job, port)
+        exact = count_users(job, job.start_users()) and exact
         exact = count_under_kills(job, port) and exact
-    except (Failure, statehouse.Error) as error:
+    except (Failure, OSError, statehouse.Error) as error:
         print(f"statehouse: {error}", file=sys.stderr)
     finally:
         job.stop()

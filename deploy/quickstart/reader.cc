@@ -1,6 +1,7 @@
-// The quickstart's second program: another language than the application, over TCP, with nothing
-// but the stubs that protoc makes from proto/. It prints the two totals that the area "quickstart"
-// holds: hits, and the sum over the workers' slots.
+// The quickstart's second program: another language than the applications, over TCP, with nothing
+// but the stubs that protoc makes from proto/. It prints what it finds: the numbers "number",
+// "hits", "once" and "users_count" of the shared dict, and the sum over the workers' slots in the
+// area "quickstart".
 //
 //   quickstart_reader HOST:PORT        the access token comes in STATEHOUSE_TOKEN
 #include <grpcpp/grpcpp.h>
@@ -14,10 +15,12 @@
 #include <string>
 
 #include "statehouse/v1/area.grpc.pb.h"
+#include "statehouse/v1/dict.grpc.pb.h"
 
 namespace {
 
 using statehouse::v1::Areas;
+using statehouse::v1::Dicts;
 
 void Prepare(grpc::ClientContext* context, const std::string& token) {
   context->AddMetadata("authorization", "Bearer " + token);
@@ -31,15 +34,16 @@ bool Report(const char* call, const grpc::Status& status) {
   return false;
 }
 
-bool ReadHits(Areas::Stub* stub, const std::string& token, uint64_t* hits) {
+// 0 where there is no such key yet.
+bool ReadNumber(Dicts::Stub* stub, const std::string& token, const char* key, int64_t* number) {
   grpc::ClientContext context;
   Prepare(&context, token);
-  statehouse::v1::LoadWordRequest request;
-  request.set_name("quickstart");
-  request.set_type(statehouse::v1::WORD_TYPE_U64);
-  statehouse::v1::LoadWordResponse response;
-  if (!Report("LoadWord", stub->LoadWord(&context, request, &response))) return false;
-  *hits = response.value().unsigned_value();
+  statehouse::v1::GetEntryRequest request;
+  request.set_name("managers/shared_dict");
+  request.set_key(key);
+  statehouse::v1::GetEntryResponse response;
+  if (!Report("GetEntry", stub->GetEntry(&context, request, &response))) return false;
+  *number = response.entry().value().int_value();
   return true;
 }
 
@@ -69,10 +73,15 @@ int main(int argc, char** argv) {
     return 2;
   }
   const auto channel = grpc::CreateChannel(argv[1], grpc::InsecureChannelCredentials());
-  const std::unique_ptr<Areas::Stub> stub = Areas::NewStub(channel);
-  uint64_t hits = 0;
+  const std::unique_ptr<Dicts::Stub> dicts = Dicts::NewStub(channel);
+  const std::unique_ptr<Areas::Stub> areas = Areas::NewStub(channel);
+  for (const char* key : {"number", "hits", "once", "users_count"}) {
+    int64_t number = 0;
+    if (!ReadNumber(dicts.get(), token, key, &number)) return 1;
+    std::cout << number << " ";
+  }
   uint64_t sum = 0;
-  if (!ReadHits(stub.get(), token, &hits) || !SumSlots(stub.get(), token, &sum)) return 1;
-  std::cout << hits << " " << sum << "\n";
+  if (!SumSlots(areas.get(), token, &sum)) return 1;
+  std::cout << sum << "\n";
   return 0;
 }

@@ -41,7 +41,7 @@ from . import _service
 from ._lock import AcquirerProxy
 from ._service import Address
 
-__all__ = ["AcquirerProxy", "BaseManager", "DictProxy", "get_shared_state", "stop"]
+__all__ = ["AcquirerProxy", "BaseManager", "DictProxy", "access_token", "connect", "get_shared_state", "stop"]
 
 
 class DictProxy(SharedDict):
@@ -99,6 +99,21 @@ def get_shared_state(host: str, port: int, key: bytes | str) -> tuple[DictProxy,
     """
     client = _service.connect_or_start(Address(host, port, key))
     return _open_dict(client, "managers/shared_dict", {}), AcquirerProxy(client, "shared_lock")
+
+
+def connect(host: str, port: int, key: bytes | str) -> Client:
+    """A client of the service behind ``get_shared_state``, for its areas and other dicts. ConnectionRefusedError where there is none."""
+    where = Address(host, port, key)
+    client = _service.connect_running(where)
+    if client is None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, f"no service answers at {where}; get_shared_state() starts one")
+    return client
+
+
+def access_token(host: str, port: int, key: bytes | str) -> str:
+    """The access token that the key stands for: for programs of other languages, which reach the same state at host:port over gRPC. The
+    shared dict's name there is "managers/shared_dict"."""
+    return Address(host, port, key).token
 
 
 def stop(host: str, port: int, key: bytes | str) -> bool:
