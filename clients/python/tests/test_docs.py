@@ -1,0 +1,67 @@
+"""The Python of README.md and docs/PYTHON.md runs as it stands."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import socket
+import tempfile
+from typing import Any
+
+import pytest
+
+import statehouse
+from statehouse.compat import managers
+
+from conftest import Service
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def blocks(name: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def environment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATEHOUSE_URL", service.url)
+    monkeypatch.setenv("STATEHOUSE_TOKEN", service.token)
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = blocks("README.md")
+    exec(program, {})
+    assert capsys.readouterr().out.count("visit 1") == 2
+    with statehouse.connect() as c:
+        assert c.dict("config")["web"] == {"ports": [80, 8443]}
+        c.dicts.delete("config")
+        c.areas.delete("counters")
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, transfer, recipe = blocks("docs/PYTHON.md")
+    exec(first, {})
+    with statehouse.connect() as c:
+        d = c.dict("config")
+        assert d == {"web": {"ports": [80, 8443, 9000], "debug": False}, "visits": 1}
+        d.update(anna=10, bela=0)
+        names: dict[str, Any] = {"d": d}
+        exec(transfer, names)
+        names["transfer"]("anna", "bela", 4)
+        assert (d["anna"], d["bela"]) == (6, 4)
+        c.dicts.delete("config")
+    with tempfile.TemporaryDirectory(prefix="sh-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        address = re.search(r'get_shared_state\("([^"]+)", (\d+), b"([^"]+)"\)', recipe)
+        assert address is not None
+        with socket.socket() as probe:
+            probe.bind((address[1], 0))
+            port = probe.getsockname()[1]
+        state = (address[1], port, address[3])
+        try:
+            exec(recipe.replace(address[2], str(port)), names)
+            assert names["shared_dict"]["number"] == 1
+        finally:
+            managers.stop(*state)
