@@ -132,7 +132,7 @@ def test_other_programs_reach_the_same_state(port: int) -> None:
     shared_dict, _ = get_shared_state(HOST, port, KEY)
     shared_dict["a"] = 1
     with managers.connect(HOST, port, KEY) as client:
-        assert client.transport == "local" and client.area("an area", size=8).add_u64(0, 1) == 1
+        assert client.transport == "local" and client.area("an-area", size=8).add_u64(0, 1) == 1
     token = managers.access_token(HOST, port, KEY)
     with statehouse.connect(f"statehouse://{HOST}:{port}", token=token) as client:
         assert client.dict("managers/shared_dict", create=False)["a"] == 1
