@@ -74,6 +74,10 @@ int sh_value_as_text(sh_bytes value, sh_bytes* result) {
   return 1;
 }
 
+sh_reason sh_value_check(sh_bytes value, sh_error** error) {
+  return Finish(statehouse::ToValue(value, "value").status(), nullptr, error);
+}
+
 sh_reason sh_value_from_json(sh_bytes json, sh_buffer* value, sh_error** error) {
   return Finish(statehouse::Convert(json, value, &statehouse::ValueFromJson), nullptr, error);
 }

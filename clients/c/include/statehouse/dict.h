@@ -78,6 +78,8 @@ SH_API int sh_value_as_bool(sh_bytes value, int *result);
 SH_API int sh_value_as_int(sh_bytes value, int64_t *result);
 SH_API int sh_value_as_double(sh_bytes value, double *result);
 SH_API int sh_value_as_text(sh_bytes value, sh_bytes *result);
+/* SH_OK where the bytes are one value; else SH_VALUE_INVALID says what is wrong and where. */
+SH_API sh_reason sh_value_check(sh_bytes value, sh_error **error);
 /* A value from JSON and back. What JSON has no words for is written as {"$bytes": "AQI="} and so
  * on: docs/formats/value.md. Errors: SH_VALUE_INVALID says where. */
 SH_API sh_reason sh_value_from_json(sh_bytes json, sh_buffer *value, sh_error **error);

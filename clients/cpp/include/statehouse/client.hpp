@@ -1,10 +1,12 @@
-// The C++ client of Statehouse: RAII and types over the C library (statehouse/statehouse.h), in
-// this one header. C++20.
+// The C++ client of Statehouse: RAII and types over the C library (statehouse/statehouse.h). This
+// header is all of it; it includes result.hpp, value.hpp and dict.hpp. C++20.
 //
 //   auto client = statehouse::client::Client::Connect();
 //   if (!client.ok()) { std::cerr << client.error().message() << '\n'; return 1; }
 //   auto area = client->Open("counters", 4096);
 //   if (area.ok()) std::cout << "visit " << area->Add<uint64_t>(0, 1).value() << '\n';
+//   auto dict = client->OpenDict("sessions");
+//   if (dict.ok()) dict->Set("user", "Ada");
 //
 // Nothing throws. Each call returns a Result: a value, or an Error with a reason to branch on.
 // Positions, lengths and sizes are bytes. Link with -lstatehouse.
@@ -16,65 +18,18 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <span>
+#include <statehouse/dict.hpp>
+#include <statehouse/result.hpp>
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 namespace statehouse::client {
-
-// Why a call was refused. A value; copies are independent.
-class Error final {
- public:
-  Error(sh_reason reason, std::string message, std::string name, bool retryable)
-      : reason_(reason),
-        message_(std::move(message)),
-        name_(std::move(name)),
-        retryable_(retryable) {}
-
-  sh_reason reason() const { return reason_; }
-  const char* reason_name() const { return sh_reason_name(reason_); }  // "OUT_OF_BOUNDS"
-  const std::string& message() const { return message_; }  // What was tried, and what to do.
-  const std::string& name() const { return name_; }        // The area's name, or empty.
-  bool retryable() const { return retryable_; }  // The same call may succeed later, unchanged.
-
- private:
-  sh_reason reason_;
-  std::string message_;
-  std::string name_;
-  bool retryable_;
-};
-
 namespace internal {
-
-// Using the wrong side of a Result is a defect of the program, and ends it.
-[[noreturn]] inline void DieOfMisuse(const char* what) {
-  std::fprintf(stderr, "statehouse: %s\n", what);
-  std::abort();
-}
-
-// Takes the place of `sh_error**` in one call.
-class ErrorSlot final {
- public:
-  ErrorSlot() = default;
-  ErrorSlot(const ErrorSlot&) = delete;
-  ErrorSlot& operator=(const ErrorSlot&) = delete;
-  ~ErrorSlot() { sh_error_free(error_); }
-  sh_error** out() { return &error_; }
-  Error Take(sh_reason reason) const {
-    return Error(reason, sh_error_message(error_), sh_error_name(error_),
-                 sh_error_retryable(error_) != 0);
-  }
-
- private:
-  sh_error* error_ = nullptr;
-};
 
 struct ClientCloser {
   void operator()(sh_client* client) const { sh_close(client); }
@@ -84,43 +39,6 @@ struct AreaCloser {
 };
 
 }  // namespace internal
-
-// A value of type T, or the Error that says why there is none.
-template <typename T>
-class [[nodiscard]] Result final {
- public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit
-
-  bool ok() const { return state_.index() == 0; }
-
-  // REQUIRES: ok(); the program ends with the error's message otherwise.
-  T& value() & { return *Checked(); }
-  const T& value() const& { return *const_cast<Result*>(this)->Checked(); }
-  T&& value() && { return std::move(*Checked()); }
-  T& operator*() & { return value(); }
-  const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
-  T* operator->() { return Checked(); }
-  const T* operator->() const { return const_cast<Result*>(this)->Checked(); }
-  T value_or(T otherwise) const& { return ok() ? value() : std::move(otherwise); }
-
-  // REQUIRES: !ok().
-  const Error& error() const {
-    if (ok()) internal::DieOfMisuse("error() of a Result that holds a value");
-    return *std::get_if<1>(&state_);
-  }
-
- private:
-  T* Checked() {
-    if (!ok()) internal::DieOfMisuse(error().message().c_str());
-    return std::get_if<0>(&state_);
-  }
-  std::variant<T, Error> state_;
-};
-
-// What a call without a value gives.
-using Done = std::monostate;
 
 // The types that a word can have.
 template <typename T>
@@ -291,10 +209,7 @@ class Area final {
   }
   template <typename T, typename Call, typename Value>
   static Result<T> Finish(const Call& call, const Value& value) {
-    internal::ErrorSlot slot;
-    const sh_reason reason = call(slot.out());
-    if (reason != SH_OK) return slot.Take(reason);
-    return value();
+    return internal::Finish<T>(call, value);
   }
   template <Word T>
   Result<T> Bitwise(sh_bitwise_operator op, uint64_t pos, T operand) {
@@ -399,6 +314,53 @@ class Client final {
     sh_area_list_free(infos);
     return list;
   }
+
+  // Opens a dict, which is created when it does not exist; without a spec it must exist.
+  Result<Dict> OpenDict(const std::string& name, const std::optional<DictSpec>& spec = DictSpec()) {
+    const sh_dict_spec c_spec = spec.value_or(DictSpec()).ToC();
+    sh_dict* dict = nullptr;
+    return internal::Finish<Dict>(
+        [&](sh_error** e) {
+          return sh_dict_open(client_.get(), name.c_str(), spec ? &c_spec : nullptr, &dict, e);
+        },
+        [&] { return Dict(dict); });
+  }
+  // Creates a dict, or finds the one that agrees.
+  Result<sh_dict_info> CreateDict(const std::string& name, const DictSpec& spec = {}) {
+    const sh_dict_spec c_spec = spec.ToC();
+    sh_dict_info info{};
+    return internal::Finish<sh_dict_info>(
+        [&](sh_error** e) {
+          return sh_dict_create(client_.get(), name.c_str(), &c_spec, &info, nullptr, e);
+        },
+        [&] { return info; });
+  }
+  Result<sh_dict_info> DescribeDict(const std::string& name) {
+    sh_dict_info info{};
+    return internal::Finish<sh_dict_info>(
+        [&](sh_error** e) { return sh_dict_describe(client_.get(), name.c_str(), &info, e); },
+        [&] { return info; });
+  }
+  Result<Done> DeleteDict(const std::string& name) {
+    return internal::Finish<Done>(
+        [&](sh_error** e) { return sh_dict_delete(client_.get(), name.c_str(), e); },
+        [] { return Done(); });
+  }
+  // In order of creation; all, or those whose name begins with `prefix`.
+  Result<std::vector<sh_dict_info>> ListDicts(const std::string& prefix = "") {
+    sh_dict_info* infos = nullptr;
+    size_t count = 0;
+    return internal::Finish<std::vector<sh_dict_info>>(
+        [&](sh_error** e) {
+          return sh_dict_list(client_.get(), prefix.c_str(), &infos, &count, e);
+        },
+        [&] {
+          std::vector<sh_dict_info> list(infos, infos + count);
+          sh_dict_list_free(infos);
+          return list;
+        });
+  }
+
   Result<sh_status> GetStatus() {
     sh_status status{};
     internal::ErrorSlot slot;
