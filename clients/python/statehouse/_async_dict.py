@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from . import _local
 from ._cursor import AsyncCursor
-from ._dict_calls import DictCalls
+from ._dict_calls import DictCalls, named
 from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts
 from ._transaction import AsyncTransaction, rerun_async
 
@@ -232,4 +232,5 @@ class NetworkAsyncSharedDict(AsyncSharedDict):
 
     async def _do(self, request: tuple[Any, ...]) -> Any:
         call, read = getattr(self._calls, request[0])(*request[1:])
-        return read(await self._session.call(call))
+        with named(call):
+            return read(await self._session.call(call))

@@ -8,10 +8,10 @@ int.
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ._control import Call
@@ -41,25 +41,41 @@ def _pb() -> tuple[Any, Any, Any, Any]:
     return dict_pb2, entry_pb2, transaction_pb2, value_pb2
 
 
-class _Operations:
-    """The ids of this process's mutations, with which the service tells a repeated one from a new one."""
+class _Session:
+    """Names mutations one after another: the service remembers the last few of each session."""
+
+    __slots__ = ("number", "sequence", "pid")
 
     def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """A session of its own for a new process."""
-        self._session = secrets.randbits(63) + 1
-        self._sequence = itertools.count(1)
-
-    def name(self, request: Any) -> Any:
-        request.operation_id.session = self._session
-        request.operation_id.sequence = next(self._sequence)
-        return request
+        self.number = secrets.randbits(63) + 1
+        self.sequence = 0
+        self.pid = os.getpid()
 
 
-_operations = _Operations()
-os.register_at_fork(after_in_child=_operations.begin)
+# Sessions that no mutation is using. A mutation has one to itself until it is over, so that it is always among the last of its
+# session, however many other threads and tasks do meanwhile. A forked child begins with none.
+_idle_sessions: list[_Session] = []
+os.register_at_fork(after_in_child=_idle_sessions.clear)
+
+
+@contextlib.contextmanager
+def named(call: Call) -> Iterator[None]:
+    """Around the sending of a call, however often it is sent: names the mutation, so that the service carries it out once."""
+    if not hasattr(call.request, "operation_id"):
+        yield
+        return
+    try:
+        session = _idle_sessions.pop()
+    except IndexError:
+        session = _Session()
+    session.sequence += 1
+    call.request.operation_id.session = session.number
+    call.request.operation_id.sequence = session.sequence
+    try:
+        yield
+    finally:
+        if session.pid == os.getpid():
+            _idle_sessions.append(session)
 
 
 def _set_ttl(request: Any, ttl: int) -> None:
@@ -101,8 +117,8 @@ class DictCalls:
         return Call(DICTS + method, request, response_type, idempotent, self.name), read
 
     def _mutation(self, method: str, request: Any, read: Read) -> tuple[Call, Read]:
-        # Named, so that it may be sent again: the service carries it out once.
-        return self._call(method, _operations.name(request), read, True)
+        # It gets a name where it is sent (`named`), so it may be sent again.
+        return self._call(method, request, read, True)
 
     def _path(self, path: Sequence[Any]) -> list[Any]:
         step = _pb()[3].PathStep

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from . import _local, _tracked, errors
 from ._cursor import Cursor
-from ._dict_calls import DictCalls, Entry
+from ._dict_calls import DictCalls, Entry, named
 from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts
 from ._dict_views import SharedItemsView, SharedKeysView, SharedValuesView
 from ._transaction import Transaction, rerun
@@ -336,7 +336,8 @@ class NetworkSharedDict(SharedDict):
 
     def _do(self, request: tuple[Any, ...]) -> Any:
         call, read = getattr(self._calls, request[0])(*request[1:])
-        return read(self._session.call(call))
+        with named(call):
+            return read(self._session.call(call))
 
 
 class LocalSharedDict(_local.Dict, SharedDict):
