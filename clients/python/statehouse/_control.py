@@ -122,4 +122,6 @@ def service_status(response: Any) -> ServiceStatus:
         runtime_dir=response.runtime_dir,
         listen_addresses=tuple(response.listen_addresses),
         http_address=response.http_address,
+        dicts=response.dicts,
+        dict_entries=response.dict_entries,
     )

@@ -71,6 +71,8 @@ class ServiceStatus:
     runtime_dir: str
     listen_addresses: tuple[str, ...]
     http_address: str
+    dicts: int
+    dict_entries: int
 
 
 class Area(Protocol):

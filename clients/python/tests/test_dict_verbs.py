@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import math
 import os
 import signal
@@ -350,6 +351,9 @@ def test_dicts_as_wholes(client: statehouse.Client, area_name: str) -> None:
         client.dict(area_name, create=False)
     info = client.dicts.create(area_name, max_entries=1000, max_bytes=1 << 20)
     assert (info.name, info.max_entries, info.full_policy, info.entries) == (area_name, 1000, "error", 0)
+    before = client.status()
+    client.dict(area_name)["a"] = 1
+    assert before.dicts > 0 and client.status().dict_entries == before.dict_entries + 1
     assert client.dict(area_name, create=False).name == area_name
     assert client.dict(f"#{info.index}", create=False).name == area_name
     assert client.dicts.create(area_name, max_entries=1000).index == info.index
@@ -414,3 +418,46 @@ def test_a_killed_daemon_costs_nothing(service: Service, client: statehouse.Clie
     assert shared.copy() == {"n": 300, "l": list(range(300))}
     wait_until(lambda: client.status().daemon_pid != pid, "a new daemon")
     assert shared.incr("n") == 301
+
+
+@pytest.fixture(scope="module")
+def reader_token(service: Service) -> str:
+    """A token that may read dicts and nothing else."""
+    secret = "r" * 43
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    with (service.runtime_dir / "tokens.toml").open("a") as file:
+        file.write(
+            f'\n[[token]]\nid = "reader01"\nhash = "{digest}"\ngrants = [{{kind = "dict", pattern = "*", verbs = ["read"]}}]\n'
+        )
+    os.kill(service.process.pid, signal.SIGHUP)
+    token = f"sh1_reader01_{secret}"
+
+    def accepted() -> bool:
+        try:
+            with service.connect("network", token=token) as c:
+                return bool(c.status().version)
+        except statehouse.Unauthenticated:
+            return False
+
+    wait_until(accepted, "the reading of the tokens file")
+    return token
+
+
+def test_a_reader_reads_and_changes_nothing(
+    service: Service, door: str, shared: statehouse.SharedDict, reader_token: str
+) -> None:
+    shared.update(a={"l": [1]}, n=1)
+    with service.connect(door, token=reader_token) as client:
+        mine = client.dict(shared.name, create=False)
+        stored = mine["a"]
+        assert mine.copy() == {"a": {"l": [1]}, "n": 1} and list(mine) == ["a", "n"] and len(mine) == 2
+        assert mine.fetch("a", "l", 0) == 1 and mine.get_many(["n"]) == {"n": 1} and mine == shared
+        calls: list[Any] = [
+            lambda: mine.set("a", 1), lambda: mine.incr("n"), lambda: mine.pop("a"), lambda: mine.clear(), lambda: mine.update(a=1),
+            lambda: stored["l"].append(2), lambda: stored.__setitem__("x", 1), lambda: mine.delete_prefix("a"), lambda: mine.snapshot(),
+            lambda: mine.touch("a", 5), lambda: mine.__setitem__("b", 1), lambda: client.dict(shared.name),
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises(statehouse.PermissionDenied):
+                call()
+    assert shared == {"a": {"l": [1]}, "n": 1}

@@ -37,12 +37,12 @@ def test_an_unpacked_wheel_is_the_whole_package(tmp_path: pathlib.Path) -> None:
     with zipfile.ZipFile(tmp_path / built.stdout.strip()) as wheel:
         names = wheel.namelist()
         wheel.extractall(tmp_path / "site")
-    for name in ("__init__.py", "py.typed", "_local.pyi", "v1/area_pb2.py", "compat/uwsgi.py"):
+    for name in ("__init__.py", "py.typed", "_local.pyi", "v1/area_pb2.py", "v1/dict_pb2.py", "_tracked.py", "compat/uwsgi.py"):
         assert f"statehouse/{name}" in names
     assert len(names) == len(set(names))
     program = (
-        "import statehouse, statehouse.aio, statehouse.compat.uwsgi, sys\n"
-        "from statehouse.v1 import area_pb2, admin_pb2, error_pb2\n"
+        "import statehouse, statehouse.aio, statehouse.compat.managers, statehouse.compat.uwsgi, sys\n"
+        "from statehouse.v1 import area_pb2, admin_pb2, dict_pb2, entry_pb2, error_pb2, transaction_pb2, value_pb2\n"
         "print(statehouse.__file__)\n"
     )
     ran = subprocess.run(
