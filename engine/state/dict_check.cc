@@ -48,7 +48,7 @@ class Dict::Checker final {
       }
       const uint64_t end = Get64(allocator.bump_end[code]);
       for (uint64_t at = Get64(allocator.bump_next[code]); at < end; at += kClassBytes[code]) {
-        Block(MakeRef(code, at), "the unused part of a slab");
+        if (!Block(MakeRef(code, at), "the unused part of a slab")) break;  // Its end is damaged.
       }
     }
     Operations();

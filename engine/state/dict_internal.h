@@ -300,7 +300,8 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
                                                       std::string_view key, const DictValue& value,
                                                       uint64_t version) const {
   DictLaneRecord& record = section.record;
-  if (section.changes == 0) section.ring_head = Get64(record.ring_head);
+  // Records are whole words, whatever somebody stored there.
+  if (section.changes == 0) section.ring_head = Get64(record.ring_head) & ~uint64_t{7};
   ++section.changes;
   const bool is_inline = value.bytes.size() <= kInlineValueBytesMax;
   const size_t value_bytes = is_inline ? value.bytes.size() : 0;
