@@ -105,6 +105,7 @@ void Perform(Area& area, const Lane& lane, uint64_t pos, RecordedOperation* oper
       operation->result2 = pair[1];
       break;
     case Action::kWritePair: status = area.Write(lane, pos, std::as_bytes(std::span(pair))); break;
+    default: _exit(6);  // Of entries.
   }
   if (!status.ok()) _exit(5);
 }

@@ -1,5 +1,5 @@
-// A linearizability checker for a small object: two 64-bit words that are read and written one by
-// one or as a pair.
+// A linearizability checker for small objects: two 64-bit words that are read and written one by
+// one or as a pair, or an entry of a dict, which has a value and a version.
 //
 // It searches for an order of the operations that respects real time (an operation that ended
 // before another began stands before it) and explains every answer, after Wing and Gong, with
@@ -13,7 +13,21 @@
 
 namespace statehouse {
 
-enum class Action : uint8_t { kLoad, kStore, kAdd, kCompareExchange, kReadPair, kWritePair };
+enum class Action : uint8_t {
+  kLoad,
+  kStore,
+  kAdd,
+  kCompareExchange,
+  kReadPair,
+  kWritePair,
+  // Of an entry: word 0 is its value, 0 where there is none. result2 is its version, which is
+  // whatever the dict says, as long as it is higher than every one before.
+  kGetEntry,
+  kSetEntry,
+  kDeleteEntry,  // result: whether there was one.
+  kAddToEntry,   // result: the new value.
+  kSwapEntry,    // Sets `argument` if the version is `argument2`; result: whether it did.
+};
 
 struct RecordedOperation {
   Action action = Action::kLoad;

@@ -79,6 +79,7 @@ bool Perform(sh_area* area, uint64_t pos, RecordedOperation* operation) {
       operation->result2 = pair[1];
       break;
     case Action::kWritePair: reason = sh_write(area, pos, pair, sizeof pair, nullptr); break;
+    default: return false;  // Of entries.
   }
   return reason == SH_OK;
 }
