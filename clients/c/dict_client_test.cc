@@ -1,6 +1,7 @@
 // Entries of dicts through the C library and each door of a real service: the same answers.
 #include "clients/c/testing/dict_client.h"
 
+#include <cmath>
 #include <map>
 
 namespace statehouse {
@@ -410,6 +411,15 @@ TEST_P(DictClientTest, TheUsualCasesNeedNoMessages) {
   EXPECT_EQ(sh_dict_get_int(d, sh_text("absent"), &number, nullptr), SH_KEY_NOT_FOUND);
   EXPECT_EQ(sh_dict_set_string(d, sh_text("s"), sh_text("\xff"), nullptr, nullptr),
             SH_VALUE_INVALID);
+  ASSERT_EQ(sh_dict_add(d, sh_text("d"), 1, &number, nullptr), SH_OK);
+  EXPECT_EQ(number, 3);
+  ASSERT_EQ(sh_dict_get_double(d, sh_text("d"), &real, nullptr), SH_OK);
+  EXPECT_EQ(real, 3.5);
+  EXPECT_EQ(sh_number_as_int(sh_double(1e300)), INT64_MAX);
+  EXPECT_EQ(sh_number_as_int(sh_double(-1e300)), INT64_MIN);
+  EXPECT_EQ(sh_number_as_int(sh_double(std::nan(""))), 0);
+  EXPECT_EQ(sh_number_as_int(sh_double(-2.9)), -2);
+  EXPECT_EQ(sh_number_as_double(sh_int(-2)), -2.0);
   sh_write_options absent{};
   absent.condition.kind = SH_IF_ABSENT;
   EXPECT_EQ(sh_dict_set_int(d, sh_text("i"), 1, &absent, nullptr), SH_CONFLICT);

@@ -157,6 +157,11 @@ TEST_P(CppDictTest, NumbersAreAdded) {
   EXPECT_EQ(dict().Increment<int64_t>("n", 1, {.max = -2}).error().reason(), SH_VALUE_OUT_OF_RANGE);
   EXPECT_EQ(dict().Increment<int64_t>("none", 1, {.must_exist = true}).error().reason(),
             SH_KEY_NOT_FOUND);
+  ASSERT_TRUE(dict().Set("real", 1.75)->applied);
+  EXPECT_EQ(dict().Increment("real", 2).value(), 3);
+  EXPECT_EQ(dict().Get<double>("real").value(), 3.75);
+  ASSERT_TRUE(dict().Set("real", 1e300)->applied);
+  EXPECT_EQ(dict().Increment("real", 1).value(), INT64_MAX);
   ASSERT_TRUE(dict().Set("m", Map{{"hits", 1}})->applied);
   EXPECT_EQ(dict().Increment<int64_t>("m", 41, {.path = {"hits"}}).value(), 42);
 }
@@ -183,6 +188,10 @@ TEST_P(CppDictTest, EditsWorkAtTheirPath) {
   EXPECT_EQ(dict().EditAt("k", {"new"}, Edit::Set(2).IfVersion(made->version + 1)).error().reason(),
             SH_CONFLICT);
   EXPECT_TRUE(dict().EditAt("k", {"new"}, Edit::Set(2).IfVersion(made->version)).ok());
+  Edit edit = Edit::Set("a text that no small string holds");
+  edit = std::move(edit).CreateParents();  // Into itself: nothing may get lost.
+  EXPECT_TRUE(dict().EditAt("k", {"p", "q"}, edit).ok());
+  EXPECT_EQ(dict().Get<std::string>("k", {"p", "q"}).value(), "a text that no small string holds");
 }
 
 TEST_P(CppDictTest, ManyEntriesTransactionsAndScans) {

@@ -10,14 +10,40 @@ static char *skip_space(char *at) {
   return at;
 }
 
+/* The byte that the escape behind the backslash at `at` stands for, and how many bytes it takes;
+ * 0 for one that is not understood. */
+static char escaped_byte(const char *at, size_t *length) {
+  static const char kNames[] = "\"\\/bfnrt";
+  static const char kBytes[] = "\"\\/\b\f\n\r\t";
+  const char *name = at[1] == '\0' ? NULL : strchr(kNames, at[1]);
+  char digits[5] = {0};
+  char *end = NULL;
+  unsigned long number;
+  *length = 2;
+  if (name != NULL) return kBytes[name - kNames];
+  if (at[1] != 'u' || strlen(at) < 6) return '\0';
+  memcpy(digits, at + 2, 4);
+  number = strtoul(digits, &end, 16);
+  *length = 6;
+  return end == digits + 4 && number < 0x80 ? (char)number : '\0';
+}
+
 /* Ends the string that begins after the quote at `*at`, and moves behind it. NULL when it does not
  * end. */
 static char *take_string(char **at) {
-  char *begin = *at + 1;
-  char *end = strpbrk(begin, "\"\\");
-  if (**at != '"' || end == NULL || *end == '\\') return NULL;
-  *end = '\0';
-  *at = end + 1;
+  char *const begin = *at + 1;
+  char *to = begin;
+  const char *from = begin;
+  if (**at != '"') return NULL;
+  while (*from != '"') {
+    size_t length = 1;
+    const char byte = *from == '\\' ? escaped_byte(from, &length) : *from;
+    if (byte == '\0') return NULL;
+    *to++ = byte;
+    from += length;
+  }
+  *at = begin + (from - begin) + 1;
+  *to = '\0';
   return begin;
 }
 

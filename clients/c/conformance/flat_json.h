@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define FLAT_JSON_MEMBERS_MAX 16
+#define FLAT_JSON_MEMBERS_MAX 64
 
 typedef struct flat_json_member {
   const char *key;
@@ -25,8 +25,8 @@ typedef struct flat_json {
   size_t count;
 } flat_json;
 
-/* Parses `line` in place; the result points into it. 0 when it is no such object. Strings may not
- * hold escapes. */
+/* Parses `line` in place; the result points into it. 0 when it is no such object. Of \\u escapes
+ * strings may hold those of ASCII, but not of a zero byte. */
 int flat_json_parse(char *line, flat_json *object);
 /* The member of that key, or NULL. */
 const flat_json_member *flat_json_find(const flat_json *object, const char *key);

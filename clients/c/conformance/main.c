@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dict_ops.h"
 #include "flat_json.h"
 #include "statehouse/statehouse.h"
 
@@ -56,6 +57,7 @@ static sh_reason inexpressible(void) {
 
 static void close_areas(void) {
   while (area_count > 0) sh_area_close(areas[--area_count]);
+  close_dicts();
 }
 
 /* A new client in place of the one before, and its first call, so that each door tells what is
@@ -265,6 +267,7 @@ static int do_line(char *line) {
   const char *name;
   sh_area *area;
   sh_reason reason;
+  int is_of_dicts = 0;
   if (!flat_json_parse(line, &in)) {
     printf("{\"malformed\": true}\n");
     return 1;
@@ -273,7 +276,10 @@ static int do_line(char *line) {
   name = flat_json_text(&in, "name", NULL);
   if (strcmp(op, "end") == 0) return 0;
   area = name == NULL ? NULL : find_area(name);
-  if (is_beyond_u64(&in)) {
+  reason = do_dicts(client, op, name, &in, &is_of_dicts, &error);
+  if (is_of_dicts) {
+    /* It was carried out, or refused. */
+  } else if (is_beyond_u64(&in)) {
     reason = inexpressible();
   } else if (strstr("load store add compare_exchange bitwise read write fill updates wait", op) !=
                  NULL &&

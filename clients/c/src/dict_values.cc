@@ -1,6 +1,8 @@
 // The part of the C interface that concerns values by themselves.
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 
 #include "clients/c/src/dict_handle.h"
 #include "engine/value/json.h"
@@ -84,6 +86,18 @@ sh_reason sh_value_from_json(sh_bytes json, sh_buffer* value, sh_error** error) 
 
 sh_reason sh_value_to_json(sh_bytes value, sh_buffer* json, sh_error** error) {
   return Finish(statehouse::Convert(value, json, &statehouse::ValueToJson), nullptr, error);
+}
+
+int64_t sh_number_as_int(sh_number number) {
+  if (number.is_double == 0) return number.integer;
+  constexpr double kBeyond = 9223372036854775808.0;  // 2^63.
+  if (number.real >= kBeyond) return std::numeric_limits<int64_t>::max();
+  if (number.real <= -kBeyond) return std::numeric_limits<int64_t>::min();
+  return std::isnan(number.real) ? 0 : static_cast<int64_t>(number.real);
+}
+
+double sh_number_as_double(sh_number number) {
+  return number.is_double != 0 ? number.real : static_cast<double>(number.integer);
 }
 
 void sh_buffer_free(sh_buffer* buffer) {

@@ -378,6 +378,8 @@ sh_reason sh_dict_get_double(sh_dict* dict, sh_bytes key, double* value, sh_erro
 sh_reason sh_dict_add(sh_dict* dict, sh_bytes key, int64_t delta, int64_t* sum, sh_error** error) {
   DictResult result;
   const Status status = statehouse::Increment(dict, key, sh_int(delta), nullptr, &result);
-  if (status.ok() && sum != nullptr) *sum = static_cast<int64_t>(result.bits);
+  if (status.ok() && sum != nullptr) {
+    *sum = sh_number_as_int(statehouse::FromBits(result.kind, result.bits));
+  }
   return Finish(status, NameOf(dict), error);
 }

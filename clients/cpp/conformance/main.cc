@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "dict_ops.h"
 #include "flat_json.h"
 
 namespace {
@@ -54,6 +55,7 @@ class Program final {
   sh::Options options_;
   const std::string token_;  // STATEHOUSE_TOKEN at the start.
   std::map<std::string, sh::Area> areas_;
+  DictOps dicts_;
 };
 
 // Whether a member that the interface takes as an unsigned number is none.
@@ -70,6 +72,8 @@ std::string Program::Do(const flat_json& in) {
   const std::string name = flat_json_text(&in, "name", "");
   static constexpr std::string_view kControl[] = {
       "open", "list", "create", "describe", "delete", "transport", "status", "connect", "close"};
+  sh::Client* const client = client_.has_value() ? &*client_ : nullptr;
+  if (const std::optional<std::string> answer = dicts_.Do(client, in)) return *answer;
   if (IsBeyondU64(in)) return Inexpressible();
   for (const std::string_view control : kControl) {
     if (op == control) return DoControl(op, name, in);
@@ -82,6 +86,7 @@ std::string Program::Do(const flat_json& in) {
 // wrong. "token": "" means none; without the member it is the first one.
 std::string Program::DoConnect(const flat_json& in) {
   areas_.clear();
+  dicts_.Clear();
   client_.reset();
   const std::string token = flat_json_text(&in, "token", token_.c_str());
   const int failed =

@@ -106,6 +106,11 @@ static inline sh_number sh_double(double real) {
   return number;
 }
 
+/* A number as one of the other kind: of a double what stands before its point, or the nearest
+ * number of 64 bits; 0 for one that is none. */
+SH_API int64_t sh_number_as_int(sh_number number);
+SH_API double sh_number_as_double(sh_number number);
+
 /* One dict, opened by a client. Threads: as sh_area. */
 typedef struct sh_dict sh_dict;
 
@@ -253,9 +258,9 @@ typedef struct sh_increment_options {
   uint64_t fence;
 } sh_increment_options;
 
-/* Adds to a number. `options`, `sum` and `version` may be NULL. Errors: SH_KEY_NOT_FOUND and
- * SH_PATH_NOT_FOUND (must_exist), SH_TYPE_MISMATCH, SH_VALUE_OUT_OF_RANGE (overflow, or outside min
- * and max). */
+/* Adds to a number. A whole delta may be added to a double, not the other way round. `options`,
+ * `sum` and `version` may be NULL. Errors: SH_KEY_NOT_FOUND and SH_PATH_NOT_FOUND (must_exist),
+ * SH_TYPE_MISMATCH, SH_VALUE_OUT_OF_RANGE (overflow, or outside min and max). */
 SH_API sh_reason sh_dict_increment(sh_dict *dict, sh_bytes key, sh_number delta,
                                    const sh_increment_options *options, sh_number *sum,
                                    uint64_t *version, sh_error **error);
@@ -375,7 +380,8 @@ SH_API sh_reason sh_dict_set_string(sh_dict *dict, sh_bytes key, sh_bytes text,
 /* SH_KEY_NOT_FOUND for an absent key, SH_TYPE_MISMATCH for a value of another kind. */
 SH_API sh_reason sh_dict_get_int(sh_dict *dict, sh_bytes key, int64_t *value, sh_error **error);
 SH_API sh_reason sh_dict_get_double(sh_dict *dict, sh_bytes key, double *value, sh_error **error);
-/* Adds to a whole number that begins at 0. *sum may be NULL. */
+/* Adds to a number that begins at 0. *sum may be NULL; where the entry holds a double it is
+ * sh_number_as_int of that, and the entry keeps all of it. */
 SH_API sh_reason sh_dict_add(sh_dict *dict, sh_bytes key, int64_t delta, int64_t *sum,
                              sh_error **error);
 

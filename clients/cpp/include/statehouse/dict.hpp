@@ -72,7 +72,8 @@ class Dict final {
                                         Ttl ttl = {}, uint64_t fence = 0);
   Result<Outcome> Touch(std::string_view key, Ttl ttl);
 
-  // Adds to a number and gives the new one.
+  // Adds to a number and gives the new one. Where the entry holds a double, an int64_t gives what
+  // stands before its point; the entry keeps all of it.
   template <EntryNumber T = int64_t>
   Result<T> Increment(std::string_view key, std::type_identity_t<T> delta = 1,
                       const IncrementOptions<T>& options = {});
@@ -304,7 +305,10 @@ Result<T> Dict::Increment(std::string_view key, std::type_identity_t<T> delta,
         return sh_dict_increment(dict_.get(), ToC(key), number(delta), &c_options, &sum, nullptr,
                                  e);
       },
-      [&] { return sum.is_double ? static_cast<T>(sum.real) : static_cast<T>(sum.integer); });
+      [&] {
+        return std::same_as<T, double> ? static_cast<T>(sh_number_as_double(sum))
+                                       : static_cast<T>(sh_number_as_int(sum));
+      });
 }
 
 inline Result<EditOutcome> Dict::EditAt(std::string_view key, const Path& path, const Edit& edit) {

@@ -140,16 +140,16 @@ class Edit final {
   }
 
   // Makes what is missing on the way, the entry too.
-  Edit&& CreateParents() && {
+  Edit CreateParents() && {
     create_parents_ = true;
     return std::move(*this);
   }
   // SH_CONFLICT where the entry has another version.
-  Edit&& IfVersion(uint64_t version) && {
+  Edit IfVersion(uint64_t version) && {
     if_version_ = version;
     return std::move(*this);
   }
-  Edit&& Fence(uint64_t fence) && {
+  Edit Fence(uint64_t fence) && {
     fence_ = fence;
     return std::move(*this);
   }
