@@ -5,17 +5,11 @@
 // that drops it and must fail.
 //
 //   area_model [iterations]      default 200,000 schedules for each model
-#include <cstdio>
-#include <cstdlib>
-#include <relacy/relacy.hpp>
-#include <string>
+#include "tests/model/expect.h"
 
 namespace {
 
-constexpr auto kRelaxed = rl::mo_relaxed;
-constexpr auto kAcquire = rl::mo_acquire;
-constexpr auto kRelease = rl::mo_release;
-constexpr auto kSeqCst = rl::mo_seq_cst;
+using namespace statehouse::model;  // NOLINT: a program of its own.
 
 constexpr unsigned kOwnerMask = 15;
 constexpr unsigned kSequenceOne = 16;
@@ -279,45 +273,10 @@ struct WaitModel : rl::test_suite<WaitModel<kMutant>, 3> {
   }
 };
 
-// A stream that keeps nothing and allocates nothing.
-struct Discard : std::streambuf {
-  int overflow(int character) override { return character; }
-};
-
-int g_failures = 0;
-unsigned g_iterations = 200'000;
-
-template <typename Model>
-bool Holds() {
-  rl::test_params params;
-  params.iteration_count = g_iterations;
-  params.search_type = rl::random_scheduler_type;
-  params.execution_depth_limit = 4000;
-  // Relacy prints the whole history of a failure; mutants fail on purpose, so it is thrown away.
-  Discard discard;
-  std::ostream history(&discard);
-  params.output_stream = &history;
-  params.progress_stream = &history;
-  const bool holds = rl::simulate<Model>(params);
-  if (!holds)
-    std::printf("    %s after %llu schedules\n", rl::test_result_str(params.test_result),
-                static_cast<unsigned long long>(params.stop_iteration));
-  return holds;
-}
-
-template <typename Model>
-void Expect(const char* name, bool expected) {
-  const bool holds = Holds<Model>();
-  const bool right = holds == expected;
-  std::printf("%s %s: %s\n", right ? "ok    " : "FAILED", name, holds ? "holds" : "is violated");
-  std::fflush(stdout);
-  if (!right) ++g_failures;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1) g_iterations = static_cast<unsigned>(std::strtoul(argv[1], nullptr, 10));
+  TakeIterations(argc, argv);
   Expect<LockModel<kNone>>("lock", true);
   Expect<RangeModel<kNone>>("word and range", true);
   Expect<AddModel<kNone>>("inline add and range", true);
@@ -333,7 +292,5 @@ int main(int argc, char** argv) {
   Expect<WaitModel<kArmedLoadRelaxed>>("wait, relaxed look at the flag", false);
   Expect<WaitModel<kEventReadLate>>("wait, event read late", false);
   Expect<WaitModel<kOwnedIgnored>>("wait, sleeps over a held stripe", false);
-  std::printf("%s\n",
-              g_failures == 0 ? "all models as expected" : "some models are not as expected");
-  return g_failures == 0 ? 0 : 1;
+  return Summary();
 }
