@@ -31,7 +31,9 @@ TEST(ImportLineTest, ALineComesBackAsItWent) {
   for (const char* text :
        {R"({"key":"a","value":1})", R"({"key":"grüße/\"x\"","value":{"web":[80,443]}})",
         R"({"key":"b","value":123456789012345678901234567890,"ttl_ms":5000})",
-        R"({"key":"c","value":{"$bytes":"AP8="}})", R"({"key":"d","value":null})"}) {
+        R"({"key":"c","value":{"$bytes":"AP8="}})", R"({"key":"d","value":null})",
+        R"({"key":"e","value":1,"ttl_ms":null})", R"({"key":"f","value":1,"fence":7})",
+        R"({"key":"g","value":[],"ttl_ms":1,"fence":18446744073709551615})"}) {
     ImportLine line;
     const Status parsed = ParseImportLine(text, &line);
     ASSERT_TRUE(parsed.ok()) << text << ": " << parsed.ToString();
@@ -41,12 +43,28 @@ TEST(ImportLineTest, ALineComesBackAsItWent) {
   }
 }
 
+TEST(ImportLineTest, TheTimeToLiveIsSetForEverOrTheDictsDefault) {
+  ImportLine line;
+  ASSERT_TRUE(ParseImportLine(R"({"key":"a","value":1})", &line).ok());
+  EXPECT_EQ(line.ttl_ms, std::nullopt);
+  EXPECT_FALSE(line.for_ever);
+  ASSERT_TRUE(ParseImportLine(R"({"key":"a","value":1,"ttl_ms":null})", &line).ok());
+  EXPECT_EQ(line.ttl_ms, std::nullopt);
+  EXPECT_TRUE(line.for_ever);
+  ASSERT_TRUE(ParseImportLine(R"({"key":"a","value":1,"ttl_ms":2})", &line).ok());
+  EXPECT_EQ(line.ttl_ms, 2u);
+  EXPECT_FALSE(line.for_ever);
+}
+
 TEST(ImportLineTest, WhatIsWrongIsSaid) {
   ImportLine line;
   for (const char* bad :
        {"", "[]", "{}", "1", R"({"key":"a"})", R"({"value":1})", R"({"key":1,"value":1})",
         R"({"key":"a","value":1,"ttl_ms":0})", R"({"key":"a","value":1,"ttl_ms":"1s"})",
-        R"({"key":"a","value":1,"other":1})", R"({"key":"a","value":1} x)", "{\"key\":"}) {
+        R"({"key":"a","value":1,"other":1})", R"({"key":"a","value":1,"fence":-1})",
+        R"({"key":"a","value":1,"fence":18446744073709551616})",
+        R"({"key":"a","value":1,"fence":1.5})", R"({"key":"a","value":1,"fence":"1"})",
+        R"({"key":"a","value":1,"fence":null})", R"({"key":"a","value":1} x)", "{\"key\":"}) {
     EXPECT_FALSE(ParseImportLine(bad, &line).ok()) << bad;
   }
   std::string padded = R"({"key":"a","value":1})";
@@ -59,7 +77,8 @@ TEST(ImportLineTest, DamagedLinesAreRefusedOrComeBack) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  const std::string sound = R"({"key":"a/b","value":{"x":[1,2.5,"t",null,true]},"ttl_ms":77})";
+  const std::string sound =
+      R"({"key":"a/b","value":{"x":[1,2.5,"t",null,true]},"ttl_ms":77,"fence":9})";
   for (int i = 0; i < 50'000; ++i) {
     std::string text = sound;
     for (uint64_t edits = random() % 4 + 1; edits > 0; --edits) {
@@ -79,6 +98,9 @@ TEST(ImportLineTest, DamagedLinesAreRefusedOrComeBack) {
     ASSERT_TRUE(ParseImportLine(written, &again).ok()) << written;
     EXPECT_EQ(again.key, line.key);
     EXPECT_EQ(again.value, line.value);
+    EXPECT_EQ(again.ttl_ms, line.ttl_ms);
+    EXPECT_EQ(again.for_ever, line.for_ever);
+    EXPECT_EQ(again.fence, line.fence);
   }
 }
 

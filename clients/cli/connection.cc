@@ -11,7 +11,7 @@ void Check(sh_reason reason, sh_error* const& error) {
     message += "\nSet STATEHOUSE_TOKEN or --token-file; `statehouse token create` makes a token.";
   }
   sh_error_free(error);
-  throw Failed{ExitCodeOf(reason), std::move(message)};
+  throw Failed{ExitCodeOf(reason), std::move(message), reason};
 }
 
 Client Connect(const Globals& globals) {
@@ -26,6 +26,13 @@ Client Connect(const Globals& globals) {
   Check(sh_connect(globals.url.empty() ? nullptr : globals.url.c_str(), &options, &client, &error),
         error);
   return Client(client);
+}
+
+Client ConnectForEntries(const Globals& globals) {
+  Globals chosen = globals;
+  const bool url_chooses = globals.url.find("transport=") != std::string::npos;
+  if (globals.transport == "auto" && !url_chooses) chosen.transport = "network";
+  return Connect(chosen);
 }
 
 OpenArea Open(sh_client* client, const std::string& name) {

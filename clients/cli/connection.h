@@ -24,6 +24,7 @@ struct Globals {
 struct Failed {
   int exit_code;
   std::string message;
+  sh_reason reason = SH_OK;  // Of a refused call.
 };
 
 struct ClientCloser {
@@ -35,8 +36,11 @@ struct AreaCloser {
 using Client = std::unique_ptr<sh_client, ClientCloser>;
 using OpenArea = std::unique_ptr<sh_area, AreaCloser>;
 
-// Both throw Failed.
+// All throw Failed.
 Client Connect(const Globals& globals);
+// For calls whose messages may be long: the network door, where nobody chose one. The attach socket
+// carries at most 128 KiB.
+Client ConnectForEntries(const Globals& globals);
 OpenArea Open(sh_client* client, const std::string& name);
 
 // Throws Failed where the call was refused; frees the error. A reference, because the call that

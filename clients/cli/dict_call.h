@@ -11,9 +11,20 @@
 
 namespace statehouse::cli {
 
+// Names a mutation, so that it is carried out once also where its answer is lost and it is sent
+// again.
+void NameOperation(v1::OperationId* operation);
+
 template <typename Response, typename Request>
 Response CallDicts(sh_client* client, const char* method, const Request& request,
                    bool idempotent = true) {
+  if constexpr (requires(Request mutation) { mutation.mutable_operation_id(); }) {
+    if (!request.has_operation_id()) {
+      Request named = request;
+      NameOperation(named.mutable_operation_id());
+      return CallDicts<Response>(client, method, named, true);
+    }
+  }
   const std::string path = std::string("/statehouse.v1.Dicts/") + method;
   const std::string bytes = request.SerializeAsString();
   void* answer = nullptr;
@@ -57,6 +68,7 @@ struct DictArguments {
   bool yes = false;
   bool as_text = false;
   bool keys_only = false;
+  bool unordered = false;
   bool if_absent = false;
   bool if_present = false;
   CLI::Option* if_version_option = nullptr;

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <random>
 
 #include "clients/cli/commands.h"
 #include "clients/cli/dict_call.h"
@@ -10,6 +11,17 @@
 #include "engine/value/json.h"
 
 namespace statehouse::cli {
+
+void NameOperation(v1::OperationId* operation) {
+  static uint64_t session = 0;
+  static uint64_t sequence = 0;
+  while (session == 0) {
+    std::random_device random;
+    session = uint64_t{random()} << 32 | random();
+  }
+  operation->set_session(session);
+  operation->set_sequence(++sequence);
+}
 
 v1::Value ValueOfJson(const std::string& json) {
   std::string wire;

@@ -86,7 +86,7 @@ Failed NoSuchKey(const DictArguments& arguments) {
 void Get(const Globals& globals, const DictArguments& arguments) {
   auto request = EntryRequest<v1::GetEntryRequest>(arguments);
   AddSteps(arguments.path, &request);
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   const auto response = CallDicts<v1::GetEntryResponse>(client.get(), "GetEntry", request);
   if (!response.has_entry()) throw NoSuchKey(arguments);
   const v1::Value& value = response.entry().value();
@@ -112,8 +112,8 @@ void SetAtPath(const Globals& globals, const DictArguments& arguments) {
   request.set_create_parents(true);
   request.set_if_version(arguments.if_version);
   request.set_fence(arguments.fence);
-  const Client client = Connect(globals);
-  const auto response = CallDicts<v1::EditEntryResponse>(client.get(), "EditEntry", request, false);
+  const Client client = ConnectForEntries(globals);
+  const auto response = CallDicts<v1::EditEntryResponse>(client.get(), "EditEntry", request);
   if (globals.json) std::cout << "{\"version\":" << response.version() << "}\n";
 }
 
@@ -128,8 +128,8 @@ void Set(const Globals& globals, const DictArguments& arguments) {
   }
   if (!arguments.ttl.empty()) SetTtl(arguments.ttl, request.mutable_ttl()->mutable_duration());
   request.set_fence(arguments.fence);
-  const Client client = Connect(globals);
-  const auto response = CallDicts<v1::SetEntryResponse>(client.get(), "SetEntry", request, false);
+  const Client client = ConnectForEntries(globals);
+  const auto response = CallDicts<v1::SetEntryResponse>(client.get(), "SetEntry", request);
   if (globals.json) {
     std::cout << "{\"applied\":" << (response.applied() ? "true" : "false")
               << ",\"version\":" << response.version() << "}\n";
@@ -142,16 +142,16 @@ void Set(const Globals& globals, const DictArguments& arguments) {
 }
 
 void Delete(const Globals& globals, const DictArguments& arguments) {
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   if (!arguments.path.empty()) {
     auto request = EntryRequest<v1::EditEntryRequest>(arguments);
     AddSteps(arguments.path, &request);
     request.mutable_edit()->set_delete_(true);
-    CallDicts<v1::EditEntryResponse>(client.get(), "EditEntry", request, false);
+    CallDicts<v1::EditEntryResponse>(client.get(), "EditEntry", request);
     return;
   }
   const auto response = CallDicts<v1::DeleteEntryResponse>(
-      client.get(), "DeleteEntry", EntryRequest<v1::DeleteEntryRequest>(arguments), false);
+      client.get(), "DeleteEntry", EntryRequest<v1::DeleteEntryRequest>(arguments));
   if (!response.applied()) throw NoSuchKey(arguments);
 }
 
@@ -163,7 +163,7 @@ void DeletePrefix(const Globals& globals, const DictArguments& arguments) {
   v1::DeletePrefixRequest request;
   request.set_name(arguments.name);
   request.set_prefix(arguments.prefix);
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   const auto response =
       CallDicts<v1::DeletePrefixResponse>(client.get(), "DeletePrefix", request, false);
   std::fprintf(stderr, "deleted %" PRIu64 " entries\n", response.deleted());
@@ -178,9 +178,9 @@ void Increment(const Globals& globals, const DictArguments& arguments) {
   if (!arguments.max.empty()) *request.mutable_max() = NumberOf(arguments.max);
   if (!arguments.ttl.empty()) SetTtl(arguments.ttl, request.mutable_ttl()->mutable_duration());
   request.set_fence(arguments.fence);
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   const auto response =
-      CallDicts<v1::IncrementEntryResponse>(client.get(), "IncrementEntry", request, false);
+      CallDicts<v1::IncrementEntryResponse>(client.get(), "IncrementEntry", request);
   std::cout << JsonOfValue(response.value()) << "\n";
 }
 
@@ -189,8 +189,8 @@ void Append(const Globals& globals, const DictArguments& arguments) {
   AddSteps(arguments.path, &request);
   *request.mutable_edit()->mutable_append() = ValueOf(arguments);
   request.set_create_parents(true);
-  const Client client = Connect(globals);
-  const auto response = CallDicts<v1::EditEntryResponse>(client.get(), "EditEntry", request, false);
+  const Client client = ConnectForEntries(globals);
+  const auto response = CallDicts<v1::EditEntryResponse>(client.get(), "EditEntry", request);
   std::cout << response.length() << "\n";
 }
 
@@ -201,7 +201,7 @@ void Touch(const Globals& globals, const DictArguments& arguments) {
   } else {
     SetTtl(arguments.ttl, request.mutable_ttl()->mutable_duration());
   }
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   const auto response = CallDicts<v1::TouchEntryResponse>(client.get(), "TouchEntry", request);
   if (!response.applied()) throw NoSuchKey(arguments);
 }
@@ -223,7 +223,7 @@ void ScanAll(sh_client* client, const DictArguments& arguments, bool keys_only, 
 }
 
 void Scan(const Globals& globals, const DictArguments& arguments) {
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   uint64_t given = 0;
   ScanAll(client.get(), arguments, arguments.keys_only, [&](const v1::Entry& entry) {
     if (globals.json) {
@@ -258,7 +258,7 @@ void PrintBranch(const Branch& branch, const std::string& indent) {
 }
 
 void Tree(const Globals& globals, const DictArguments& arguments) {
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   Branch root;
   ScanAll(client.get(), arguments, true, [&](const v1::Entry& entry) {
     Branch* at = &root;

@@ -1,11 +1,14 @@
 // statehouse dict export|import: newline-delimited JSON, an entry on each line.
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <unordered_set>
+#include <vector>
 
 #include "clients/cli/dict_call.h"
 #include "clients/cli/import_line.h"
@@ -57,46 +60,105 @@ class Progress final {
   std::chrono::steady_clock::time_point next_{};
 };
 
+// Writes entries as lines of a file, or of standard output.
+class Lines final {
+ public:
+  Lines(const DictArguments& arguments, Progress* progress)
+      : name_(arguments.file), progress_(progress) {
+    if (name_ == "-") return;
+    file_.open(name_, std::ios::binary | std::ios::trunc);
+    if (!file_) throw CannotWrite();
+  }
+
+  void Write(const v1::Entry& entry) {
+    ImportLine line;
+    line.key = entry.key();
+    line.value = entry.value().SerializeAsString();
+    line.fence = entry.fence();
+    line.for_ever = !entry.has_ttl();
+    if (entry.has_ttl()) {
+      line.ttl_ms = static_cast<uint64_t>(
+          std::max<int64_t>(1, entry.ttl().seconds() * 1000 + entry.ttl().nanos() / 1'000'000));
+    }
+    if (const Status written = FormatImportLine(line, &text_); !written.ok()) {
+      throw Failed{kExitError, "key \"" + entry.key() + "\": " + written.message()};
+    }
+    out() << text_ << "\n";
+    ++entries_;
+    progress_->Show(entries_, entries_);
+  }
+  void End() {
+    out().flush();
+    if (!out()) throw CannotWrite();
+    progress_->End(entries_);
+  }
+
+ private:
+  std::ostream& out() { return name_ == "-" ? std::cout : file_; }
+  Failed CannotWrite() const { return Failed{kExitError, "cannot write \"" + name_ + "\""}; }
+
+  const std::string& name_;
+  Progress* const progress_;
+  std::ofstream file_;
+  std::string text_;
+  uint64_t entries_ = 0;
+};
+
+template <typename Take>
+void ScanPages(sh_client* client, const DictArguments& arguments, bool keys_only,
+               const Take& take) {
+  v1::ScanEntriesRequest request;
+  request.set_name(arguments.name);
+  request.set_prefix(arguments.prefix);
+  request.set_keys_only(keys_only);
+  do {
+    auto page = CallDicts<v1::ScanEntriesResponse>(client, "ScanEntries", request);
+    for (v1::Entry& entry : *page.mutable_entries()) take(entry);
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+}
+
+// Entries in the order in which they were inserted. All keys are held in memory, and the values of
+// a batch; a batch becomes smaller where its values do not fit in one message.
+void ExportInOrder(sh_client* client, const DictArguments& arguments, Lines* lines) {
+  std::vector<std::pair<uint64_t, std::string>> keys;
+  ScanPages(client, arguments, true, [&](v1::Entry& entry) {
+    keys.emplace_back(entry.ordinal(), std::move(*entry.mutable_key()));
+  });
+  std::sort(keys.begin(), keys.end());
+  // Where the dict moved meanwhile, a key may have come twice.
+  keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+  size_t count = kBatchEntries;
+  for (size_t at = 0; at < keys.size();) {
+    count = std::min(count, keys.size() - at);
+    v1::GetEntriesRequest request;
+    request.set_name(arguments.name);
+    for (size_t i = at; i < at + count; ++i) request.add_keys(keys[i].second);
+    try {
+      const auto page = CallDicts<v1::GetEntriesResponse>(client, "GetEntries", request);
+      for (const v1::Entry& entry : page.entries()) lines->Write(entry);
+      at += count;
+    } catch (const Failed& failed) {
+      if (failed.reason != SH_MESSAGE_TOO_LARGE || count == 1) throw;
+      count /= 2;
+    }
+  }
+}
+
 void Export(const Globals& globals, const DictArguments& arguments) {
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   v1::DescribeDictRequest describe;
   describe.set_name(arguments.name);
   const uint64_t total =
       CallDicts<v1::DescribeDictResponse>(client.get(), "DescribeDict", describe).dict().entries();
-  std::ofstream file;
-  if (arguments.file != "-") {
-    file.open(arguments.file, std::ios::binary | std::ios::trunc);
-    if (!file) throw Failed{kExitError, "cannot write \"" + arguments.file + "\""};
-  }
-  std::ostream& out = arguments.file == "-" ? std::cout : file;
   Progress progress("exported", total);
-  uint64_t entries = 0;
-  v1::ScanEntriesRequest request;
-  request.set_name(arguments.name);
-  request.set_prefix(arguments.prefix);
-  std::string text;
-  do {
-    const auto page = CallDicts<v1::ScanEntriesResponse>(client.get(), "ScanEntries", request);
-    for (const v1::Entry& entry : page.entries()) {
-      ImportLine line;
-      line.key = entry.key();
-      line.value = entry.value().SerializeAsString();
-      if (entry.has_ttl()) {
-        line.ttl_ms = static_cast<uint64_t>(
-            std::max<int64_t>(1, entry.ttl().seconds() * 1000 + entry.ttl().nanos() / 1'000'000));
-      }
-      if (const Status written = FormatImportLine(line, &text); !written.ok()) {
-        throw Failed{kExitError, "key \"" + entry.key() + "\": " + written.message()};
-      }
-      out << text << "\n";
-      ++entries;
-      progress.Show(entries, entries);
-    }
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  out.flush();
-  if (!out) throw Failed{kExitError, "cannot write \"" + arguments.file + "\""};
-  progress.End(entries);
+  Lines lines(arguments, &progress);
+  if (arguments.unordered) {
+    ScanPages(client.get(), arguments, false, [&](v1::Entry& entry) { lines.Write(entry); });
+  } else {
+    ExportInOrder(client.get(), arguments, &lines);
+  }
+  lines.End();
 }
 
 // Entries that are set together.
@@ -106,60 +168,56 @@ class Batch final {
     request_.set_name(arguments.name);
   }
 
+  // Entries of one call live as long as each other and have one fence.
   void Add(const ImportLine& line, uint64_t number) {
-    if (line.ttl_ms.has_value()) return SetAlone(line, number);
-    for (const v1::Entry& entry : request_.entries()) {
-      if (entry.key() == line.key) {  // Twice in the file: the later one counts.
-        Flush();
-        break;
-      }
+    const bool alike =
+        line.ttl_ms == like_.ttl_ms && line.for_ever == like_.for_ever && line.fence == like_.fence;
+    // Twice in the file: the later one counts.
+    if (!alike || !keys_.insert(line.key).second) {
+      Flush();
+      keys_.insert(line.key);
+    }
+    if (request_.entries_size() == 0) {
+      first_line_ = number;
+      like_.ttl_ms = line.ttl_ms;
+      like_.for_ever = line.for_ever;
+      like_.fence = line.fence;
     }
     v1::Entry* const entry = request_.add_entries();
     entry->set_key(line.key);
-    Decode(line, number, entry->mutable_value());
-    if (request_.entries_size() == 1) first_line_ = number;
+    if (!entry->mutable_value()->ParseFromString(line.value)) {
+      throw Failed{kExitError, "line " + std::to_string(number) + ": the value cannot be encoded"};
+    }
     bytes_ += line.key.size() + line.value.size();
     if (request_.entries_size() == kBatchEntries || bytes_ > kBatchBytes) Flush();
   }
 
   void Flush() {
+    keys_.clear();
     if (request_.entries_size() == 0) return;
-    Guard(first_line_, [&] { CallDicts<v1::SetEntriesResponse>(client_, "SetEntries", request_); });
+    request_.set_fence(like_.fence);
+    request_.clear_ttl();
+    if (like_.for_ever) request_.mutable_ttl()->set_none(true);
+    if (like_.ttl_ms.has_value()) {
+      auto* const duration = request_.mutable_ttl()->mutable_duration();
+      duration->set_seconds(static_cast<int64_t>(*like_.ttl_ms / 1000));
+      duration->set_nanos(static_cast<int32_t>(*like_.ttl_ms % 1000 * 1'000'000));
+    }
+    try {
+      CallDicts<v1::SetEntriesResponse>(client_, "SetEntries", request_);
+    } catch (Failed& failed) {  // A refusal says from which line on.
+      failed.message = "from line " + std::to_string(first_line_) + " on: " + failed.message;
+      throw;
+    }
     request_.clear_entries();
     bytes_ = 0;
   }
 
  private:
-  static void Decode(const ImportLine& line, uint64_t number, v1::Value* value) {
-    if (value->ParseFromString(line.value)) return;
-    throw Failed{kExitError, "line " + std::to_string(number) + ": the value cannot be encoded"};
-  }
-
-  // A refusal says from which line on.
-  template <typename Run>
-  static void Guard(uint64_t number, const Run& run) {
-    try {
-      run();
-    } catch (Failed& failed) {
-      failed.message = "from line " + std::to_string(number) + " on: " + failed.message;
-      throw;
-    }
-  }
-
-  void SetAlone(const ImportLine& line, uint64_t number) {
-    Flush();
-    v1::SetEntryRequest request;
-    request.set_name(request_.name());
-    request.set_key(line.key);
-    Decode(line, number, request.mutable_value());
-    auto* duration = request.mutable_ttl()->mutable_duration();
-    duration->set_seconds(static_cast<int64_t>(*line.ttl_ms / 1000));
-    duration->set_nanos(static_cast<int32_t>(*line.ttl_ms % 1000 * 1'000'000));
-    Guard(number, [&] { CallDicts<v1::SetEntryResponse>(client_, "SetEntry", request); });
-  }
-
   sh_client* const client_;
   v1::SetEntriesRequest request_;
+  std::unordered_set<std::string> keys_;
+  ImportLine like_;  // Ttl and fence of the entries that are in the request.
   uint64_t first_line_ = 0;
   size_t bytes_ = 0;
 };
@@ -174,7 +232,7 @@ void Import(const Globals& globals, const DictArguments& arguments) {
     file.seekg(0);
   }
   std::istream& in = arguments.file == "-" ? std::cin : file;
-  const Client client = Connect(globals);
+  const Client client = ConnectForEntries(globals);
   Batch batch(client.get(), arguments);
   Progress progress("imported", total);
   uint64_t number = 0;
@@ -203,13 +261,22 @@ void AddDictFileCommands(CLI::App* group, const Globals* globals) {
   auto arguments = std::make_shared<DictArguments>();
   CLI::App* command = AddDictCommand(group, "export", "Writes every entry as a line of JSON",
                                      globals, arguments, Export);
+  command->footer(
+      "An import of the lines makes the same entries, in the same order: with their values, "
+      "fences\n"
+      "and the time they had left to live. Versions are new.");
   command->add_option("NAME", arguments->name, "The dict, or \"#<index>\"")->required();
   command->add_option("FILE", arguments->file, "The file (default: standard output)");
   command->add_option("--prefix", arguments->prefix, "Only keys that begin with it");
+  command->add_flag("--unordered", arguments->unordered,
+                    "In no order; for dicts whose keys do not fit in this program's memory");
   arguments = std::make_shared<DictArguments>();
-  command = AddDictCommand(group, "import",
-                           "Sets an entry for each line {\"key\":…,\"value\":…,\"ttl_ms\":…}",
-                           globals, arguments, Import);
+  command = AddDictCommand(group, "import", "Sets an entry for each line of JSON", globals,
+                           arguments, Import);
+  command->footer(
+      "A line is {\"key\":…,\"value\":…} and may have \"ttl_ms\": how many milliseconds it lives, "
+      "null:\n"
+      "for ever, absent: the dict's default; and \"fence\".");
   command->add_option("NAME", arguments->name, "The dict, or \"#<index>\"")->required();
   command->add_option("FILE", arguments->file, "The file (default: standard input)");
 }

@@ -1,5 +1,7 @@
 #include "clients/cli/import_line.h"
 
+#include <charconv>
+
 #include "engine/value/json.h"
 #include "engine/value/value.h"
 #include "engine/value/value_writer.h"
@@ -11,11 +13,23 @@ Status Refuse(std::string why) { return Status(Reason::kInvalidArgument, std::mo
 
 Status TakeTtl(std::string_view wire, ImportLine* line) {
   const ValueView view(wire);
+  line->for_ever = view.kind() == ValueKind::kNull;
+  if (line->for_ever) return Status();
   if (view.kind() != ValueKind::kInt || view.AsInt() < 1) {
-    return Refuse("\"ttl_ms\" must be a whole number of at least 1");
+    return Refuse("\"ttl_ms\" must be a whole number of at least 1, or null: for ever");
   }
   line->ttl_ms = static_cast<uint64_t>(view.AsInt());
   return Status();
+}
+
+// A fence of more than 63 bits is a big integer in JSON, as any other whole number of that size.
+Status TakeFence(std::string_view wire, ImportLine* line) {
+  std::string text;
+  SH_RETURN_IF_ERROR(ValueToJson(wire, &text));
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, line->fence);
+  if (error == std::errc() && at == end) return Status();
+  return Refuse("\"fence\" must be a whole number from 0 to 18446744073709551615");
 }
 
 }  // namespace
@@ -46,8 +60,10 @@ Status ParseImportLine(std::string_view text, ImportLine* line) {
       has_value = true;
     } else if (name == "ttl_ms") {
       SH_RETURN_IF_ERROR(TakeTtl(value, line));
+    } else if (name == "fence") {
+      SH_RETURN_IF_ERROR(TakeFence(value, line));
     } else {
-      return Refuse("\"" + std::string(name) + "\" is none of key, value and ttl_ms");
+      return Refuse("\"" + std::string(name) + "\" is none of key, value, ttl_ms and fence");
     }
   }
   if (!has_key || !has_value) return Refuse("\"key\" and \"value\" are needed");
@@ -65,6 +81,15 @@ Status FormatImportLine(const ImportLine& line, std::string* text) {
   if (line.ttl_ms.has_value()) {
     writer.Key("ttl_ms");
     writer.Int(static_cast<int64_t>(*line.ttl_ms));
+  } else if (line.for_ever) {
+    writer.Key("ttl_ms");
+    writer.Null();
+  }
+  if (line.fence != 0) {
+    std::string wire_of_fence;
+    SH_RETURN_IF_ERROR(ValueFromJson(std::to_string(line.fence), &wire_of_fence));
+    writer.Key("fence");
+    writer.Wire(wire_of_fence);
   }
   writer.EndMap();
   SH_RETURN_IF_ERROR(writer.Finish());

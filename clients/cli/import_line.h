@@ -1,4 +1,4 @@
-// One line of an export: a JSON object {"key": …, "value": …, "ttl_ms": …}.
+// One line of an export: a JSON object {"key": …, "value": …, "ttl_ms": …, "fence": …}.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,9 @@ inline constexpr size_t kImportLineBytesMax = 8 << 20;
 struct ImportLine {
   std::string key;
   std::string value;               // The wire form of a value.
-  std::optional<uint64_t> ttl_ms;  // Absent: the dict's default.
+  std::optional<uint64_t> ttl_ms;  // Absent: as `for_ever` says.
+  bool for_ever = false;           // "ttl_ms": null. Else, without one, the dict's default.
+  uint64_t fence = 0;              // 0, or absent: none.
 };
 
 // INVALID_ARGUMENT says what is wrong with it; VALUE_INVALID and KEY_INVALID as the service would.

@@ -21,5 +21,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   ImportLine again;
   if (!ParseImportLine(text, &again).ok()) abort();
   if (again.key != line.key || again.value != line.value || again.ttl_ms != line.ttl_ms) abort();
+  if (again.for_ever != line.for_ever || again.fence != line.fence) abort();
   return 0;
 }

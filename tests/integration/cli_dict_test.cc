@@ -1,6 +1,10 @@
 // The command line against a real service: what a person types, what it prints, how it exits.
 #include <gtest/gtest.h>
+#include <pty.h>
+#include <signal.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <fstream>
@@ -25,13 +29,14 @@ class CliDictTest : public ::testing::Test {
     daemon_ = *std::move(daemon);
   }
 
-  // Runs `statehouse dict <arguments>`, as a shell would read them.
+  // Runs `statehouse dict <arguments>`, as a shell would read them; `statehouse <arguments>` where
+  // they begin with an option.
   Ran Run(const std::string& arguments, const std::string& transport = "auto") const {
     const std::string errors = daemon_->folder() + "/cli-errors";
-    const std::string command = "STATEHOUSE_URL='statehouse+unix://" + daemon_->runtime_dir() +
-                                "' STATEHOUSE_TOKEN='" + daemon_->token() + "' " +
-                                STATEHOUSE_CLI_PATH + " --transport " + transport + " dict " +
-                                arguments + " 2>'" + errors + "'";
+    const std::string command =
+        "STATEHOUSE_URL='statehouse+unix://" + daemon_->runtime_dir() + "' STATEHOUSE_TOKEN='" +
+        daemon_->token() + "' " + STATEHOUSE_CLI_PATH + " --transport " + transport +
+        (arguments[0] == '-' ? "" : " dict") + " " + arguments + " 2>'" + errors + "'";
     Ran ran;
     FILE* const pipe = popen(command.c_str(), "r");
     EXPECT_NE(pipe, nullptr);
@@ -140,6 +145,130 @@ TEST_F(CliDictTest, AnExportIsImportedAsItWas) {
   EXPECT_EQ(refused.code, 1);
   EXPECT_NE(refused.errors.find("line 2"), std::string::npos) << refused.errors;
   EXPECT_EQ(Out("get to good"), "1\n");
+}
+
+TEST_F(CliDictTest, ARoundTripKeepsOrderFencesAndHowLongEntriesLive) {
+  Out("create from --default-ttl 1h");
+  Out("create to --default-ttl 30m");
+  for (const char* key : {"zebra", "apple", "mango", "berry"}) {
+    Out(std::string("set from ") + key + " 1");
+  }
+  Out("touch from apple none");
+  Out("touch from mango 5h");
+  Out("set from berry '{\"n\":[1,2.0,null]}' --fence 18446744073709551615");
+  const std::string exported = daemon_->folder() + "/exported";
+  Out("export from " + exported);
+  Out("import to " + exported);
+  const auto line = [this](const std::string& key) {
+    return Run("-o json dict get to " + key).out;
+  };
+  EXPECT_EQ(line("apple").find("ttl_ms"), std::string::npos) << "for ever: " << line("apple");
+  EXPECT_NE(line("zebra").find("\"ttl_ms\":35"), std::string::npos)
+      << "an hour, not the new dict's half: " << line("zebra");
+  EXPECT_NE(line("mango").find("\"ttl_ms\":179"), std::string::npos) << line("mango");
+  EXPECT_NE(line("berry").find("\"fence\":18446744073709551615"), std::string::npos);
+
+  const auto without_ttls = [](std::string text) {
+    for (size_t at; (at = text.find("\"ttl_ms\":3")) != std::string::npos ||
+                    (at = text.find("\"ttl_ms\":1")) != std::string::npos;) {
+      text.replace(at, text.find_first_of(",}", at) - at, "TTL");
+    }
+    return text;
+  };
+  const std::string again = Out("export to");
+  EXPECT_EQ(without_ttls(again), without_ttls(Out("export from")));
+  const size_t places[] = {again.find("zebra"), again.find("apple"), again.find("mango"),
+                           again.find("berry")};
+  EXPECT_TRUE(std::is_sorted(std::begin(places), std::end(places))) << again;
+  EXPECT_NE(again.find(R"({"key":"berry","value":{"n":[1,2.0,null]},)"), std::string::npos)
+      << again;
+}
+
+TEST_F(CliDictTest, ValuesThatFillMessagesPassEachCommand) {
+  Out("create from");
+  Out("create to");
+  const std::string lines = daemon_->folder() + "/lines";
+  const std::string text(1'000'000, 'x');
+  {
+    std::ofstream file(lines);
+    for (int i = 0; i < 24; ++i) {
+      file << R"({"key":"k)" << i << R"(","value":")" << text << "\"}\n";
+    }
+  }
+  Out("import from " + lines);
+  Out("set from k0 - --text < /dev/null");
+  const std::string exported = daemon_->folder() + "/exported";
+  for (const char* flag : {"", " --unordered"}) {
+    EXPECT_EQ(Run("export from " + exported + flag).errors, "exported 24 entries\n");
+    EXPECT_EQ(Run("import to " + exported).errors, "imported 24 entries\n");
+    EXPECT_EQ(Out("get to k23 --text"), text + "\n");
+    EXPECT_EQ(Out("get to k0"), "\"\"\n");
+  }
+  EXPECT_GT(Out("scan to").size(), 23 * text.size());
+  const std::string three = Out("scan to --keys --limit 3");
+  EXPECT_EQ(std::count(three.begin(), three.end(), '\n'), 3) << three;
+  const Ran refused = Run("get to k23", "local");
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.errors.find("MESSAGE_TOO_LARGE"), std::string::npos) << refused.errors;
+}
+
+TEST_F(CliDictTest, AnIncrementCountsOnceWhileTheDaemonIsKilled) {
+  Out("create s");
+  int64_t counted = 0;
+  for (int i = 0; i < 6; ++i) {
+    if (i % 3 == 1) {
+      ASSERT_EQ(kill(daemon_->daemon_pid(), SIGKILL), 0);
+    }
+    EXPECT_EQ(Out("incr s n"), std::to_string(++counted) + "\n") << "it waits and is sent again";
+  }
+}
+
+TEST_F(CliDictTest, EveryVerbDoesWhatItSays) {
+  EXPECT_EQ(Run("create s --max-entries 50 --max-bytes 1M --evict").errors,
+            "created dict \"s\" for 50 entries\n");
+  EXPECT_EQ(Run("create s").errors, "found dict \"s\" for 50 entries\n");
+  const std::string described = Out("describe s");
+  for (const char* part : {"full_policy          evict", "max_bytes            1048576"}) {
+    EXPECT_NE(described.find(part), std::string::npos) << described;
+  }
+  EXPECT_NE(Run("-o json dict describe s").out.find("\"max_entries\": 50"), std::string::npos);
+  EXPECT_NE(Run("-o json dict ls").out.find("\"name\": \"s\""), std::string::npos);
+  Out("set s a 1");
+  Out("touch s a 1h");
+  EXPECT_NE(Run("-o json dict get s a").out.find("\"ttl_ms\":35"), std::string::npos);
+  Out("del s a");
+  EXPECT_EQ(Run("get s a").code, 3);
+  Out("set s a 1");
+  Out("clear s --yes");
+  EXPECT_NE(Out("stats s").find("entries              0\n"), std::string::npos) << Out("stats s");
+  Out("rm s --yes");
+  EXPECT_EQ(Run("describe s").code, 3);
+}
+
+TEST_F(CliDictTest, OnATerminalABarShowsHowFarItIs) {
+  Out("create s");
+  const std::string lines = daemon_->folder() + "/lines";
+  {
+    std::ofstream file(lines);
+    for (int i = 0; i < 500; ++i) file << R"({"key":"k)" << i << "\",\"value\":1}\n";
+  }
+  int terminal = -1;
+  int other_end = -1;
+  ASSERT_EQ(openpty(&terminal, &other_end, nullptr, nullptr, nullptr), 0);
+  const std::string name = ttyname(other_end);
+  for (const std::string& command : {"import s " + lines, "export s " + lines}) {
+    const Ran ran = Run(command + " 2>" + name + " #");
+    EXPECT_EQ(ran.code, 0);
+    std::array<char, 4096> buffer;
+    const ssize_t got = read(terminal, buffer.data(), buffer.size());
+    ASSERT_GT(got, 0);
+    const std::string shown(buffer.data(), static_cast<size_t>(got));
+    EXPECT_NE(shown.find("ed [##############################] 100%  500 entries\r\n"),
+              std::string::npos)
+        << shown;
+  }
+  close(terminal);
+  close(other_end);
 }
 
 TEST_F(CliDictTest, WhatWasSetIsThereAfterTheDaemonWasKilled) {
