@@ -221,8 +221,30 @@ inline constexpr uint64_t kOperationBytes =
 inline constexpr uint64_t kOperationExisted = 1;
 inline constexpr uint64_t kOperationCompared = 2;   // Of a transaction.
 inline constexpr uint64_t kOperationIsResults = 4;  // `block` holds a transaction's results.
+inline constexpr uint64_t kOperationNoEntries = 8;  // … without the entries: they did not fit.
+inline constexpr uint64_t kOperationHasEntry = 16;  // Of a step: `entry` says where it stands.
 inline constexpr int kOperationKindShift = 8;       // DictKind of `bits`.
 inline constexpr int kOperationCountShift = 32;     // Results of a transaction.
+
+// What a transaction keeps of each step, in its block: these, then the entries.
+struct StepWords {
+  std::atomic<uint64_t> version;
+  std::atomic<uint64_t> bits;
+  std::atomic<uint64_t> facts;  // As OperationRecord::facts.
+  std::atomic<uint64_t> entry;  // Where in the block a StepEntry stands.
+};
+static_assert(sizeof(StepWords) == 32);
+
+// An entry as a step found it, followed by the value's bytes; padded to 8 bytes.
+struct StepEntry {
+  std::atomic<uint64_t> shape;  // value bytes << 32 | kind
+  std::atomic<uint64_t> version;
+  std::atomic<uint64_t> expires_ms;
+  std::atomic<uint64_t> fence;
+  std::atomic<uint64_t> ordinal;
+  std::atomic<uint64_t> bits;  // Of a number.
+};
+static_assert(sizeof(StepEntry) == 48);
 
 // A record of a change ring, followed by the key and, where it is small, the value's bytes; padded
 // to 8 bytes.

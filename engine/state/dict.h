@@ -176,13 +176,22 @@ struct DictTransactionResult {
   std::vector<DictOperationResult> results;
 };
 
+struct DictTransactOptions {
+  DictOperationId operation;  // Remembered when something changes. The daemon only.
+  bool keep_entries = true;   // Remember the entries of the results too, where they fit.
+  // Of the entries in the results together, keys included; with more the transaction is refused
+  // with MESSAGE_TOO_LARGE.
+  uint64_t entry_bytes_max = UINT64_MAX;
+};
+
 // What is remembered of an operation.
 struct DictRemembered {
   DictResult result;
   bool has_previous = false;
   DictEntry previous;  // The entry before; without its key.
   bool compared = false;
-  std::vector<DictResult> steps;  // Of a transaction: version, number and kind of each.
+  std::vector<DictOperationResult> steps;  // Of a transaction.
+  bool entries_kept = true;                // False: they did not fit, and each is empty.
 };
 
 struct DictStats {
@@ -256,7 +265,7 @@ class Dict final {
   // kTransactionOpsMax compares and steps together; a key at most once in each list.
   Status Transact(const Lane& lane, std::span<const DictCompare> compares,
                   std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-                  DictTransactionResult* result, DictOperationId operation = {});
+                  DictTransactionResult* result, const DictTransactOptions& options = {});
 
   // Operation ids, for the daemon. Whoever carries out a named mutation holds its session
   // meanwhile, so that two copies of it do not run at once. Without `wait` the lock may come back
@@ -391,7 +400,10 @@ class Dict final {
   OperationRow* RowOf(uint64_t session, bool take) const;
   BlockRef Remember(Section& section, DictOperationId operation, const DictResult& result,
                     uint64_t facts, BlockRef block) const;
-  void FillResults(BlockRef block, std::span<const DictOperationResult> results) const;
+  void FillResults(BlockRef block, std::span<const DictOperation> operations,
+                   std::span<const DictOperationResult> results, bool with_entries) const;
+  Status ReadResults(BlockRef block, uint64_t count,
+                     std::vector<DictOperationResult>* results) const;
 
   // dict_recovery.cc
   std::vector<std::pair<uint64_t, uint64_t>> CopyRedo(const DictLaneRecord& record) const;

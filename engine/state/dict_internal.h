@@ -67,8 +67,16 @@ struct EntryShape {
   }
 };
 
-// What a remembered transaction keeps of each step.
-inline constexpr size_t kResultStepBytes = 32;
+// What a remembered transaction keeps of an entry with so many bytes of value, and of everything.
+constexpr uint64_t StepEntryBytes(uint64_t value_bytes) {
+  return sizeof(StepEntry) + (value_bytes + 7) / 8 * 8;
+}
+inline constexpr uint64_t kResultsBytesMax = kExtentSlabsMax * kSlabBytes;
+
+// Whether a step's result has the entry that it found: each that is no increment.
+inline bool TellsEntry(const DictOperation& operation, const DictOperationResult& result) {
+  return operation.kind != DictOperation::Kind::kIncrement && result.result.existed;
+}
 
 // How often an operation on a full dict makes room and tries again.
 inline constexpr int kMakeRoomRounds = 64;

@@ -7,15 +7,6 @@
 namespace statehouse {
 namespace {
 
-// What a transaction keeps of each step, in its block.
-struct StepWords {
-  std::atomic<uint64_t> version;
-  std::atomic<uint64_t> bits;
-  std::atomic<uint64_t> facts;  // As OperationRecord::facts.
-  std::atomic<uint64_t> reserved;
-};
-static_assert(sizeof(StepWords) == kResultStepBytes);
-
 uint32_t SetOf(uint64_t session) {
   return static_cast<uint32_t>(hash_internal::Fold(session, hash_internal::kStep) % kOperationSets);
 }
@@ -91,19 +82,45 @@ Status Dict::Recall(DictOperationId operation, DictRemembered* remembered, bool*
     remembered->has_previous = true;
     return Status();
   }
-  const uint64_t steps = facts >> kOperationCountShift;
-  if (steps * sizeof(StepWords) > BytesOfClass(ClassOf(block))) {
-    return RefuseDamaged("a remembered operation");
-  }
-  const auto* words = reinterpret_cast<const StepWords*>(BlockAt(block));
-  for (uint64_t i = 0; i < steps; ++i) {
-    DictResult& step = remembered->steps.emplace_back();
-    const uint64_t step_facts = Get64(words[i].facts);
-    step.applied = true;
-    step.existed = (step_facts & kOperationExisted) != 0;
-    step.kind = static_cast<DictKind>(step_facts >> kOperationKindShift & 0xff);
-    step.version = Get64(words[i].version);
-    step.bits = Get64(words[i].bits);
+  remembered->entries_kept = (facts & kOperationNoEntries) == 0;
+  return ReadResults(block, facts >> kOperationCountShift, &remembered->steps);
+}
+
+// What FillResults wrote; whatever stands there, nothing outside of the block is read.
+Status Dict::ReadResults(BlockRef block, uint64_t count,
+                         std::vector<DictOperationResult>* results) const {
+  const uint64_t bytes = BytesOfClass(ClassOf(block));
+  if (count * sizeof(StepWords) > bytes) return RefuseDamaged("a remembered operation");
+  std::byte* const at = BlockAt(block);
+  const auto* words = reinterpret_cast<const StepWords*>(at);
+  for (uint64_t i = 0; i < count; ++i) {
+    DictOperationResult& step = results->emplace_back();
+    const uint64_t facts = Get64(words[i].facts);
+    step.result.applied = true;
+    step.result.existed = (facts & kOperationExisted) != 0;
+    step.result.kind = static_cast<DictKind>(facts >> kOperationKindShift & 0xff);
+    step.result.version = Get64(words[i].version);
+    step.result.bits = Get64(words[i].bits);
+    if ((facts & kOperationHasEntry) == 0) continue;
+    const uint64_t offset = Get64(words[i].entry);
+    if (offset % 8 != 0 || offset > bytes || bytes - offset < sizeof(StepEntry)) {
+      return RefuseDamaged("a remembered operation");
+    }
+    const auto* kept = reinterpret_cast<const StepEntry*>(at + offset);
+    const EntryShape shape = EntryShape::Of(Get64(kept->shape));
+    if (!shape.is_sane() || shape.value_bytes > bytes - offset - sizeof(StepEntry)) {
+      return RefuseDamaged("a remembered operation");
+    }
+    DictEntry& entry = step.entry;
+    entry.kind = static_cast<DictKind>(shape.kind);
+    entry.version = Get64(kept->version);
+    entry.expires_ms = Get64(kept->expires_ms);
+    entry.fence = Get64(kept->fence);
+    entry.ordinal = Get64(kept->ordinal);
+    entry.bits = Get64(kept->bits);
+    entry.bytes.resize(shape.value_bytes);
+    CopyShared(reinterpret_cast<std::byte*>(entry.bytes.data()), at + offset + sizeof(StepEntry),
+               shape.value_bytes);
   }
   return Status();
 }
@@ -126,14 +143,35 @@ BlockRef Dict::Remember(Section& section, DictOperationId operation, const DictR
   return RefIsSane(before) ? before : 0;
 }
 
-void Dict::FillResults(BlockRef block, std::span<const DictOperationResult> results) const {
-  auto* words = reinterpret_cast<StepWords*>(BlockAt(block));
+// With the entries of the steps that tell one, or without. REQUIRES: the block is large enough.
+void Dict::FillResults(BlockRef block, std::span<const DictOperation> operations,
+                       std::span<const DictOperationResult> results, bool with_entries) const {
+  std::byte* const at = BlockAt(block);
+  auto* words = reinterpret_cast<StepWords*>(at);
+  uint64_t offset = results.size() * sizeof(StepWords);
   for (size_t i = 0; i < results.size(); ++i) {
-    const DictResult& result = results[i].result;
+    const auto& [result, entry] = results[i];
+    uint64_t facts = uint64_t{static_cast<uint8_t>(result.kind)} << kOperationKindShift |
+                     (result.existed ? kOperationExisted : 0);
+    const bool kept = with_entries && TellsEntry(operations[i], results[i]);
+    if (kept) facts |= kOperationHasEntry;
     Put64(words[i].version, result.version);
     Put64(words[i].bits, result.bits);
-    Put64(words[i].facts, uint64_t{static_cast<uint8_t>(result.kind)} << kOperationKindShift |
-                              (result.existed ? kOperationExisted : 0));
+    Put64(words[i].facts, facts);
+    Put64(words[i].entry, kept ? offset : 0);
+    if (!kept) continue;
+    auto* to = reinterpret_cast<StepEntry*>(at + offset);
+    const EntryShape shape{static_cast<uint32_t>(entry.bytes.size()), 0,
+                           static_cast<uint32_t>(entry.kind)};
+    Put64(to->shape, shape.word());
+    Put64(to->version, entry.version);
+    Put64(to->expires_ms, entry.expires_ms);
+    Put64(to->fence, entry.fence);
+    Put64(to->ordinal, entry.ordinal);
+    Put64(to->bits, entry.bits);
+    CopyShared(at + offset + sizeof(StepEntry),
+               reinterpret_cast<const std::byte*>(entry.bytes.data()), entry.bytes.size());
+    offset += StepEntryBytes(entry.bytes.size());
   }
 }
 

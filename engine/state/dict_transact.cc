@@ -10,29 +10,40 @@ class Dict::Transaction final {
  public:
   Transaction(Dict& dict, const Lane& lane, std::span<const DictCompare> compares,
               std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-              DictOperationId operation, DictTransactionResult* result)
+              const DictTransactOptions& options, DictTransactionResult* result)
       : dict_(dict),
         record_(dict.Record(lane.id)),
         section_(lane, record_),
         compares_(compares),
         then_(then),
         otherwise_(otherwise),
-        operation_(operation),
-        result_(result) {}
+        options_(options),
+        result_(result),
+        keep_entries_(options.keep_entries) {}
 
   Status Run() {
     SH_RETURN_IF_ERROR(Check());
     HashAll();
+    GuessResults();
     for (;;) {
       SH_RETURN_IF_ERROR(dict_.BeginChange(section_.lane));
+      const uint64_t results_bytes = results_bytes_;
       bool again = false;
       Status status = Stage();
-      if (status.ok()) status = Attempt(&again);
+      const bool is_staged = status.ok();
+      if (is_staged) status = Attempt(&again);
       // Whatever happened, the blocks that are left over go back.
       if (Get64(record_.staged_count) != 0 && !dict_.FreeStaged(section_.lane).ok()) {
         dict_.untidy_[section_.lane.id] = true;
       }
+      if (status.reason() == Reason::kMemoryExhausted && !is_staged && keep_entries_ &&
+          results_bytes_ > FewestResultsBytes()) {
+        keep_entries_ = false;  // The change matters more than what is told of it twice.
+        results_bytes_ = FewestResultsBytes();
+        continue;
+      }
       if (!again) return status;
+      if (results_bytes_ != results_bytes) continue;
       SH_RETURN_IF_ERROR(dict_.RefillMagazine(section_.lane, 1));
     }
   }
@@ -111,6 +122,51 @@ class Dict::Transaction final {
     words_.resize(buckets_.size());
   }
 
+  uint64_t FewestResultsBytes() const {
+    return std::max({then_.size(), otherwise_.size(), size_t{1}}) * sizeof(StepWords);
+  }
+
+  // How large the results' block is at first: enough for entries that are small. MeasureResults
+  // sees what it takes.
+  void GuessResults() {
+    results_bytes_ = FewestResultsBytes();
+    if (!keep_entries_) return;
+    const auto tell = [](std::span<const DictOperation> operations) {
+      return std::count_if(operations.begin(), operations.end(), [](const auto& operation) {
+        return operation.kind != DictOperation::Kind::kIncrement;
+      });
+    };
+    const uint64_t small =
+        StepEntryBytes(80) * static_cast<uint64_t>(std::max(tell(then_), tell(otherwise_)));
+    results_bytes_ = std::min(results_bytes_ + small, std::max(results_bytes_, kSlabBytes));
+  }
+
+  // Refuses results that would be too long to tell, and finds out how long they are to remember.
+  Status MeasureResults(bool* again) {
+    uint64_t told = 0;
+    uint64_t kept = operations_.size() * sizeof(StepWords);
+    for (size_t i = 0; i < operations_.size(); ++i) {
+      if (!TellsEntry(operations_[i], result_->results[i])) continue;
+      const uint64_t value_bytes = result_->results[i].entry.bytes.size();
+      told += operations_[i].key.size() + value_bytes;
+      kept += StepEntryBytes(value_bytes);
+    }
+    if (told > options_.entry_bytes_max) {
+      return Status(Reason::kMessageTooLarge,
+                    "dict \"" + dict_.name_ + "\": a transaction whose answer has " +
+                        std::to_string(told) + " bytes of entries, at most " +
+                        std::to_string(options_.entry_bytes_max) + " are allowed");
+    }
+    if (!options_.operation.valid() || !writes_ || !keep_entries_) return Status();
+    if (kept > kResultsBytesMax) {
+      keep_entries_ = false;
+    } else if (kept > results_bytes_) {
+      results_bytes_ = kept;
+      *again = true;
+    }
+    return Status();
+  }
+
   static uint64_t EntryBytes(const DictOperation& operation, const DictValue& value) {
     return EntryShape{static_cast<uint32_t>(value.bytes.size()),
                       static_cast<uint32_t>(operation.key.size()),
@@ -136,10 +192,7 @@ class Dict::Transaction final {
     };
     add(then_);
     add(otherwise_);
-    if (operation_.valid()) {
-      const size_t steps = std::max({then_.size(), otherwise_.size(), size_t{1}});
-      codes.push_back(ClassFor(steps * kResultStepBytes));
-    }
+    if (options_.operation.valid()) codes.push_back(ClassFor(results_bytes_));
     SH_RETURN_IF_ERROR(dict_.AllocateStaged(section_.lane, codes));
     const auto fill = [&](std::span<const DictOperation> operations, size_t first) {
       for (size_t i = 0; i < operations.size(); ++i) {
@@ -199,7 +252,8 @@ class Dict::Transaction final {
       writes_ |= steps_[i].writes;
       inserts += steps_[i].writes && !steps_[i].occupied ? 1 : 0;
     }
-    if (*again || inserts <= room_) return Status();
+    if (*again) return Status();
+    if (inserts <= room_) return MeasureResults(again);
     return Status(Reason::kLimitExceeded,
                   "dict \"" + dict_.name_ + "\": a transaction that inserts " +
                       std::to_string(inserts) + " entries, there is room for " +
@@ -329,7 +383,7 @@ class Dict::Transaction final {
         WriteIncrement(operation, steps_[i], staged);
       }
     }
-    if (operation_.valid()) RememberResults();
+    if (options_.operation.valid()) RememberResults();
     Mark(true);
     dict_.Commit(section_);
     if (!MutantIs(Mutant::kDictMarkNotCleared)) Mark(false);
@@ -338,10 +392,12 @@ class Dict::Transaction final {
   void RememberResults() {
     std::atomic<uint64_t>& staged = record_.staged[then_.size() + otherwise_.size()];
     const BlockRef block = Get64(staged);
-    dict_.FillResults(block, result_->results);
+    dict_.FillResults(block, operations_, result_->results, keep_entries_);
     const uint64_t facts = kOperationIsResults | (result_->compared ? kOperationCompared : 0) |
+                           (keep_entries_ ? 0 : kOperationNoEntries) |
                            uint64_t{result_->results.size()} << kOperationCountShift;
-    dict_.Redo(section_, staged, dict_.Remember(section_, operation_, DictResult(), facts, block));
+    dict_.Redo(section_, staged,
+               dict_.Remember(section_, options_.operation, DictResult(), facts, block));
   }
 
   void WriteDelete(const DictOperation& operation, const Step& step,
@@ -396,8 +452,10 @@ class Dict::Transaction final {
   const std::span<const DictCompare> compares_;
   const std::span<const DictOperation> then_;
   const std::span<const DictOperation> otherwise_;
-  const DictOperationId operation_;
+  const DictTransactOptions& options_;
   DictTransactionResult* const result_;
+  bool keep_entries_;
+  uint64_t results_bytes_ = 0;     // Of the block for the results.
   std::vector<uint32_t> buckets_;  // Sorted, each once.
   std::vector<uint64_t> words_;    // Their control words while held.
   std::span<const DictOperation> operations_;
@@ -410,9 +468,9 @@ class Dict::Transaction final {
 
 Status Dict::Transact(const Lane& lane, std::span<const DictCompare> compares,
                       std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-                      DictTransactionResult* result, DictOperationId operation) {
+                      DictTransactionResult* result, const DictTransactOptions& options) {
   for (int round = 0;; ++round) {
-    Transaction transaction(*this, lane, compares, then, otherwise, operation, result);
+    Transaction transaction(*this, lane, compares, then, otherwise, options, result);
     Status status = transaction.Run();
     if (status.ok() || round == kMakeRoomRounds) return status;
     SH_RETURN_IF_ERROR(MakeRoom(lane, 0, std::move(status)));

@@ -1,4 +1,5 @@
 // Verbs on many entries.
+#include <algorithm>
 #include <deque>
 #include <string>
 #include <vector>
@@ -23,23 +24,28 @@ Status TooMany(const char* field, int count) {
                                             std::to_string(kTransactionOpsMax) + " are allowed");
 }
 
-// Carries out a transaction, or tells again what it did: versions and numbers, without entries.
+// Of a response, what is left beside the entries of a transaction's results.
+constexpr size_t kResultBytes = 128;
+
+// Carries out a transaction, or tells again what it did.
 Status TransactOnce(const VerbContext& context, Dict& dict, std::span<const DictCompare> compares,
                     std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
-                    DictOperationId operation, DictTransactionResult* result) {
+                    const DictTransactOptions& options, DictTransactionResult* result) {
   OnceGuard once;
   bool known = false;
-  SH_RETURN_IF_ERROR(once.Begin(context, dict, operation, &known));
-  if (!known) return dict.Transact(context.lane, compares, then, otherwise, result, operation);
+  SH_RETURN_IF_ERROR(once.Begin(context, dict, options.operation, &known));
+  if (!known) return dict.Transact(context.lane, compares, then, otherwise, result, options);
   result->compared = once.remembered().compared;
-  result->results.clear();
-  for (const DictResult& step : once.remembered().steps) {
-    result->results.emplace_back().result = step;
-    result->results.back().result.existed = false;
+  result->results = once.remembered().steps;
+  if (result->results.size() != (result->compared ? then : otherwise).size()) {
+    return Status(Reason::kInvalidArgument,
+                  "field operation_id: it was used for another transaction before");
   }
-  if (result->results.size() == (result->compared ? then : otherwise).size()) return Status();
-  return Status(Reason::kInvalidArgument,
-                "field operation_id: it was used for another transaction before");
+  if (once.remembered().entries_kept || !options.keep_entries) return Status();
+  return Status(Reason::kMessageTooLarge,
+                "operation " + std::to_string(options.operation.sequence) +
+                    " of its session was carried out once, and its first answer is gone: its "
+                    "entries had more than 1 MiB or found no memory. Read them again");
 }
 
 }  // namespace
@@ -101,7 +107,10 @@ Status SetEntries(const VerbContext& context, const v1::SetEntriesRequest& reque
                       ToOperationId(request.has_operation_id(), request.operation_id()));
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
     DictTransactionResult result;
-    SH_RETURN_IF_ERROR(TransactOnce(context, dict, {}, sets, {}, operation, &result));
+    DictTransactOptions options;
+    options.operation = operation;
+    options.keep_entries = false;  // The answer has none.
+    SH_RETURN_IF_ERROR(TransactOnce(context, dict, {}, sets, {}, options, &result));
     response->Clear();
     for (const DictOperationResult& each : result.results) {
       response->add_versions(each.result.version);
@@ -275,7 +284,13 @@ Status TransactDict(const VerbContext& context, const v1::TransactDictRequest& r
                       ToOperationId(request.has_operation_id(), request.operation_id()));
   return WithDict(context, request.name(), Verb::kWrite, [&](Dict& dict) -> Status {
     DictTransactionResult result;
-    SH_RETURN_IF_ERROR(TransactOnce(context, dict, compares, then, otherwise, operation, &result));
+    DictTransactOptions options;
+    options.operation = operation;
+    // What cannot be answered is refused before it happens.
+    const uint64_t frames = std::max(then.size(), otherwise.size()) * kResultBytes + kResultBytes;
+    const uint64_t message_bytes_max = context.options->message_bytes_max;
+    options.entry_bytes_max = message_bytes_max - std::min(frames, message_bytes_max);
+    SH_RETURN_IF_ERROR(TransactOnce(context, dict, compares, then, otherwise, options, &result));
     response->Clear();
     return FromResults(dict, result.compared ? then : otherwise, result, response);
   });

@@ -406,8 +406,8 @@ class DispatcherImpl final : public Dispatcher {
 std::string_view ObjectNameOf(std::string_view method, std::string_view request) {
   // Every request of Areas and Dicts but the listings has its name as field 1; admin requests name
   // nothing.
-  const bool named = method.starts_with("/statehouse.v1.Areas/") ||
-                     method.starts_with("/statehouse.v1.Dicts/");
+  const bool named =
+      method.starts_with("/statehouse.v1.Areas/") || method.starts_with("/statehouse.v1.Dicts/");
   if (!named || method.ends_with("/ListAreas") || method.ends_with("/ListDicts")) return {};
   using google::protobuf::io::CodedInputStream;
   if (request.size() > INT32_MAX) return {};

@@ -255,13 +255,18 @@ std::string DictCrashChecker::Remembered() const {
   if (!dict.Recall(id, &remembered, &found).ok() || !found) return "the record names no operation";
   const auto at = seen_.find("key");
   const DictResult& result =
-      remembered.steps.empty() ? remembered.result : remembered.steps.front();
+      remembered.steps.empty() ? remembered.result : remembered.steps.front().result;
   const bool erased = happened && at == seen_.end();
   if (!erased && happened && (result.version != at->second.version || !result.applied))
     return "another result is remembered";
   if (happened && at != seen_.end() && at->second.kind != DictKind::kBytes &&
       result.bits != at->second.bits)
     return "another number is remembered";
+  if (happened && !operation_.told.empty() &&
+      (remembered.steps.size() != 3 || remembered.steps[1].entry.bytes != operation_.told ||
+       remembered.steps[1].entry.version != scene_.before.at("read").version ||
+       remembered.steps[2].result.existed))
+    return "other entries are remembered";
   if (!happened && remembered.previous.bytes != Text(300, 'b'))
     return "the entry before is not what is remembered";
   return "";

@@ -2,7 +2,9 @@
 
 #include <bit>
 
+#include "engine/state/dict_edit.h"
 #include "engine/state/test_dict.h"
+#include "engine/value/value_writer.h"
 
 namespace statehouse {
 
@@ -133,6 +135,52 @@ void AddRefused(std::vector<CrashOperation>* all) {
   fence.outcomes = Always({});
   fence.answer = Reason::kFenced;
   all->push_back(std::move(fence));
+}
+
+// Compare and set by version and by value, and the edits that are made of them.
+void AddEdits(std::vector<CrashOperation>* all) {
+  const std::string there = Text(90, 'a');
+  DictSetOptions by_value;
+  by_value.condition.kind = DictCondition::Kind::kValue;
+  by_value.condition.value = DictValue::Bytes("there");
+  all->push_back(SetOf("set if the value holds", With(BytesEntry("there")),
+                       BytesEntry(Text(90, 'A')), by_value));
+  CrashOperation by_version =
+      SetOf("set if the version holds", With(BytesEntry(there)), BytesEntry(Text(80, 'A')));
+  by_version.run = [](DictScene& scene, Dict& dict) {
+    DictSetOptions options;
+    options.condition.kind = DictCondition::Kind::kVersion;
+    options.condition.version = scene.before.at("key").version;
+    return SetAs(dict, "key", DictValue::Bytes(Text(80, 'A')), options);
+  };
+  all->push_back(std::move(by_version));
+
+  const auto edit = [all](const char* name, std::string before, EditKind kind, DictTtl ttl,
+                          std::string value, const SeenEntry& after) {
+    CrashOperation operation = SetOf(name, With(BytesEntry(std::move(before))), after);
+    operation.run = [kind, ttl, value = std::move(value)](DictScene&, Dict& dict) {
+      EntryEdit edit;
+      edit.edit.kind = kind;
+      edit.edit.value = value;
+      edit.ttl = ttl;
+      EntryEditResult result;
+      return EditDictEntry(dict, kVictim, "key", edit, &result);
+    };
+    all->push_back(std::move(operation));
+  };
+  const auto list = [](int count) {
+    std::string wire;
+    ValueWriter writer(&wire);
+    writer.BeginList();
+    for (int i = 0; i < count; ++i) writer.Int(i);
+    writer.EndList();
+    Must(writer.Finish().ok(), "a list");
+    return wire;
+  };
+  std::string number;
+  ValueWriter(&number).Int(20);
+  edit("append to a list", list(20), EditKind::kAppend, DictTtl{DictTtl::Kind::kKeep, 0}, number,
+       BytesEntry(list(21)));
 }
 
 void AddDeletes(std::vector<CrashOperation>* all) {
@@ -382,10 +430,35 @@ void AddNamed(std::vector<CrashOperation>* all) {
     step.key = "key";
     step.increment.delta = DictValue::Int64(5);
     DictTransactionResult result;
-    return dict.Transact(kVictim, {}, {&step, 1}, {}, &result, kNamed);
+    DictTransactOptions options;
+    options.operation = kNamed;
+    return dict.Transact(kVictim, {}, {&step, 1}, {}, &result, options);
   };
   transaction.marks = true;
   add(std::move(transaction));
+  // Its results need a larger block than is tried first, and are remembered with their entries.
+  CrashOperation telling = AddOf(
+      "named transaction that tells entries",
+      [](DictScene& scene) {
+        NamedBefore(scene);
+        scene.Put("read", DictValue::Bytes(Text(700, 'r')));
+      },
+      NumberEntry(45), five);
+  telling.run = [](DictScene&, Dict& dict) {
+    DictOperation steps[3];
+    steps[0].kind = DictOperation::Kind::kIncrement;
+    steps[0].key = "key";
+    steps[0].increment.delta = DictValue::Int64(5);
+    steps[1].key = "read";
+    steps[2].key = "absent";
+    DictTransactionResult result;
+    DictTransactOptions options;
+    options.operation = kNamed;
+    return dict.Transact(kVictim, {}, steps, {}, &result, options);
+  };
+  telling.marks = true;
+  telling.told = Text(700, 'r');
+  add(std::move(telling));
 }
 
 }  // namespace
@@ -394,6 +467,7 @@ std::vector<CrashOperation> CrashOperations() {
   std::vector<CrashOperation> all;
   AddSets(&all);
   AddRefused(&all);
+  AddEdits(&all);
   AddDeletes(&all);
   AddIncrements(&all);
   AddExpiries(&all);

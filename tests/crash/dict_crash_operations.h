@@ -28,6 +28,7 @@ struct CrashOperation {
   std::function<std::vector<CrashOutcome>(const DictScene&)> outcomes;
   std::vector<std::string> keys;  // Looked up at each boundary, beside those that are there.
   DictOperationId id;             // What it goes by, where it has a name.
+  std::string told;               // The entry that its second step remembers, if any.
   bool marks = false;             // Readers may have to wait for a recovery.
   bool full = false;              // Others may be refused for want of room.
   // Copies so much that only some of the boundaries inside the copying are looked at.

@@ -358,8 +358,9 @@ typedef struct sh_transaction {
  * entry, SH_STEP_SET and SH_STEP_DELETE the entry as it was before, SH_STEP_INCREMENT the new
  * number; `versions` (may be NULL, else room for the longer list) each entry's version now. Errors:
  * SH_CONFLICT (a step's own condition does not hold; nothing happened), SH_KEY_NOT_FOUND,
- * SH_TYPE_MISMATCH, SH_VALUE_OUT_OF_RANGE. Over the network a transaction whose first answer was
- * lost gives versions and numbers and no entries. */
+ * SH_TYPE_MISMATCH, SH_VALUE_OUT_OF_RANGE. Over the network SH_MESSAGE_TOO_LARGE: the
+ * answer would have more than a message may (nothing happened), or the first answer was lost and
+ * had entries of more than 1 MiB (the message says that it happened). */
 SH_API sh_reason sh_dict_transact(sh_dict *dict, const sh_transaction *transaction, int *compared,
                                   sh_entries *results, uint64_t *versions, sh_error **error);
 
