@@ -262,7 +262,8 @@ class Dict final {
 
   // All of `then` where every compare holds, else all of `otherwise`; atomic for everybody. A step
   // whose own condition does not hold refuses the whole transaction with CONFLICT. At most
-  // kTransactionOpsMax compares and steps together; a key at most once in each list.
+  // kTransactionOpsMax compares and steps together; a key at most once in each list that changes
+  // something.
   Status Transact(const Lane& lane, std::span<const DictCompare> compares,
                   std::span<const DictOperation> then, std::span<const DictOperation> otherwise,
                   DictTransactionResult* result, const DictTransactOptions& options = {});

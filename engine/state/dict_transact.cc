@@ -75,8 +75,10 @@ class Dict::Transaction final {
 
   Status CheckList(std::span<const DictOperation> operations) const {
     std::vector<std::string_view> keys;
+    bool reads_only = true;
     for (const DictOperation& operation : operations) {
       SH_RETURN_IF_ERROR(dict_.CheckKey(operation.key));
+      reads_only &= operation.kind == DictOperation::Kind::kGet;
       if (operation.kind == DictOperation::Kind::kSet) {
         SH_RETURN_IF_ERROR(dict_.PrepareSet(operation.key, operation.value));
       }
@@ -87,6 +89,7 @@ class Dict::Transaction final {
       }
       keys.push_back(operation.key);
     }
+    if (reads_only) return Status();  // A key may be read twice.
     std::sort(keys.begin(), keys.end());
     const auto twice = std::adjacent_find(keys.begin(), keys.end());
     if (twice == keys.end()) return Status();
