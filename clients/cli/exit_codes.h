@@ -10,7 +10,8 @@ inline constexpr int kExitError = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitNotFound = 3;
 inline constexpr int kExitConflict = 4;
-inline constexpr int kExitUnavailable = 6;  // 5 is for locks.
+inline constexpr int kExitLock = 5;
+inline constexpr int kExitUnavailable = 6;
 inline constexpr int kExitAuth = 7;
 
 inline int ExitCodeOf(sh_reason reason) {
@@ -19,11 +20,13 @@ inline int ExitCodeOf(sh_reason reason) {
     case SH_AREA_NOT_FOUND:
     case SH_DICT_NOT_FOUND:
     case SH_KEY_NOT_FOUND:
+    case SH_SESSION_NOT_FOUND:
     case SH_PATH_NOT_FOUND: return kExitNotFound;
     case SH_AREA_EXISTS:
     case SH_DICT_EXISTS:
     case SH_CONFLICT:
     case SH_FENCED: return kExitConflict;
+    case SH_LOCK_LOST: return kExitLock;
     case SH_UNAVAILABLE:
     case SH_TIMEOUT:
     case SH_DRAINING:

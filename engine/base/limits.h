@@ -27,6 +27,15 @@ inline constexpr uint64_t kDictEntriesDefault = 16 << 20;
 inline constexpr size_t kDictKeyBytesMax = 1024;
 inline constexpr size_t kDictValueBytesMax = 1 << 20;
 
+// Locks. Sparse: only what is used costs memory.
+inline constexpr uint32_t kLocksMaxDefault = 1 << 18;    // Names of one service at once.
+inline constexpr uint32_t kLocksMaxLimit = 1 << 24;      // What it can be configured to.
+inline constexpr uint32_t kLockRequestsPerLock = 4;      // Holders and waiters: this times as many.
+inline constexpr uint64_t kLockTtlNsMin = 100'000'000;   // A lease ends at the earliest then,
+inline constexpr uint64_t kLockTtlNsMax = uint64_t{7} * 86'400 * 1'000'000'000;  // and the latest.
+inline constexpr uint64_t kLockTtlNsDefault = 10'000'000'000;
+inline constexpr uint32_t kLockHoldersMax = 1 << 20;     // Of a semaphore.
+
 // Lanes. Lane 0 means "free", so block 0 (the daemon's) has seven usable lanes.
 inline constexpr uint32_t kLaneBits = 12;
 inline constexpr uint32_t kLanesMax = 1u << kLaneBits;  // 4,096, with the unused lane 0.

@@ -29,6 +29,16 @@ enum class Mutant {
   kDictVersionBeforeNumber = 18,  // An increment publishes the cell before it holds the number.
   kDictLockBeforeIntent = 19,     // A lock is taken before it is noted whose it is.
   kDictArmedBeforeRedo = 20,      // The tag is stored before the redo record is counted.
+  // Of locks.
+  kLockRedoNotArmed = 31,     // The redo record is never armed.
+  kLockTagKept = 32,          // The bucket is released while the redo is still armed.
+  kLockWakeNotNoted = 33,     // An owed wake-up is not noted before the release.
+  kLockStateFirst = 34,       // A request says that it holds before the redo record is armed.
+  kLockBeforeIntent = 35,     // The bucket is taken before it is noted whose it is.
+  kLockArmedBeforeRedo = 36,  // The tag is stored before the redo record is counted.
+  kLockTokenRepeated = 37,    // A grant shows the last token instead of taking the next.
+  kLockQueueSkipped = 38,     // A release grants nobody, and recovery does not either.
+  kLockNextFirst = 39,        // A queue's head moves on before the redo record is armed.
 };
 
 #define SH_MUTANT_AT_RUN_TIME (-1)

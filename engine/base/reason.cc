@@ -45,6 +45,8 @@ std::string_view ReasonName(Reason reason) {
     case Reason::kKeyInvalid: return "KEY_INVALID";
     case Reason::kValueInvalid: return "VALUE_INVALID";
     case Reason::kDictMoved: return "DICT_MOVED";
+    case Reason::kLockLost: return "LOCK_LOST";
+    case Reason::kSessionNotFound: return "SESSION_NOT_FOUND";
   }
   return "UNKNOWN";
 }

@@ -50,9 +50,11 @@ enum class Reason : uint16_t {
   kKeyInvalid = 38,
   kValueInvalid = 39,
   kDictMoved = 40,
+  kLockLost = 41,
+  kSessionNotFound = 42,
 };
 
-inline constexpr uint16_t kReasonCount = 41;  // One past the last reason.
+inline constexpr uint16_t kReasonCount = 43;  // One past the last reason.
 
 // "OUT_OF_BOUNDS" for kOutOfBounds, and so on: the proto value's name without its prefix.
 std::string_view ReasonName(Reason reason);

@@ -71,6 +71,7 @@ grpc::StatusCode CodeOf(Reason reason) {
     case Reason::kAreaNotFound:
     case Reason::kDictNotFound:
     case Reason::kKeyNotFound:
+    case Reason::kSessionNotFound:
     case Reason::kPathNotFound: return grpc::StatusCode::NOT_FOUND;
     case Reason::kConflict: return grpc::StatusCode::ABORTED;
     case Reason::kAreaExists:
@@ -93,6 +94,7 @@ grpc::StatusCode CodeOf(Reason reason) {
     case Reason::kVersionMismatch:
     case Reason::kClientClosed:
     case Reason::kFenced:
+    case Reason::kLockLost:
     case Reason::kTypeMismatch:
     case Reason::kClientForked:
     case Reason::kBackingInvalid: return grpc::StatusCode::FAILED_PRECONDITION;

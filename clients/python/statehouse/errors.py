@@ -147,6 +147,10 @@ class BackingInvalid(Error):
     """The file behind the area is missing, too short or not allowed: BACKING_INVALID."""
 
 
+class LockLost(Error):
+    """A lock's lease was over before it was released: LOCK_LOST. What was done under it may have met somebody else's work."""
+
+
 class Unimplemented(Error, NotImplementedError):
     """The service, or this door, does not have it: UNIMPLEMENTED."""
 
@@ -204,6 +208,8 @@ _CLASSES: dict[str, type[Error]] = {
     "KEY_INVALID": InvalidArgument,
     "VALUE_INVALID": InvalidArgument,
     "DICT_MOVED": Unavailable,
+    "LOCK_LOST": LockLost,
+    "SESSION_NOT_FOUND": NotFound,
 }
 
 

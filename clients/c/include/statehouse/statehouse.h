@@ -89,7 +89,9 @@ typedef enum sh_reason {
   SH_TYPE_MISMATCH = 37,
   SH_KEY_INVALID = 38,
   SH_VALUE_INVALID = 39,
-  SH_DICT_MOVED = 40
+  SH_DICT_MOVED = 40,
+  SH_LOCK_LOST = 41,
+  SH_SESSION_NOT_FOUND = 42
 } sh_reason;
 
 /* "OUT_OF_BOUNDS" for SH_OUT_OF_BOUNDS, and so on; never NULL. */

@@ -1,0 +1,360 @@
+// What a request can do: ask, wait, renew, and give back.
+#include "engine/state/lock_internal.h"
+
+namespace statehouse {
+namespace {
+
+// How long the first waiter looks before it sleeps.
+constexpr uint32_t kSpins = 300;
+
+}  // namespace
+
+Status LockSpace::CheckRequest(std::string_view name, const LockRequest& request) const {
+  const auto refuse = [&](Reason reason, const std::string& why) {
+    return Status(reason, "lock \"" + std::string(name.substr(0, kNameBytesMax)) + "\": " + why);
+  };
+  if (name.empty() || name.size() > kNameBytesMax) [[unlikely]] {
+    return refuse(Reason::kNameInvalid,
+                  "its name has " + std::to_string(name.size()) + " bytes; 1 to 255 are allowed");
+  }
+  if (request.ttl_ns < kLockTtlNsMin || request.ttl_ns > kLockTtlNsMax) [[unlikely]] {
+    return refuse(Reason::kInvalidArgument, "a ttl of " +
+                                                std::to_string(request.ttl_ns / 1'000'000) +
+                                                " ms; 100 ms to 7 days are allowed");
+  }
+  if (request.limit == 0 || request.limit > kLockHoldersMax ||
+      (request.mode == LockMode::kShared && request.limit != 1)) [[unlikely]] {
+    return refuse(Reason::kInvalidArgument,
+                  "a limit of " + std::to_string(request.limit) + " holders; 1 to " +
+                      std::to_string(kLockHoldersMax) +
+                      " are allowed, and 1 for shared requests, which have no limit");
+  }
+  return Status();
+}
+
+Status LockSpace::Acquire(const Lane& lane, std::string_view name, const LockRequest& request,
+                          LockPlace* place, LockLook* look) {
+  *place = 0;
+  *look = LockLook();
+  SH_RETURN_IF_ERROR(CheckRequest(name, request));
+  if (!live()) [[unlikely]]
+    return RefuseGone();
+  SH_ASSIGN_OR_RETURN(const uint32_t number, ClaimRequest(lane));
+  RequestSlot& slot = *RequestAt(number);
+  StoreLock(slot.ttl_ns, request.ttl_ns);
+  StoreLock(slot.hold_ns_max, request.hold_ns_max);
+  StoreLock(slot.session, request.session);
+  StoreLock(slot.request_id, request.request_id);
+  StoreLock(slot.wait_until_ns, request.wait_until_ns);
+  slot.sleeping.store(0, std::memory_order_relaxed);
+  for (size_t at = 0; at < kLockOwnerBytesMax; at += 8) {
+    uint64_t word = 0;
+    if (at < request.owner.size()) {
+      std::memcpy(&word, request.owner.data() + at, std::min<size_t>(8, request.owner.size() - at));
+    }
+    StoreLock(slot.owner[at / 8], word);
+  }
+  const uint64_t hash = HashKey(geometry_.seed, name);
+  uint32_t spare_lock = 0;
+  Status status;
+  for (;;) {
+    Section section(lane, Record(lane.id));
+    bool missing = false;
+    status = TryAcquire(section, name, hash, request, spare_lock, number, &missing, look);
+    if (section.locked != 0) Unlock(section);
+    if (!missing) break;
+    auto claimed = ClaimLock(lane);
+    if (!claimed.ok()) {
+      status = std::move(claimed).status();
+      break;
+    }
+    spare_lock = *claimed;
+  }
+  // Not needed: another process linked the name meanwhile, or the request was refused.
+  if (spare_lock != 0 && LoadLock(LockAt(spare_lock)->state) != kLockLinked) ReturnLock(spare_lock);
+  if (look->phase == LockPhase::kNone) {
+    FreeRequest(lane, number);
+  } else {
+    *place = number;
+  }
+  return status;
+}
+
+Status LockSpace::TryAcquire(Section& section, std::string_view name, uint64_t hash,
+                             const LockRequest& request, uint32_t spare_lock, uint32_t place,
+                             bool* missing, LockLook* look) {
+  const uint32_t bucket = BucketOf(hash);
+  SH_RETURN_IF_ERROR(Lock(section, bucket));
+  SH_ASSIGN_OR_RETURN(uint32_t number, FindLock(bucket, hash, name));
+  if (number == 0) {
+    *missing = spare_lock == 0;
+    if (*missing) return Status();
+    LinkLock(section, spare_lock, hash, name, request.limit);
+    number = spare_lock;
+  }
+  LockSlot& lock = *LockAt(number);
+  const bool idle = LoadLock(lock.holders) == 0 && LoadLock(lock.queue) == 0;
+  const bool shared = request.mode == LockMode::kShared;
+  const uint64_t shape = LoadLock(lock.shape);
+  if (LowOf(shape) != request.limit && !shared) {
+    if (!idle) {
+      return Status(Reason::kConflict,
+                    "lock \"" + std::string(name) + "\" is in use with a limit of " +
+                        std::to_string(LowOf(shape)) + " holders; asked was one of " +
+                        std::to_string(request.limit));
+    }
+    StoreLock(lock.shape, Pack(request.limit, HighOf(shape)));
+  }
+  const uint64_t state = ClaimedBy(section.lane.id) | uint64_t{number} << kRequestLockShift |
+                         (shared ? kRequestShared : 0) | (request.remote ? kRequestRemote : 0);
+  RequestSlot& slot = *RequestAt(place);
+  // SYNC: lock.bucket — the queue is looked at with the bucket held.
+  bool can = idle || (LoadLock(lock.queue) == 0 && CanHold(lock, shared));
+  if (!can) {
+    SH_RETURN_IF_ERROR(Serve(section, number));
+    if (LoadLock(lock.queue) == 0) {
+      SH_RETURN_IF_ERROR(ExpireHolders(section, number, NowNs()));
+      can = CanHold(lock, shared);
+    }
+  }
+  if (can) {
+    FillGrant(slot, CoarseNowNs() + kCoarseLagNs);
+    Hold(section, number, place, WithKind(state, RequestKind::kHolding));
+    *look = {LockPhase::kHolding, LoadLock(slot.token), LoadLock(slot.expires_ns)};
+    return Status();
+  }
+  StoreLock(section.record.contended, LoadLock(section.record.contended) + 1);
+  if (!request.queue) return Status();
+  StoreLock(slot.since_ns, NowNs());
+  Enqueue(section, number, place, WithKind(state, RequestKind::kWaiting));
+  look->phase = LockPhase::kWaiting;
+  // Somebody has to look after the holder's lease while everybody sleeps.
+  if (space_->armed.load(std::memory_order_seq_cst) != 0) WakeDaemon();
+  return Status();
+}
+
+LockLook LockSpace::Look(LockPlace place) const {
+  const RequestSlot* const request = RequestAt(place);
+  if (request == nullptr) return LockLook();
+  // SYNC: lock.state
+  const uint64_t state = request->state.load(std::memory_order_acquire);
+  switch (KindOf(state)) {
+    case RequestKind::kWaiting: return {LockPhase::kWaiting, 0, 0};
+    case RequestKind::kHolding: {
+      const uint64_t expires = LoadLock(request->expires_ns);
+      const uint64_t token = LoadLock(request->token);
+      return {expires > NowNs() ? LockPhase::kHolding : LockPhase::kLost, token, expires};
+    }
+    case RequestKind::kLost: return {LockPhase::kLost, LoadLock(request->token), 0};
+    default: return LockLook();
+  }
+}
+
+// Whether the first of the queue could be served now; else lowers *next_ns to when it can be, as
+// far as that is known. Works without the bucket: a look that is out of date is taken again.
+bool LockSpace::MayServe(uint32_t lock_number, uint64_t now, uint64_t* next_ns) const {
+  const LockSlot* const lock = LockAt(lock_number);
+  if (lock == nullptr) return false;
+  const RequestSlot* const head = RequestAt(LowOf(LoadLock(lock->queue)));
+  if (head == nullptr) return false;
+  if (CanHold(*lock, (LoadLock(head->state) & kRequestShared) != 0)) return true;
+  uint32_t number = LowOf(LoadLock(lock->holders));
+  for (uint32_t steps = 0; number != 0 && steps < geometry_.requests_max; ++steps) {
+    const RequestSlot* const holder = RequestAt(number);
+    if (holder == nullptr) return true;  // Whoever takes the bucket finds the damage.
+    if (LockNumberOf(LoadLock(holder->state)) != lock_number) return false;  // It changed.
+    const uint64_t expires = LoadLock(holder->expires_ns);
+    if (expires <= now) return true;
+    *next_ns = std::min(*next_ns, expires);
+    number = HighOf(LoadLock(holder->links));
+  }
+  return false;
+}
+
+Status LockSpace::ServeLock(const Lane& lane, uint32_t lock_number) {
+  const LockSlot* const lock = LockAt(lock_number);
+  if (lock == nullptr) return RefuseDamaged("a request");
+  const uint64_t hash = LoadLock(lock->hash);
+  Section section(lane, Record(lane.id));
+  SH_RETURN_IF_ERROR(Lock(section, BucketOf(hash)));
+  Status served;
+  // It may be another lock by now.
+  if (LoadLock(lock->state) == kLockLinked && LoadLock(lock->hash) == hash) {
+    served = Serve(section, lock_number);
+  }
+  Unlock(section);
+  return served;
+}
+
+StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t timeout_ns) {
+  RequestSlot* const request = RequestAt(place);
+  if (request == nullptr) return Status(Reason::kInvalidArgument, "locks: no such request");
+  for (uint32_t i = 0; i < kSpins; ++i) {
+    if (KindOf(request->state.load(std::memory_order_acquire)) != RequestKind::kWaiting) {
+      return Look(place);
+    }
+    CpuRelax();
+  }
+  const uint64_t begin = NowNs();
+  const uint64_t deadline = timeout_ns > UINT64_MAX - begin ? UINT64_MAX : begin + timeout_ns;
+  for (;;) {
+    // SYNC: lock.wake — sleeping, then the state; see PayWakes.
+    const uint32_t event = request->event.load(std::memory_order_seq_cst);
+    request->sleeping.store(1, std::memory_order_seq_cst);
+    const uint64_t state = request->state.load(std::memory_order_seq_cst);
+    const uint64_t now = NowNs();
+    if (KindOf(state) != RequestKind::kWaiting || now >= deadline || !live()) {
+      request->sleeping.store(0, std::memory_order_relaxed);
+      if (!live()) return RefuseGone();
+      return Look(place);
+    }
+    uint64_t until = std::min(deadline, now + kLockSleepNsMax);
+    const LockSlot* const lock = LockAt(LockNumberOf(state));
+    if (lock != nullptr && LowOf(LoadLock(lock->queue)) == place &&
+        MayServe(LockNumberOf(state), now, &until)) {
+      SH_RETURN_IF_ERROR(ServeLock(lane, LockNumberOf(state)));
+      continue;
+    }
+    FutexWait(request->event, event, until - now);
+  }
+}
+
+Status LockSpace::LockOf(Section& section, const RequestSlot& request,
+                         uint32_t* lock_number) const {
+  for (;;) {
+    const uint64_t state = request.state.load(std::memory_order_acquire);
+    const RequestKind kind = KindOf(state);
+    *lock_number = 0;
+    if (kind != RequestKind::kHolding && kind != RequestKind::kWaiting) return Status();
+    const LockSlot* const lock = LockAt(LockNumberOf(state));
+    if (lock == nullptr) return RefuseDamaged("a request");
+    SH_RETURN_IF_ERROR(Lock(section, BucketOf(LoadLock(lock->hash))));
+    *lock_number = LockNumberOf(state);
+    const uint64_t again = LoadLock(request.state);
+    if (LockNumberOf(again) == *lock_number && BucketOf(LoadLock(lock->hash)) == section.bucket) {
+      return Status();
+    }
+    Unlock(section);  // It lost its lock just now.
+  }
+}
+
+Status LockSpace::Renew(const Lane& lane, LockPlace place, uint64_t ttl_ns, LockLook* look) {
+  *look = LockLook();
+  RequestSlot* const request = RequestAt(place);
+  if (request == nullptr) return Status(Reason::kInvalidArgument, "locks: no such request");
+  if (ttl_ns != 0 && (ttl_ns < kLockTtlNsMin || ttl_ns > kLockTtlNsMax)) {
+    return Status(Reason::kInvalidArgument, "locks: renewing for " +
+                                                std::to_string(ttl_ns / 1'000'000) +
+                                                " ms; 100 ms to 7 days are allowed");
+  }
+  const auto lost = [&](const std::string& why) {
+    look->phase = LockPhase::kLost;
+    return Status(Reason::kLockLost, "the lease " + why);
+  };
+  Section section(lane, Record(lane.id));
+  uint32_t number = 0;
+  SH_RETURN_IF_ERROR(LockOf(section, *request, &number));
+  if (number == 0) return lost("is over: it was taken from its holder, or ended");
+  const uint64_t state = LoadLock(request->state);
+  if (KindOf(state) != RequestKind::kHolding) {
+    Unlock(section);
+    look->phase = LockPhase::kWaiting;
+    return Status(Reason::kInvalidArgument, "locks: the request still waits; there is no lease");
+  }
+  const uint64_t now = NowNs();
+  const uint64_t expires = LoadLock(request->expires_ns);
+  if (expires <= now) {
+    const std::string name = NameOf(*LockAt(number));
+    Status left = LeaveHolders(section, number, place, Unbound(state, RequestKind::kLost));
+    if (left.ok()) {
+      StoreLock(section.record.expirations, LoadLock(section.record.expirations) + 1);
+      left = Serve(section, number);
+    }
+    Unlock(section);
+    if (!left.ok()) return left;
+    return lost("of lock \"" + name + "\" ended " + std::to_string((now - expires) / 1'000'000) +
+                " ms before it was renewed");
+  }
+  const uint64_t ttl = ttl_ns == 0 ? LoadLock(request->ttl_ns) : ttl_ns;
+  const uint64_t hold = LoadLock(request->hold_ns_max);
+  const uint64_t bound = hold == 0 ? UINT64_MAX : LoadLock(request->since_ns) + hold;
+  // Never earlier than it was promised.
+  const uint64_t end = std::max(expires, std::min(now + ttl, bound));
+  StoreLock(request->expires_ns, end);
+  *look = {LockPhase::kHolding, LoadLock(request->token), end};
+  Unlock(section);
+  return Status();
+}
+
+Status LockSpace::Release(const Lane& lane, LockPlace place, bool* held,
+                          std::vector<LockPlace>* granted) {
+  *held = false;
+  const RequestSlot* const request = RequestAt(place);
+  const bool mine = request != nullptr && KindOf(LoadLock(request->state)) != RequestKind::kFree &&
+                    BlockWordOf(LoadLock(request->state)) == lane.id / kLanesPerBlock + 1;
+  if (!mine) {
+    return Status(Reason::kInvalidArgument, "locks: the request is not this process's");
+  }
+  SH_RETURN_IF_ERROR(End(lane, place, ClaimedBy(lane.id), held, granted));
+  FreeRequest(lane, place);
+  return Status();
+}
+
+// Ends a request, whatever it is at. `state`: what it is then.
+Status LockSpace::End(const Lane& lane, uint32_t place, uint64_t state, bool* held,
+                      std::vector<LockPlace>* granted) {
+  RequestSlot& request = *RequestAt(place);
+  Section section(lane, Record(lane.id));
+  section.told = granted;
+  uint32_t number = 0;
+  SH_RETURN_IF_ERROR(LockOf(section, request, &number));
+  if (number == 0) {
+    request.state.store(state, std::memory_order_release);
+    return Status();
+  }
+  Status status;
+  if (KindOf(LoadLock(request.state)) == RequestKind::kHolding) {
+    *held = LoadLock(request.expires_ns) > CoarseNowNs();
+    status = LeaveHolders(section, number, place, state);
+    if (status.ok()) StoreLock(section.record.releases, LoadLock(section.record.releases) + 1);
+  } else {
+    status = LeaveQueue(section, number, place, state);
+  }
+  if (status.ok()) status = Serve(section, number);
+  Unlock(section);
+  return status;
+}
+
+StatusOr<uint32_t> LockSpace::ForceRelease(const Lane& lane, std::string_view name,
+                                           uint64_t token) {
+  const uint64_t hash = HashKey(geometry_.seed, name);
+  Section section(lane, Record(lane.id));
+  SH_RETURN_IF_ERROR(Lock(section, BucketOf(hash)));
+  uint32_t released = 0;
+  const auto release = [&]() -> Status {
+    SH_ASSIGN_OR_RETURN(const uint32_t lock, FindLock(section.bucket, hash, name));
+    if (lock == 0) return Status();
+    uint32_t number = LowOf(LoadLock(LockAt(lock)->holders));
+    for (uint32_t steps = 0; number != 0; ++steps) {
+      RequestSlot* const request = RequestAt(number);
+      if (request == nullptr || steps > geometry_.requests_max) {
+        return RefuseDamaged("a list of holders");
+      }
+      const uint32_t next = HighOf(LoadLock(request->links));
+      if (token == 0 || LoadLock(request->token) == token) {
+        const uint64_t state = Unbound(LoadLock(request->state), RequestKind::kLost);
+        SH_RETURN_IF_ERROR(LeaveHolders(section, lock, number, state));
+        WakeRequest(*request, false);
+        ++released;
+      }
+      number = next;
+    }
+    return Serve(section, lock);
+  };
+  const Status status = release();
+  Unlock(section);
+  if (!status.ok()) return status;
+  return released;
+}
+
+}  // namespace statehouse
