@@ -55,6 +55,16 @@ enum DictOpenedTag : uint16_t {
   kDictMaxBytes = 15,
   kDictClock = 16,
 };
+enum OpenLocksTag : uint16_t { kOpenLocksNothing = 0 };
+enum LocksOpenedTag : uint16_t {
+  kLocksSeedA = 1,
+  kLocksSeedB = 2,
+  kLocksBucketCount = 3,
+  kLocksMax = 4,
+  kLocksRequestsMax = 5,
+  kLocksLaneCount = 6,
+  kLocksClock = 7,
+};
 
 void AppendLittleEndian(std::string* out, uint64_t number, size_t bytes) {
   for (size_t i = 0; i < bytes; ++i) out->push_back(static_cast<char>(number >> (8 * i)));
@@ -249,6 +259,16 @@ void VisitFields(Visitor& v, Message& m) {
     v.Text(kOpenDictName, "name", kNameBytesMax, m.name);
     v.Number(kOpenDictGeneration, m.generation);
     v.Need(kOpenDictNeed, m.need);
+  } else if constexpr (std::is_same_v<T, AttachOpenLocks>) {
+    // Nothing to say.
+  } else if constexpr (std::is_same_v<T, AttachLocksOpened>) {
+    v.Number(kLocksSeedA, m.seed_a);
+    v.Number(kLocksSeedB, m.seed_b);
+    v.Number(kLocksBucketCount, m.bucket_count);
+    v.Number(kLocksMax, m.locks_max);
+    v.Number(kLocksRequestsMax, m.requests_max);
+    v.Number(kLocksLaneCount, m.lane_count);
+    v.Number(kLocksClock, m.clock_ns);
   } else {
     static_assert(std::is_same_v<T, AttachDictOpened>);
     v.Number(kDictId, m.dict_id);
@@ -290,6 +310,8 @@ StatusOr<AttachMessage> DecodeKind(uint64_t kind, std::span<const std::byte> bod
     case AttachKind::kError: return DecodeBody<AttachError>(body, kErrorMessage);
     case AttachKind::kOpenDict: return DecodeBody<AttachOpenDict>(body, kOpenDictNeed);
     case AttachKind::kDictOpened: return DecodeBody<AttachDictOpened>(body, kDictClock);
+    case AttachKind::kOpenLocks: return DecodeBody<AttachOpenLocks>(body, kOpenLocksNothing);
+    case AttachKind::kLocksOpened: return DecodeBody<AttachLocksOpened>(body, kLocksClock);
   }
   return Malformed("kind " + std::to_string(kind) + " is unknown");
 }
@@ -308,6 +330,9 @@ static_assert(
     std::is_same_v<
         std::variant_alternative_t<static_cast<size_t>(AttachKind::kDictOpened) - 1, AttachMessage>,
         AttachDictOpened>);
+static_assert(std::is_same_v<std::variant_alternative_t<
+                                 static_cast<size_t>(AttachKind::kLocksOpened) - 1, AttachMessage>,
+                             AttachLocksOpened>);
 
 }  // namespace
 

@@ -52,8 +52,10 @@ enum class AttachKind : uint16_t {
       5,  // worker -> daemon: one unary call by method path with a serialized request, answered by:
   kCallReply = 6,  // daemon -> worker: the serialized response.
   kError = 7,  // daemon -> worker: the call, or the connection where it answers Hello, was refused.
-  kOpenDict = 8,    // worker -> daemon
-  kDictOpened = 9,  // daemon -> worker. Descriptor: the segment.
+  kOpenDict = 8,      // worker -> daemon
+  kDictOpened = 9,    // daemon -> worker. Descriptor: the segment.
+  kOpenLocks = 10,    // worker -> daemon
+  kLocksOpened = 11,  // daemon -> worker. Descriptor: the segment, writable.
 };
 
 // First packet of a connection. A connection without lanes (`want_lanes` false) can only Call; it
@@ -147,9 +149,24 @@ struct AttachDictOpened {
   uint64_t clock_ns = 0;  // The daemon's CLOCK_MONOTONIC when it answered.
 };
 
-using AttachMessage =
-    std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened, AttachCall,
-                 AttachCallReply, AttachError, AttachOpenDict, AttachDictOpened>;
+// Asks for the service's locks. Only a worker with lanes whose token may lock every name gets them:
+// whoever maps the segment can store anything into it. Others lock by Call.
+struct AttachOpenLocks {};
+
+// As AttachAreaOpened.
+struct AttachLocksOpened {
+  uint64_t seed_a = 0;
+  uint64_t seed_b = 0;
+  uint32_t bucket_count = 0;
+  uint32_t locks_max = 0;
+  uint32_t requests_max = 0;
+  uint32_t lane_count = 0;
+  uint64_t clock_ns = 0;  // The daemon's CLOCK_MONOTONIC when it answered.
+};
+
+using AttachMessage = std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened,
+                                   AttachCall, AttachCallReply, AttachError, AttachOpenDict,
+                                   AttachDictOpened, AttachOpenLocks, AttachLocksOpened>;
 
 struct AttachPacket {
   uint64_t request_id = 0;  // An answer repeats its request's id.

@@ -68,6 +68,8 @@ std::vector<AttachPacket> Samples() {
        AttachCall{"/statehouse.v1.Areas/CreateArea", 5'000'000'000, std::string("\0\x01\xff", 3)}},
       {~uint64_t{0}, AttachCallReply{std::string(1000, '\xee')}},
       {0, AttachError{Reason::kRateLimited, 250, "too many failures"}},
+      {11, AttachOpenLocks{}},
+      {12, AttachLocksOpened{1, 2, 64, 128, 512, 4096, 99}},
       {7, AttachOpenDict{"sessions", 3, AttachDictNeed::kRoomForEntries}},
       {8, AttachOpenDict{"#0", 1, AttachDictNeed::kRepair}},
       {9, AttachOpenDict{"#0", 1, AttachDictNeed::kRoomForBytes}},

@@ -19,7 +19,7 @@ inline constexpr uint64_t kAtomicRangeBytesDefault =
     64 << 10;  // Largest range that is written atomically.
 inline constexpr uint64_t kAtomicRangeBytesMax = 1 << 20;  // What it can be configured to.
 
-inline constexpr uint32_t kDictsMax = 1024;                         // Dicts of one service.
+inline constexpr uint32_t kDictsMax = 1024;                    // Dicts of one service.
 inline constexpr uint64_t kDictBytesMax = uint64_t{64} << 30;  // Blocks of one dict.
 inline constexpr uint64_t kDictEntriesMax = uint64_t{1} << 30;
 inline constexpr uint64_t kDictBytesDefault = uint64_t{1} << 30;
@@ -28,13 +28,13 @@ inline constexpr size_t kDictKeyBytesMax = 1024;
 inline constexpr size_t kDictValueBytesMax = 1 << 20;
 
 // Locks. Sparse: only what is used costs memory.
-inline constexpr uint32_t kLocksMaxDefault = 1 << 18;    // Names of one service at once.
-inline constexpr uint32_t kLocksMaxLimit = 1 << 24;      // What it can be configured to.
-inline constexpr uint32_t kLockRequestsPerLock = 4;      // Holders and waiters: this times as many.
-inline constexpr uint64_t kLockTtlNsMin = 100'000'000;   // A lease ends at the earliest then,
+inline constexpr uint32_t kLocksMaxDefault = 1 << 18;   // Names of one service at once.
+inline constexpr uint32_t kLocksMaxLimit = 1 << 24;     // What it can be configured to.
+inline constexpr uint32_t kLockRequestsPerLock = 4;     // Holders and waiters: this times as many.
+inline constexpr uint64_t kLockTtlNsMin = 100'000'000;  // A lease ends at the earliest then,
 inline constexpr uint64_t kLockTtlNsMax = uint64_t{7} * 86'400 * 1'000'000'000;  // and the latest.
 inline constexpr uint64_t kLockTtlNsDefault = 10'000'000'000;
-inline constexpr uint32_t kLockHoldersMax = 1 << 20;     // Of a semaphore.
+inline constexpr uint32_t kLockHoldersMax = 1 << 20;  // Of a semaphore.
 
 // Lanes. Lane 0 means "free", so block 0 (the daemon's) has seven usable lanes.
 inline constexpr uint32_t kLaneBits = 12;

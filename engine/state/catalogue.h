@@ -36,6 +36,11 @@ struct CatalogueHead {
   std::atomic<uint64_t> recoveries;
   std::atomic<uint64_t> repairs;
   std::atomic<uint64_t> redos;
+  // Of the lock space. 0 locks: there is none.
+  std::atomic<uint64_t> locks_max;
+  uint64_t locks_seed_a;
+  uint64_t locks_seed_b;
+  std::atomic<uint64_t> lock_token_mark;  // No token up to here will be given again.
 };
 
 struct CatalogueRecord {

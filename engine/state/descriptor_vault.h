@@ -8,7 +8,7 @@
 namespace statehouse {
 
 // Names: "catalogue", "area.<id>", "data.<id>", "alive.<block>", "worker.<block>", "dicts",
-// "dict.<id>.<generation>".
+// "dict.<id>.<generation>", "locks".
 class DescriptorVault {
  public:
   virtual ~DescriptorVault() = default;

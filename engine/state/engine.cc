@@ -146,6 +146,10 @@ StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
   state->catalogue->head().generation.fetch_add(1, std::memory_order_relaxed);
   SH_ASSIGN_OR_RETURN(state->dicts, DictStore::Start({options.dicts_max, options.dict_bytes_max},
                                                      &inherited, vault, &state->start_warnings));
+  SH_ASSIGN_OR_RETURN(state->locks,
+                      LockStore::Start(options.locks_max, &inherited, &state->catalogue->head(),
+                                       vault, &state->start_warnings));
+  state->locks->Recover(state->LaneOf(kRecoveryThread));
   SH_RETURN_IF_ERROR(state->Restore(inherited));
   return std::unique_ptr<Engine>(new Engine(std::move(state)));
 }
@@ -156,9 +160,17 @@ DictStore& Engine::dicts() { return *state_->dicts; }
 
 const DictStore& Engine::dicts() const { return *state_->dicts; }
 
-Lane Engine::DaemonLane(uint32_t thread_index) const {
-  return Lane{1 + thread_index % kDaemonLanes, state_->options.operation_timeout_ns};
+LockSpace& Engine::locks() { return state_->locks->space(); }
+
+const LockSpace& Engine::locks() const { return state_->locks->space(); }
+
+StatusOr<UniqueFd> Engine::OpenLocksForWorker() const { return state_->locks->OpenForWorker(); }
+
+Lane Engine::State::LaneOf(uint32_t thread_index) const {
+  return Lane{1 + thread_index % kDaemonLanes, options.operation_timeout_ns};
 }
+
+Lane Engine::DaemonLane(uint32_t thread_index) const { return state_->LaneOf(thread_index); }
 
 std::shared_ptr<ServedArea> Engine::State::Find(std::string_view name) const {
   if (!name.empty() && name[0] == '#') {

@@ -21,6 +21,7 @@
 #include "engine/state/daemon_lanes.h"
 #include "engine/state/descriptor_vault.h"
 #include "engine/state/dict_store.h"
+#include "engine/state/lock_space.h"
 
 namespace statehouse {
 
@@ -89,6 +90,7 @@ struct EngineOptions {
   uint32_t areas_max = kAreasMax;
   uint32_t dicts_max = kDictsMax;
   uint64_t dict_bytes_max = kDictBytesMax;  // The largest max_bytes of a dict.
+  uint32_t locks_max = kLocksMaxDefault;    // Of a new state; one that is taken over keeps its own.
   uint64_t area_bytes_max = kAreaBytesMax;
   uint64_t memory_bytes_max = 0;  // 0: no limit.
   uint64_t atomic_range_bytes = kAtomicRangeBytesDefault;
@@ -116,6 +118,8 @@ struct SurvivingLease {
 
 // The daemon's thread that calls Scrub, for DaemonLane.
 inline constexpr uint32_t kMaintenanceThread = 6;
+// Whoever recovers, one at a time.
+inline constexpr uint32_t kRecoveryThread = 4;
 
 class Engine final {
  public:
@@ -174,6 +178,12 @@ class Engine final {
   // Everything about dicts.
   DictStore& dicts();
   const DictStore& dicts() const;
+
+  // The locks of the service.
+  LockSpace& locks();
+  const LockSpace& locks() const;
+  // Their segment, for a worker that may lock everything. It is always writable.
+  StatusOr<UniqueFd> OpenLocksForWorker() const;
 
   EngineTotals Totals() const;
   const EngineOptions& options() const;

@@ -31,6 +31,12 @@ void Engine::State::RecoverDicts(uint32_t block) {
   catalogue->head().redos.fetch_add(redos, std::memory_order_relaxed);
 }
 
+void Engine::State::RecoverLocks(uint32_t block) {
+  const std::lock_guard<std::mutex> lock(recovery_mutex);
+  const uint32_t redos = locks->RecoverProcess(LaneOf(kRecoveryThread), block);
+  catalogue->head().redos.fetch_add(redos, std::memory_order_relaxed);
+}
+
 Status Engine::State::RestoreLeases(std::map<std::string, UniqueFd>& inherited) {
   const auto take = [&inherited](const std::string& name) {
     const auto found = inherited.find(name);
@@ -49,6 +55,7 @@ Status Engine::State::RestoreLeases(std::map<std::string, UniqueFd>& inherited) 
       RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
     }
     RecoverDicts(block);
+    RecoverLocks(block);
     catalogue->head().recoveries.fetch_add(1, std::memory_order_relaxed);
     SH_RETURN_IF_ERROR(ForgetLease(block));
     registry->Free(block);
@@ -104,6 +111,7 @@ void Engine::RecoverBlock(uint32_t block) {
       if (!skip) areas.push_back(served);
     }
   }
+  state_->RecoverLocks(block);  // First: somebody may wait for what the process held.
   for (const std::shared_ptr<ServedArea>& served : areas) {
     state_->RecoverLanes(served->area(), block * kLanesPerBlock, kLanesPerBlock);
   }
@@ -169,11 +177,13 @@ uint32_t Engine::Scrub() {
   }
   const Lane lane = DaemonLane(kMaintenanceThread);
   const DaemonLanes::Use use = UseDaemonLane(lane);
-  mended += state_->dicts->Maintain(lane, [this](uint32_t owner) {
+  const auto is_leased = [this](uint32_t owner) {
     if (owner < kLanesPerBlock) return true;
     const std::shared_lock<std::shared_mutex> lock(state_->mutex);
     return state_->registry->IsLeased(owner / kLanesPerBlock);
-  });
+  };
+  mended += state_->dicts->Maintain(lane, is_leased);
+  mended += state_->locks->Maintain(lane, is_leased);
   if (mended > 0) state_->catalogue->head().repairs.fetch_add(mended, std::memory_order_relaxed);
   return mended;
 }

@@ -13,6 +13,7 @@
 #include "engine/state/daemon_lanes.h"
 #include "engine/state/engine.h"
 #include "engine/state/lane_registry.h"
+#include "engine/state/lock_store.h"
 
 namespace statehouse {
 
@@ -29,6 +30,7 @@ struct Engine::State {
   std::unique_ptr<Catalogue> catalogue;
   std::unique_ptr<LaneRegistry> registry;
   std::unique_ptr<DictStore> dicts;  // With locks of its own; called without ours.
+  std::unique_ptr<LockStore> locks;
   std::map<std::string, std::shared_ptr<ServedArea>, std::less<>> by_name;
   std::map<uint32_t, std::shared_ptr<ServedArea>> by_index;
   std::map<uint64_t, uint32_t> slots;                  // Area id -> catalogue slot.
@@ -52,6 +54,8 @@ struct Engine::State {
   bool HoldsNobody(const ServedArea& served, uint32_t stripe, uint64_t word);
   void RecoverLanes(Area& area, uint32_t first_lane, uint32_t count);
   void RecoverDicts(uint32_t block);
+  void RecoverLocks(uint32_t block);
+  Lane LaneOf(uint32_t thread_index) const;
   std::shared_ptr<ServedArea> Find(std::string_view name) const;
   StatusOr<UniqueFd> OpenBacking(AreaSpec& spec) const;
   Status CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const;

@@ -236,6 +236,31 @@ void AttachLoop::SendDict(Connection& connection, uint64_t request_id, const Att
   connection.Send({request_id, Describe(dict.record(), writable)}, std::move(sent));
 }
 
+void AttachLoop::OnOpenLocks(Connection& connection, uint64_t request_id) {
+  if (!BlockOf(connection).has_value() ||
+      !connection.identity_->AllowsEvery(ObjectKind::kLock, Verb::kLock)) {
+    return connection.SendError(
+        request_id,
+        Status(Reason::kPermissionDenied,
+               "the locks are mapped only by a worker whose access token may lock every "
+               "name (a grant for lock \"*\"); others lock by calls"));
+  }
+  auto segment = parts_.engine->OpenLocksForWorker();
+  if (!segment.ok()) return connection.SendError(request_id, segment.status());
+  const LockGeometry& geometry = parts_.engine->locks().geometry();
+  AttachLocksOpened opened;
+  opened.seed_a = geometry.seed.a;
+  opened.seed_b = geometry.seed.b;
+  opened.bucket_count = geometry.bucket_count;
+  opened.locks_max = geometry.locks_max;
+  opened.requests_max = geometry.requests_max;
+  opened.lane_count = geometry.lane_count;
+  opened.clock_ns = MonotonicNow();
+  std::vector<UniqueFd> sent;
+  sent.push_back(*std::move(segment));
+  connection.Send({request_id, opened}, std::move(sent));
+}
+
 bool AttachLoop::Admit(Connection& connection, uint64_t request_id) {
   if (connection.calls_.count(request_id) != 0) {
     connection.SendErrorAndClose(

@@ -27,7 +27,7 @@ enum class Verb : uint8_t {
   kLock = 16,
   kAdmin = 32
 };
-enum class ObjectKind : uint8_t { kArea, kDict, kService };  // Locks follow.
+enum class ObjectKind : uint8_t { kArea, kDict, kService, kLock };
 
 // "read" for kRead, and so on; "area" for kArea.
 std::string_view VerbName(Verb verb);
@@ -52,6 +52,8 @@ class Identity final {
   const std::string& token_id() const { return token_id_; }
   const std::string& description() const { return description_; }
   bool Allows(ObjectKind kind, std::string_view name, Verb verb) const;
+  // Whether a grant allows it for every name there can be.
+  bool AllowsEvery(ObjectKind kind, Verb verb) const;
   bool ExpiredAt(int64_t unix_s) const;  // expires_unix_s 0: never.
   // OK, or PERMISSION_DENIED naming verb, kind, name and token id.
   Status Require(ObjectKind kind, std::string_view name, Verb verb) const;

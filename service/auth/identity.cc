@@ -21,6 +21,7 @@ std::string_view ObjectKindName(ObjectKind kind) {
     case ObjectKind::kArea: return "area";
     case ObjectKind::kDict: return "dict";
     case ObjectKind::kService: return "service";
+    case ObjectKind::kLock: return "lock";
   }
   return "unknown";
 }
@@ -62,6 +63,16 @@ bool Identity::Allows(ObjectKind kind, std::string_view name, Verb verb) const {
   for (const Grant& grant : grants_) {
     if (grant.kind == kind && (grant.verbs & static_cast<uint8_t>(verb)) != 0 &&
         PatternMatches(grant.pattern, name)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Identity::AllowsEvery(ObjectKind kind, Verb verb) const {
+  for (const Grant& grant : grants_) {
+    if (grant.kind == kind && (grant.verbs & static_cast<uint8_t>(verb)) != 0 &&
+        grant.pattern == "*") {
       return true;
     }
   }
