@@ -85,8 +85,9 @@ Status DevMode::TakeToken(const std::string& tokens_file, InheritedDescriptors* 
   }
   TokenSpec spec;
   spec.description = "made by statehoused --dev";
-  for (const char* grant : {"area:*:read,write,create,watch,lock,admin",
-                            "dict:*:read,write,create,watch,lock,admin", "service:*:admin"}) {
+  for (const char* grant :
+       {"area:*:read,write,create,watch,lock,admin", "dict:*:read,write,create,watch,lock,admin",
+        "lock:*:read,lock,admin", "service:*:admin"}) {
     SH_ASSIGN_OR_RETURN(Grant parsed, ParseGrant(grant));
     spec.grants.push_back(std::move(parsed));
   }

@@ -23,6 +23,7 @@
 #include "engine/os/errno_status.h"
 #include "engine/os/futex.h"
 #include "engine/state/engine.h"
+#include "engine/state/session_store.h"
 #include "service/api/dispatcher.h"
 #include "service/attach/attach_door.h"
 #include "service/auth/authenticator.h"
@@ -32,12 +33,14 @@
 #include "service/exit_codes.h"
 #include "service/http/http_door.h"
 #include "service/keeper/keeper_link.h"
+#include "service/lease/lock_service.h"
 #include "service/listeners.h"
 #include "service/logging.h"
 #include "service/metrics/metrics.h"
 #include "service/rpc/grpc_door.h"
 #include "service/runtime_dir.h"
 #include "service/server_parts.h"
+#include "service/session/session_table.h"
 
 namespace statehouse {
 namespace {
@@ -50,7 +53,8 @@ constexpr int kScrubIntervalMs = 1'000;
 constexpr milliseconds kFlushGrace{500};
 constexpr uint64_t kDrainLookIntervalNs = 2'000'000;
 
-// Which of the daemon's lanes each thread uses.
+// Which of the daemon's lanes each thread uses. Others: kRecoveryThread, kLockThread,
+// kMaintenanceThread.
 enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2, kDictMoveLane = 3 };
 
 // Passes calls on to the metrics, which are made after the dispatcher because they label its
@@ -79,6 +83,7 @@ class Server final : public ServiceControl {
  private:
   Status PrepareProcess();
   Status PrepareMemory();
+  Status StartSessions(UniqueFd kept);
   Status StartParts();
   Status StartDoors();
   Status OpenGrpcListeners(std::vector<UniqueFd>* listeners);
@@ -109,6 +114,9 @@ class Server final : public ServiceControl {
   std::optional<DevMode> dev_;
   std::optional<RuntimeDir> runtime_dir_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<SessionStore> session_store_;
+  std::shared_ptr<LockService> locks_;
+  std::shared_ptr<SessionTable> sessions_;
   std::unique_ptr<Authenticator> authenticator_;
   ObserverRelay relay_;
   std::unique_ptr<Dispatcher> dispatcher_;
@@ -169,6 +177,11 @@ Status Server::PrepareMemory() {
         runtime_dir_->path());
   }
   SH_RETURN_IF_ERROR(link_->Store("lock", runtime_dir_->lock_fd()));
+  UniqueFd sessions;
+  if (const auto found = inherited_.find("sessions"); found != inherited_.end()) {
+    sessions = std::move(found->second);
+    inherited_.erase(found);
+  }
   // The engine takes what is its own; the doors and declared areas take the rest.
   InheritedDescriptors for_engine;
   for (auto it = inherited_.begin(); it != inherited_.end();) {
@@ -181,7 +194,23 @@ Status Server::PrepareMemory() {
   SH_ASSIGN_OR_RETURN(engine_,
                       Engine::Start(EngineOptionsOf(config_), std::move(for_engine), link_.get()));
   for (const std::string& warning : engine_->TakeStartWarnings()) spdlog::error("{}", warning);
+  SH_RETURN_IF_ERROR(StartSessions(std::move(sessions)));
   return CreateDeclaredAreas(config_, engine_.get(), &inherited_, link_.get());
+}
+
+Status Server::StartSessions(UniqueFd kept) {
+  SH_ASSIGN_OR_RETURN(session_store_, SessionStore::Start(std::move(kept), link_.get(),
+                                                          config_.sessions.count_max));
+  std::vector<uint64_t> ids;
+  for (const SessionRecord& session : session_store_->Sessions()) ids.push_back(session.id);
+  locks_ = LockService::Start({}, engine_.get(), ids);
+  sessions_ = SessionTable::Start(
+      session_store_.get(), {[this](uint64_t session) { locks_->BeginSession(session); },
+                             [this](uint64_t session) { return locks_->EndSession(session); }});
+  locks_->SetOnLoss([this](const LockLoss& loss) {
+    sessions_->TellLost(loss.session, {loss.name, loss.token});
+  });
+  return Status();
 }
 
 Status Server::StartParts() {
@@ -195,9 +224,10 @@ Status Server::StartParts() {
   options.areas_file_root = config_.areas.file_root;
   options.message_bytes_max = config_.network.message_bytes_max;
   options.drain_grace = milliseconds(config_.drain_grace_ms);
-  dispatcher_ =
-      NewDispatcher(options, engine_.get(), engine_->DaemonLane(kSlowLane), this, &relay_);
-  metrics_ = NewMetrics(engine_.get(), dispatcher_->Methods(), Version());
+  dispatcher_ = NewDispatcher(options, {engine_.get(), locks_, sessions_, this, &relay_},
+                              engine_->DaemonLane(kSlowLane));
+  metrics_ = NewMetrics(engine_.get(), dispatcher_->Methods(), Version(),
+                        [this] { return LeaseNumbersOf(*locks_, *sessions_); });
   relay_.SetTarget(metrics_.get());
   return Status();
 }

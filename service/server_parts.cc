@@ -100,6 +100,27 @@ Status RaiseDescriptorLimit() {
   return Status();
 }
 
+LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions) {
+  const LockServiceTotals totals = locks.Totals();
+  LeaseNumbers numbers;
+  numbers.holding = totals.holding;
+  numbers.waiting = totals.waiting;
+  numbers.parked_calls = totals.parked_calls;
+  numbers.grants = totals.stats.grants;
+  numbers.releases = totals.stats.releases;
+  numbers.expirations = totals.stats.expirations;
+  numbers.contended = totals.stats.contended;
+  numbers.forced_releases = totals.forced_releases;
+  numbers.losses = totals.losses;
+  numbers.last_token = totals.last_token;
+  const SessionTotals open = sessions.Totals();
+  numbers.sessions = open.open;
+  for (size_t end = 0; end < kSessionEnds; ++end) {
+    numbers.session_ends.emplace_back(SessionEndName(static_cast<SessionEnd>(end)), open.ends[end]);
+  }
+  return numbers;
+}
+
 std::string EndpointsJson(const Endpoints& endpoints) {
   std::string listen;
   for (const std::string& address : endpoints.listen) {

@@ -6,7 +6,10 @@
 
 #include "engine/state/engine.h"
 #include "service/config/config.h"
+#include "service/lease/lock_service.h"
 #include "service/listeners.h"
+#include "service/metrics/metrics.h"
+#include "service/session/session_table.h"
 
 namespace statehouse {
 
@@ -23,6 +26,9 @@ Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescri
 
 // Lets this process open as many descriptors as the system allows it.
 Status RaiseDescriptorLimit();
+
+// What /metrics tells of locks and sessions.
+LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions);
 
 // What endpoints.json holds: where the service listens, and no secret.
 struct Endpoints {

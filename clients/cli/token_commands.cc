@@ -120,8 +120,10 @@ void AddTokenCommands(CLI::App* app, const Globals* globals) {
 
   CLI::App* create = group->add_subcommand("create", "Makes a token and prints it, once");
   create
-      ->add_option("--grant", arguments->grants,
-                   "kind:pattern:verbs, repeatable; verbs: read write create watch lock admin")
+      ->add_option(
+          "--grant", arguments->grants,
+          "kind:pattern:verbs, repeatable; kinds: area dict lock service; verbs: read write "
+          "create watch lock admin")
       ->required();
   create->add_option("--description", arguments->description, "Who holds it");
   create->add_option("--expires", arguments->expires,

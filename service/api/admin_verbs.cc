@@ -3,11 +3,12 @@
 #include <string>
 
 #include "service/api/verbs.h"
+#include "service/lease/lock_service.h"
+#include "service/session/session_table.h"
 
 namespace statehouse {
 namespace {
 
-constexpr std::string_view kServiceName = "statehoused";  // What grants of kind "service" match.
 constexpr std::chrono::milliseconds kGraceMax{3'600'000};
 
 }  // namespace
@@ -33,6 +34,10 @@ Status GetStatus(const VerbContext& context, const v1::GetStatusRequest& request
   const DictTotals dicts = context.engine->dicts().Totals();
   response->set_dicts(dicts.dicts);
   response->set_dict_entries(dicts.entries);
+  const LockServiceTotals locks = context.locks->Totals();
+  response->set_locks_held(locks.holding);
+  response->set_lock_waiters(locks.waiting);
+  response->set_sessions(context.sessions->Totals().open);
   response->set_runtime_dir(facts.runtime_dir);
   for (const std::string& address : facts.listen_addresses) {
     response->add_listen_addresses(address);

@@ -22,6 +22,8 @@
 #include "service/api/dispatcher.h"
 #include "service/auth/authenticator.h"
 #include "service/auth/token_file.h"
+#include "service/lease/lock_service.h"
+#include "service/session/session_table.h"
 
 namespace statehouse {
 
@@ -117,10 +119,11 @@ class Answer final {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-inline std::shared_ptr<const Identity> IdentityOf(std::vector<std::string> grants) {
+inline std::shared_ptr<const Identity> IdentityOf(std::vector<std::string> grants,
+                                                  const std::string& token_id = "testtest") {
   std::vector<Grant> parsed;
   for (const std::string& grant : grants) parsed.push_back(ParseGrant(grant).value());
-  return std::make_shared<const Identity>("testtest", "", 0, std::move(parsed));
+  return std::make_shared<const Identity>(token_id, "", 0, std::move(parsed));
 }
 
 // Looks until `condition` holds; false after a minute.
@@ -141,10 +144,24 @@ class TestService {
     auto engine = Engine::Start(engine_options, {}, &vault_);
     EXPECT_TRUE(engine.ok()) << engine.status().ToString();
     engine_ = *std::move(engine);
-    dispatcher_ = NewDispatcher(std::move(options), engine_.get(), engine_->DaemonLane(1),
-                                &control_, &observer_);
+    auto store = SessionStore::Start(UniqueFd(), &vault_);
+    EXPECT_TRUE(store.ok()) << store.status().ToString();
+    session_store_ = *std::move(store);
+    locks_ = LockService::Start({}, engine_.get(), {});
+    sessions_ = SessionTable::Start(
+        session_store_.get(), {[this](uint64_t session) { locks_->BeginSession(session); },
+                               [this](uint64_t session) { return locks_->EndSession(session); }});
+    locks_->SetOnLoss([this](const LockLoss& loss) {
+      sessions_->TellLost(loss.session, {loss.name, loss.token});
+    });
+    dispatcher_ =
+        NewDispatcher(std::move(options), {engine_.get(), locks_, sessions_, &control_, &observer_},
+                      engine_->DaemonLane(1));
   }
-  ~TestService() { dispatcher_.reset(); }
+  ~TestService() {
+    dispatcher_->Shutdown();
+    dispatcher_.reset();
+  }
 
   Engine& engine() { return *engine_; }
   Dispatcher& dispatcher() { return *dispatcher_; }
@@ -197,9 +214,13 @@ class TestService {
   RememberingControl control_;
   CountingObserver observer_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<SessionStore> session_store_;
+  std::shared_ptr<LockService> locks_;
+  std::shared_ptr<SessionTable> sessions_;
   std::unique_ptr<Dispatcher> dispatcher_;
-  std::shared_ptr<const Identity> identity_ = IdentityOf(
-      {"area:*:read,write,create,admin", "dict:*:read,write,create,admin", "service:*:admin"});
+  std::shared_ptr<const Identity> identity_ =
+      IdentityOf({"area:*:read,write,create,admin", "dict:*:read,write,create,admin",
+                  "lock:*:read,lock,admin", "service:*:admin"});
 };
 
 }  // namespace statehouse

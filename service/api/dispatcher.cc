@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "service/api/dict_verbs.h"
+#include "service/api/lock_verbs.h"
 #include "service/api/slow_calls.h"
 #include "service/api/verbs.h"
 #include "service/api/wait_table.h"
@@ -49,17 +50,21 @@ struct Method {
 // Everything of the dispatcher but its method table.
 class DispatcherCore {
  public:
-  DispatcherCore(DispatcherOptions options, Engine* engine, Lane slow_lane, ServiceControl* control,
-                 CallObserver* observer)
+  DispatcherCore(DispatcherOptions options, DispatcherParts parts, Lane slow_lane)
       : options_(std::move(options)),
-        engine_(engine),
-        control_(control),
-        observer_(observer),
+        engine_(parts.engine),
+        control_(parts.control),
+        observer_(parts.observer),
+        locks_(std::move(parts.locks)),
+        sessions_(std::move(parts.sessions)),
         waits_(WaitTable::Start(options_.waiters_max)),
         slow_(slow_lane) {}
 
   const DispatcherOptions& options() const { return options_; }
   ServiceControl& control() { return *control_; }
+  const Engine& engine() const { return *engine_; }
+  const std::shared_ptr<LockService>& locks() const { return locks_; }
+  const std::shared_ptr<SessionTable>& sessions() const { return sessions_; }
   WaitTable& waits() { return *waits_; }
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
@@ -70,6 +75,8 @@ class DispatcherCore {
                         .identity = &identity,
                         .options = &options_,
                         .control = control_,
+                        .locks = locks_.get(),
+                        .sessions = sessions_.get(),
                         .lane = lane,
                         .lane_use = engine_->UseDaemonLane(lane),
                         .fast = fast};
@@ -110,6 +117,8 @@ class DispatcherCore {
   void Shutdown() {
     waits_->Shutdown();
     slow_.Shutdown();
+    sessions_->Shutdown();
+    locks_->Shutdown();
   }
 
  private:
@@ -117,6 +126,8 @@ class DispatcherCore {
   Engine* const engine_;
   ServiceControl* const control_;
   CallObserver* const observer_;
+  const std::shared_ptr<LockService> locks_;
+  const std::shared_ptr<SessionTable> sessions_;
   std::atomic<uint32_t> in_flight_{0};
   const std::shared_ptr<WaitTable> waits_;
   SlowCalls slow_;
@@ -271,6 +282,86 @@ std::shared_ptr<PendingCall> RunWait(DispatcherCore& core, const Lane& lane, std
   });
 }
 
+// On CLOCK_MONOTONIC, which is the steady clock.
+uint64_t DeadlineNs(Clock::time_point deadline) {
+  if (deadline == Clock::time_point::max()) return UINT64_MAX;
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time_since_epoch()).count());
+}
+
+class PendingLock final : public PendingCall {
+ public:
+  PendingLock(std::weak_ptr<LockService> locks, uint64_t call)
+      : locks_(std::move(locks)), call_(call) {}
+  void Cancel() override {
+    if (const std::shared_ptr<LockService> locks = locks_.lock()) locks->Cancel(call_);
+  }
+
+ private:
+  const std::weak_ptr<LockService> locks_;
+  const uint64_t call_;
+};
+
+std::shared_ptr<PendingCall> RunAcquire(DispatcherCore& core, const Lane& lane,
+                                        std::string_view bytes, Call call) {
+  v1::AcquireLockRequest request;
+  if (!Decode(bytes, &request)) {
+    core.Finish(call, Undecodable(call.method));
+    return nullptr;
+  }
+  StatusOr<LockAsk> ask = PlanAcquire(core.ContextFor(*call.identity, lane, true), request);
+  if (!ask.ok()) {
+    core.Finish(call, ask.status());
+    return nullptr;
+  }
+  ask->deadline_ns = DeadlineNs(call.deadline);
+  ask->identity = call.identity;
+  auto held = std::make_shared<Call>(std::move(call));
+  const uint64_t waits =
+      core.locks()->Acquire(*std::move(ask), [&core, held](StatusOr<LockAnswer> answer) {
+        if (answer.ok()) {
+          core.Finish(*held, EncodeAcquire(*answer));
+        } else {
+          core.Finish(*held, std::move(answer).status());
+        }
+      });
+  return waits == 0 ? nullptr : std::make_shared<PendingLock>(core.locks(), waits);
+}
+
+class PendingHold final : public PendingCall {
+ public:
+  PendingHold(std::weak_ptr<SessionTable> sessions, uint64_t hold)
+      : sessions_(std::move(sessions)), hold_(hold) {}
+  void Cancel() override {
+    if (const std::shared_ptr<SessionTable> sessions = sessions_.lock()) sessions->Break(hold_);
+  }
+
+ private:
+  const std::weak_ptr<SessionTable> sessions_;
+  const uint64_t hold_;
+};
+
+std::shared_ptr<PendingCall> RunHold(DispatcherCore& core, const Lane& lane, std::string_view bytes,
+                                     Call call) {
+  v1::HoldSessionRequest request;
+  if (!Decode(bytes, &request)) {
+    core.Finish(call, Undecodable(call.method));
+    return nullptr;
+  }
+  const std::string token_id = call.identity->token_id();
+  const uint64_t deadline_ns = DeadlineNs(call.deadline);
+  auto held = std::make_shared<Call>(std::move(call));
+  const uint64_t holds = core.sessions()->Hold(request.session_id(), token_id, deadline_ns,
+                                               [&core, held](StatusOr<HoldAnswer> answer) {
+                                                 if (answer.ok()) {
+                                                   core.Finish(*held, EncodeHold(*answer));
+                                                 } else {
+                                                   core.Finish(*held, std::move(answer).status());
+                                                 }
+                                               });
+  return holds == 0 ? nullptr : std::make_shared<PendingHold>(core.sessions(), holds);
+}
+
 #define SH_VERB(service, name, runner, is_named)                          \
   Method {                                                                \
     "/statehouse.v1." #service "/" #name, false, is_named,                \
@@ -308,6 +399,17 @@ std::vector<Method> AllMethods() {
       SH_VERB(Dicts, DeletePrefix, RunSlow, true),
       SH_VERB(Dicts, ScanEntries, RunSlow, true),
       SH_VERB(Dicts, TransactDict, RunFast, true),
+      Method{"/statehouse.v1.Locks/AcquireLock", false, true, &RunAcquire},
+      SH_VERB(Locks, RenewLock, RunFast, true),
+      SH_VERB(Locks, ReleaseLock, RunFast, true),
+      SH_VERB(Locks, DescribeLock, RunFast, true),
+      SH_VERB(Locks, ListLocks, RunSlow, false),
+      SH_VERB(Locks, ForceReleaseLock, RunFast, true),
+      SH_VERB(Sessions, OpenSession, RunFast, false),
+      SH_VERB(Sessions, RenewSession, RunFast, false),
+      Method{"/statehouse.v1.Sessions/HoldSession", false, false, &RunHold},
+      SH_VERB(Sessions, CloseSession, RunFast, false),
+      SH_VERB(Sessions, ListSessions, RunFast, false),
       SH_VERB(Admin, GetStatus, RunFast, false),
       SH_VERB(Admin, Drain, RunFast, false),
   };
@@ -321,9 +423,8 @@ std::vector<Method> AllMethods() {
 
 class DispatcherImpl final : public Dispatcher {
  public:
-  DispatcherImpl(DispatcherOptions options, Engine* engine, Lane slow_lane, ServiceControl* control,
-                 CallObserver* observer)
-      : core_(std::move(options), engine, slow_lane, control, observer), methods_(AllMethods()) {
+  DispatcherImpl(DispatcherOptions options, DispatcherParts parts, Lane slow_lane)
+      : core_(std::move(options), std::move(parts), slow_lane), methods_(AllMethods()) {
     for (const Method& method : methods_) by_path_.emplace(method.path, &method);
   }
   ~DispatcherImpl() override { Shutdown(); }
@@ -365,6 +466,15 @@ class DispatcherImpl final : public Dispatcher {
                               authenticator->Revalidate(identity));
           return now->Require(ObjectKind::kArea, area.info().name, Verb::kRead);
         });
+    core_.locks()->Recheck([authenticator, engine = &core_.engine()](
+                               const Identity& identity, const std::string& name) -> Status {
+      SH_ASSIGN_OR_RETURN(const std::shared_ptr<const Identity> now,
+                          authenticator->Revalidate(identity));
+      return RequireLock(*engine, *now, name, Verb::kLock);
+    });
+    core_.sessions()->Recheck([authenticator](const std::string& token_id) {
+      return authenticator->Revalidate(Identity(token_id, "", 0, {})).ok();
+    });
   }
 
   void Shutdown() override {
@@ -404,11 +514,15 @@ class DispatcherImpl final : public Dispatcher {
 }  // namespace
 
 std::string_view ObjectNameOf(std::string_view method, std::string_view request) {
-  // Every request of Areas and Dicts but the listings has its name as field 1; admin requests name
+  // Every request of Areas, Dicts and Locks but the listings has its name as field 1; others name
   // nothing.
-  const bool named =
-      method.starts_with("/statehouse.v1.Areas/") || method.starts_with("/statehouse.v1.Dicts/");
-  if (!named || method.ends_with("/ListAreas") || method.ends_with("/ListDicts")) return {};
+  const bool named = method.starts_with("/statehouse.v1.Areas/") ||
+                     method.starts_with("/statehouse.v1.Dicts/") ||
+                     method.starts_with("/statehouse.v1.Locks/");
+  if (!named || method.ends_with("/ListAreas") || method.ends_with("/ListDicts") ||
+      method.ends_with("/ListLocks")) {
+    return {};
+  }
   using google::protobuf::io::CodedInputStream;
   if (request.size() > INT32_MAX) return {};
   CodedInputStream input(reinterpret_cast<const uint8_t*>(request.data()),
@@ -421,9 +535,9 @@ std::string_view ObjectNameOf(std::string_view method, std::string_view request)
   return request.substr(begin, length);
 }
 
-std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, Engine* engine, Lane slow_lane,
-                                          ServiceControl* control, CallObserver* observer) {
-  return std::make_unique<DispatcherImpl>(std::move(options), engine, slow_lane, control, observer);
+std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, DispatcherParts parts,
+                                          Lane slow_lane) {
+  return std::make_unique<DispatcherImpl>(std::move(options), std::move(parts), slow_lane);
 }
 
 }  // namespace statehouse

@@ -16,6 +16,9 @@
 
 namespace statehouse {
 
+class LockService;
+class SessionTable;
+
 // The way in. The local door's operations never reach the daemon, so its calls are those over the
 // attach socket.
 enum class Door : uint8_t { kLocal, kNetwork };
@@ -96,8 +99,17 @@ struct DispatcherOptions {
 // or the bytes are damaged.
 std::string_view ObjectNameOf(std::string_view method, std::string_view request);
 
-// `slow_lane` belongs to the dispatcher's slow thread. Everything passed in outlives it.
-std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, Engine* engine, Lane slow_lane,
-                                          ServiceControl* control, CallObserver* observer);
+// What the verbs work on. Everything outlives the dispatcher.
+struct DispatcherParts {
+  Engine* engine = nullptr;
+  std::shared_ptr<LockService> locks;
+  std::shared_ptr<SessionTable> sessions;
+  ServiceControl* control = nullptr;
+  CallObserver* observer = nullptr;
+};
+
+// `slow_lane` belongs to the dispatcher's slow thread. Shutdown shuts locks and sessions down too.
+std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, DispatcherParts parts,
+                                          Lane slow_lane);
 
 }  // namespace statehouse

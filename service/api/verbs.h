@@ -21,10 +21,16 @@
 
 namespace statehouse {
 
+class LockService;
+class SessionTable;
+
 // How long a verb may try a held stripe on a door's own thread, before it moves to the slow thread.
 inline constexpr uint64_t kFastTimeoutNs = 100'000;
 // How long the slow thread stays with one call before the next one has its turn.
 inline constexpr uint64_t kSlowSliceNs = 2'000'000;
+
+// What grants of kind "service" match.
+inline constexpr std::string_view kServiceName = "statehoused";
 
 // How far a range of several pieces has come over the slow thread's turns.
 struct RangeTurns {
@@ -38,6 +44,8 @@ struct VerbContext {
   const Identity* identity = nullptr;
   const DispatcherOptions* options = nullptr;
   ServiceControl* control = nullptr;
+  LockService* locks = nullptr;
+  SessionTable* sessions = nullptr;
   Lane lane;
   DaemonLanes::Use lane_use;  // Of `lane`, for as long as the verb runs.
   // On a door's thread: a range of several pieces is not begun, STALLED hands it to the slow

@@ -79,10 +79,12 @@ StatusOr<Grant> ParseGrant(std::string_view text) {
     grant.kind = ObjectKind::kArea;
   } else if (kind == "dict") {
     grant.kind = ObjectKind::kDict;
+  } else if (kind == "lock") {
+    grant.kind = ObjectKind::kLock;
   } else if (kind == "service") {
     grant.kind = ObjectKind::kService;
   } else {
-    return BadGrant(text, "the kind is none of \"area\", \"dict\" and \"service\"");
+    return BadGrant(text, "the kind is none of \"area\", \"dict\", \"lock\" and \"service\"");
   }
   grant.pattern = std::string(text.substr(first + 1, last - first - 1));
   if (grant.pattern.empty() || grant.pattern.size() > kNameBytesMax) {

@@ -83,6 +83,12 @@ struct Config {
     friend bool operator==(const Dicts&, const Dicts&) = default;
   } dicts;
 
+  struct Sessions {
+    uint32_t count_max = kSessionsMax;
+
+    friend bool operator==(const Sessions&, const Sessions&) = default;
+  } sessions;
+
   uint64_t drain_grace_ms = 10'000;
   std::string log_format = "auto";         // auto | text | json
   std::string log_level = "info";          // trace | debug | info | warn | error

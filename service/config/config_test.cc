@@ -50,7 +50,7 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
       "atomic_range_bytes = 8192\nfile_root = \"/srv\"\noperation_timeout_ms = 9\n"
       "[network]\nmessage_bytes_max = \"1M\"\nkeepalive_min_ping_s = 2\nconnections_max = 11\n"
       "[log]\nformat = \"json\"\nlevel = \"warn\"\n[attach]\nleases_per_process_max = 4\n"
-      "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n");
+      "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n[sessions]\ncount_max = 7\n");
 
   EXPECT_EQ(config.drain_grace_ms, 7u);
   EXPECT_TRUE(config.dev);
@@ -62,6 +62,7 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
   EXPECT_EQ(config.areas.size_max, 1u << 20);
   EXPECT_EQ(config.dicts.count_max, 6u);
   EXPECT_EQ(config.dicts.size_max, 2u << 20);
+  EXPECT_EQ(config.sessions.count_max, 7u);
   EXPECT_EQ(config.areas.atomic_range_bytes, 8192u);
   EXPECT_EQ(config.areas.file_root, "/srv");
   EXPECT_EQ(config.areas.operation_timeout_ms, 9u);
@@ -107,6 +108,7 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[areas]\ncount_max = 4097", "is not within"},
       {"[dicts]\ncount_max = 1025", "is not within"},
       {"[dicts]\nsize_max = \"65G\"", "is not within"},
+      {"[sessions]\ncount_max = 65537", "is not within"},
       {"[areas]\nsize_max = \"17G\"", "is not within"},
       {"[areas]\noperation_timeout_ms = 0", "is not within"},
       {"[log]\nlevel = \"loud\"", "is none of trace, debug, info, warn, error"},

@@ -143,6 +143,9 @@ std::vector<Setting> MakeSettings() {
       SH_SETTING(
           "dicts.size_max", "", kBytes, dicts.size_max, "Largest max_bytes that a dict may have.",
           [](const Config& c) { return OutOfRange(c.dicts.size_max, 65'536, kDictBytesMax); }),
+      SH_SETTING("sessions.count_max", "", kNumber, sessions.count_max,
+                 "Sessions of clients of the network door that may be open at once.",
+                 [](const Config& c) { return OutOfRange(c.sessions.count_max, 1, kSessionsMax); }),
       SH_SETTING("log.format", "--log-format", kText, log_format,
                  "auto (text on a terminal, else json), text or json.",
                  [](const Config& c) {

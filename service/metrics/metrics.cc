@@ -51,7 +51,8 @@ ClientMetric Labelled(std::vector<std::pair<const char*, std::string_view>> labe
 
 class PrometheusMetrics final : public Metrics {
  public:
-  PrometheusMetrics(Engine* engine, std::vector<std::string> methods, std::string version);
+  PrometheusMetrics(Engine* engine, std::vector<std::string> methods, std::string version,
+                    std::function<LeaseNumbers()> leases);
 
   void OnCall(Door door, std::string_view method, Reason reason,
               std::chrono::nanoseconds took) override;
@@ -66,9 +67,11 @@ class PrometheusMetrics final : public Metrics {
   MetricFamily AuthFamily();
   void AddEngine(std::vector<MetricFamily>* families);
   void AddDicts(std::vector<MetricFamily>* families);
+  void AddLeases(std::vector<MetricFamily>* families);
   void AddProcess(std::vector<MetricFamily>* families);
 
   Engine* const engine_;
+  const std::function<LeaseNumbers()> leases_;
   const std::string version_;
   const double start_time_s_;
   std::vector<std::string> methods_;                    // The last one is "unknown".
@@ -80,8 +83,9 @@ class PrometheusMetrics final : public Metrics {
 };
 
 PrometheusMetrics::PrometheusMetrics(Engine* engine, std::vector<std::string> methods,
-                                     std::string version)
+                                     std::string version, std::function<LeaseNumbers()> leases)
     : engine_(engine),
+      leases_(std::move(leases)),
       version_(std::move(version)),
       start_time_s_(static_cast<double>(time(nullptr))),
       methods_(std::move(methods)) {
@@ -262,6 +266,41 @@ void PrometheusMetrics::AddDicts(std::vector<MetricFamily>* families) {
              totals.moves);
 }
 
+void PrometheusMetrics::AddLeases(std::vector<MetricFamily>* families) {
+  if (leases_ == nullptr) return;
+  const LeaseNumbers leases = leases_();
+  AddGauge(families, "statehouse_locks_held",
+           "Grants of locks that are held, by workers and by callers; at most a second old.",
+           leases.holding);
+  AddGauge(families, "statehouse_lock_waiters",
+           "Requests that wait for a lock, of workers and of callers; at most a second old.",
+           leases.waiting);
+  AddGauge(families, "statehouse_lock_calls_parked", "AcquireLock calls that wait.",
+           leases.parked_calls);
+  AddCounter(families, "statehouse_lock_grants_total", "Locks that were granted.", leases.grants);
+  AddCounter(families, "statehouse_lock_releases_total", "Grants that ended by their holder.",
+             leases.releases);
+  AddCounter(families, "statehouse_lock_expirations_total",
+             "Leases that ended by their time and were taken away.", leases.expirations);
+  AddCounter(families, "statehouse_lock_contended_total",
+             "Requests that had to wait, or were refused for that.", leases.contended);
+  AddCounter(families, "statehouse_lock_forced_releases_total",
+             "Grants that ForceReleaseLock took away.", leases.forced_releases);
+  AddCounter(families, "statehouse_lock_losses_total",
+             "Grants of callers that ended before they were released.", leases.losses);
+  AddGauge(families, "statehouse_lock_last_token", "The fencing token of the latest grant.",
+           static_cast<double>(leases.last_token));
+  AddGauge(families, "statehouse_sessions", "Sessions that are open.", leases.sessions);
+  MetricFamily ends = Family("statehouse_session_ends_total", "Sessions that ended, by reason.",
+                             MetricType::Counter);
+  for (const auto& [reason, count] : leases.session_ends) {
+    ClientMetric metric = Labelled({{"reason", reason}});
+    metric.counter.value = static_cast<double>(count);
+    ends.metric.push_back(std::move(metric));
+  }
+  families->push_back(std::move(ends));
+}
+
 void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   MetricFamily build =
       Family("statehouse_build_info", "Always 1; the label tells the release.", MetricType::Gauge);
@@ -280,6 +319,7 @@ std::string PrometheusMetrics::Scrape() {
   }
   AddEngine(&families);
   AddDicts(&families);
+  AddLeases(&families);
   AddProcess(&families);
   return prometheus::TextSerializer().Serialize(families);
 }
@@ -287,8 +327,9 @@ std::string PrometheusMetrics::Scrape() {
 }  // namespace
 
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
-                                    std::string version) {
-  return std::make_unique<PrometheusMetrics>(engine, std::move(methods), std::move(version));
+                                    std::string version, std::function<LeaseNumbers()> leases) {
+  return std::make_unique<PrometheusMetrics>(engine, std::move(methods), std::move(version),
+                                             std::move(leases));
 }
 
 }  // namespace statehouse

@@ -5,14 +5,33 @@
 // when scraped, so that they cost the local path nothing.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/state/engine.h"
 #include "service/api/dispatcher.h"
 
 namespace statehouse {
+
+// What is known of locks and sessions, read when scraped.
+struct LeaseNumbers {
+  uint32_t holding = 0;
+  uint32_t waiting = 0;
+  uint32_t parked_calls = 0;
+  uint64_t grants = 0;
+  uint64_t releases = 0;
+  uint64_t expirations = 0;
+  uint64_t contended = 0;
+  uint64_t forced_releases = 0;
+  uint64_t losses = 0;
+  uint64_t last_token = 0;
+  uint32_t sessions = 0;
+  std::vector<std::pair<std::string_view, uint64_t>> session_ends;  // By reason.
+};
 
 class Metrics : public CallObserver {
  public:
@@ -24,8 +43,9 @@ class Metrics : public CallObserver {
   virtual std::string Scrape() = 0;
 };
 
-// `methods` label the calls; `engine` outlives it.
+// `methods` label the calls; `engine` and what `leases` reads outlive it.
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
-                                    std::string version);
+                                    std::string version,
+                                    std::function<LeaseNumbers()> leases = nullptr);
 
 }  // namespace statehouse

@@ -8,7 +8,10 @@
 #include "grpc/reflection/v1alpha/reflection.pb.h"
 #include "statehouse/v1/admin.pb.h"
 #include "statehouse/v1/area.pb.h"
+#include "statehouse/v1/dict.pb.h"
 #include "statehouse/v1/error.pb.h"
+#include "statehouse/v1/lock.pb.h"
+#include "statehouse/v1/session.pb.h"
 
 namespace statehouse {
 namespace {
@@ -24,7 +27,11 @@ using grpc::reflection::v1::ServerReflectionResponse;
 // The files whose services this binary serves. Naming a message of each also keeps the linker from
 // dropping the file.
 std::vector<const FileDescriptor*> ServedFiles() {
-  return {v1::Area::descriptor()->file(), v1::GetStatusRequest::descriptor()->file(),
+  return {v1::Area::descriptor()->file(),
+          v1::GetEntryRequest::descriptor()->file(),
+          v1::Lock::descriptor()->file(),
+          v1::Session::descriptor()->file(),
+          v1::GetStatusRequest::descriptor()->file(),
           grpc::health::v1::HealthCheckRequest::descriptor()->file(),
           ServerReflectionRequest::descriptor()->file(),
           grpc::reflection::v1alpha::ServerReflectionRequest::descriptor()->file()};

@@ -45,7 +45,7 @@ struct DaemonOptions {
   std::vector<std::string> environment;  // "NAME=value", added.
   std::vector<std::string> grants = {"area:*:read,write,create,watch,lock,admin",
                                      "dict:*:read,write,create,watch,lock,admin",
-                                     "service:*:admin"};
+                                     "lock:*:read,lock,admin", "service:*:admin"};
   std::string runtime_dir;        // Empty: one of its own.
   bool dev = false;               // --dev and nothing else; its folder lies in the object's own.
   bool pass_descriptors = false;  // Let descriptors of the test that are not close-on-exec through.
