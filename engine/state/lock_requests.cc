@@ -186,9 +186,10 @@ Status LockSpace::ServeLock(const Lane& lane, uint32_t lock_number) {
   return served;
 }
 
-StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t timeout_ns) {
+LockLook LockSpace::Sleep(LockPlace place, uint64_t timeout_ns, bool* serve) const {
+  *serve = false;
   RequestSlot* const request = RequestAt(place);
-  if (request == nullptr) return Status(Reason::kInvalidArgument, "locks: no such request");
+  if (request == nullptr) return LockLook();
   for (uint32_t i = 0; i < kSpins; ++i) {
     if (KindOf(request->state.load(std::memory_order_acquire)) != RequestKind::kWaiting) {
       return Look(place);
@@ -203,19 +204,42 @@ StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t t
     request->sleeping.store(1, std::memory_order_seq_cst);
     const uint64_t state = request->state.load(std::memory_order_seq_cst);
     const uint64_t now = NowNs();
-    if (KindOf(state) != RequestKind::kWaiting || now >= deadline || !live()) {
+    uint64_t until = std::min(deadline, now + kLockSleepNsMax);
+    bool over = KindOf(state) != RequestKind::kWaiting || now >= deadline || !live();
+    if (!over) {
+      const LockSlot* const lock = LockAt(LockNumberOf(state));
+      *serve = lock != nullptr && LowOf(LoadLock(lock->queue)) == place &&
+               MayServe(LockNumberOf(state), now, &until);
+      over = *serve;
+    }
+    if (over) {
       request->sleeping.store(0, std::memory_order_relaxed);
-      if (!live()) return RefuseGone();
       return Look(place);
     }
-    uint64_t until = std::min(deadline, now + kLockSleepNsMax);
-    const LockSlot* const lock = LockAt(LockNumberOf(state));
-    if (lock != nullptr && LowOf(LoadLock(lock->queue)) == place &&
-        MayServe(LockNumberOf(state), now, &until)) {
-      SH_RETURN_IF_ERROR(ServeLock(lane, LockNumberOf(state)));
-      continue;
-    }
     FutexWait(request->event, event, until - now);
+  }
+}
+
+Status LockSpace::ServeFor(const Lane& lane, LockPlace place) {
+  const RequestSlot* const request = RequestAt(place);
+  if (request == nullptr) return Status();
+  const uint64_t state = request->state.load(std::memory_order_acquire);
+  if (KindOf(state) != RequestKind::kWaiting) return Status();
+  return ServeLock(lane, LockNumberOf(state));
+}
+
+StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t timeout_ns) {
+  if (RequestAt(place) == nullptr) {
+    return Status(Reason::kInvalidArgument, "locks: no such request");
+  }
+  const uint64_t begin = NowNs();
+  for (;;) {
+    const uint64_t passed = NowNs() - begin;
+    bool serve = false;
+    const LockLook look = Sleep(place, timeout_ns - std::min(timeout_ns, passed), &serve);
+    if (!live()) return RefuseGone();
+    if (!serve) return look;
+    SH_RETURN_IF_ERROR(ServeFor(lane, place));
   }
 }
 
@@ -287,11 +311,12 @@ Status LockSpace::Renew(const Lane& lane, LockPlace place, uint64_t ttl_ns, Lock
 }
 
 Status LockSpace::Release(const Lane& lane, LockPlace place, bool* held,
-                          std::vector<LockPlace>* granted) {
+                          std::vector<LockPlace>* granted, uint32_t own_block) {
   *held = false;
   const RequestSlot* const request = RequestAt(place);
+  const uint32_t block = own_block < kLaneBlocksMax ? own_block : lane.id / kLanesPerBlock;
   const bool mine = request != nullptr && KindOf(LoadLock(request->state)) != RequestKind::kFree &&
-                    BlockWordOf(LoadLock(request->state)) == lane.id / kLanesPerBlock + 1;
+                    BlockWordOf(LoadLock(request->state)) == block + 1;
   if (!mine) {
     return Status(Reason::kInvalidArgument, "locks: the request is not this process's");
   }

@@ -169,14 +169,19 @@ class LockSpace final {
   // Sleeps until the request does not wait any more, at most `timeout_ns`. Serves the queue itself
   // where the lease of the holder before it ends, so that nothing depends on the daemon.
   StatusOr<LockLook> Wait(const Lane& lane, LockPlace place, uint64_t timeout_ns);
+  // The same in parts, for a thread that must not keep its lane while it sleeps: sleeps, and says
+  // in *serve that the caller shall call ServeFor with a lane and come back.
+  LockLook Sleep(LockPlace place, uint64_t timeout_ns, bool* serve) const;
+  Status ServeFor(const Lane& lane, LockPlace place);
   // Lengthens the lease to `ttl_ns` from now (0: the ttl that it was asked with). LOCK_LOST where
   // it is over.
   Status Renew(const Lane& lane, LockPlace place, uint64_t ttl_ns, LockLook* look);
   // Gives the lock back or leaves the queue, and ends the request. *held: it held the lock until
   // now. The places of the daemon's requests that hold a lock now through this are added to
-  // `granted`, if that is not null.
+  // `granted`, if that is not null. `own_block`: the block that asked, where it is another one of
+  // this process than the lane's.
   Status Release(const Lane& lane, LockPlace place, bool* held,
-                 std::vector<LockPlace>* granted = nullptr);
+                 std::vector<LockPlace>* granted = nullptr, uint32_t own_block = kLaneBlocksMax);
 
   // For operators: takes the lock from the holder with this token (0: from every holder). Returns
   // from how many.
