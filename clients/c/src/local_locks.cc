@@ -237,6 +237,18 @@ void LocalSession::ReopenLocks(Control* control, Deadline deadline) {
   }
 }
 
+void LocalSession::LookAfterConnection() {
+  constexpr std::chrono::milliseconds kPatience{200};
+  const Deadline deadline = steady_clock::now() + kPatience;
+  Turn turn;
+  if (!TakeTurn(deadline, &turn).ok()) return;
+  Control* const control = turn.get();
+  if (control->connection.open() && !control->connection.peer_is_gone()) return;
+  CloseTracked(&control->connection);
+  // While it is away, what is mapped is as good as before.
+  (void)EnsureConnected(control, /*want_lanes=*/true, deadline);
+}
+
 void LocalSession::CloseLocks() {
   std::shared_ptr<LocalLocks> locks;
   {

@@ -30,6 +30,7 @@ class LocalLocks final : public std::enable_shared_from_this<LocalLocks> {
 
   // *lock stays empty where it was not had in time.
   Status Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock);
+  bool usable() const { return CheckUsable().ok(); }
 
  private:
   friend class LocalSession;

@@ -75,6 +75,10 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   // name: then locks are taken by calls.
   StatusOr<std::shared_ptr<LocalLocks>> OpenLocks();
 
+  // Connects again where the daemon has gone away meanwhile, if it answers at once: handles learn
+  // whether another service took its place. For whoever has to know without a call of its own.
+  void LookAfterConnection();
+
   // One unary call by method path: serialized request in, serialized response out.
   StatusOr<std::string> Call(const std::string& method, const std::string& request,
                              const CallOptions& options);
