@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _local, _lock_calls, errors
-from ._leases import LeaseKeeper
+from ._leases import ForkCount, LeaseKeeper
 from ._lock_calls import NS_PER_S, TTL_DEFAULT
 from ._remote_leases import RemoteLeases
 from .types import LockInfo
@@ -32,10 +32,16 @@ class Leasing:
         self._keeper = LeaseKeeper(self._remote.heartbeat)
         self._local: Any = None
         self._by_calls = client.transport == "network"
+        self._owner = ""
+        self._owner_fork_count = -1
 
     def owner(self) -> str:
         """Who this process is, for people."""
-        return f"pid {os.getpid()} {os.path.basename(sys.argv[0] or 'python')}"
+        if self._owner_fork_count != ForkCount.value:
+            self._owner_fork_count = ForkCount.value
+            program = os.path.basename(sys.argv[0] or "python")
+            self._owner = f"pid {os.getpid()} {program}"[:OWNER_BYTES_MAX]
+        return self._owner
 
     def acquire(self, name: str, shared: bool, limit: int, ttl_ns: int, hold_ns: int, timeout_ns: int, owner: str) -> Any:
         if not self._by_calls:
@@ -51,11 +57,8 @@ class Leasing:
                 raise
         return self._remote.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner)
 
-    def keep(self, lease: Any, ttl_s: float, lost: Callable[[], None]) -> None:
-        self._keeper.keep(lease, ttl_s, lost)
-
-    def forget(self, lease: Any) -> None:
-        self._keeper.forget(lease)
+    def keep(self, lock: Lock) -> None:
+        self._keeper.add(lock)
 
     def close(self) -> None:
         self._keeper.close()
@@ -97,6 +100,7 @@ class Lock:
         self._client = client
         self.name = _lock_calls.check_lock_name(name)
         self._ttl_ns = _lock_calls.nanoseconds(ttl, "ttl", name)
+        self.ttl_s = self._ttl_ns / NS_PER_S
         self._hold_ns = 0 if hold_max is None else _lock_calls.nanoseconds(hold_max, "hold_max", name)
         self._timeout_ns = -1 if timeout is None else _lock_calls.nanoseconds(timeout, "timeout", name)
         self._shared = bool(shared)
@@ -107,20 +111,23 @@ class Lock:
                 "INVALID_ARGUMENT", f"limit is {limit}; it must be 1 to {_LIMIT_MAX}, and 1 for a shared lock", name
             )
         self._limit = limit
-        self._owner = owner
+        self._owner = None if owner is None else owner[:OWNER_BYTES_MAX]
         self._on_lost = on_lost
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
+        self._fork_count = ForkCount.value
         # Held from an acquire to its release: threads that share this object wait for each other here.
         self._mine = threading.Lock()
-        self._lease: Any = None
+        self._kept = False
+        self._over: Any = None  # The lease whose end was told.
+        self.lease: Any = None
+        self.thread_id = 0
         self._token = 0
         self._lost = False
 
     def _here(self) -> None:
-        if self._pid != os.getpid():
+        if self._fork_count != ForkCount.value:
             self._begin()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
@@ -140,7 +147,7 @@ class Lock:
                 timeout_ns = -1 if timeout == -1 else _lock_calls.nanoseconds(timeout, "timeout", self.name)
             owner = self._owner if self._owner is not None else self._leasing.owner()
             lease = self._leasing.acquire(
-                self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner[:OWNER_BYTES_MAX]
+                self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner
             )
             if lease is None:
                 self._mine.release()
@@ -150,11 +157,18 @@ class Lock:
             raise
         self._lost = False
         self._token = lease.token
-        self._lease = lease
-        self._leasing.keep(lease, self._ttl_ns / NS_PER_S, self._on_lease_lost)
+        self.thread_id = threading.get_ident()
+        self.lease = lease
+        if not self._kept:
+            self._kept = True
+            self._leasing.keep(self)
         return True
 
-    def _on_lease_lost(self) -> None:
+    def on_lease_over(self, lease: Any) -> None:
+        """For the client's keeper of leases."""
+        if self._over is lease:
+            return
+        self._over = lease
         self._lost = True
         if self._on_lost is not None:
             self._on_lost(self)
@@ -162,10 +176,9 @@ class Lock:
     def release(self) -> None:
         """Gives the lock back. LockLost where the lease was over before; RuntimeError where this object holds none."""
         self._here()
-        lease, self._lease = self._lease, None
+        lease, self.lease = self.lease, None
         if lease is None:
             raise RuntimeError(f"release of the lock {self.name!r}, which this object does not hold")
-        self._leasing.forget(lease)
         try:
             held = lease.release()
         finally:
@@ -179,7 +192,7 @@ class Lock:
     def renew(self, ttl: Any = None) -> None:
         """Lengthens the lease to ``ttl`` seconds from now (as it was taken with, if None). LockLost where it is over."""
         self._here()
-        lease = self._lease
+        lease = self.lease
         if lease is None:
             raise RuntimeError(f"renewal of the lock {self.name!r}, which this object does not hold")
         lease.renew(0 if ttl is None else _lock_calls.nanoseconds(ttl, "ttl", self.name))
@@ -192,14 +205,14 @@ class Lock:
     def held(self) -> bool:
         """Whether this object holds it and the lease is good."""
         self._here()
-        lease = self._lease
+        lease = self.lease
         return lease is not None and lease.left() > 0
 
     @property
     def lost(self) -> bool:
         """Whether a lease that this object took last was over before its release."""
         self._here()
-        if self._lease is not None and not self._lost and self._lease.left() <= 0:
+        if self.lease is not None and not self._lost and self.lease.left() <= 0:
             self._lost = True
         return self._lost
 
@@ -213,7 +226,7 @@ class Lock:
     def expires_in(self) -> float:
         """Seconds that the lease has left; 0.0 where it holds none."""
         self._here()
-        lease = self._lease
+        lease = self.lease
         return 0.0 if lease is None else float(lease.left())
 
     def __enter__(self) -> Lock:
