@@ -229,10 +229,14 @@ class Lock:
         lease = self.lease
         return 0.0 if lease is None else float(lease.left())
 
+    @property
+    def timeout(self) -> float | None:
+        """How long ``with`` waits, in seconds; for ever if None."""
+        return None if self._timeout_ns < 0 else self._timeout_ns / NS_PER_S
+
     def __enter__(self) -> Lock:
-        self._here()
-        timeout = -1 if self._timeout_ns < 0 else self._timeout_ns / NS_PER_S
-        if not self.acquire(timeout=timeout):
+        timeout = self.timeout
+        if not self.acquire(timeout=-1 if timeout is None else timeout):
             raise errors.by_name("TIMEOUT", f"the lock {self.name!r} was not to be had within {timeout} s", self.name)
         return self
 
