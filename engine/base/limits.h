@@ -48,6 +48,17 @@ inline constexpr size_t kTokenBytesMax = 512;         // An access token as it t
 inline constexpr size_t kMessageBytesMax = 16 << 20;  // One request or response.
 inline constexpr uint32_t kWaitersMax = 65'536;       // Parked waits of one service.
 
+// Sessions of clients of the network door.
+inline constexpr uint32_t kSessionsMax = 65'536;
+inline constexpr size_t kSessionNameBytesMax = 128;  // Of the text that says who the client is.
+inline constexpr uint64_t kSessionTtlNsMin = 1'000'000'000;
+inline constexpr uint64_t kSessionTtlNsMax = uint64_t{86'400} * 1'000'000'000;
+inline constexpr uint64_t kSessionTtlNsDefault = 10'000'000'000;
+inline constexpr uint64_t kSessionGraceNs = 5'000'000'000;  // After a restart, at least.
+inline constexpr uint32_t kSessionLocksMax = 1 << 17;       // Held and waited for.
+inline constexpr uint32_t kSessionHoldsMax = 8;             // Calls that hold one session.
+inline constexpr size_t kSessionLostMax = 1024;             // Remembered for its next call.
+
 static_assert(kStripeBytesMin % kPageBytes == 0);
 static_assert(kLanesMax % kLanesPerBlock == 0);
 static_assert(kAtomicRangeBytesDefault <= kAtomicRangeBytesMax);

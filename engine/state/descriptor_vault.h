@@ -8,7 +8,8 @@
 namespace statehouse {
 
 // Names: "catalogue", "area.<id>", "data.<id>", "alive.<block>", "worker.<block>", "dicts",
-// "dict.<id>.<generation>", "locks".
+// "dict.<id>.<generation>", "locks",
+// "sessions".
 class DescriptorVault {
  public:
   virtual ~DescriptorVault() = default;

@@ -120,9 +120,15 @@ std::vector<LockRemote> LockSpace::TakeRemotes() {
       request.state.store(0, std::memory_order_release);
       continue;
     }
-    const LockLook look = Look(number);
-    remotes.push_back(
-        {number, look.phase, LoadLock(request.session), LoadLock(request.request_id)});
+    LockRemote remote;
+    remote.place = number;
+    remote.phase = Look(number).phase;
+    remote.session = LoadLock(request.session);
+    remote.request_id = LoadLock(request.request_id);
+    remote.since_ns = LoadLock(request.since_ns);
+    const LockSlot* const lock = LockAt(LockNumberOf(state));
+    if (lock != nullptr) remote.name = NameOf(*lock);
+    remotes.push_back(std::move(remote));
   }
   const uint64_t claimed = kLockClaimed | kDaemonBlockWord << kRequestBlockShift;
   const uint32_t locks =

@@ -129,6 +129,8 @@ struct LockRemote {
   LockPhase phase = LockPhase::kNone;
   uint64_t session = 0;
   uint64_t request_id = 0;
+  std::string name;       // Of the lock, unless the request has lost it.
+  uint64_t since_ns = 0;  // Holds or waits since.
 };
 
 class LockSpace final {
