@@ -29,7 +29,7 @@ inline constexpr uint64_t kTokenLineOffset = 4160;
 inline constexpr uint64_t kPoolLineOffset = 4224;
 inline constexpr uint64_t kLockBucketsOffset = 8192;
 
-inline constexpr size_t kLockRedoPairsMax = 16;
+inline constexpr size_t kLockRedoStoresMax = 16;
 inline constexpr size_t kLockOwnerBytesMax = 40;  // Of the text that says who holds a lock.
 // A chain of one bucket that is longer than this is damaged.
 inline constexpr uint32_t kLockChainMax = 4096;
@@ -135,8 +135,11 @@ struct alignas(kCacheLineBytes) RequestSlot {
 static_assert(sizeof(RequestSlot) == 128);
 static_assert(offsetof(RequestSlot, hold_ns_max) == 64);
 
-struct LockRedoPair {
+// A word that changes from `before` to `value`. Recovery stores it only over `before`: a request or
+// lock that the change made free may be somebody else's by then.
+struct LockRedoStore {
   std::atomic<uint64_t> offset;  // In the segment, a multiple of 8.
+  std::atomic<uint64_t> before;
   std::atomic<uint64_t> value;
 };
 
@@ -150,7 +153,7 @@ struct alignas(kCacheLineBytes) LockLaneRecord {
   std::atomic<uint64_t> releases;
   std::atomic<uint64_t> expirations;
   std::atomic<uint64_t> contended;  // Requests that had to wait, or were refused for that.
-  LockRedoPair redo[kLockRedoPairsMax];
+  LockRedoStore redo[kLockRedoStoresMax];
 };
 inline constexpr uint64_t kLockLaneRecordBytes = 1024;
 static_assert(sizeof(LockLaneRecord) <= kLockLaneRecordBytes);

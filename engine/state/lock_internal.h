@@ -61,8 +61,8 @@ struct LockSpace::Section {
   const Lane& lane;
   LockLaneRecord& record;
   uint32_t bucket = 0;
-  uint64_t locked = 0;  // The bucket's word as this lane holds it; 0: not held.
-  uint32_t pairs = 0;
+  uint64_t locked = 0;                     // The bucket's word as this lane holds it; 0: not held.
+  uint32_t stores = 0;                     // In the redo record.
   uint32_t granted_lock = 0;               // Whose new holders are owed a wake-up.
   std::vector<uint32_t> granted;           // They.
   std::vector<LockPlace>* told = nullptr;  // Where to tell of the daemon's among them.

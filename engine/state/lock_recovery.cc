@@ -22,20 +22,7 @@ RecoveryReport LockSpace::RecoverLane(const Lane& own, uint32_t lane) {
     const uint64_t word = control.load(std::memory_order_acquire);
     if (OwnerOf(word) == lane) {
       if (LoadLock(record.tag) == word) {
-        const uint64_t count = LoadLock(record.redo_count);
-        const uint64_t first = geometry_.locks_offset();
-        const uint64_t end = geometry_.segment_bytes();
-        for (uint64_t i = 0; i < std::min<uint64_t>(count, kLockRedoPairsMax); ++i) {
-          const uint64_t offset = LoadLock(record.redo[i].offset);
-          const uint64_t head = kLockBucketsOffset + (intent - 1) * sizeof(LockBucketLine) +
-                                offsetof(LockBucketLine, head);
-          const bool inside = offset % 8 == 0 && offset >= first && offset < end;
-          if (!inside && offset != head) continue;
-          reinterpret_cast<std::atomic<uint64_t>*>(base_ + offset)
-              ->store(LoadLock(record.redo[i].value), std::memory_order_release);
-          CrashFence();
-          report.redo_applied = true;
-        }
+        report.redo_applied = FinishStores(record, static_cast<uint32_t>(intent - 1));
       }
       CrashFence();
       if (!MutantIs(Mutant::kLockTagKept)) StoreLock(record.tag, 0);
@@ -55,6 +42,27 @@ RecoveryReport LockSpace::RecoverLane(const Lane& own, uint32_t lane) {
   // The lane may have died between two steps.
   if (names_bucket) ServeBucket(own, static_cast<uint32_t>(intent - 1));
   return report;
+}
+
+// Carries out what is left of the list of stores. Returns whether there was one.
+bool LockSpace::FinishStores(const LockLaneRecord& record, uint32_t bucket) const {
+  const uint64_t count = std::min<uint64_t>(LoadLock(record.redo_count), kLockRedoStoresMax);
+  const uint64_t head =
+      kLockBucketsOffset + bucket * sizeof(LockBucketLine) + offsetof(LockBucketLine, head);
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t offset = LoadLock(record.redo[i].offset);
+    const bool inside =
+        offset % 8 == 0 && offset >= geometry_.locks_offset() && offset < geometry_.segment_bytes();
+    if (!inside && offset != head) continue;
+    auto* const place = reinterpret_cast<std::atomic<uint64_t>*>(base_ + offset);
+    // Else the dead lane stored it, and it may have changed since: a request that it took from its
+    // holder can be a holder again, elsewhere. Nobody can bring `before` back while the bucket is
+    // held.
+    if (place->load(std::memory_order_acquire) != LoadLock(record.redo[i].before)) continue;
+    place->store(LoadLock(record.redo[i].value), std::memory_order_release);
+    CrashFence();
+  }
+  return count > 0;
 }
 
 // Whatever the flags say: whoever should have woken them may have died between any two steps.

@@ -71,9 +71,10 @@ void LockSpace::WakeRequest(RequestSlot& request, bool always) const {
 }
 
 void LockSpace::Redo(Section& section, std::atomic<uint64_t>& place, uint64_t value) const {
-  LockRedoPair& pair = section.record.redo[section.pairs++];
-  StoreLock(pair.offset, static_cast<uint64_t>(reinterpret_cast<std::byte*>(&place) - base_));
-  StoreLock(pair.value, value);
+  LockRedoStore& redo = section.record.redo[section.stores++];
+  StoreLock(redo.offset, static_cast<uint64_t>(reinterpret_cast<std::byte*>(&place) - base_));
+  StoreLock(redo.before, LoadLock(place));
+  StoreLock(redo.value, value);
 }
 
 // Makes the list of stores stand, carries it out and disarms it.
@@ -81,19 +82,19 @@ void LockSpace::Commit(Section& section) const {
   LockLaneRecord& record = section.record;
   if (MutantIs(Mutant::kLockArmedBeforeRedo)) StoreLock(record.tag, section.locked);
   CrashFence();
-  StoreLock(record.redo_count, section.pairs);
+  StoreLock(record.redo_count, section.stores);
   CrashFence();
   if (!MutantIs(Mutant::kLockRedoNotArmed)) StoreLock(record.tag, section.locked);
   CrashFence();
   std::atomic_thread_fence(std::memory_order_release);
-  for (uint32_t i = 0; i < section.pairs; ++i) {
+  for (uint32_t i = 0; i < section.stores; ++i) {
     auto* place = reinterpret_cast<std::atomic<uint64_t>*>(base_ + LoadLock(record.redo[i].offset));
     place->store(LoadLock(record.redo[i].value), std::memory_order_release);  // SYNC: lock.state
     CrashFence();
   }
   if (!MutantIs(Mutant::kLockTagKept)) StoreLock(record.tag, 0);
   CrashFence();
-  section.pairs = 0;
+  section.stores = 0;
 }
 
 // The lock of this name in the bucket, or 0. Meaningful while the bucket is held; without that a

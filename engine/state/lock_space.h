@@ -286,6 +286,7 @@ class LockSpace final {
   Status ServeLock(const Lane& lane, uint32_t lock);
 
   // lock_recovery.cc
+  bool FinishStores(const LockLaneRecord& record, uint32_t bucket) const;
   void ServeBucket(const Lane& own, uint32_t bucket);
   void WakeHoldersOf(uint32_t lock) const;
   bool ChainIsSound(uint32_t bucket) const;

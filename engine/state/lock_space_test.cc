@@ -423,6 +423,39 @@ TEST(LockSpaceTest, ADamagedBucketIsEmptiedAndItsHoldersAreTold) {
   locks.ExpectSound();
 }
 
+// The daemon takes a lock from its holder and dies before it forgets what it did. The holder has
+// seen that and uses its request for another lock.
+TEST(LockSpaceTest, RecoveryLeavesARequestAloneThatIsUsedAgain) {
+  TestLocks locks;
+  const auto lost = locks.Ask(locks.Of(1), "a");
+  const auto waiter = locks.Ask(locks.Of(2), "a");
+  LockBucketLine& bucket =
+      LockInternals::Bucket(*locks.space, LockInternals::BucketOf(*locks.space, "a"));
+  LockLaneRecord& record = LockInternals::Record(*locks.space, locks.own.id);
+  const uint64_t held = bucket.control.load() | locks.own.id;
+  EXPECT_EQ(*locks.space->ForceRelease(locks.own, "a", 0), 1u);
+  // What the first of its steps left: that the holder lost it.
+  const auto& holders = LockInternals::Lock(*locks.space, 1).holders;
+  record.redo[0].offset.store(static_cast<uint64_t>(
+      reinterpret_cast<std::byte*>(&LockInternals::Request(*locks.space, lost.place).state) -
+      LockInternals::Base(*locks.space)));
+  record.redo[0].before.store((uint64_t{1} << 32) | 2 << 8 | 3);
+  record.redo[0].value.store(2 << 8 | 4);
+  record.redo_count.store(1);
+  record.tag.store(held);
+  bucket.control.store(held);
+  locks.Release(locks.Of(1), lost.place);
+  const auto again = locks.Ask(locks.Of(1), "b");
+  ASSERT_EQ(again.place, lost.place);
+
+  locks.space->RecoverLane(locks.own, locks.own.id);
+
+  EXPECT_EQ(locks.PhaseOf(again.place), LockPhase::kHolding);
+  EXPECT_EQ(locks.PhaseOf(waiter.place), LockPhase::kHolding);
+  EXPECT_EQ(holders.load(), (uint64_t{1} << 32) | waiter.place);
+  locks.ExpectSound();
+}
+
 TEST(LockSpaceTest, TokensAreRaisedAndNeverLowered) {
   TestLocks locks;
   locks.space->RaiseToken(5000);
