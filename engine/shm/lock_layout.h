@@ -55,7 +55,9 @@ struct alignas(kCacheLineBytes) SpaceLine {
   std::atomic<uint32_t> state;  // LockSpaceState.
   std::atomic<uint32_t> armed;  // 1: the daemon may sleep on `event`.
   std::atomic<uint32_t> event;  // Futex word: something happened to a request of the daemon's.
-  uint32_t reserved[13];
+  uint32_t reserved;
+  std::atomic<uint64_t> looks_ns;  // Armed: when it looks by itself, at the latest.
+  uint32_t reserved_more[10];
 };
 static_assert(sizeof(SpaceLine) == 64);
 
@@ -145,9 +147,9 @@ struct LockRedoStore {
 
 // One for each lane. Written by the lane's thread only; read by recovery.
 struct alignas(kCacheLineBytes) LockLaneRecord {
-  std::atomic<uint64_t> intent;  // Bucket + 1: being taken. Meaningful where the lane owns it.
-  std::atomic<uint64_t> tag;     // The bucket's word: the redo is complete.
-  std::atomic<uint64_t> redo_count;
+  std::atomic<uint64_t> intent;      // Bucket + 1: being taken. Meaningful where the lane owns it.
+  std::atomic<uint64_t> tag;         // The bucket's word: the redo is complete.
+  std::atomic<uint64_t> redo_count;  // Of stores, or kLockRedoMend.
   std::atomic<uint64_t> pending_wake;  // Number of a lock whose new holders are owed a wake-up.
   std::atomic<uint64_t> grants;        // Counters.
   std::atomic<uint64_t> releases;
@@ -155,6 +157,7 @@ struct alignas(kCacheLineBytes) LockLaneRecord {
   std::atomic<uint64_t> contended;  // Requests that had to wait, or were refused for that.
   LockRedoStore redo[kLockRedoStoresMax];
 };
+inline constexpr uint64_t kLockRedoMend = UINT64_MAX;  // The bucket is being emptied.
 inline constexpr uint64_t kLockLaneRecordBytes = 1024;
 static_assert(sizeof(LockLaneRecord) <= kLockLaneRecordBytes);
 
