@@ -128,12 +128,11 @@ Status LocalLocks::WithLane(const Operation& operation) {
 
 // Until the request holds, is lost, or the caller's time is over.
 Status LocalLocks::WaitFor(LockPlace place, const LockAsk& ask, LockLook* look) {
-  while (look->phase == LockPhase::kWaiting) {
+  for (bool serve = false; look->phase == LockPhase::kWaiting;) {
     const auto left = ask.deadline - steady_clock::now();
     if (left <= left.zero()) return Status();
     const auto left_ns =
         static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(left).count());
-    bool serve = false;
     *look =
         space_->Sleep(place, ask.interrupted ? std::min(left_ns, kInterruptNs) : left_ns, &serve);
     SH_RETURN_IF_ERROR(CheckUsable());
