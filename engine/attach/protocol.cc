@@ -216,6 +216,37 @@ StatusOr<FieldReader> FieldReader::Scan(std::span<const std::byte> body, uint16_
   return reader;
 }
 
+template <typename Visitor, typename Message>
+void VisitLocksOpened(Visitor& v, Message& m) {
+  v.Number(kLocksSeedA, m.seed_a);
+  v.Number(kLocksSeedB, m.seed_b);
+  v.Number(kLocksBucketCount, m.bucket_count);
+  v.Number(kLocksMax, m.locks_max);
+  v.Number(kLocksRequestsMax, m.requests_max);
+  v.Number(kLocksLaneCount, m.lane_count);
+  v.Number(kLocksClock, m.clock_ns);
+}
+
+template <typename Visitor, typename Message>
+void VisitDictOpened(Visitor& v, Message& m) {
+  v.Number(kDictId, m.dict_id);
+  v.Text(kDictName, "name", kNameBytesMax, m.name);
+  v.Number(kDictIndex, m.index);
+  v.Number(kDictGeneration, m.generation);
+  v.Flag(kDictWritable, m.writable);
+  v.Number(kDictDataBytes, m.data_bytes);
+  v.Number(kDictEntriesMax, m.entries_max);
+  v.Number(kDictSeedA, m.seed_a);
+  v.Number(kDictSeedB, m.seed_b);
+  v.Number(kDictDefaultTtl, m.default_ttl_ms);
+  v.Number(kDictBucketCount, m.bucket_count);
+  v.Number(kDictLaneCount, m.lane_count);
+  v.Flag(kDictEvict, m.evict);
+  v.Number(kDictMaxEntries, m.max_entries);
+  v.Number(kDictMaxBytes, m.max_bytes);
+  v.Number(kDictClock, m.clock_ns);
+}
+
 // What each message holds. `Visitor` is FieldWriter (with const messages) or FieldReader.
 template <typename Visitor, typename Message>
 void VisitFields(Visitor& v, Message& m) {
@@ -259,34 +290,12 @@ void VisitFields(Visitor& v, Message& m) {
     v.Text(kOpenDictName, "name", kNameBytesMax, m.name);
     v.Number(kOpenDictGeneration, m.generation);
     v.Need(kOpenDictNeed, m.need);
-  } else if constexpr (std::is_same_v<T, AttachOpenLocks>) {
-    // Nothing to say.
   } else if constexpr (std::is_same_v<T, AttachLocksOpened>) {
-    v.Number(kLocksSeedA, m.seed_a);
-    v.Number(kLocksSeedB, m.seed_b);
-    v.Number(kLocksBucketCount, m.bucket_count);
-    v.Number(kLocksMax, m.locks_max);
-    v.Number(kLocksRequestsMax, m.requests_max);
-    v.Number(kLocksLaneCount, m.lane_count);
-    v.Number(kLocksClock, m.clock_ns);
+    VisitLocksOpened(v, m);
+  } else if constexpr (std::is_same_v<T, AttachDictOpened>) {
+    VisitDictOpened(v, m);
   } else {
-    static_assert(std::is_same_v<T, AttachDictOpened>);
-    v.Number(kDictId, m.dict_id);
-    v.Text(kDictName, "name", kNameBytesMax, m.name);
-    v.Number(kDictIndex, m.index);
-    v.Number(kDictGeneration, m.generation);
-    v.Flag(kDictWritable, m.writable);
-    v.Number(kDictDataBytes, m.data_bytes);
-    v.Number(kDictEntriesMax, m.entries_max);
-    v.Number(kDictSeedA, m.seed_a);
-    v.Number(kDictSeedB, m.seed_b);
-    v.Number(kDictDefaultTtl, m.default_ttl_ms);
-    v.Number(kDictBucketCount, m.bucket_count);
-    v.Number(kDictLaneCount, m.lane_count);
-    v.Flag(kDictEvict, m.evict);
-    v.Number(kDictMaxEntries, m.max_entries);
-    v.Number(kDictMaxBytes, m.max_bytes);
-    v.Number(kDictClock, m.clock_ns);
+    static_assert(std::is_same_v<T, AttachOpenLocks>);  // It says nothing more.
   }
 }
 

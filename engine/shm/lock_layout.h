@@ -29,7 +29,7 @@ inline constexpr uint64_t kTokenLineOffset = 4160;
 inline constexpr uint64_t kPoolLineOffset = 4224;
 inline constexpr uint64_t kLockBucketsOffset = 8192;
 
-inline constexpr size_t kLockRedoPairsMax = 16;
+inline constexpr size_t kLockRedoStoresMax = 16;
 inline constexpr size_t kLockOwnerBytesMax = 40;  // Of the text that says who holds a lock.
 // A chain of one bucket that is longer than this is damaged.
 inline constexpr uint32_t kLockChainMax = 4096;
@@ -55,7 +55,9 @@ struct alignas(kCacheLineBytes) SpaceLine {
   std::atomic<uint32_t> state;  // LockSpaceState.
   std::atomic<uint32_t> armed;  // 1: the daemon may sleep on `event`.
   std::atomic<uint32_t> event;  // Futex word: something happened to a request of the daemon's.
-  uint32_t reserved[13];
+  uint32_t reserved;
+  std::atomic<uint64_t> looks_ns;  // Armed: when it looks by itself, at the latest.
+  uint32_t reserved_more[10];
 };
 static_assert(sizeof(SpaceLine) == 64);
 
@@ -135,23 +137,27 @@ struct alignas(kCacheLineBytes) RequestSlot {
 static_assert(sizeof(RequestSlot) == 128);
 static_assert(offsetof(RequestSlot, hold_ns_max) == 64);
 
-struct LockRedoPair {
+// A word that changes from `before` to `value`. Recovery stores it only over `before`: a request or
+// lock that the change made free may be somebody else's by then.
+struct LockRedoStore {
   std::atomic<uint64_t> offset;  // In the segment, a multiple of 8.
+  std::atomic<uint64_t> before;
   std::atomic<uint64_t> value;
 };
 
 // One for each lane. Written by the lane's thread only; read by recovery.
 struct alignas(kCacheLineBytes) LockLaneRecord {
-  std::atomic<uint64_t> intent;  // Bucket + 1: being taken. Meaningful where the lane owns it.
-  std::atomic<uint64_t> tag;     // The bucket's word: the redo is complete.
-  std::atomic<uint64_t> redo_count;
+  std::atomic<uint64_t> intent;      // Bucket + 1: being taken. Meaningful where the lane owns it.
+  std::atomic<uint64_t> tag;         // The bucket's word: the redo is complete.
+  std::atomic<uint64_t> redo_count;  // Of stores, or kLockRedoMend.
   std::atomic<uint64_t> pending_wake;  // Number of a lock whose new holders are owed a wake-up.
   std::atomic<uint64_t> grants;        // Counters.
   std::atomic<uint64_t> releases;
   std::atomic<uint64_t> expirations;
   std::atomic<uint64_t> contended;  // Requests that had to wait, or were refused for that.
-  LockRedoPair redo[kLockRedoPairsMax];
+  LockRedoStore redo[kLockRedoStoresMax];
 };
+inline constexpr uint64_t kLockRedoMend = UINT64_MAX;  // The bucket is being emptied.
 inline constexpr uint64_t kLockLaneRecordBytes = 1024;
 static_assert(sizeof(LockLaneRecord) <= kLockLaneRecordBytes);
 

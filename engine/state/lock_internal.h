@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "engine/base/mutant.h"
 #include "engine/os/futex.h"
@@ -54,6 +56,9 @@ inline constexpr uint64_t kCoarseLagNs = 10'000'000;
 // Nobody sleeps longer than this without looking again.
 inline constexpr uint64_t kLockSleepNsMax = 1'000'000'000;
 
+// RequestSlot::session of a request whose process or session is gone while its bucket was stuck.
+inline constexpr uint64_t kGoneSession = UINT64_MAX;
+
 // A critical section: one bucket, and what it owes when it ends.
 struct LockSpace::Section {
   Section(const Lane& lane_in, LockLaneRecord& record_in) : lane(lane_in), record(record_in) {}
@@ -61,11 +66,13 @@ struct LockSpace::Section {
   const Lane& lane;
   LockLaneRecord& record;
   uint32_t bucket = 0;
-  uint64_t locked = 0;  // The bucket's word as this lane holds it; 0: not held.
-  uint32_t pairs = 0;
-  uint32_t granted_lock = 0;               // Whose new holders are owed a wake-up.
-  std::vector<uint32_t> granted;           // They.
+  uint64_t locked = 0;        // The bucket's word as this lane holds it; 0: not held.
+  uint32_t stores = 0;        // In the redo record.
+  uint32_t granted_lock = 0;  // Whose new holders are owed a wake-up.
+  // They, and who lost its place; whether the daemon is told for it.
+  std::vector<std::pair<uint32_t, bool>> woken;
   std::vector<LockPlace>* told = nullptr;  // Where to tell of the daemon's among them.
+  uint64_t look_ns = UINT64_MAX;           // The daemon has to look by then.
 };
 
 }  // namespace statehouse

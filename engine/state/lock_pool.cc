@@ -8,8 +8,6 @@ namespace {
 
 // Requests that a lane keeps for its next uses.
 constexpr size_t kSpareMax = 64;
-// A lock that nobody holds or waits for is kept so long, so that the next request finds it.
-constexpr uint64_t kIdleNs = 60'000'000'000;
 
 // Claims the first free slot from the hint on; 0 when there is none.
 template <typename Slot>
@@ -82,7 +80,7 @@ StatusOr<uint32_t> LockSpace::ClaimLock(const Lane& lane) {
                                             " locks in use (locks.max)");
 }
 
-void LockSpace::ReturnLock(uint32_t number) {
+void LockSpace::ReturnLock(uint32_t number) const {
   LockAt(number)->state.store(0, std::memory_order_release);  // SYNC: lock.pool
   LowerHint(pool_->locks_hint, number - 1);
 }
@@ -118,35 +116,6 @@ uint32_t LockSpace::SweepIdle(const Lane& lane, uint32_t first, uint32_t count, 
   }
   if (swept > 0) LowerHint(pool_->locks_hint, first % geometry_.locks_max);
   return swept;
-}
-
-uint32_t LockSpace::Sweep(const Lane& own, uint32_t* next, uint32_t locks,
-                          const std::function<bool(uint32_t lane)>& is_leased) {
-  const uint32_t high =
-      std::min(pool_->locks_high.load(std::memory_order_acquire), geometry_.locks_max);
-  uint32_t mended = 0;
-  for (uint32_t i = 0; i < std::min(locks, geometry_.bucket_count); ++i) {
-    const uint32_t bucket = (*next + i) & (geometry_.bucket_count - 1);
-    std::atomic<uint64_t>& control = buckets_[bucket].control;
-    uint64_t word = control.load(std::memory_order_acquire);
-    if (OwnerOf(word) != 0 && !is_leased(OwnerOf(word)) &&
-        control.compare_exchange_strong(word, ReleasedChanged(word))) {
-      ++mended;
-    }
-    if (!ChainIsSound(bucket) && MendBucket(own, bucket)) ++mended;
-  }
-  if (high > 0) {
-    const uint32_t first = *next % high;
-    const uint32_t count = std::min(locks, high);
-    (void)SweepIdle(own, first, count, kIdleNs);
-    for (uint32_t i = 0; i < count; ++i) {
-      const uint32_t index = (first + i) % high;
-      if (LoadLock(locks_[index].state) != kLockLinked || IsReachable(index + 1)) continue;
-      if (MendBucket(own, BucketOf(LoadLock(locks_[index].hash)))) ++mended;
-    }
-  }
-  *next += locks;
-  return mended;
 }
 
 }  // namespace statehouse

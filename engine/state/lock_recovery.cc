@@ -1,7 +1,9 @@
-// What the daemon does for a lock space: recovers dead lanes and processes, ends sessions, moves
-// queues on, and mends what a writer that ignores the protocol leaves behind. It trusts nothing
+// What the daemon does for a lock space: recovers dead lanes and processes, ends sessions and moves
+// queues on. It trusts nothing
 // that it reads: numbers and offsets are checked against the geometry, and no loop takes its bound
 // from shared memory.
+#include <set>
+
 #include "engine/state/lock_internal.h"
 
 namespace statehouse {
@@ -22,19 +24,12 @@ RecoveryReport LockSpace::RecoverLane(const Lane& own, uint32_t lane) {
     const uint64_t word = control.load(std::memory_order_acquire);
     if (OwnerOf(word) == lane) {
       if (LoadLock(record.tag) == word) {
-        const uint64_t count = LoadLock(record.redo_count);
-        const uint64_t first = geometry_.locks_offset();
-        const uint64_t end = geometry_.segment_bytes();
-        for (uint64_t i = 0; i < std::min<uint64_t>(count, kLockRedoPairsMax); ++i) {
-          const uint64_t offset = LoadLock(record.redo[i].offset);
-          const uint64_t head = kLockBucketsOffset + (intent - 1) * sizeof(LockBucketLine) +
-                                offsetof(LockBucketLine, head);
-          const bool inside = offset % 8 == 0 && offset >= first && offset < end;
-          if (!inside && offset != head) continue;
-          reinterpret_cast<std::atomic<uint64_t>*>(base_ + offset)
-              ->store(LoadLock(record.redo[i].value), std::memory_order_release);
-          CrashFence();
-          report.redo_applied = true;
+        const auto bucket = static_cast<uint32_t>(intent - 1);
+        report.repaired = LoadLock(record.redo_count) == kLockRedoMend;
+        if (report.repaired) {
+          EmptyBucket(bucket);
+        } else {
+          report.redo_applied = FinishStores(record, bucket);
         }
       }
       CrashFence();
@@ -47,7 +42,12 @@ RecoveryReport LockSpace::RecoverLane(const Lane& own, uint32_t lane) {
   }
   const uint64_t owed = LoadLock(record.pending_wake);
   if (LockAt(owed) != nullptr) {
+    // With the bucket, where that can be had: nobody in the list is missed.
+    Section section(own, Record(own.id));
+    const uint32_t bucket = BucketOf(LoadLock(LockAt(owed)->hash));
+    const bool locked = names_bucket && bucket == intent - 1 && Lock(section, bucket).ok();
     WakeHoldersOf(static_cast<uint32_t>(owed));
+    if (locked) Unlock(section);
     report.wake_replayed = true;
   }
   CrashFence();
@@ -55,6 +55,27 @@ RecoveryReport LockSpace::RecoverLane(const Lane& own, uint32_t lane) {
   // The lane may have died between two steps.
   if (names_bucket) ServeBucket(own, static_cast<uint32_t>(intent - 1));
   return report;
+}
+
+// Carries out what is left of the list of stores. Returns whether there was one.
+bool LockSpace::FinishStores(const LockLaneRecord& record, uint32_t bucket) const {
+  const uint64_t count = std::min<uint64_t>(LoadLock(record.redo_count), kLockRedoStoresMax);
+  const uint64_t head =
+      kLockBucketsOffset + bucket * sizeof(LockBucketLine) + offsetof(LockBucketLine, head);
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t offset = LoadLock(record.redo[i].offset);
+    const bool inside =
+        offset % 8 == 0 && offset >= geometry_.locks_offset() && offset < geometry_.segment_bytes();
+    if (!inside && offset != head) continue;
+    auto* const place = reinterpret_cast<std::atomic<uint64_t>*>(base_ + offset);
+    // Else the dead lane stored it, and it may have changed since: a request that it took from its
+    // holder can be a holder again, elsewhere. Nobody can bring `before` back while the bucket is
+    // held.
+    if (place->load(std::memory_order_acquire) != LoadLock(record.redo[i].before)) continue;
+    place->store(LoadLock(record.redo[i].value), std::memory_order_release);
+    CrashFence();
+  }
+  return count > 0;
 }
 
 // Whatever the flags say: whoever should have woken them may have died between any two steps.
@@ -84,20 +105,24 @@ void LockSpace::ServeBucket(const Lane& own, uint32_t bucket) {
 uint32_t LockSpace::RecoverBlock(const Lane& own, uint32_t block) {
   const uint32_t owner = block + 1;
   uint32_t held = 0;
+  std::vector<uint32_t> unknown;  // Requests that the locks which they name do not know.
+  std::set<uint32_t> buckets;
   const uint32_t high =
       std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
   for (uint32_t number = 1; number <= high; ++number) {
     const uint64_t state = LoadLock(RequestAt(number)->state);
     if (BlockWordOf(state) != owner || state == 0) continue;
     bool was_held = false;
-    if (End(own, number, 0, &was_held, nullptr).reason() == Reason::kDataLoss) {
-      // The lock that it names does not know it. Mending the bucket has the last word.
+    if (EndForGood(own, number, &was_held).reason() == Reason::kDataLoss) {
       const LockSlot* const lock = LockAt(LockNumberOf(state));
-      if (lock != nullptr) (void)MendBucket(own, BucketOf(LoadLock(lock->hash)));
-      RequestAt(number)->state.store(0, std::memory_order_release);
+      if (lock != nullptr) buckets.insert(BucketOf(LoadLock(lock->hash)));
+      unknown.push_back(number);
     }
     held += was_held ? 1 : 0;
   }
+  // Each bucket once, however many there are.
+  for (const uint32_t bucket : buckets) (void)MendBucket(own, bucket, 0);
+  for (const uint32_t number : unknown) ReturnRequest(number);
   const uint32_t locks =
       std::min(pool_->locks_high.load(std::memory_order_acquire), geometry_.locks_max);
   const uint64_t claimed = kLockClaimed | uint64_t{owner} << kRequestBlockShift;
@@ -106,6 +131,14 @@ uint32_t LockSpace::RecoverBlock(const Lane& own, uint32_t block) {
   }
   pool_->requests_hint.store(0, std::memory_order_relaxed);
   return held;
+}
+
+// Ends a request whose process or session is gone. Where its bucket cannot be had now, the next
+// scan does it.
+Status LockSpace::EndForGood(const Lane& own, uint32_t number, bool* held) {
+  const Status ended = End(own, number, 0, held, nullptr);
+  if (!ended.ok()) StoreLock(RequestAt(number)->session, kGoneSession);
+  return ended;
 }
 
 std::vector<LockRemote> LockSpace::TakeRemotes() {
@@ -165,7 +198,7 @@ uint32_t LockSpace::EndSession(const Lane& own, uint64_t session) {
       continue;
     }
     bool was_held = false;
-    if (End(own, number, 0, &was_held, nullptr).ok() && was_held) ++held;
+    if (EndForGood(own, number, &was_held).ok() && was_held) ++held;
   }
   return held;
 }
@@ -176,7 +209,15 @@ LockScan LockSpace::ScanRequests(const Lane& own) {
   const uint32_t high =
       std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
   for (uint32_t number = 1; number <= high; ++number) {
-    const uint64_t state = LoadLock(RequestAt(number)->state);
+    // SYNC: lock.state — who asks stores the session before the state.
+    uint64_t state = RequestAt(number)->state.load(std::memory_order_acquire);
+    const bool asked =
+        KindOf(state) != RequestKind::kFree && KindOf(state) != RequestKind::kClaimed;
+    if (asked && LoadLock(RequestAt(number)->session) == kGoneSession) {
+      bool held = false;
+      (void)EndForGood(own, number, &held);
+      state = LoadLock(RequestAt(number)->state);
+    }
     if (KindOf(state) == RequestKind::kHolding) ++scan.holding;
     if (KindOf(state) != RequestKind::kWaiting) continue;
     ++scan.waiting;
@@ -197,10 +238,15 @@ void LockSpace::RaiseToken(uint64_t last_token) {
 }
 
 uint32_t LockSpace::WaitForEvent(uint32_t seen, uint64_t timeout_ns) {
+  const uint64_t begin = NowNs();
+  space_->looks_ns.store(timeout_ns > UINT64_MAX - begin ? UINT64_MAX : begin + timeout_ns,
+                         std::memory_order_relaxed);
+  // SYNC: lock.daemon
   space_->armed.store(1, std::memory_order_seq_cst);
   const uint32_t now = space_->event.load(std::memory_order_seq_cst);
   if (now == seen) FutexWait(space_->event, now, timeout_ns);
   space_->armed.store(0, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   return space_->event.load(std::memory_order_seq_cst);
 }
 
@@ -214,93 +260,6 @@ void LockSpace::Retire() {
   const uint32_t high =
       std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
   for (uint32_t number = 1; number <= high; ++number) WakeRequest(*RequestAt(number), true);
-}
-
-// Whether the bucket's chain and the lists of its locks lead only where they may. A bucket that is
-// in use is taken to be sound.
-bool LockSpace::ChainIsSound(uint32_t bucket) const {
-  const uint64_t word = buckets_[bucket].control.load(std::memory_order_acquire);
-  if (OwnerOf(word) != 0) return true;
-  bool sound = true;
-  uint64_t number = LoadLock(buckets_[bucket].head);
-  for (uint32_t steps = 0; number != 0 && sound; ++steps) {
-    const LockSlot* const lock = LockAt(number);
-    sound = lock != nullptr && steps < kLockChainMax && LoadLock(lock->state) == kLockLinked &&
-            BucketOf(LoadLock(lock->hash)) == bucket;
-    if (!sound) break;
-    for (const auto& [first, kind] :
-         {std::pair{LowOf(LoadLock(lock->holders)), RequestKind::kHolding},
-          std::pair{LowOf(LoadLock(lock->queue)), RequestKind::kWaiting}}) {
-      uint32_t at = first;
-      uint32_t before = 0;
-      for (uint32_t i = 0; at != 0 && sound; ++i) {
-        const RequestSlot* const request = RequestAt(at);
-        sound = request != nullptr && i < geometry_.requests_max &&
-                KindOf(LoadLock(request->state)) == kind &&
-                LockNumberOf(LoadLock(request->state)) == number &&
-                LowOf(LoadLock(request->links)) == before;
-        if (!sound) break;
-        before = at;
-        at = HighOf(LoadLock(request->links));
-      }
-    }
-    number = LoadLock(lock->next);
-  }
-  std::atomic_thread_fence(std::memory_order_acquire);
-  // Whatever was seen while somebody changed it says nothing.
-  return sound || buckets_[bucket].control.load(std::memory_order_acquire) != word;
-}
-
-// Whether a linked lock hangs in its chain; true where the chain changes meanwhile.
-bool LockSpace::IsReachable(uint32_t lock_number) const {
-  const LockSlot& wanted = *LockAt(lock_number);
-  const uint32_t bucket = BucketOf(LoadLock(wanted.hash));
-  const uint64_t word = buckets_[bucket].control.load(std::memory_order_acquire);
-  if (OwnerOf(word) != 0) return true;
-  uint64_t number = LoadLock(buckets_[bucket].head);
-  for (uint32_t steps = 0; steps < kLockChainMax; ++steps) {
-    const LockSlot* const lock = LockAt(number);
-    if (lock == nullptr) break;
-    if (number == lock_number) return true;
-    number = LoadLock(lock->next);
-  }
-  std::atomic_thread_fence(std::memory_order_acquire);
-  return buckets_[bucket].control.load(std::memory_order_acquire) != word ||
-         LoadLock(wanted.state) != kLockLinked;
-}
-
-// Empties a damaged bucket: its locks are gone, and whoever held or waited is told so. False when
-// the bucket cannot be had. Killed in the middle it leaves locks that hang in no chain: the next
-// sweep finds them and comes here again.
-bool LockSpace::MendBucket(const Lane& own, uint32_t bucket) {
-  Section section(own, Record(own.id));
-  if (!Lock(section, bucket).ok()) return false;
-  buckets_[bucket].head.store(0, std::memory_order_release);
-  CrashFence();
-  const auto is_of_bucket = [&](const LockSlot& lock) {
-    return LoadLock(lock.state) == kLockLinked && BucketOf(LoadLock(lock.hash)) == bucket;
-  };
-  const uint32_t high =
-      std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
-  for (uint32_t number = 1; number <= high; ++number) {
-    RequestSlot& request = *RequestAt(number);
-    const uint64_t state = LoadLock(request.state);
-    if (KindOf(state) != RequestKind::kHolding && KindOf(state) != RequestKind::kWaiting) continue;
-    const LockSlot* const lock = LockAt(LockNumberOf(state));
-    if (lock != nullptr && !is_of_bucket(*lock)) continue;
-    request.state.store(Unbound(state, RequestKind::kLost), std::memory_order_release);
-    WakeRequest(request, true);
-  }
-  CrashFence();
-  const uint32_t locks =
-      std::min(pool_->locks_high.load(std::memory_order_acquire), geometry_.locks_max);
-  for (uint32_t number = 1; number <= locks; ++number) {
-    if (is_of_bucket(*LockAt(number))) ReturnLock(number);
-  }
-  space_->event.fetch_add(1, std::memory_order_seq_cst);
-  FutexWakeAll(space_->event);
-  Unlock(section);
-  return true;
 }
 
 }  // namespace statehouse

@@ -1,4 +1,6 @@
 // What a request can do: ask, wait, renew, and give back.
+#include <utility>
+
 #include "engine/state/lock_internal.h"
 
 namespace statehouse {
@@ -6,6 +8,8 @@ namespace {
 
 // How long the first waiter looks before it sleeps.
 constexpr uint32_t kSpins = 300;
+// When to look again at what changed during a look.
+constexpr uint64_t kAgainNs = 1'000'000;
 
 }  // namespace
 
@@ -60,7 +64,7 @@ Status LockSpace::Acquire(const Lane& lane, std::string_view name, const LockReq
   for (;;) {
     Section section(lane, Record(lane.id));
     bool missing = false;
-    status = TryAcquire(section, name, hash, request, spare_lock, number, &missing, look);
+    status = TryAcquire(section, name, hash, request, &spare_lock, number, &missing, look);
     if (section.locked != 0) Unlock(section);
     if (!missing) break;
     auto claimed = ClaimLock(lane);
@@ -71,7 +75,7 @@ Status LockSpace::Acquire(const Lane& lane, std::string_view name, const LockReq
     spare_lock = *claimed;
   }
   // Not needed: another process linked the name meanwhile, or the request was refused.
-  if (spare_lock != 0 && LoadLock(LockAt(spare_lock)->state) != kLockLinked) ReturnLock(spare_lock);
+  if (spare_lock != 0) ReturnLock(spare_lock);
   if (look->phase == LockPhase::kNone) {
     FreeRequest(lane, number);
   } else {
@@ -81,22 +85,29 @@ Status LockSpace::Acquire(const Lane& lane, std::string_view name, const LockReq
 }
 
 Status LockSpace::TryAcquire(Section& section, std::string_view name, uint64_t hash,
-                             const LockRequest& request, uint32_t spare_lock, uint32_t place,
+                             const LockRequest& request, uint32_t* spare_lock, uint32_t place,
                              bool* missing, LockLook* look) {
   const uint32_t bucket = BucketOf(hash);
   SH_RETURN_IF_ERROR(Lock(section, bucket));
   SH_ASSIGN_OR_RETURN(uint32_t number, FindLock(bucket, hash, name));
   if (number == 0) {
-    *missing = spare_lock == 0;
+    *missing = *spare_lock == 0;
     if (*missing) return Status();
-    LinkLock(section, spare_lock, hash, name, request.limit);
-    number = spare_lock;
+    number = std::exchange(*spare_lock, 0);
+    LinkLock(section, number, hash, name, request.limit);
   }
   LockSlot& lock = *LockAt(number);
-  const bool idle = LoadLock(lock.holders) == 0 && LoadLock(lock.queue) == 0;
+  const auto is_idle = [&] { return LoadLock(lock.holders) == 0 && LoadLock(lock.queue) == 0; };
+  bool idle = is_idle();
   const bool shared = request.mode == LockMode::kShared;
   const uint64_t shape = LoadLock(lock.shape);
-  if (LowOf(shape) != request.limit && !shared) {
+  if (LowOf(shape) != request.limit && (idle || !shared)) {
+    if (!idle) {
+      // A lease that is over is nobody's.
+      SH_RETURN_IF_ERROR(ExpireHolders(section, number, NowNs()));
+      SH_RETURN_IF_ERROR(Serve(section, number));
+      idle = is_idle();
+    }
     if (!idle) {
       return Status(Reason::kConflict,
                     "lock \"" + std::string(name) + "\" is in use with a limit of " +
@@ -126,10 +137,12 @@ Status LockSpace::TryAcquire(Section& section, std::string_view name, uint64_t h
   StoreLock(section.record.contended, LoadLock(section.record.contended) + 1);
   if (!request.queue) return Status();
   StoreLock(slot.since_ns, NowNs());
+  const bool first = LoadLock(lock.queue) == 0;
   Enqueue(section, number, place, WithKind(state, RequestKind::kWaiting));
   look->phase = LockPhase::kWaiting;
-  // Somebody has to look after the holder's lease while everybody sleeps.
-  if (space_->armed.load(std::memory_order_seq_cst) != 0) WakeDaemon();
+  // Somebody has to look after the holders' leases while everybody sleeps. Behind the first who
+  // waits that is so already.
+  if (first && MayServe(number, 0, &section.look_ns)) section.look_ns = 0;
   return Status();
 }
 
@@ -158,11 +171,17 @@ bool LockSpace::MayServe(uint32_t lock_number, uint64_t now, uint64_t* next_ns) 
   const RequestSlot* const head = RequestAt(LowOf(LoadLock(lock->queue)));
   if (head == nullptr) return false;
   if (CanHold(*lock, (LoadLock(head->state) & kRequestShared) != 0)) return true;
+  const uint64_t wait_until = LoadLock(head->wait_until_ns);
+  if (wait_until != 0 && wait_until <= now) return true;  // It makes room for those behind it.
+  if (wait_until != 0) *next_ns = std::min(*next_ns, wait_until);
   uint32_t number = LowOf(LoadLock(lock->holders));
   for (uint32_t steps = 0; number != 0 && steps < geometry_.requests_max; ++steps) {
     const RequestSlot* const holder = RequestAt(number);
     if (holder == nullptr) return true;  // Whoever takes the bucket finds the damage.
-    if (LockNumberOf(LoadLock(holder->state)) != lock_number) return false;  // It changed.
+    if (LockNumberOf(LoadLock(holder->state)) != lock_number) {
+      *next_ns = std::min(*next_ns, now + kAgainNs);
+      return false;
+    }
     const uint64_t expires = LoadLock(holder->expires_ns);
     if (expires <= now) return true;
     *next_ns = std::min(*next_ns, expires);
@@ -186,9 +205,10 @@ Status LockSpace::ServeLock(const Lane& lane, uint32_t lock_number) {
   return served;
 }
 
-StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t timeout_ns) {
+LockLook LockSpace::Sleep(LockPlace place, uint64_t timeout_ns, bool* serve) const {
+  bool served = std::exchange(*serve, false);
   RequestSlot* const request = RequestAt(place);
-  if (request == nullptr) return Status(Reason::kInvalidArgument, "locks: no such request");
+  if (request == nullptr) return LockLook();
   for (uint32_t i = 0; i < kSpins; ++i) {
     if (KindOf(request->state.load(std::memory_order_acquire)) != RequestKind::kWaiting) {
       return Look(place);
@@ -197,25 +217,50 @@ StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t t
   }
   const uint64_t begin = NowNs();
   const uint64_t deadline = timeout_ns > UINT64_MAX - begin ? UINT64_MAX : begin + timeout_ns;
-  for (;;) {
+  for (;; served = false) {
     // SYNC: lock.wake — sleeping, then the state; see PayWakes.
     const uint32_t event = request->event.load(std::memory_order_seq_cst);
     request->sleeping.store(1, std::memory_order_seq_cst);
     const uint64_t state = request->state.load(std::memory_order_seq_cst);
     const uint64_t now = NowNs();
-    if (KindOf(state) != RequestKind::kWaiting || now >= deadline || !live()) {
+    uint64_t until = std::min(deadline, now + kLockSleepNsMax);
+    bool over = KindOf(state) != RequestKind::kWaiting || now >= deadline || !live();
+    if (!over) {
+      const LockSlot* const lock = LockAt(LockNumberOf(state));
+      const bool may = lock != nullptr && LowOf(LoadLock(lock->queue)) == place &&
+                       MayServe(LockNumberOf(state), now, &until);
+      *serve = may && !served;
+      // Where serving did not help there is no reason to do nothing else.
+      if (may && served) until = std::min(until, now + kAgainNs);
+      over = *serve;
+    }
+    if (over) {
       request->sleeping.store(0, std::memory_order_relaxed);
-      if (!live()) return RefuseGone();
       return Look(place);
     }
-    uint64_t until = std::min(deadline, now + kLockSleepNsMax);
-    const LockSlot* const lock = LockAt(LockNumberOf(state));
-    if (lock != nullptr && LowOf(LoadLock(lock->queue)) == place &&
-        MayServe(LockNumberOf(state), now, &until)) {
-      SH_RETURN_IF_ERROR(ServeLock(lane, LockNumberOf(state)));
-      continue;
-    }
     FutexWait(request->event, event, until - now);
+  }
+}
+
+Status LockSpace::ServeFor(const Lane& lane, LockPlace place) {
+  const RequestSlot* const request = RequestAt(place);
+  if (request == nullptr) return Status();
+  const uint64_t state = request->state.load(std::memory_order_acquire);
+  if (KindOf(state) != RequestKind::kWaiting) return Status();
+  return ServeLock(lane, LockNumberOf(state));
+}
+
+StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t timeout_ns) {
+  if (RequestAt(place) == nullptr) {
+    return Status(Reason::kInvalidArgument, "locks: no such request");
+  }
+  const uint64_t begin = NowNs();
+  for (bool serve = false;;) {
+    const uint64_t passed = NowNs() - begin;
+    const LockLook look = Sleep(place, timeout_ns - std::min(timeout_ns, passed), &serve);
+    if (!live()) return RefuseGone();
+    if (!serve) return look;
+    SH_RETURN_IF_ERROR(ServeFor(lane, place));
   }
 }
 
@@ -277,7 +322,8 @@ Status LockSpace::Renew(const Lane& lane, LockPlace place, uint64_t ttl_ns, Lock
   }
   const uint64_t ttl = ttl_ns == 0 ? LoadLock(request->ttl_ns) : ttl_ns;
   const uint64_t hold = LoadLock(request->hold_ns_max);
-  const uint64_t bound = hold == 0 ? UINT64_MAX : LoadLock(request->since_ns) + hold;
+  const uint64_t since = LoadLock(request->since_ns);
+  const uint64_t bound = hold == 0 || hold > UINT64_MAX - since ? UINT64_MAX : since + hold;
   // Never earlier than it was promised.
   const uint64_t end = std::max(expires, std::min(now + ttl, bound));
   StoreLock(request->expires_ns, end);
@@ -287,11 +333,14 @@ Status LockSpace::Renew(const Lane& lane, LockPlace place, uint64_t ttl_ns, Lock
 }
 
 Status LockSpace::Release(const Lane& lane, LockPlace place, bool* held,
-                          std::vector<LockPlace>* granted) {
+                          std::vector<LockPlace>* granted, uint32_t own_block) {
   *held = false;
   const RequestSlot* const request = RequestAt(place);
-  const bool mine = request != nullptr && KindOf(LoadLock(request->state)) != RequestKind::kFree &&
-                    BlockWordOf(LoadLock(request->state)) == lane.id / kLanesPerBlock + 1;
+  const uint32_t block = own_block < kLaneBlocksMax ? own_block : lane.id / kLanesPerBlock;
+  const uint64_t state = request == nullptr ? 0 : LoadLock(request->state);
+  // What is only claimed is not asked for: it was released before.
+  const bool mine =
+      state != 0 && KindOf(state) != RequestKind::kClaimed && BlockWordOf(state) == block + 1;
   if (!mine) {
     return Status(Reason::kInvalidArgument, "locks: the request is not this process's");
   }
@@ -320,7 +369,8 @@ Status LockSpace::End(const Lane& lane, uint32_t place, uint64_t state, bool* he
   } else {
     status = LeaveQueue(section, number, place, state);
   }
-  if (status.ok()) status = Serve(section, number);
+  // What it refuses is damaged and will be mended; the request has ended all the same.
+  if (status.ok()) (void)Serve(section, number);
   Unlock(section);
   return status;
 }
@@ -342,9 +392,10 @@ StatusOr<uint32_t> LockSpace::ForceRelease(const Lane& lane, std::string_view na
       }
       const uint32_t next = HighOf(LoadLock(request->links));
       if (token == 0 || LoadLock(request->token) == token) {
+        const bool was_remote = (LoadLock(request->state) & kRequestRemote) != 0;
         const uint64_t state = Unbound(LoadLock(request->state), RequestKind::kLost);
         SH_RETURN_IF_ERROR(LeaveHolders(section, lock, number, state));
-        WakeRequest(*request, false);
+        section.woken.push_back({number, was_remote});
         ++released;
       }
       number = next;

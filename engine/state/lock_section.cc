@@ -1,6 +1,8 @@
 // The critical section of a lock space: one bucket is held, each step changes what belongs to one
 // request, as a list of stores that recovery repeats. Between two steps the queue may stand ahead
 // of its turn (somebody could hold, and does not yet): whoever recovers a bucket serves it.
+#include <utility>
+
 #include "engine/state/lock_internal.h"
 
 namespace statehouse {
@@ -37,7 +39,18 @@ void LockSpace::Unlock(Section& section) const {
                                          std::memory_order_release);
   CrashFence();
   section.locked = 0;
-  if (section.granted_lock != 0) PayWakes(section);
+  if (!section.woken.empty()) PayWakes(section);
+  if (section.look_ns != UINT64_MAX) TellDaemon(std::exchange(section.look_ns, UINT64_MAX));
+}
+
+// SYNC: lock.daemon — what it has to see was stored before the fence here; it fences between the
+// end of its sleep and its look (WaitForEvent).
+void LockSpace::TellDaemon(uint64_t look_ns) const {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const bool sleeps = space_->armed.load(std::memory_order_seq_cst) != 0;
+  if (sleeps && space_->looks_ns.load(std::memory_order_relaxed) <= look_ns) return;
+  space_->event.fetch_add(1, std::memory_order_seq_cst);
+  if (space_->armed.load(std::memory_order_seq_cst) != 0) FutexWakeAll(space_->event);
 }
 
 void LockSpace::PayWakes(Section& section) const {
@@ -45,13 +58,14 @@ void LockSpace::PayWakes(Section& section) const {
   // the state was stored before this fence and `sleeping` is looked at after it.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   bool remote = false;
-  for (const uint32_t number : section.granted) {
+  for (const auto& [number, is_remote] : section.woken) {
     RequestSlot& request = *RequestAt(number);
-    if ((LoadLock(request.state) & kRequestRemote) != 0) {
-      remote = true;
-      if (section.told != nullptr) section.told->push_back(number);
-    } else {
+    remote = remote || is_remote;
+    if (!is_remote) {
       WakeRequest(request, false);
+    } else if (section.told != nullptr &&
+               KindOf(LoadLock(request.state)) == RequestKind::kHolding) {
+      section.told->push_back(number);
     }
   }
   if (remote) {
@@ -60,7 +74,7 @@ void LockSpace::PayWakes(Section& section) const {
   }
   CrashFence();
   StoreLock(section.record.pending_wake, 0);
-  section.granted.clear();
+  section.woken.clear();
   section.granted_lock = 0;
 }
 
@@ -71,9 +85,10 @@ void LockSpace::WakeRequest(RequestSlot& request, bool always) const {
 }
 
 void LockSpace::Redo(Section& section, std::atomic<uint64_t>& place, uint64_t value) const {
-  LockRedoPair& pair = section.record.redo[section.pairs++];
-  StoreLock(pair.offset, static_cast<uint64_t>(reinterpret_cast<std::byte*>(&place) - base_));
-  StoreLock(pair.value, value);
+  LockRedoStore& redo = section.record.redo[section.stores++];
+  StoreLock(redo.offset, static_cast<uint64_t>(reinterpret_cast<std::byte*>(&place) - base_));
+  StoreLock(redo.before, LoadLock(place));
+  StoreLock(redo.value, value);
 }
 
 // Makes the list of stores stand, carries it out and disarms it.
@@ -81,19 +96,19 @@ void LockSpace::Commit(Section& section) const {
   LockLaneRecord& record = section.record;
   if (MutantIs(Mutant::kLockArmedBeforeRedo)) StoreLock(record.tag, section.locked);
   CrashFence();
-  StoreLock(record.redo_count, section.pairs);
+  StoreLock(record.redo_count, section.stores);
   CrashFence();
   if (!MutantIs(Mutant::kLockRedoNotArmed)) StoreLock(record.tag, section.locked);
   CrashFence();
   std::atomic_thread_fence(std::memory_order_release);
-  for (uint32_t i = 0; i < section.pairs; ++i) {
+  for (uint32_t i = 0; i < section.stores; ++i) {
     auto* place = reinterpret_cast<std::atomic<uint64_t>*>(base_ + LoadLock(record.redo[i].offset));
     place->store(LoadLock(record.redo[i].value), std::memory_order_release);  // SYNC: lock.state
     CrashFence();
   }
   if (!MutantIs(Mutant::kLockTagKept)) StoreLock(record.tag, 0);
   CrashFence();
-  section.pairs = 0;
+  section.stores = 0;
 }
 
 // The lock of this name in the bucket, or 0. Meaningful while the bucket is held; without that a
@@ -277,7 +292,11 @@ Status LockSpace::GrantHead(Section& section, uint32_t lock_number, uint64_t now
   Commit(section);
   StoreLock(section.record.grants, LoadLock(section.record.grants) + 1);
   section.granted_lock = lock_number;
-  section.granted.push_back(number);
+  section.woken.push_back({number, (LoadLock(request.state) & kRequestRemote) != 0});
+  // Who waits next may sleep, and knows nothing of the new lease.
+  if (LowOf(queue_now) != 0) {
+    section.look_ns = std::min(section.look_ns, LoadLock(request.expires_ns));
+  }
   return Status();
 }
 
@@ -311,9 +330,10 @@ Status LockSpace::Serve(Section& section, uint32_t lock_number) const {
   if (LoadLock(lock.queue) == 0 || MutantIs(Mutant::kLockQueueSkipped)) return Status();
   const uint64_t now = NowNs();
   bool expired = false;
-  for (;;) {
+  for (uint32_t steps = 0;; ++steps) {
     const uint32_t number = LowOf(LoadLock(lock.queue));
     if (number == 0) return Status();
+    if (steps > geometry_.requests_max) return RefuseDamaged("a queue");
     RequestSlot* const request = RequestAt(number);
     if (request == nullptr) return RefuseDamaged("a queue");
     const uint64_t state = LoadLock(request->state);
@@ -325,6 +345,7 @@ Status LockSpace::Serve(Section& section, uint32_t lock_number) const {
       // Nobody waits behind this request any more: it must not get what nobody would give back.
       SH_RETURN_IF_ERROR(
           LeaveQueue(section, lock_number, number, Unbound(state, RequestKind::kLost)));
+      section.woken.push_back({number, (state & kRequestRemote) != 0});
       continue;
     }
     if (!CanHold(lock, (state & kRequestShared) != 0)) {

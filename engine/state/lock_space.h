@@ -171,14 +171,19 @@ class LockSpace final {
   // Sleeps until the request does not wait any more, at most `timeout_ns`. Serves the queue itself
   // where the lease of the holder before it ends, so that nothing depends on the daemon.
   StatusOr<LockLook> Wait(const Lane& lane, LockPlace place, uint64_t timeout_ns);
+  // The same in parts, for a thread that must not keep its lane while it sleeps: sleeps, and says
+  // in *serve that the caller shall call ServeFor with a lane and come back.
+  LockLook Sleep(LockPlace place, uint64_t timeout_ns, bool* serve) const;
+  Status ServeFor(const Lane& lane, LockPlace place);
   // Lengthens the lease to `ttl_ns` from now (0: the ttl that it was asked with). LOCK_LOST where
   // it is over.
   Status Renew(const Lane& lane, LockPlace place, uint64_t ttl_ns, LockLook* look);
   // Gives the lock back or leaves the queue, and ends the request. *held: it held the lock until
   // now. The places of the daemon's requests that hold a lock now through this are added to
-  // `granted`, if that is not null.
+  // `granted`, if that is not null. `own_block`: the block that asked, where it is another one of
+  // this process than the lane's.
   Status Release(const Lane& lane, LockPlace place, bool* held,
-                 std::vector<LockPlace>* granted = nullptr);
+                 std::vector<LockPlace>* granted = nullptr, uint32_t own_block = kLaneBlocksMax);
 
   // For operators: takes the lock from the holder with this token (0: from every holder). Returns
   // from how many.
@@ -253,7 +258,7 @@ class LockSpace final {
   void FreeRequest(const Lane& lane, uint32_t number);
   void ReturnRequest(uint32_t number);
   StatusOr<uint32_t> ClaimLock(const Lane& lane);
-  void ReturnLock(uint32_t number);
+  void ReturnLock(uint32_t number) const;
   uint32_t SweepIdle(const Lane& lane, uint32_t first, uint32_t count, uint64_t idle_ns);
 
   // lock_section.cc: the critical section and the steps in it.
@@ -274,11 +279,12 @@ class LockSpace final {
   Status ExpireHolders(Section& section, uint32_t lock, uint64_t now) const;
   Status Serve(Section& section, uint32_t lock) const;
   void PayWakes(Section& section) const;
+  void TellDaemon(uint64_t look_ns) const;
   void WakeRequest(RequestSlot& request, bool always) const;
 
   // lock_requests.cc
   Status TryAcquire(Section& section, std::string_view name, uint64_t hash,
-                    const LockRequest& request, uint32_t spare_lock, uint32_t place, bool* missing,
+                    const LockRequest& request, uint32_t* spare_lock, uint32_t place, bool* missing,
                     LockLook* look);
   // Locks the bucket of the lock that the request is with. *lock is 0 where it is with none.
   Status LockOf(Section& section, const RequestSlot& request, uint32_t* lock) const;
@@ -288,11 +294,19 @@ class LockSpace final {
   Status ServeLock(const Lane& lane, uint32_t lock);
 
   // lock_recovery.cc
+  bool FinishStores(const LockLaneRecord& record, uint32_t bucket) const;
   void ServeBucket(const Lane& own, uint32_t bucket);
   void WakeHoldersOf(uint32_t lock) const;
+  Status EndForGood(const Lane& own, uint32_t number, bool* held);
+
+  // lock_mend.cc
+  bool ListIsSound(uint32_t lock_number, RequestKind kind, uint32_t* budget) const;
   bool ChainIsSound(uint32_t bucket) const;
-  bool IsReachable(uint32_t lock) const;
-  bool MendBucket(const Lane& own, uint32_t bucket);
+  bool HangsInChain(uint32_t bucket, uint32_t lock_number) const;
+  bool LooksSound(uint32_t bucket) const;
+  bool LooksLost(uint32_t lock_number) const;
+  bool MendBucket(const Lane& own, uint32_t bucket, uint32_t lock_number);
+  void EmptyBucket(uint32_t bucket) const;
 
   // lock_describe.cc
   void DescribeLock(const LockSlot& lock, size_t parties_max, LockDescription* description) const;

@@ -423,6 +423,39 @@ TEST(LockSpaceTest, ADamagedBucketIsEmptiedAndItsHoldersAreTold) {
   locks.ExpectSound();
 }
 
+// The daemon takes a lock from its holder and dies before it forgets what it did. The holder has
+// seen that and uses its request for another lock.
+TEST(LockSpaceTest, RecoveryLeavesARequestAloneThatIsUsedAgain) {
+  TestLocks locks;
+  const auto lost = locks.Ask(locks.Of(1), "a");
+  const auto waiter = locks.Ask(locks.Of(2), "a");
+  LockBucketLine& bucket =
+      LockInternals::Bucket(*locks.space, LockInternals::BucketOf(*locks.space, "a"));
+  LockLaneRecord& record = LockInternals::Record(*locks.space, locks.own.id);
+  const uint64_t held = bucket.control.load() | locks.own.id;
+  EXPECT_EQ(*locks.space->ForceRelease(locks.own, "a", 0), 1u);
+  // What the first of its steps left: that the holder lost it.
+  const auto& holders = LockInternals::Lock(*locks.space, 1).holders;
+  record.redo[0].offset.store(static_cast<uint64_t>(
+      reinterpret_cast<std::byte*>(&LockInternals::Request(*locks.space, lost.place).state) -
+      LockInternals::Base(*locks.space)));
+  record.redo[0].before.store((uint64_t{1} << 32) | 2 << 8 | 3);
+  record.redo[0].value.store(2 << 8 | 4);
+  record.redo_count.store(1);
+  record.tag.store(held);
+  bucket.control.store(held);
+  locks.Release(locks.Of(1), lost.place);
+  const auto again = locks.Ask(locks.Of(1), "b");
+  ASSERT_EQ(again.place, lost.place);
+
+  locks.space->RecoverLane(locks.own, locks.own.id);
+
+  EXPECT_EQ(locks.PhaseOf(again.place), LockPhase::kHolding);
+  EXPECT_EQ(locks.PhaseOf(waiter.place), LockPhase::kHolding);
+  EXPECT_EQ(holders.load(), (uint64_t{1} << 32) | waiter.place);
+  locks.ExpectSound();
+}
+
 TEST(LockSpaceTest, TokensAreRaisedAndNeverLowered) {
   TestLocks locks;
   locks.space->RaiseToken(5000);
@@ -514,6 +547,143 @@ TEST(LockSpaceTest, AReleaseTellsWhichOfTheDaemonsRequestsHoldNow) {
 
   EXPECT_TRUE(locks.space->Release(locks.own, holder.place, &held, &granted).ok());
   EXPECT_EQ(granted, std::vector<LockPlace>{waiter.place});
+}
+
+TEST(LockSpaceTest, ARequestIsReleasedOnce) {
+  TestLocks locks;
+  const auto asked = locks.Ask(locks.Of(1), "a");
+  bool held = false;
+  locks.Release(locks.Of(1), asked.place);
+
+  EXPECT_EQ(locks.space->Release(locks.Of(1), asked.place, &held).reason(),
+            Reason::kInvalidArgument);
+  const auto one = locks.Ask(locks.Of(1), "b");
+  const auto other = locks.Ask(locks.Of(1), "c");
+  EXPECT_NE(one.place, other.place);
+  locks.ExpectSound();
+}
+
+TEST(LockSpaceTest, ALeaseThatIsOverDoesNotBindTheLimit) {
+  TestLocks locks;
+  LockRequest request = SemaphoreOf(3);
+  request.ttl_ns = kSecond;
+  locks.Ask(locks.Of(1), "pool", request);
+  locks.Pass(2 * kSecond);
+
+  EXPECT_TRUE(locks.Ask(locks.Of(2), "pool").holds());
+  locks.ExpectSound();
+}
+
+TEST(LockSpaceTest, AnIdleLockForgetsItsLimitForSharedHoldersToo) {
+  TestLocks locks;
+  const auto one = locks.Ask(locks.Of(1), "pool", SemaphoreOf(3));
+  locks.Release(locks.Of(1), one.place);
+  locks.Ask(locks.Of(1), "pool", Shared());
+
+  EXPECT_TRUE(locks.Ask(locks.Of(2), "pool").waits());
+}
+
+TEST(LockSpaceTest, AnUnreachableBoundOfRenewalsIsNoBound) {
+  TestLocks locks;
+  LockRequest request = WithTtl(kSecond);
+  request.hold_ns_max = UINT64_MAX;
+  const auto asked = locks.Ask(locks.Of(1), "a", request);
+  LockLook look;
+  locks.Pass(kSecond / 2);
+
+  EXPECT_TRUE(locks.space->Renew(locks.Of(1), asked.place, 0, &look).ok());
+  EXPECT_GT(look.expires_ns, asked.look.expires_ns);
+}
+
+TEST(LockSpaceTest, TheDaemonIsToldOfANewWaiterAlsoBeforeItSleeps) {
+  TestLocks locks;
+  const uint32_t seen = locks.space->WaitForEvent(~0u, 0);
+  locks.Ask(locks.Of(1), "a");
+  EXPECT_EQ(locks.space->WaitForEvent(~0u, 0), seen) << "nobody waits: there is nothing to tell";
+
+  locks.Ask(locks.Of(2), "a");
+  EXPECT_NE(locks.space->WaitForEvent(~0u, 0), seen);
+}
+
+TEST(LockSpaceTest, TheDaemonIsToldOfALeaseThatEndsBeforeItsNextLook) {
+  TestLocks locks;
+  const auto first = locks.Ask(locks.Of(1), "a");
+  locks.Ask(locks.Of(2), "a", WithTtl(kSecond));
+  locks.Ask(locks.Of(3), "a");
+  const uint32_t seen = locks.space->WaitForEvent(~0u, 0);
+  locks.Release(locks.Of(1), first.place);
+
+  EXPECT_NE(locks.space->WaitForEvent(~0u, 0), seen);
+}
+
+TEST(LockSpaceTest, WhoeverWaitedTooLongIsToldWhenTheQueueMovesOn) {
+  TestLocks locks;
+  const auto holder = locks.Ask(locks.Of(1), "a");
+  LockRequest request;
+  request.remote = true;
+  request.session = 5;
+  request.wait_until_ns = locks.space->NowNs() + kSecond;
+  const auto remote = locks.Ask(locks.own, "a", request);
+  const uint32_t seen = locks.space->WaitForEvent(~0u, 0);
+  locks.Pass(2 * kSecond);
+
+  EXPECT_EQ(locks.space->ScanRequests(locks.own).served, 1u);
+  EXPECT_EQ(locks.PhaseOf(remote.place), LockPhase::kLost);
+  EXPECT_NE(locks.space->WaitForEvent(~0u, 0), seen);
+  EXPECT_EQ(locks.PhaseOf(holder.place), LockPhase::kHolding);
+}
+
+// Somebody is stopped in the middle of an operation while another process dies.
+TEST(LockSpaceTest, ADeadProcessEndsAlsoWhereABucketIsStuck) {
+  TestLocks locks;
+  locks.Ask(locks.Of(1), "a");
+  const auto waiter = locks.Ask(locks.Of(2), "a");
+  LockBucketLine& bucket =
+      LockInternals::Bucket(*locks.space, LockInternals::BucketOf(*locks.space, "a"));
+  const uint64_t free = bucket.control.load();
+  bucket.control = free | locks.Of(3).id;
+  const Lane impatient{locks.own.id, 1};
+  EXPECT_EQ(locks.space->RecoverBlock(impatient, 1), 0u);
+  locks.space->ScanRequests(impatient);
+  EXPECT_EQ(locks.PhaseOf(waiter.place), LockPhase::kWaiting);
+  bucket.control = free;
+
+  locks.space->ScanRequests(locks.own);
+
+  EXPECT_EQ(locks.PhaseOf(waiter.place), LockPhase::kHolding);
+  locks.ExpectSound();
+}
+
+TEST(LockSpaceTest, MendingThatIsCutShortIsDoneByTheNextDaemon) {
+  TestLocks locks;
+  const auto held = locks.Ask(locks.Of(1), "a");
+  const uint32_t index = LockInternals::BucketOf(*locks.space, "a");
+  LockBucketLine& bucket = LockInternals::Bucket(*locks.space, index);
+  LockLaneRecord& record = LockInternals::Record(*locks.space, locks.own.id);
+  const uint64_t word = bucket.control.load() | locks.own.id;
+  record.intent = index + 1;
+  record.redo_count = kLockRedoMend;
+  record.tag = word;
+  bucket.control = word;
+  bucket.head = 0;
+
+  locks.space->RecoverLane(locks.own, locks.own.id);
+
+  EXPECT_EQ(locks.PhaseOf(held.place), LockPhase::kLost);
+  EXPECT_EQ(LockInternals::Lock(*locks.space, 1).state.load(), 0u);
+  EXPECT_TRUE(locks.Ask(locks.Of(2), "a").holds());
+  locks.ExpectSound();
+}
+
+TEST(LockSpaceTest, WrongCountsOfHoldersAreDamageToo) {
+  TestLocks locks;
+  const auto held = locks.Ask(locks.Of(1), "a");
+  LockInternals::Lock(*locks.space, 1).holders = held.place;
+  uint32_t next = 0;
+
+  EXPECT_EQ(locks.space->Sweep(locks.own, &next, 64, [](uint32_t) { return true; }), 1u);
+  EXPECT_EQ(locks.PhaseOf(held.place), LockPhase::kLost);
+  locks.ExpectSound();
 }
 
 // Processes that take turns at a lock, each adding to a word that only the lock protects.

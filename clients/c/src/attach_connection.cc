@@ -142,4 +142,9 @@ StatusOr<AttachConnection::Received> AttachConnection::Receive(Deadline deadline
   }
 }
 
+bool AttachConnection::peer_is_gone() const {
+  pollfd entry{socket_.get(), POLLRDHUP, 0};
+  return ::poll(&entry, 1, 0) == 1 && (entry.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
 }  // namespace statehouse

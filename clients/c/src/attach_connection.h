@@ -48,6 +48,8 @@ class AttachConnection final {
   StatusOr<Received> Receive(Deadline deadline, const Interrupt& interrupted);
 
   bool open() const { return socket_.valid(); }
+  // Whether the other side is gone. False also where that cannot be known.
+  bool peer_is_gone() const;
   int descriptor() const { return socket_.get(); }
   void Close() { socket_.Reset(); }
   // Forgets the descriptor without closing it: somebody else did.

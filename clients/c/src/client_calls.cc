@@ -71,6 +71,8 @@ Status Connect(const char* url, const sh_options* options, sh_client** client) {
     handle->network =
         std::make_shared<NetworkSession>(endpoint.grpc_target, endpoint.token, client_name);
   }
+  handle->locks = std::make_shared<ClientLocks>(handle->local, &handle->caller(), client_name,
+                                                endpoint.timeout);
   *client = handle.release();
   return Status();
 }
@@ -198,6 +200,7 @@ sh_reason sh_connect(const char* url, const sh_options* options, sh_client** cli
 
 void sh_close(sh_client* client) {
   if (client == nullptr) return;
+  client->locks->Close();
   if (client->local != nullptr) client->local->Close();
   if (client->network != nullptr) client->network->Close();
   delete client;

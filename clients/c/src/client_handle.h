@@ -9,6 +9,7 @@
 
 #include "clients/c/include/statehouse/statehouse.h"
 #include "clients/c/src/caller.h"
+#include "clients/c/src/client_locks.h"
 #include "clients/c/src/local_session.h"
 #include "clients/c/src/network_session.h"
 #include "engine/base/status.h"
@@ -26,6 +27,7 @@ struct sh_client {
   std::shared_ptr<statehouse::NetworkSession> network;
   std::unique_ptr<statehouse::Caller> local_caller;
   std::chrono::nanoseconds timeout{};
+  std::shared_ptr<statehouse::ClientLocks> locks;
 
   statehouse::Caller& caller() const {
     return network != nullptr ? static_cast<statehouse::Caller&>(*network) : *local_caller;

@@ -4,6 +4,7 @@
 #include <ctime>
 #include <utility>
 
+#include "clients/c/src/clock_offset.h"
 #include "clients/c/src/dict_message.h"
 #include "clients/c/src/local_dict.h"
 #include "engine/os/futex.h"
@@ -14,20 +15,6 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr uint64_t kMovingLookNs = 200'000;
-// Clocks that differ by less are one clock, read one after the other.
-constexpr int64_t kClockDifferenceNsMin = 1'000'000'000;
-
-int64_t MonotonicNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
-
-int64_t ClockOffset(uint64_t daemon_ns) {
-  const int64_t offset = static_cast<int64_t>(daemon_ns - static_cast<uint64_t>(MonotonicNs()));
-  return offset < kClockDifferenceNsMin && offset > -kClockDifferenceNsMin ? 0 : offset;
-}
-
 }  // namespace
 
 StatusOr<std::unique_ptr<LocalDict::Mapping>> LocalDict::Map(

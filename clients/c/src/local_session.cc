@@ -57,6 +57,7 @@ void LocalSession::Close() {
     area->usable_.store(LocalArea::kSessionClosed, std::memory_order_relaxed);
   }
   CloseDicts();
+  CloseLocks();
   const std::lock_guard<std::mutex> lock(mutex_);
   closed_ = true;
   attachment_id_.store(kUnattached, std::memory_order_relaxed);
@@ -174,6 +175,7 @@ Status LocalSession::EnsureConnected(Control* control, bool want_lanes, Deadline
   if (want_lanes) {
     ReopenAreas(control, deadline);
     ReopenDicts(control, deadline);
+    ReopenLocks(control, deadline);
   }
   return Status();
 }

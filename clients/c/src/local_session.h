@@ -28,6 +28,7 @@ namespace statehouse {
 
 class LocalArea;
 class LocalDict;
+class LocalLocks;
 
 struct LocalSessionOptions {
   std::string runtime_dir;
@@ -70,6 +71,14 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   // The same for a dict (clients/c/src/local_dict.h). Handles of one dict are one.
   StatusOr<std::shared_ptr<LocalDict>> OpenDict(const std::string& name);
 
+  // The locks (clients/c/src/local_locks.h). PERMISSION_DENIED where the token may not lock every
+  // name: then locks are taken by calls.
+  StatusOr<std::shared_ptr<LocalLocks>> OpenLocks();
+
+  // Connects again where the daemon has gone away meanwhile, if it answers at once: handles learn
+  // whether another service took its place. For whoever has to know without a call of its own.
+  void LookAfterConnection();
+
   // One unary call by method path: serialized request in, serialized response out.
   StatusOr<std::string> Call(const std::string& method, const std::string& request,
                              const CallOptions& options);
@@ -88,6 +97,7 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
 
  private:
   friend class LocalDict;
+  friend class LocalLocks;
 
   // The connection for control calls; one call at a time.
   struct Control {
@@ -136,6 +146,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   void ReopenAreas(Control* control, Deadline deadline);
   // The same for dicts, as far as it is theirs. REQUIRES: the caller has the turn on `control`.
   void ReopenDicts(Control* control, Deadline deadline);
+  // The same for the locks. REQUIRES: the caller has the turn on `control`.
+  void ReopenLocks(Control* control, Deadline deadline);
   // One OpenDict and its answer. REQUIRES: as ReopenDicts.
   StatusOr<AttachConnection::Received> ExchangeOpenDict(Control* control,
                                                         const AttachOpenDict& open,
@@ -148,6 +160,7 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   std::vector<std::shared_ptr<LocalArea>> LivingAreas();
   std::vector<std::shared_ptr<LocalDict>> LivingDicts();
   void CloseDicts();
+  void CloseLocks();
   std::shared_ptr<Attachment> CurrentAttachment();
 
   const LocalSessionOptions options_;
@@ -161,6 +174,7 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   std::set<int> sockets_;
   std::vector<std::weak_ptr<LocalArea>> areas_;
   std::vector<std::weak_ptr<LocalDict>> dicts_;
+  std::weak_ptr<LocalLocks> locks_;
 };
 
 // One open area. Positions and lengths are bytes; a word travels as its bits (engine/base/word.h).

@@ -36,11 +36,14 @@ struct CompareExchangeResultObject {
 extern PyTypeObject session_type;
 extern PyTypeObject area_type;
 extern PyTypeObject compare_exchange_result_type;
+extern PyTypeObject locks_type;
+extern PyTypeObject lease_type;
 
 // Makes the types ready. False with an exception set.
 bool PrepareSessionType();
 bool PrepareAreaType();
 bool PrepareCompareExchangeResultType();
+bool PrepareLockTypes();
 
 // A new Area object. Null with an exception set.
 PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area);

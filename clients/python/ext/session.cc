@@ -88,16 +88,18 @@ PyObject* Open(PyObject* object, PyObject* name_object) {
 }
 
 PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
-  static const char* const kNames[] = {"method",     "request", "timeout",
-                                       "idempotent", "name",    nullptr};
+  static const char* const kNames[] = {"method", "request",      "timeout", "idempotent",
+                                       "name",   "long_running", nullptr};
   const char* method = nullptr;
   const char* request = nullptr;
   Py_ssize_t request_bytes = 0;
   PyObject* timeout = nullptr;
   int idempotent = 0;
   const char* name = "";
-  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sy#Op|s", const_cast<char**>(kNames), &method,
-                                  &request, &request_bytes, &timeout, &idempotent, &name) == 0) {
+  int long_running = 0;
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sy#Op|sp", const_cast<char**>(kNames), &method,
+                                  &request, &request_bytes, &timeout, &idempotent, &name,
+                                  &long_running) == 0) {
     return nullptr;
   }
   SessionObject* const self = Self(object);
@@ -112,6 +114,7 @@ PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
     CallOptions options;
     options.deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
     options.idempotent = idempotent != 0;
+    options.long_running = long_running != 0;
     response = self->session->Call(method_copy, request_copy, options);
   }
   if (!response.ok()) return Raise(response.status(), name);
@@ -128,7 +131,8 @@ PyCFunction AsMethod(Function function) {
 PyMethodDef session_methods[] = {
     {"open", &Open, METH_O, PyDoc_STR("open(name) -> Area: an area that exists.")},
     {"call", AsMethod(&Call), METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("call(method, request, timeout, idempotent, name='') -> bytes: one unary call.")},
+     PyDoc_STR("call(method, request, timeout, idempotent, name='', long_running=False) -> bytes: "
+               "one unary call; a long-running one has a connection of its own.")},
     {"close", &Close, METH_NOARGS, PyDoc_STR("Gives the attachment back.")},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -19,6 +19,7 @@ from ._cursor import Cursor
 from ._dict_verbs import KEEP_TTL, DictEntry
 from ._dicts import Dicts
 from ._local import CompareExchangeResult
+from ._locks import Lock, Locks
 from ._shared_dict import SharedDict
 from ._transaction import Transaction
 from ._values import Tagged, Tensor, register
@@ -38,6 +39,7 @@ from .errors import (
     InvalidArgument,
     KeyNotFound,
     LimitExceeded,
+    LockLost,
     MemoryExhausted,
     NotFound,
     OutOfBounds,
@@ -55,7 +57,7 @@ from .errors import (
     ValueOutOfRange,
     VersionMismatch,
 )
-from .types import Area, AreaInfo, DictInfo, ServiceStatus
+from .types import Area, AreaInfo, DictInfo, LockInfo, LockParty, ServiceStatus
 
 __version__ = "0.1.0"
 
@@ -85,6 +87,11 @@ __all__ = [
     "KEEP_TTL",
     "KeyNotFound",
     "LimitExceeded",
+    "Lock",
+    "LockInfo",
+    "LockLost",
+    "LockParty",
+    "Locks",
     "MemoryExhausted",
     "NotFound",
     "OutOfBounds",

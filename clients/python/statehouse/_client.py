@@ -5,13 +5,14 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, cast
 
 from . import _control, _dicts, _local
 from ._control import Call
 from ._dicts import Dicts
+from ._locks import TTL_DEFAULT, Leasing, Lock, Locks
 from ._network_area import NetworkArea
 from ._network_session import NetworkSession, closed_error
 from ._shared_dict import LocalSharedDict, NetworkSharedDict, SharedDict
@@ -65,6 +66,8 @@ class Client:
         self._timeout = timeout
         self.areas = Areas(self)
         self.dicts = Dicts(self)
+        self.locks = Locks(self)
+        self._leasing: Leasing | None = None
 
     @property
     def transport(self) -> str:
@@ -114,12 +117,76 @@ class Client:
             return LocalSharedDict(self._session, _dicts.check_dict_name(name), any_keys)
         return NetworkSharedDict(self._session, name, any_keys)
 
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: Any = TTL_DEFAULT,
+        shared: bool = False,
+        hold_max: Any = None,
+        timeout: Any = None,
+        owner: str | None = None,
+        on_lost: Callable[[Lock], None] | None = None,
+    ) -> Lock:
+        """A lock by its name; nothing is asked before ``acquire`` or ``with``.
+
+        ``ttl`` (seconds or a timedelta, 0.1 s to 7 days): how long the lease outlives the last renewal, which the client does at a third
+        of it. ``shared``: held together with other shared holders. ``hold_max``: renewals reach at most so far after the grant, so that a
+        process that hangs while its renewing thread goes on loses the lock in the end. ``timeout``: how long ``with`` waits; for ever if
+        None. ``owner``: who this is, for ``locks.describe``. ``on_lost(lock)`` is called once, from a thread of the client, when the lease
+        is over before its release.
+        """
+        return self._lock(name, ttl, shared, 1, hold_max, timeout, owner, on_lost)
+
+    def semaphore(
+        self,
+        name: str,
+        limit: int,
+        *,
+        ttl: Any = TTL_DEFAULT,
+        hold_max: Any = None,
+        timeout: Any = None,
+        owner: str | None = None,
+        on_lost: Callable[[Lock], None] | None = None,
+    ) -> Lock:
+        """A lock that ``limit`` holders (1 to 1,048,576) have at once. Everybody who uses it says the same limit, else Conflict."""
+        return self._lock(name, ttl, False, limit, hold_max, timeout, owner, on_lost)
+
+    def _lock(
+        self,
+        name: str,
+        ttl: Any,
+        shared: bool,
+        limit: int,
+        hold_max: Any,
+        timeout: Any,
+        owner: str | None,
+        on_lost: Callable[[Lock], None] | None,
+    ) -> Lock:
+        if self._leasing is None:
+            self._leasing = Leasing(self)
+        return Lock(
+            self._leasing,
+            self,
+            name,
+            ttl=ttl,
+            shared=shared,
+            limit=limit,
+            hold_max=hold_max,
+            timeout=timeout,
+            owner=owner,
+            on_lost=on_lost,
+        )
+
     def status(self) -> ServiceStatus:
         """What the service tells of itself. Errors: Unauthenticated, Unavailable."""
         return _control.service_status(self._call(_control.status()))
 
     def close(self) -> None:
-        """Gives the connection back. Later calls, also on its areas, raise ClientClosed; memoryviews stay valid."""
+        """Gives the connection back, and every lock that is held. Later calls, also on its areas, raise ClientClosed; memoryviews stay
+        valid."""
+        if self._leasing is not None and not self._session.closed:
+            self._leasing.close()
         self._session.close()
 
     @property
@@ -139,12 +206,16 @@ class Client:
         self.close()
 
     def _call(self, call: Call) -> Any:
+        return self._call_timed(call, self._timeout, False)
+
+    def _call_timed(self, call: Call, timeout: float, long_running: bool) -> Any:
+        """``long_running``: it keeps no other call waiting."""
         if self._session.closed:
             raise closed_error(call.name)
         if isinstance(self._session, NetworkSession):
-            return self._session.call(call)
+            return self._session.call(call, timeout)
         response = self._session.call(
-            call.method, call.request.SerializeToString(), self._timeout, call.idempotent, call.name
+            call.method, call.request.SerializeToString(), timeout, call.idempotent, call.name, long_running
         )
         return call.response_type.FromString(response)
 

@@ -23,6 +23,7 @@ from typing import Any, cast
 from . import _client, _control, _dicts, errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
 from ._async_dict import AsyncSharedDict, LocalAsyncSharedDict, NetworkAsyncSharedDict
+from ._async_locks import AsyncLock, AsyncLocks
 from ._control import Call
 from ._cursor import AsyncCursor
 from ._local import CompareExchangeResult
@@ -35,6 +36,7 @@ from ._network_session import (
     too_late_error,
     unreachable_error,
 )
+from ._locks import TTL_DEFAULT
 from ._transaction import AsyncTransaction
 from .types import WORD_TYPES, AreaInfo, AsyncArea, BytesLike, DictInfo, ServiceStatus
 
@@ -96,6 +98,7 @@ class AsyncClient:
             self._network = _AsyncNetworkSession(blocking._session)
         self.areas = AsyncAreas(self)
         self.dicts = AsyncDicts(self)
+        self.locks = AsyncLocks(self)
 
     @property
     def transport(self) -> str:
@@ -147,13 +150,40 @@ class AsyncClient:
             info = await self.dicts.describe(name)
         return NetworkAsyncSharedDict(self._network, info.name, any_keys)
 
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: Any = TTL_DEFAULT,
+        shared: bool = False,
+        hold_max: Any = None,
+        timeout: Any = None,
+        owner: str | None = None,
+    ) -> AsyncLock:
+        """See statehouse.Client.lock."""
+        return AsyncLock(
+            lambda on_lost: self._blocking.lock(
+                name, ttl=ttl, shared=shared, hold_max=hold_max, timeout=timeout, owner=owner, on_lost=on_lost
+            )
+        )
+
+    def semaphore(
+        self, name: str, limit: int, *, ttl: Any = TTL_DEFAULT, hold_max: Any = None, timeout: Any = None, owner: str | None = None
+    ) -> AsyncLock:
+        """See statehouse.Client.semaphore."""
+        return AsyncLock(
+            lambda on_lost: self._blocking.semaphore(
+                name, limit, ttl=ttl, hold_max=hold_max, timeout=timeout, owner=owner, on_lost=on_lost
+            )
+        )
+
     async def status(self) -> ServiceStatus:
         return _control.service_status(await self._call(_control.status()))
 
     async def close(self) -> None:
         if self._network is not None:
             await self._network.close()
-        self._blocking.close()
+        await asyncio.to_thread(self._blocking.close)
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -16,6 +16,36 @@ WORD_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
 
 
 @dataclass(frozen=True)
+class LockParty:
+    """A holder of a lock or a waiter. Times are seconds."""
+
+    owner: str
+    shared: bool
+    session_id: int
+    """0: a worker of the service's host, through the local door."""
+    token: int
+    """The fencing token; 0: it waits."""
+    since: float
+    """For how long it holds or waits."""
+    expires_in: float | None
+    """Of a holder: what is left of its lease."""
+
+
+@dataclass(frozen=True)
+class LockInfo:
+    """Who holds a lock and who waits for it."""
+
+    name: str
+    limit: int
+    """How many may hold it at once in exclusive mode."""
+    holder_count: int
+    waiter_count: int
+    holders: tuple[LockParty, ...]
+    waiters: tuple[LockParty, ...]
+    """In the order in which they will be served; a list of locks has the first ten only."""
+
+
+@dataclass(frozen=True)
 class AreaInfo:
     """What the service knows of an area. Sizes are bytes, times are Unix time in seconds."""
 

@@ -294,5 +294,6 @@ SH_API void sh_call_free(void *response);
 #endif
 
 #include "statehouse/dict.h"
+#include "statehouse/lock.h"
 
 #endif /* STATEHOUSE_STATEHOUSE_H_ */

@@ -1,130 +1,189 @@
-"""AcquirerProxy: a lock between processes that passes on when its holder's process is gone."""
+"""AcquirerProxy and the other locks of multiprocessing.managers, as leases: what a killed, stuck or cut-off holder had passes on."""
 
 from __future__ import annotations
 
-import functools
-import os
-import socket
-import time
+import threading
 from types import TracebackType
 from typing import Any
 
+from .. import errors
 from .._client import Client
+from .._locks import Lock
 
-_LOOK_S = 0.1  # How soon a waiter notices that the holder's process has ended.
-_AREA_BYTES = 64
-
-
-class Holder(dict[str, Any]):
-    """Who holds a lock: host, boot and PID namespace, and there a process id and when that process started."""
+TTL_S = 30.0  # How long a holder that hangs as a whole keeps a lock: one that ends passes it on at once.
 
 
-@functools.lru_cache(maxsize=4)
-def _place(pid: int) -> str:
-    """Where process ids mean the same as here. `pid` is this process's, so that a forked child asks again."""
-    with open("/proc/sys/kernel/random/boot_id") as boot:
-        return f"{socket.gethostname()} {boot.read().strip()} {os.stat('/proc/self/ns/pid').st_ino}"
+def _name(name: str) -> str:
+    return f"managers/{name}"
 
 
-def _start_of(pid: int) -> int | None:
-    """When a process started, in ticks since boot; None for one that ended, waited for or not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+class _Proxies:
+    """The locks of one client, one object a name: so any proxy of the process may release what another one took."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[tuple[str, int], Lock] = {}
+
+    def lock(self, client: Client, name: str) -> Lock:
+        with self._guard:
+            key = (name, id(client))
+            lock = self._locks.get(key)
+            if lock is None or lock._client is not client:
+                lock = self._locks[key] = client.lock(_name(name), ttl=TTL_S)
+            return lock
 
 
-@functools.lru_cache(maxsize=4)
-def _own_start(pid: int) -> int:
-    start = _start_of(pid)
-    return 0 if start is None else start
+_proxies = _Proxies()
 
 
-def _me() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"place": _place(pid), "pid": pid, "start": _own_start(pid)}
-
-
-def _is_gone(holder: Any) -> bool:
-    """Whether the holder's process has ended. Unknown, so False, for one of another host or container."""
-    if not isinstance(holder, dict) or holder.get("place") != _place(os.getpid()):
-        return False
-    if not isinstance(holder.get("pid"), int) or not isinstance(holder.get("start"), int):
-        return False
-    return bool(_start_of(holder["pid"]) != holder["start"])
+def _timeout_of(blocking: bool, timeout: float | None) -> float:
+    """As multiprocessing's proxies: None and negative times wait for ever."""
+    if timeout is None or timeout < 0:
+        return -1
+    if not blocking:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    return timeout
 
 
 class AcquirerProxy:
     """A lock that one thread of one process holds at a time, as multiprocessing's proxy of a threading.Lock.
 
-    What it promises: at most one process holds it as long as each holder ends by ``release`` or by the end of its process; when a holder's
-    process ends, killed or not, a waiter gets the lock within a tenth of a second. That is told by process id and start time, so only
-    among processes of one host and one container; a holder elsewhere that vanishes keeps the lock until somebody calls ``force_release``.
-    A holder that is stopped or hangs keeps it too.
-
-    Any thread of the holding process may release it, no other process can. Not reentrant, not fair. Threads and forked children: any at
-    once; a child does not hold what its parent holds. It works on an entry of a dict and an area to wait on. Lock leases will replace it.
+    It is a lease (statehouse.Lock): when the process that holds it ends, killed or not, the next waiter has it within milliseconds; a
+    process that is stopped or hangs as a whole keeps it for 30 seconds. Then the late ``release`` raises LockLost. Waiters are served in the
+    order in which they came. Any thread of the holding process may release it, no other process can. Not reentrant. A forked child
+    does not hold what its parent holds.
     """
 
     def __init__(self, client: Client, name: str) -> None:
         """Not for users: get_shared_state() and BaseManager make it."""
         self.name = name
-        self._locks = client.dict("managers/locks")
-        self._area = client.area(f"managers/lock/{name}", size=_AREA_BYTES)
+        self._client = client
+        self._lock = _proxies.lock(client, name)
 
     def __repr__(self) -> str:
-        return f"<AcquirerProxy {self.name!r}, {'locked' if self.locked() else 'unlocked'}>"
+        return f"<{type(self).__name__} {self.name!r}, {'locked' if self.locked() else 'unlocked'}>"
+
+    @property
+    def token(self) -> int:
+        """The fencing token of this process's latest grant, for ``fence=``."""
+        return self._lock.token
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Takes the lock. False where somebody holds it and ``blocking`` is false, or ``timeout`` seconds passed."""
-        if not blocking and timeout is not None and timeout >= 0:
-            raise ValueError("can't specify a timeout for a non-blocking call")
-        deadline = None if timeout is None or timeout < 0 else time.monotonic() + timeout
-        while True:
-            seen = self._area.updates
-            if self._try():
-                return True
-            left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
-            if not blocking or left <= 0:
-                return False
-            self._area.wait(seen, left)
-
-    def _try(self) -> bool:
-        if self._locks.add(self.name, _me()):
-            return True
-        entry = self._locks.entry(self.name)
-        if entry is None:
-            return self._locks.add(self.name, _me())
-        return _is_gone(entry.value) and self._locks.set(self.name, _me(), if_version=entry.version)
+        return self._lock.acquire(blocking, _timeout_of(blocking, timeout))
 
     def release(self) -> None:
-        """Gives the lock back. RuntimeError where this process does not hold it."""
-        entry = self._locks.entry(self.name)
-        if entry is None:
-            raise RuntimeError(f"release of the lock {self.name!r}, which nobody holds")
-        if entry.value != _me():
-            raise RuntimeError(f"release of the lock {self.name!r}, which another process holds: {entry.value}")
-        if not self._locks.delete(self.name, if_version=entry.version):
-            raise RuntimeError(f"release of the lock {self.name!r}: another thread released it at the same time")
-        self._area.add_u64(0, 1)  # Wakes those that wait.
+        """Gives the lock back. RuntimeError where this process does not hold it, LockLost where it lost it before."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            holder = self.holder()
+            who = "nobody holds" if holder is None else f"another process holds: {holder['owner']}"
+            raise RuntimeError(f"release of the lock {self.name!r}, which {who}") from None
 
     def locked(self) -> bool:
         """Whether anybody holds it."""
-        entry = self._locks.entry(self.name)
-        return entry is not None and not _is_gone(entry.value)
+        return self._lock.locked()
 
-    def holder(self) -> Holder | None:
-        """Who holds it, as it wrote itself down."""
-        entry = self._locks.entry(self.name)
-        return None if entry is None or not isinstance(entry.value, dict) else Holder(entry.value)
+    def holder(self) -> dict[str, Any] | None:
+        """Who holds it: ``owner`` (process id and program), ``token``, ``since`` and ``expires_in`` in seconds; None where nobody does."""
+        holders = self._client.locks.describe(_name(self.name)).holders
+        if not holders:
+            return None
+        first = holders[0]
+        return {"owner": first.owner, "token": first.token, "since": first.since, "expires_in": first.expires_in}
 
     def force_release(self) -> bool:
-        """Takes the lock away from whoever holds it; False where nobody does. For people, when a holder of another host is gone."""
-        released = self._locks.delete(self.name)
-        self._area.add_u64(0, 1)
-        return released
+        """Takes the lock away from whoever holds it, who is told by LockLost; False where nobody does. For people."""
+        return self._client.locks.force_release(_name(self.name)) > 0
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.release()
+        except errors.LockLost:
+            if exc is None:
+                raise
+
+
+class RLock(AcquirerProxy):
+    """A lock that the thread that holds it may take again, as threading.RLock between processes."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        """Not for users: BaseManager makes it."""
+        super().__init__(client, name)
+        self._lock = client.lock(_name(name), ttl=TTL_S)
+        self._thread = 0
+        self._count = 0
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        if self._lock.held and self._thread == threading.get_ident():
+            self._count += 1
+            return True
+        if not super().acquire(blocking, timeout):
+            return False
+        self._thread = threading.get_ident()
+        self._count = 1
+        return True
+
+    def release(self) -> None:
+        if self._thread != threading.get_ident():
+            raise RuntimeError(f"release of the lock {self.name!r}, which this thread does not hold")
+        if self._count > 1 and self._lock.held:
+            self._count -= 1
+            return
+        self._thread = 0
+        self._count = 0
+        super().release()
+
+
+class Semaphore:
+    """A semaphore between processes: at most ``value`` leases at once.
+
+    What differs from threading.Semaphore: ``release`` gives back what this process took, no more, because what a process took comes back by
+    itself when it ends.
+    """
+
+    def __init__(self, client: Client, name: str, value: int = 1) -> None:
+        """Not for users: BaseManager makes it."""
+        self.name = name
+        self._client = client
+        self._value = value
+        self._guard = threading.Lock()
+        self._taken: list[Lock] = []
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        """Takes one of the leases. False where there was none in time."""
+        lease = self._client.semaphore(_name(self.name), self._value, ttl=TTL_S)
+        if not lease.acquire(blocking, _timeout_of(blocking, timeout)):
+            return False
+        with self._guard:
+            self._taken.append(lease)
+        return True
+
+    def release(self, n: int = 1) -> None:
+        """Gives ``n`` leases back. ValueError where this process has fewer."""
+        if n < 1:
+            raise ValueError("n must be one or more")
+        with self._guard:
+            held = [lease for lease in self._taken if lease.held]
+            if len(held) < n:
+                raise ValueError(f"the semaphore {self.name!r} was released more often than this process acquired it")
+            back = held[-n:]
+            self._taken = [lease for lease in self._taken if lease not in back and lease.held]
+        for lease in back:
+            lease.release()
+
+    def get_value(self) -> int:
+        """How many leases are free, as of now."""
+        return self._value - self._client.locks.describe(_name(self.name)).holder_count
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -136,3 +195,7 @@ class AcquirerProxy:
         traceback: TracebackType | None,
     ) -> None:
         self.release()
+
+
+BoundedSemaphore = Semaphore
+"""Every semaphore is bounded here."""

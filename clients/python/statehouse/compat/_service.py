@@ -30,6 +30,7 @@ _GRANTS = ", ".join(
     for kind, verbs in [
         ("area", ('"read"', '"write"', '"create"')),
         ("dict", ('"read"', '"write"', '"create"')),
+        ("lock", ('"read"', '"lock"', '"admin"')),
         ("service", ('"admin"',)),
     ]
 )

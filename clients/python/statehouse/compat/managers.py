@@ -23,14 +23,15 @@ What is better: the state outlives every worker; a worker that is killed with th
 (``shared_dict["a"].append(3)``); proxies work in forked children and in threads; nothing is unpickled, so who has the key can read and
 write the state but run nothing; and ``shared_dict.incr("number")`` needs no lock.
 
-What differs: values must be of the kinds that statehouse stores (no pickled objects); callables given to register() say whether a name is
-a dict or a lock, and what a new dict begins with, and run in the process that calls; a lock can be released by the process that holds it
-only. ``stop(host, port, key)`` ends the service; nothing else does.
+What differs: values must be of the kinds that statehouse stores (no pickled objects); callables given to register() say what a name is (a
+dict, a lock, one of threading's RLock, Semaphore, Condition, Event, Barrier), and what a new dict begins with, and run in the process that
+calls; a lock can be released by the process that holds it only. ``stop(host, port, key)`` ends the service; nothing else does.
 """
 
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -38,10 +39,26 @@ from typing import Any
 from .._client import Client
 from .._shared_dict import LocalSharedDict, NetworkSharedDict, SharedDict
 from . import _service
-from ._lock import AcquirerProxy
+from ._events import Barrier, Condition, Event
+from ._lock import AcquirerProxy, BoundedSemaphore, RLock, Semaphore
 from ._service import Address
 
-__all__ = ["AcquirerProxy", "BaseManager", "DictProxy", "access_token", "connect", "get_shared_state", "stop"]
+__all__ = [
+    "AcquirerProxy",
+    "Barrier",
+    "BaseManager",
+    "BoundedSemaphore",
+    "Condition",
+    "DictProxy",
+    "Event",
+    "RLock",
+    "Semaphore",
+    "access_token",
+    "connect",
+    "get_shared_state",
+    "stop",
+]
+_RLOCK = type(threading.RLock())
 
 
 class DictProxy(SharedDict):
@@ -160,11 +177,15 @@ class BaseManager:
         method_to_typeid: Any = None,
         create_method: bool = True,
     ) -> None:
-        """Gives the managers of this class a method ``typeid`` that returns a dict (DictProxy) or a lock (AcquirerProxy)."""
+        """Gives the managers of this class a method ``typeid`` that returns what the callable makes one of, shared: a dict (DictProxy), a lock
+        (AcquirerProxy), or threading's RLock, Semaphore, Condition, Event and Barrier."""
         if not typeid.isidentifier():
             raise ValueError(f"{typeid!r} is no name of a method")
         if proxytype is not None and not issubclass(proxytype, (DictProxy, AcquirerProxy)):
-            raise TypeError(f"{proxytype!r}: dicts (DictProxy) and locks (AcquirerProxy) can be shared")
+            raise TypeError(
+                f"{proxytype!r}: dicts (DictProxy) and locks (AcquirerProxy) have proxies; for semaphores, conditions, events and "
+                "barriers give a callable that makes one of threading's and no proxytype"
+            )
         if "_registry" not in cls.__dict__:
             cls._registry = dict(cls._registry)
         cls._registry[typeid] = (callable, proxytype)
@@ -181,12 +202,25 @@ class BaseManager:
             raise AssertionError("server not yet started")
         create, proxytype = self._registry[typeid]
         made = create(*args, **kwargs) if create is not None else None
+        client = self._client
+        if isinstance(made, threading.Event):
+            return Event(client, typeid)
+        if isinstance(made, threading.Condition):
+            return Condition(client, typeid)
+        if isinstance(made, threading.Barrier):
+            return Barrier(client, typeid, made.parties, made._timeout)  # type: ignore[attr-defined]
+        if isinstance(made, threading.Semaphore):
+            return Semaphore(client, typeid, made._value)
+        if isinstance(made, _RLOCK) and proxytype in (None, AcquirerProxy, RLock):
+            return RLock(client, typeid)
         is_lock = issubclass(proxytype, AcquirerProxy) if proxytype is not None else hasattr(made, "acquire")
         if is_lock:
-            return AcquirerProxy(self._client, typeid)
+            return AcquirerProxy(client, typeid)
         if made is not None and not isinstance(made, Mapping):
-            raise TypeError(f"{typeid}: {type(made).__name__} objects cannot be shared; dicts and locks can")
-        return _open_dict(self._client, f"managers/{typeid}", made or {})
+            raise TypeError(
+                f"{typeid}: {type(made).__name__} objects cannot be shared; dicts, locks, semaphores, conditions, events and barriers can"
+            )
+        return _open_dict(client, f"managers/{typeid}", made or {})
 
     def get_server(self) -> Server:
         """What would serve here. OSError where somebody does already."""

@@ -15,8 +15,8 @@ What is better: wait() sleeps until there is an update instead of polling (``fre
 none with ``since``; a killed worker leaves no lock behind; inc8/16 and dec8/16 exist; negative ids, huge lengths and numbers
 that do not fit are errors (OverflowError) and touch nothing.
 
-What differs: sharedarea_object() gives a memoryview, because no bytearray can be shared. The explicit locks need lock
-leases, which this release does not have: they raise statehouse.Unimplemented. Single calls need no lock.
+What differs: sharedarea_object() gives a memoryview, because no bytearray can be shared. The explicit locks are leases for those who
+take them: reads and writes do not wait for them (single calls are atomic by themselves), so nobody deadlocks with itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 from .. import errors
 from .._client import Client, connect
+from .._locks import Lock
 from ..types import Area, BytesLike
 
 AreaId = int | str
@@ -191,23 +192,61 @@ def sharedarea_object(id: AreaId, /) -> builtins.memoryview:
     return sharedarea_memoryview(id)
 
 
-def _no_locks(function: str) -> Callable[[AreaId], None]:
-    def refuse(id: AreaId, /) -> None:
-        _open(id)
-        raise errors.by_name(
-            "UNIMPLEMENTED",
-            f"{function} needs lock leases, which this release does not have; single calls are atomic without a lock, "
-            "and compare_exchange_* of statehouse.Area covers read-modify-write",
-        )
+class _ThreadLocks(threading.local):
+    """What a thread has locked, by the area's name: the lock, whether it is shared, and how often it was taken."""
 
-    refuse.__name__ = function
-    refuse.__doc__ = "Not in this release: raises statehouse.Unimplemented."
-    return refuse
+    def __init__(self) -> None:
+        self.held: dict[str, tuple[Lock, bool, int]] = {}
 
 
-sharedarea_rlock = _no_locks("sharedarea_rlock")
-sharedarea_wlock = _no_locks("sharedarea_wlock")
-sharedarea_unlock = _no_locks("sharedarea_unlock")
+_thread_locks = _ThreadLocks()
+_LOCK_TTL_S = 30.0
+
+
+def _lock(area_id: AreaId, shared: bool) -> None:
+    name = _open(area_id).name
+    held = _thread_locks.held.get(name)
+    if held is not None and held[0].held:
+        lock, is_shared, count = held
+        if is_shared and not shared:
+            raise errors.by_name(
+                "INVALID_ARGUMENT", f'area "{name}": this thread holds its read lock; the write lock would wait for itself', name
+            )
+        _thread_locks.held[name] = (lock, is_shared, count + 1)
+        return
+    with _state.lock:
+        client = _state.client
+    assert client is not None  # _open made it.
+    lock = client.lock(f"area/{name}", ttl=_LOCK_TTL_S, shared=shared)
+    lock.acquire()
+    _thread_locks.held[name] = (lock, shared, 1)
+
+
+def sharedarea_rlock(id: AreaId, /) -> None:
+    """Takes the area's read lock: any number of readers have it, and no writer. A thread that has a lock already keeps it until as many
+    unlocks. The lock is a lease: it passes on when its process ends, and after 30 seconds when that hangs."""
+    _lock(id, True)
+
+
+def sharedarea_wlock(id: AreaId, /) -> None:
+    """Takes the area's write lock: one has it. statehouse.InvalidArgument where this thread has the read lock, and would wait for itself.
+
+    Reads and writes of the area do not wait for either lock: single calls are atomic without one. Locks are for those who take them."""
+    _lock(id, False)
+
+
+def sharedarea_unlock(id: AreaId, /) -> None:
+    """Gives the lock back that this thread took last. RuntimeError where it has none, statehouse.LockLost where it lost it before."""
+    name = _open(id).name
+    held = _thread_locks.held.get(name)
+    if held is None:
+        raise RuntimeError(f'unlock of area "{name}", which this thread has not locked')
+    lock, is_shared, count = held
+    if count > 1 and lock.held:
+        _thread_locks.held[name] = (lock, is_shared, count - 1)
+        return
+    del _thread_locks.held[name]
+    lock.release()
 
 
 def _reader(bits: int) -> Callable[[AreaId, int], int]:

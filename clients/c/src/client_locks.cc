@@ -1,0 +1,90 @@
+#include "clients/c/src/client_locks.h"
+
+#include <utility>
+
+#include "clients/c/src/lane_pool.h"
+
+namespace statehouse {
+
+ClientLocks::OfProcess& ClientLocks::Here() {
+  OfProcess* here = here_.load(std::memory_order_acquire);
+  for (;;) {
+    if (here != nullptr && here->fork_count == ForkCount()) return *here;
+    auto* made = new OfProcess;
+    made->fork_count = ForkCount();
+    // The parent's is left: threads that are not here may hold its mutex.
+    if (here_.compare_exchange_strong(here, made, std::memory_order_acq_rel)) return *made;
+    delete made;
+  }
+}
+
+// Null where locks are taken by calls.
+StatusOr<std::shared_ptr<LocalLocks>> ClientLocks::Local(OfProcess& here) {
+  if (local_ == nullptr) return std::shared_ptr<LocalLocks>();
+  {
+    const std::lock_guard<std::mutex> lock(here.mutex);
+    if (here.by_calls || (here.local != nullptr && here.local->usable())) return here.local;
+  }
+  auto opened = local_->OpenLocks();
+  const bool refused = !opened.ok() && opened.status().reason() == Reason::kPermissionDenied;
+  if (!opened.ok() && !refused) return opened;
+  const std::lock_guard<std::mutex> lock(here.mutex);
+  here.by_calls = refused;
+  here.local = refused ? nullptr : *opened;
+  return here.local;
+}
+
+std::shared_ptr<RemoteLocks> ClientLocks::Remote(OfProcess& here) {
+  const std::lock_guard<std::mutex> lock(here.mutex);
+  if (here.remote == nullptr) {
+    here.remote = std::make_shared<RemoteLocks>(caller_, client_name_, timeout_);
+  }
+  return here.remote;
+}
+
+Status ClientLocks::Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock) {
+  OfProcess& here = Here();
+  if (ask.request.owner.empty()) ask.request.owner = client_name_;
+  SH_ASSIGN_OR_RETURN(const std::shared_ptr<LocalLocks> local, Local(here));
+  if (local != nullptr) return local->Acquire(ask, lock);
+  return Remote(here)->Acquire(ask, lock);
+}
+
+void ClientLocks::KeepRenewing(HeldLock* lock, uint64_t ttl_ns, std::function<void()> lost) {
+  OfProcess& here = Here();
+  const std::lock_guard<std::mutex> guard(here.mutex);
+  if (here.renewer == nullptr) {
+    here.renewer = std::make_unique<LeaseRenewer>([this, &here] {
+      std::shared_ptr<RemoteLocks> remote;
+      {
+        const std::lock_guard<std::mutex> inner(here.mutex);
+        remote = here.remote;
+      }
+      if (remote != nullptr) remote->RenewSession();
+      // A service that began anew has other locks: finds that out where nobody calls it otherwise.
+      if (local_ != nullptr) local_->LookAfterConnection();
+    });
+  }
+  here.renewer->Add(lock, ttl_ns, std::move(lost));
+}
+
+void ClientLocks::Forget(HeldLock* lock) {
+  OfProcess& here = Here();
+  LeaseRenewer* renewer = nullptr;
+  {
+    const std::lock_guard<std::mutex> guard(here.mutex);
+    renewer = here.renewer.get();
+  }
+  if (renewer != nullptr) renewer->Remove(lock);
+}
+
+void ClientLocks::Close() {
+  OfProcess* const here = here_.load(std::memory_order_acquire);
+  if (here == nullptr || here->fork_count != ForkCount()) return;
+  here_.store(nullptr, std::memory_order_release);
+  here->renewer.reset();
+  if (here->remote != nullptr) here->remote->Close();
+  delete here;
+}
+
+}  // namespace statehouse

@@ -1,0 +1,61 @@
+// ClientLocks: the locks of one client: through the door that it may use, with their renewal.
+//
+// Who owns it: the client handle, and each lease that was taken through it.
+// Threads: any at once. A lease that is renewed has a thread that does it, one for all of a client.
+// In a forked child it begins anew: the parent keeps what it has.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "clients/c/src/caller.h"
+#include "clients/c/src/held_lock.h"
+#include "clients/c/src/lease_renewer.h"
+#include "clients/c/src/local_locks.h"
+#include "clients/c/src/remote_locks.h"
+
+namespace statehouse {
+
+class ClientLocks final {
+ public:
+  // `local` null: the network door. `caller` outlives it.
+  ClientLocks(std::shared_ptr<LocalSession> local, Caller* caller, std::string client_name,
+              std::chrono::nanoseconds timeout)
+      : local_(std::move(local)),
+        caller_(caller),
+        client_name_(std::move(client_name)),
+        timeout_(timeout) {}
+  ~ClientLocks() { Close(); }
+
+  // *lock stays empty where it was not had in time.
+  Status Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock);
+  // Renews the lease at a third of its ttl until Forget; `lost` runs once when it is over.
+  void KeepRenewing(HeldLock* lock, uint64_t ttl_ns, std::function<void()> lost);
+  void Forget(HeldLock* lock);
+  // Gives up what is held through the network door's session, and stops renewing.
+  void Close();
+
+ private:
+  // What a process has; a child makes its own.
+  struct OfProcess {
+    uint64_t fork_count = 0;
+    std::mutex mutex;
+    std::shared_ptr<LocalLocks> local;
+    bool by_calls = false;  // This token may not map the locks.
+    std::shared_ptr<RemoteLocks> remote;
+    std::unique_ptr<LeaseRenewer> renewer;
+  };
+  OfProcess& Here();
+  StatusOr<std::shared_ptr<LocalLocks>> Local(OfProcess& here);
+  std::shared_ptr<RemoteLocks> Remote(OfProcess& here);
+
+  const std::shared_ptr<LocalSession> local_;
+  Caller* const caller_;
+  const std::string client_name_;
+  const std::chrono::nanoseconds timeout_;
+  std::atomic<OfProcess*> here_{nullptr};  // A child leaves its parent's where it is.
+};
+
+}  // namespace statehouse

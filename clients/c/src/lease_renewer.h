@@ -1,0 +1,56 @@
+// LeaseRenewer: renews the leases of a client, each at a third of its ttl, on a thread of its own.
+//
+// Who owns it: the client handle. Threads: any at once; its own begins with the first lease.
+// Always true: a lease that was removed is not renewed any more, and not being renewed when Remove
+// returns.
+// Failure: what cannot be renewed because the service is away is tried again; what is lost is
+// forgotten, and its owner told by `lost`.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "clients/c/src/held_lock.h"
+
+namespace statehouse {
+
+class LeaseRenewer final {
+ public:
+  // `heartbeat` runs with the renewals, every few seconds, while there are leases.
+  explicit LeaseRenewer(std::function<void()> heartbeat) : heartbeat_(std::move(heartbeat)) {}
+  ~LeaseRenewer();
+  LeaseRenewer(const LeaseRenewer&) = delete;
+  LeaseRenewer& operator=(const LeaseRenewer&) = delete;
+
+  // `lost` runs on the renewer's thread, at most once.
+  void Add(HeldLock* lock, uint64_t ttl_ns, std::function<void()> lost);
+  void Remove(HeldLock* lock);
+  void Stop();
+
+ private:
+  using TimePoint = std::chrono::steady_clock::time_point;
+  struct Lease {
+    uint64_t ttl_ns = 0;
+    TimePoint due;
+    std::function<void()> lost;
+  };
+
+  void Run();
+
+  const std::function<void()> heartbeat_;
+  std::mutex mutex_;  // Guards what follows.
+  std::condition_variable changed_;
+  std::map<HeldLock*, Lease> leases_;
+  HeldLock* renewing_ = nullptr;
+  TimePoint heartbeat_due_;
+  TimePoint sleeps_until_ = TimePoint::max();
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace statehouse

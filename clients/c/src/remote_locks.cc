@@ -1,0 +1,301 @@
+#include "clients/c/src/remote_locks.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "clients/c/src/lane_pool.h"
+#include "clients/c/src/retry_pause.h"
+#include "statehouse/v1/lock.pb.h"
+#include "statehouse/v1/session.pb.h"
+
+namespace statehouse {
+namespace {
+
+using std::chrono::nanoseconds;
+using std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kSessionTtl{10};
+// One call of a wait; then it asks again, keeping its place.
+constexpr std::chrono::seconds kWaitSlice{20};
+constexpr std::chrono::milliseconds kInterruptSlice{200};
+constexpr std::chrono::seconds kHoldSlice{60};
+
+std::string Locks(const char* verb) { return std::string("/statehouse.v1.Locks/") + verb; }
+std::string Sessions(const char* verb) { return std::string("/statehouse.v1.Sessions/") + verb; }
+
+void SetDuration(nanoseconds duration, google::protobuf::Duration* out) {
+  out->set_seconds(duration.count() / 1'000'000'000);
+  out->set_nanos(static_cast<int32_t>(duration.count() % 1'000'000'000));
+}
+
+nanoseconds DurationOf(const google::protobuf::Duration& duration) {
+  return std::chrono::seconds(duration.seconds()) + nanoseconds(duration.nanos());
+}
+
+}  // namespace
+
+class RemoteLock final : public HeldLock {
+ public:
+  // `valid_until`: counted from before the call that got it, so that it is never later than the
+  // service's own end.
+  RemoteLock(std::shared_ptr<RemoteLocks> locks, std::string name, uint64_t session_id,
+             uint64_t token, steady_clock::time_point valid_until)
+      : locks_(std::move(locks)),
+        fork_count_(ForkCount()),
+        name_(std::move(name)),
+        session_id_(session_id),
+        token_(token),
+        valid_until_(valid_until) {
+    const std::lock_guard<std::mutex> lock(locks_->mutex_);
+    locks_->locks_[token_] = this;
+  }
+  ~RemoteLock() override {
+    bool held = false;
+    if (!over_ && fork_count_ == ForkCount()) (void)RemoteLock::Release(&held);
+    const std::lock_guard<std::mutex> lock(locks_->mutex_);
+    locks_->locks_.erase(token_);
+  }
+
+  const std::string& name() const override { return name_; }
+  uint64_t token() const override { return token_; }
+  uint64_t session_id() const { return session_id_; }
+  void Lose() { over_ = true; }
+
+  LeaseLook Look() override {
+    if (over_ || fork_count_ != ForkCount()) return {};
+    const auto left = valid_until_.load() - steady_clock::now();
+    if (left <= left.zero()) return {};
+    return {true, static_cast<uint64_t>(nanoseconds(left).count())};
+  }
+
+  Status Renew(uint64_t ttl_ns) override {
+    SH_RETURN_IF_ERROR(CheckUsable());
+    const auto before = steady_clock::now();
+    v1::RenewLockRequest request;
+    request.set_name(name_);
+    request.set_session_id(session_id_);
+    request.set_token(token_);
+    if (ttl_ns != 0) SetDuration(nanoseconds(ttl_ns), request.mutable_ttl());
+    v1::RenewLockResponse response;
+    const Status renewed =
+        locks_->caller_->Call(Locks("RenewLock"), request, &response,
+                              locks_->OptionsUntil(before + locks_->timeout_, true));
+    if (renewed.reason() == Reason::kLockLost || renewed.reason() == Reason::kSessionNotFound) {
+      over_ = true;
+      return Lost(renewed.message());
+    }
+    SH_RETURN_IF_ERROR(renewed);
+    valid_until_ = before + DurationOf(response.expires_in());
+    return Status();
+  }
+
+  Status Release(bool* held) override {
+    *held = false;
+    SH_RETURN_IF_ERROR(CheckUsable());
+    const bool valid = Look().held;
+    over_ = true;
+    v1::ReleaseLockRequest request;
+    request.set_name(name_);
+    request.set_session_id(session_id_);
+    request.set_token(token_);
+    v1::ReleaseLockResponse response;
+    const Status released =
+        locks_->caller_->Call(Locks("ReleaseLock"), request, &response,
+                              locks_->OptionsUntil(steady_clock::now() + locks_->timeout_, true));
+    if (released.reason() == Reason::kSessionNotFound) return Status();
+    SH_RETURN_IF_ERROR(released);
+    // An answer of "not held" to a call that was sent twice is about the first one of the two.
+    // While the lease was good by this process's own clock, it was held.
+    *held = response.held() || valid;
+    return Status();
+  }
+
+ private:
+  Status Lost(const std::string& why) const {
+    return Status(Reason::kLockLost, "lock \"" + name_ + "\": " + why);
+  }
+  Status CheckUsable() const {
+    if (fork_count_ != ForkCount()) {
+      return Status(Reason::kClientForked, "lock \"" + name_ +
+                                               "\" was taken by the parent process, which has it "
+                                               "still; the child asks for its own");
+    }
+    if (over_) return Lost("its lease is over");
+    return Status();
+  }
+
+  const std::shared_ptr<RemoteLocks> locks_;
+  const uint64_t fork_count_;
+  const std::string name_;
+  const uint64_t session_id_;
+  const uint64_t token_;
+  std::atomic<steady_clock::time_point> valid_until_;
+  std::atomic<bool> over_{false};
+};
+
+RemoteLocks::~RemoteLocks() {
+  Close();
+  // In a forked child the threads are not there, and must be neither joined nor destroyed.
+  if (!holders_.empty()) new std::vector<std::thread>(std::move(holders_));
+}
+
+CallOptions RemoteLocks::OptionsUntil(Deadline deadline, bool idempotent) const {
+  CallOptions options;
+  options.deadline = deadline;
+  options.idempotent = idempotent;
+  return options;
+}
+
+StatusOr<uint64_t> RemoteLocks::SessionId(Deadline deadline) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) return Status(Reason::kClientClosed, "the client was closed; connect again");
+  if (session_id_ != 0) return session_id_;
+  v1::OpenSessionRequest request;
+  SetDuration(kSessionTtl, request.mutable_ttl());
+  request.set_client_name(client_name_);
+  v1::OpenSessionResponse response;
+  // A session whose answer was lost ends by itself.
+  SH_RETURN_IF_ERROR(
+      caller_->Call(Sessions("OpenSession"), request, &response,
+                    OptionsUntil(std::min(deadline, steady_clock::now() + timeout_), true)));
+  session_id_ = response.session_id();
+  holders_.emplace_back([this, id = session_id_] { HoldSession(id); });
+  return session_id_;
+}
+
+// The session's own thread: learns of lost locks, and of the session's end.
+void RemoteLocks::HoldSession(uint64_t session_id) {
+  RetryPause retry;
+  v1::HoldSessionRequest request;
+  request.set_session_id(session_id);
+  for (;;) {
+    v1::HoldSessionResponse response;
+    CallOptions options = OptionsUntil(steady_clock::now() + kHoldSlice, false);
+    options.long_running = true;
+    const Status held = caller_->Call(Sessions("HoldSession"), request, &response, options);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (closed_ || session_id_ != session_id) return;
+      for (const v1::LostLock& lost : response.lost_locks()) {
+        const auto found = locks_.find(lost.token());
+        if (found != locks_.end()) found->second->Lose();
+      }
+    }
+    if (response.ended() || held.reason() == Reason::kSessionNotFound ||
+        held.reason() == Reason::kUnauthenticated || held.reason() == Reason::kClientClosed ||
+        held.reason() == Reason::kClientForked || held.reason() == Reason::kPermissionDenied) {
+      return Lose(session_id);
+    }
+    if (held.ok() || held.reason() == Reason::kTimeout) continue;
+    // The service is away: its next daemon knows the session for a while.
+    if (!retry.Pause(steady_clock::now() + kSessionTtl)) return Lose(session_id);
+  }
+}
+
+void RemoteLocks::Lose(uint64_t session_id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [token, held] : locks_) {
+    if (held->session_id() == session_id) held->Lose();
+  }
+  if (session_id_ == session_id) session_id_ = 0;
+}
+
+void RemoteLocks::RenewSession() {
+  uint64_t session_id = 0;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) return;
+    session_id = session_id_;
+  }
+  if (session_id == 0) return;
+  v1::RenewSessionRequest request;
+  request.set_session_id(session_id);
+  v1::RenewSessionResponse response;
+  const Status renewed = caller_->Call(Sessions("RenewSession"), request, &response,
+                                       OptionsUntil(steady_clock::now() + timeout_, true));
+  // Whatever else it says, the next renewal may find it otherwise.
+  if (renewed.reason() == Reason::kSessionNotFound) Lose(session_id);
+}
+
+void RemoteLocks::Close() {
+  if (fork_count_ != ForkCount()) return;
+  uint64_t session_id = 0;
+  std::vector<std::thread> holders;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) return;
+    closed_ = true;
+    session_id = session_id_;
+    for (const auto& [token, held] : locks_) held->Lose();  // They end with the session.
+    holders = std::move(holders_);
+  }
+  if (session_id != 0) {
+    // Its answer ends the holder's call too. Without one the session ends by itself, and the
+    // holder's call by its deadline.
+    v1::CloseSessionRequest request;
+    request.set_session_id(session_id);
+    v1::CloseSessionResponse response;
+    (void)caller_->Call(Sessions("CloseSession"), request, &response,
+                        OptionsUntil(steady_clock::now() + timeout_, true));
+  }
+  for (std::thread& holder : holders) holder.join();
+}
+
+Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock) {
+  lock->reset();
+  const uint64_t request_id = next_request_id_.fetch_add(1, std::memory_order_relaxed);
+  const auto slice = ask.interrupted ? nanoseconds(kInterruptSlice) : nanoseconds(kWaitSlice);
+  SH_ASSIGN_OR_RETURN(uint64_t session_id, SessionId(steady_clock::now() + timeout_));
+  RetryPause retry;
+  for (;;) {
+    const auto now = steady_clock::now();
+    const bool last = !ask.wait || ask.deadline - now <= slice;
+    // The call outlives the wait that it asks for: its own deadline would tell nothing.
+    const Deadline wait_until = last ? ask.deadline : now + slice;
+    const Status asked = AcquireOnce(ask, session_id, request_id, wait_until, lock);
+    if (asked.reason() == Reason::kSessionNotFound) {
+      Lose(session_id);
+      SH_ASSIGN_OR_RETURN(session_id, SessionId(steady_clock::now() + timeout_));
+      continue;
+    }
+    if (!asked.ok() && asked.reason() != Reason::kUnavailable) return asked;
+    if (*lock != nullptr) return Status();
+    if (last && asked.ok()) return Status();
+    if (ask.interrupted && ask.interrupted()) {
+      return Status(Reason::kCancelled, "the caller gave up waiting for lock \"" + ask.name + "\"");
+    }
+    if (!asked.ok() && !retry.Pause(ask.wait ? ask.deadline : now + timeout_)) return asked;
+  }
+}
+
+Status RemoteLocks::AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
+                                Deadline wait_until, std::unique_ptr<HeldLock>* lock) {
+  const auto before = steady_clock::now();
+  const nanoseconds wait =
+      ask.wait ? std::max(nanoseconds(0), nanoseconds(wait_until - before)) : nanoseconds(0);
+  v1::AcquireLockRequest request;
+  request.set_name(ask.name);
+  request.set_session_id(session_id);
+  request.set_request_id(request_id);
+  request.set_mode(ask.request.mode == LockMode::kShared ? v1::LOCK_MODE_SHARED
+                                                         : v1::LOCK_MODE_EXCLUSIVE);
+  request.set_limit(ask.request.limit);
+  SetDuration(nanoseconds(ask.request.ttl_ns), request.mutable_ttl());
+  if (ask.request.hold_ns_max != 0) {
+    SetDuration(nanoseconds(ask.request.hold_ns_max), request.mutable_hold_max());
+  }
+  SetDuration(wait, request.mutable_timeout());
+  request.set_owner(std::string(ask.request.owner));
+  CallOptions options = OptionsUntil(before + wait + timeout_, true);
+  options.long_running = wait.count() > 0;
+  v1::AcquireLockResponse response;
+  SH_RETURN_IF_ERROR(caller_->Call(Locks("AcquireLock"), request, &response, options));
+  if (!response.acquired()) return Status();
+  // What is left is as of when the service answered. A tenth comes off for the answer's way here.
+  const auto left = DurationOf(response.expires_in());
+  *lock = std::make_unique<RemoteLock>(shared_from_this(), ask.name, session_id, response.token(),
+                                       steady_clock::now() + left - left / 10);
+  return Status();
+}
+
+}  // namespace statehouse

@@ -1,0 +1,65 @@
+// RemoteLocks: locks by calls to the service, for clients of the network door and for those of the
+// host whose access token may not lock every name. They belong to a session of the service, which
+// ends when this client's connection breaks.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "clients/c/src/caller.h"
+#include "clients/c/src/held_lock.h"
+#include "clients/c/src/lane_pool.h"
+#include "engine/base/status.h"
+
+namespace statehouse {
+
+class RemoteLock;
+
+// Who owns it: the client handle and every lock that was taken through it.
+// Threads: any at once. Once a lock was asked for there is one of its own, which waits for what the
+// service tells of the session.
+// Failure: the service's reasons. A lock whose session ended is lost.
+class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
+ public:
+  // `caller` outlives it.
+  RemoteLocks(Caller* caller, std::string client_name, std::chrono::nanoseconds timeout)
+      : caller_(caller), client_name_(std::move(client_name)), timeout_(timeout) {}
+  ~RemoteLocks();
+
+  // *lock stays empty where it was not had in time.
+  Status Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock);
+  // Lengthens the session, where there is one. For the renewer.
+  void RenewSession();
+  // Ends the session: its locks pass on. In a forked child it does nothing: they are the parent's.
+  void Close();
+
+ private:
+  friend class RemoteLock;
+
+  StatusOr<uint64_t> SessionId(Deadline deadline);
+  Status AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
+                     Deadline deadline, std::unique_ptr<HeldLock>* lock);
+  void HoldSession(uint64_t session_id);
+  void Lose(uint64_t session_id);
+  CallOptions OptionsUntil(Deadline deadline, bool idempotent) const;
+
+  Caller* const caller_;
+  const std::string client_name_;
+  const std::chrono::nanoseconds timeout_;
+  const uint64_t fork_count_ = ForkCount();
+  std::atomic<uint64_t> next_request_id_{1};
+  std::mutex mutex_;  // Guards what follows.
+  uint64_t session_id_ = 0;
+  bool closed_ = false;
+  std::vector<std::thread> holders_;  // One for each session there was; all but the last have ended
+                                      // or will in a moment.
+  std::map<uint64_t, RemoteLock*> locks_;  // By token: those whose handles live.
+};
+
+}  // namespace statehouse

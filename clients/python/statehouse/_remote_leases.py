@@ -1,0 +1,208 @@
+"""Leases by calls: for the network door, and for local clients whose access token may not lock every name."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import _lock_calls, errors
+from ._control import Call
+from ._network_session import RetryDelays
+
+_SESSION_TTL_S = 10.0
+_WAIT_SLICE_S = 1.0  # One call of a wait: then Python looks at its signals, and asks again for the same place.
+_HOLD_SLICE_S = 20.0
+_SPARE = 0.9  # Of what the service says is left; the rest is for the answer's way.
+
+# call(call, timeout, long_running) -> response
+Caller = Callable[[Call, float, bool], Any]
+
+
+class RemoteLease:
+    """A lock that is held by this process's session."""
+
+    def __init__(self, leases: RemoteLeases, name: str, session_id: int, token: int, valid_until: float) -> None:
+        self._leases = leases
+        self._name = name
+        self.session_id = session_id
+        self.token = token
+        self._valid_until = valid_until
+        self._over = False
+
+    def left(self) -> float:
+        """Seconds that the lease has left by this process's clock; 0.0 once it is lost."""
+        return 0.0 if self._over else max(0.0, self._valid_until - time.monotonic())
+
+    def lose(self) -> None:
+        self._over = True
+
+    def renew(self, ttl_ns: int) -> None:
+        if self._over:
+            raise errors.by_name("LOCK_LOST", f"the lease of lock {self._name!r} is over", self._name)
+        before = time.monotonic()
+        try:
+            response = self._leases.call(_lock_calls.renew(self._name, self.session_id, self.token, ttl_ns))
+        except (errors.LockLost, errors.NotFound) as lost:
+            self._over = True
+            raise errors.by_name("LOCK_LOST", str(lost), self._name) from None
+        self._valid_until = before + _lock_calls.seconds_of(response.expires_in)
+
+    def release(self) -> bool:
+        valid = self.left() > 0
+        self._over = True
+        self._leases.forget(self)
+        try:
+            response = self._leases.call(_lock_calls.release(self._name, self.session_id, self.token))
+        except errors.NotFound:  # The session is over, and with it the lease.
+            return False
+        # "Not held" may be the answer to a call that was sent twice; while the lease was good it was held.
+        return bool(response.held) or valid
+
+
+class RemoteLeases:
+    """The session of this process and its leases. Threads: any at once; one of its own, once there is a session.
+
+    In a forked child it begins anew: what the parent holds is the parent's.
+    """
+
+    def __init__(self, caller: Caller, client_name: str, timeout: float) -> None:
+        self._caller = caller
+        self._client_name = client_name
+        self._timeout = timeout
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()  # Guards what follows.
+        self._session_id = 0
+        self._closed = False
+        self._leases: dict[int, RemoteLease] = {}
+        self._request_ids = itertools.count(1)
+
+    def call(self, call: Call) -> Any:
+        return self._caller(call, self._timeout, False)
+
+    def _here(self) -> None:
+        if self._pid != os.getpid():
+            self._begin()
+
+    def _session(self) -> int:
+        self._here()
+        with self._lock:
+            if self._closed:
+                raise errors.by_name("CLIENT_CLOSED", "the client was closed before this call; connect again", "")
+            if self._session_id == 0:
+                opened = self.call(_lock_calls.open_session(self._client_name, round(_SESSION_TTL_S * _lock_calls.NS_PER_S)))
+                self._session_id = opened.session_id
+                threading.Thread(
+                    target=self._hold, args=(self._session_id,), name="statehouse-session", daemon=True
+                ).start()
+            return self._session_id
+
+    def _hold(self, session_id: int) -> None:
+        """The session's thread: learns of lost locks and of the session's end, and tells the service that this process lives."""
+        delays = RetryDelays()
+        away_since: float | None = None
+        while True:
+            ended = False
+            lost: tuple[int, ...] = ()
+            try:
+                response = self._caller(_lock_calls.hold_session(session_id), _HOLD_SLICE_S, True)
+                ended = response.ended
+                lost = tuple(lock.token for lock in response.lost_locks)
+                away_since = None
+            except errors.Timeout:
+                away_since = None
+            except (errors.Unavailable, errors.Draining, errors.Cancelled):
+                # The service is away, or a fork was under way. Its next daemon knows the session for a while.
+                now = time.monotonic()
+                away_since = now if away_since is None else away_since
+                if now - away_since > _SESSION_TTL_S:
+                    ended = True
+                else:
+                    time.sleep(delays.next())
+            except errors.Error:
+                ended = True
+            if self._pid != os.getpid():
+                return
+            with self._lock:
+                if self._session_id != session_id:
+                    return
+                for token in lost:
+                    if token in self._leases:
+                        self._leases[token].lose()
+            if ended:
+                self._lose(session_id)
+                return
+
+    def _lose(self, session_id: int) -> None:
+        with self._lock:
+            for lease in self._leases.values():
+                if lease.session_id == session_id:
+                    lease.lose()
+            if self._session_id == session_id:
+                self._session_id = 0
+
+    def heartbeat(self) -> None:
+        """Lengthens the session, where there is one."""
+        self._here()
+        session_id = self._session_id
+        if session_id == 0:
+            return
+        try:
+            self.call(_lock_calls.renew_session(session_id))
+        except errors.NotFound:
+            self._lose(session_id)
+        except errors.Error:
+            pass  # The service is away; the next heartbeat may find it.
+
+    def acquire(
+        self, name: str, shared: bool, limit: int, ttl_ns: int, hold_ns: int, timeout_ns: int, owner: str
+    ) -> RemoteLease | None:
+        """As _local.Locks.acquire."""
+        deadline = None if timeout_ns < 0 else time.monotonic() + timeout_ns / _lock_calls.NS_PER_S
+        self._here()
+        request_id = next(self._request_ids)
+        while True:
+            session_id = self._session()
+            left = _WAIT_SLICE_S if deadline is None else max(0.0, min(_WAIT_SLICE_S, deadline - time.monotonic()))
+            call = _lock_calls.acquire(
+                name, session_id, request_id, shared, limit, ttl_ns, hold_ns, round(left * _lock_calls.NS_PER_S), owner
+            )
+            try:
+                response = self._caller(call, left + self._timeout, left > 0)
+            except errors.NotFound:
+                self._lose(session_id)
+                continue
+            if response.acquired:
+                valid_until = time.monotonic() + _SPARE * _lock_calls.seconds_of(response.expires_in)
+                lease = RemoteLease(self, name, session_id, response.token, valid_until)
+                with self._lock:
+                    self._leases[lease.token] = lease
+                return lease
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+
+    def forget(self, lease: RemoteLease) -> None:
+        with self._lock:
+            self._leases.pop(lease.token, None)
+
+    def close(self) -> None:
+        """Ends the session: its locks pass on."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            session_id, self._session_id = self._session_id, 0
+            self._closed = True
+            for lease in self._leases.values():
+                lease.lose()
+            self._leases.clear()
+        if session_id:
+            try:
+                self.call(_lock_calls.close_session(session_id))
+            except errors.Error:
+                pass  # It ends by itself.
