@@ -289,7 +289,7 @@ class LockSpace final {
   // lock_recovery.cc
   bool FinishStores(const LockLaneRecord& record, uint32_t bucket) const;
   void ServeBucket(const Lane& own, uint32_t bucket);
-  void WakeHoldersOf(uint32_t lock) const;
+  void WakeSleepers() const;
   Status EndForGood(const Lane& own, uint32_t number, bool* held);
 
   // lock_mend.cc
