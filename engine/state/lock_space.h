@@ -224,7 +224,7 @@ class LockSpace final {
 
  private:
   struct Section;
-  struct Place;
+  struct Audit;
   friend class LockInternals;  // Tests damage and inspect the words through it.
 
   explicit LockSpace(const LockGeometry& geometry, int64_t clock_offset_ns);

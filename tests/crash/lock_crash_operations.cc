@@ -146,6 +146,9 @@ void AddWaits(Operations* all) {
                   .prepare = [](LockScene& scene) { scene.Ask("holder", kOtherLane, "a"); },
                   .run = Acquiring("a", only_now),
                   .holds = {"holder"}});
+}
+
+void AddCancels(Operations* all) {
   all->push_back({.name = "give up in the middle",
                   .prepare =
                       [](LockScene& scene) {
@@ -243,6 +246,9 @@ void AddReleases(Operations* all) {
                   .done = PartyIsNot("victim", RequestKind::kHolding),
                   .holds = {"one", "two", "remote"},
                   .waits = {"writer", "late"}});
+}
+
+void AddLateReleases(Operations* all) {
   all->push_back({.name = "leave a semaphore",
                   .prepare =
                       [](LockScene& scene) {
@@ -292,126 +298,141 @@ void AddReleases(Operations* all) {
                   .holds = {"next"}});
 }
 
+void AddDaemonsOwn(Operations* all, LockCrashOperation operation) {
+  operation.lane = kDaemonLane.id;
+  all->push_back(std::move(operation));
+}
+
 void AddDaemons(Operations* all) {
-  const auto daemons = [&](LockCrashOperation operation) {
-    operation.lane = kDaemonLane.id;
-    all->push_back(std::move(operation));
-  };
-  daemons({.name = "the daemon expires a lease",
-           .prepare =
-               [](LockScene& scene) {
-                 scene.Ask("late", kThirdLane, "a", ForASecond());
-                 scene.Ask("next", kOtherLane, "a");
-                 scene.Sleeps("next");
-                 scene.Pass(2 * kSecondNs);
-               },
-           .run =
-               [](LockScene&, LockSpace& space) {
-                 return space.ScanRequests(kDaemonLane).served == 1 ? Status()
-                                                                    : Status(Reason::kInternal, "");
-               },
-           .done = PartyIs("next", RequestKind::kHolding),
-           .dead_block = 0,
-           .next_daemon = [](LockSpace& space) { (void)space.ScanRequests(kDaemonLane); },
-           .loses = {"late"},
-           .holds = {"next"}});
-  daemons({.name = "force a release",
-           .prepare =
-               [](LockScene& scene) {
-                 scene.AskShared("one", kOtherLane, "a");
-                 scene.AskShared("two", kThirdLane, "a");
-                 scene.Ask("next", kOtherLane, "a");
-                 scene.Sleeps("next");
-               },
-           .run = [](LockScene&,
-                     LockSpace& space) { return space.ForceRelease(kDaemonLane, "a", 0).status(); },
-           .done = PartyIs("next", RequestKind::kHolding),
-           .dead_block = 0,
-           .loses = {"one", "two"}});
-  daemons({.name = "sweep an idle lock",
-           .prepare =
-               [](LockScene& scene) {
-                 scene.Use(kOtherLane, "idle");
-                 scene.Ask("holder", kOtherLane, "used");
-                 scene.Pass(100 * kSecondNs);
-               },
-           .run =
-               [](LockScene&, LockSpace& space) {
-                 uint32_t next = 0;
-                 (void)space.Sweep(kDaemonLane, &next, 64, [](uint32_t) { return true; });
-                 return Status();
-               },
-           .dead_block = 0,
-           .holds = {"holder"}});
-  daemons({.name = "end a dead process",
-           .prepare =
-               [](LockScene& scene) {
-                 scene.Ask("its", kThirdLane, "a");
-                 scene.Ask("next", kOtherLane, "a");
-                 scene.Ask("holder", kOtherLane, "b");
-                 scene.Ask("its place", kThirdLane, "b");
-                 scene.AskRemote("remote", "b");
-                 scene.AskShared("its shared", kThirdLane, "c");
-                 scene.AskShared("shared", kOtherLane, "c");
-                 scene.Use(kThirdLane, "past");
-                 scene.Sleeps("next");
-               },
-           .run =
-               [](LockScene&, LockSpace& space) {
-                 return space.RecoverBlock(kDaemonLane, 3) == 2 ? Status()
-                                                                : Status(Reason::kInternal, "");
-               },
-           .dead_block = 3,
-           .holds = {"next", "holder", "shared"},
-           .waits = {"remote"}});
-  daemons({.name = "end a session",
-           .prepare =
-               [](LockScene& scene) {
-                 scene.AskRemote("its", "a");
-                 scene.Ask("next", kOtherLane, "a");
-                 scene.Ask("holder", kOtherLane, "b");
-                 scene.AskRemote("its place", "b");
-                 scene.AskRemote("another", "b", false, 78);
-                 scene.Sleeps("next");
-               },
-           .run =
-               [](LockScene&, LockSpace& space) {
-                 return space.EndSession(kDaemonLane, kSessionInScene) == 1
-                            ? Status()
-                            : Status(Reason::kInternal, "");
-               },
-           .dead_block = 0,
-           .next_daemon =
-               [](LockSpace& space) { (void)space.EndSession(kDaemonLane, kSessionInScene); },
-           .gone = {"its", "its place"},
-           .holds = {"next", "holder"},
-           .waits = {"another"}});
+  AddDaemonsOwn(all,
+                {.name = "the daemon expires a lease",
+                 .prepare =
+                     [](LockScene& scene) {
+                       scene.Ask("late", kThirdLane, "a", ForASecond());
+                       scene.Ask("next", kOtherLane, "a");
+                       scene.Sleeps("next");
+                       scene.Pass(2 * kSecondNs);
+                     },
+                 .run =
+                     [](LockScene&, LockSpace& space) {
+                       return space.ScanRequests(kDaemonLane).served == 1
+                                  ? Status()
+                                  : Status(Reason::kInternal, "");
+                     },
+                 .done = PartyIs("next", RequestKind::kHolding),
+                 .dead_block = 0,
+                 .next_daemon = [](LockSpace& space) { (void)space.ScanRequests(kDaemonLane); },
+                 .loses = {"late"},
+                 .holds = {"next"}});
+  AddDaemonsOwn(all, {.name = "force a release",
+                      .prepare =
+                          [](LockScene& scene) {
+                            scene.AskShared("one", kOtherLane, "a");
+                            scene.AskShared("two", kThirdLane, "a");
+                            scene.Ask("next", kOtherLane, "a");
+                            scene.Sleeps("next");
+                          },
+                      .run =
+                          [](LockScene&, LockSpace& space) {
+                            return space.ForceRelease(kDaemonLane, "a", 0).status();
+                          },
+                      .done = PartyIs("next", RequestKind::kHolding),
+                      .dead_block = 0,
+                      .loses = {"one", "two"}});
+  AddDaemonsOwn(all, {.name = "sweep an idle lock",
+                      .prepare =
+                          [](LockScene& scene) {
+                            scene.Use(kOtherLane, "idle");
+                            scene.Ask("holder", kOtherLane, "used");
+                            scene.Pass(100 * kSecondNs);
+                          },
+                      .run =
+                          [](LockScene&, LockSpace& space) {
+                            uint32_t next = 0;
+                            (void)space.Sweep(kDaemonLane, &next, 64,
+                                              [](uint32_t) { return true; });
+                            return Status();
+                          },
+                      .dead_block = 0,
+                      .holds = {"holder"}});
+}
+
+void AddEnds(Operations* all) {
+  AddDaemonsOwn(all, {.name = "end a dead process",
+                      .prepare =
+                          [](LockScene& scene) {
+                            scene.Ask("its", kThirdLane, "a");
+                            scene.Ask("next", kOtherLane, "a");
+                            scene.Ask("holder", kOtherLane, "b");
+                            scene.Ask("its place", kThirdLane, "b");
+                            scene.AskRemote("remote", "b");
+                            scene.AskShared("its shared", kThirdLane, "c");
+                            scene.AskShared("shared", kOtherLane, "c");
+                            scene.Use(kThirdLane, "past");
+                            scene.Sleeps("next");
+                          },
+                      .run =
+                          [](LockScene&, LockSpace& space) {
+                            return space.RecoverBlock(kDaemonLane, 3) == 2
+                                       ? Status()
+                                       : Status(Reason::kInternal, "");
+                          },
+                      .dead_block = 3,
+                      .holds = {"next", "holder", "shared"},
+                      .waits = {"remote"}});
+  AddDaemonsOwn(all,
+                {.name = "end a session",
+                 .prepare =
+                     [](LockScene& scene) {
+                       scene.AskRemote("its", "a");
+                       scene.Ask("next", kOtherLane, "a");
+                       scene.Ask("holder", kOtherLane, "b");
+                       scene.AskRemote("its place", "b");
+                       scene.AskRemote("another", "b", false, 78);
+                       scene.Sleeps("next");
+                     },
+                 .run =
+                     [](LockScene&, LockSpace& space) {
+                       return space.EndSession(kDaemonLane, kSessionInScene) == 1
+                                  ? Status()
+                                  : Status(Reason::kInternal, "");
+                     },
+                 .dead_block = 0,
+                 .next_daemon =
+                     [](LockSpace& space) { (void)space.EndSession(kDaemonLane, kSessionInScene); },
+                 .gone = {"its", "its place"},
+                 .holds = {"next", "holder"},
+                 .waits = {"another"}});
+}
+
+void AddMending(Operations* all) {
   const auto mend = [](LockSpace& space) {
     uint32_t next = 0;
     (void)space.Sweep(kDaemonLane, &next, 64, [](uint32_t) { return true; });
   };
-  daemons({.name = "mend a bucket",
-           .prepare =
-               [](LockScene& scene) {
-                 scene.Ask("holder", kOtherLane, "a");
-                 scene.Ask("waiter", kThirdLane, "a");
-                 scene.Ask("untouched", kOtherLane, "b");
-                 scene.Ask("patient", kThirdLane, "b");
-                 scene.Sleeps("waiter");
-                 LockInternals::Request(*scene.live.space, scene.place("holder")).links = 7;
-               },
-           .run =
-               [mend](LockScene&, LockSpace& space) {
-                 mend(space);
-                 return Status();
-               },
-           .done = PartyIs("waiter", RequestKind::kLost),
-           .dead_block = 0,
-           .next_daemon = mend,
-           .loses = {"holder", "waiter"},
-           .holds = {"untouched"},
-           .waits = {"patient"},
-           .damaged = true});
+  AddDaemonsOwn(all, {.name = "mend a bucket",
+                      .prepare =
+                          [](LockScene& scene) {
+                            scene.Ask("holder", kOtherLane, "a");
+                            scene.Ask("waiter", kThirdLane, "a");
+                            scene.Ask("untouched", kOtherLane, "b");
+                            scene.Ask("patient", kThirdLane, "b");
+                            scene.Sleeps("waiter");
+                            LockInternals::Request(*scene.live.space, scene.place("holder")).links =
+                                7;
+                          },
+                      .run =
+                          [mend](LockScene&, LockSpace& space) {
+                            mend(space);
+                            return Status();
+                          },
+                      .done = PartyIs("waiter", RequestKind::kLost),
+                      .dead_block = 0,
+                      .next_daemon = mend,
+                      .loses = {"holder", "waiter"},
+                      .holds = {"untouched"},
+                      .waits = {"patient"},
+                      .damaged = true});
 }
 
 }  // namespace
@@ -420,8 +441,12 @@ std::vector<LockCrashOperation> LockCrashOperations() {
   Operations all;
   AddAcquires(&all);
   AddWaits(&all);
+  AddCancels(&all);
   AddReleases(&all);
+  AddLateReleases(&all);
   AddDaemons(&all);
+  AddEnds(&all);
+  AddMending(&all);
   return all;
 }
 
