@@ -1,6 +1,4 @@
-// Who holds a lock and who waits for it, for people, and whether the space is sound, for tests.
-#include <set>
-
+// Who holds a lock and who waits for it, for people.
 #include "engine/state/lock_internal.h"
 
 namespace statehouse {
@@ -91,100 +89,6 @@ Status LockSpace::List(const Lane& lane, std::string_view prefix, uint32_t* buck
     given += found.size();
   }
   return Status();
-}
-
-std::vector<std::string> LockSpace::Check() const {
-  std::vector<std::string> faults;
-  std::set<uint32_t> locks_seen;
-  std::set<uint32_t> requests_seen;
-  std::set<uint64_t> tokens;
-  const auto fault = [&](const std::string& what) { faults.push_back(what); };
-  const auto walk = [&](uint32_t lock_number, uint32_t first, RequestKind kind) {
-    std::vector<uint32_t> numbers;
-    uint32_t before = 0;
-    for (uint32_t at = first; at != 0;) {
-      const std::string who = "request " + std::to_string(at);
-      const RequestSlot* const request = RequestAt(at);
-      if (request == nullptr || !requests_seen.insert(at).second) {
-        fault(who + " is not there or in two lists");
-        return numbers;
-      }
-      const uint64_t state = LoadLock(request->state);
-      if (KindOf(state) != kind) fault(who + " is of the wrong kind");
-      if (LockNumberOf(state) != lock_number) fault(who + " names another lock");
-      if (BlockWordOf(state) == 0) fault(who + " is nobody's");
-      if (LowOf(LoadLock(request->links)) != before) fault(who + " names a wrong one before it");
-      if (kind == RequestKind::kHolding) {
-        const uint64_t token = LoadLock(request->token);
-        if (!tokens.insert(token).second) fault("two grants have token " + std::to_string(token));
-        if (token == 0 || token > LastToken()) fault(who + " has a token from the future");
-      }
-      numbers.push_back(at);
-      before = at;
-      at = HighOf(LoadLock(request->links));
-    }
-    return numbers;
-  };
-  for (uint32_t bucket = 0; bucket < geometry_.bucket_count; ++bucket) {
-    if (OwnerOf(LoadLock(buckets_[bucket].control)) != 0) fault("a bucket is held");
-    for (uint64_t number = LoadLock(buckets_[bucket].head); number != 0;) {
-      const LockSlot* const lock = LockAt(number);
-      const std::string which = "lock " + std::to_string(number);
-      if (lock == nullptr || !locks_seen.insert(static_cast<uint32_t>(number)).second) {
-        fault(which + " is not there or in two chains");
-        break;
-      }
-      if (LoadLock(lock->state) != kLockLinked) fault(which + " is not linked");
-      if (LoadLock(lock->hash) != HashKey(geometry_.seed, NameOf(*lock)) ||
-          BucketOf(LoadLock(lock->hash)) != bucket) {
-        fault(which + " is in the wrong bucket");
-      }
-      const auto lock_number = static_cast<uint32_t>(number);
-      const uint64_t holders = LoadLock(lock->holders);
-      const uint64_t queue = LoadLock(lock->queue);
-      const auto holding = walk(lock_number, LowOf(holders), RequestKind::kHolding);
-      const auto waiting = walk(lock_number, LowOf(queue), RequestKind::kWaiting);
-      if (holding.size() != HighOf(holders)) fault(which + " counts its holders wrongly");
-      if (waiting.size() != LoadLock(lock->waiting)) fault(which + " counts its waiters wrongly");
-      if ((waiting.empty() ? 0 : waiting.back()) != HighOf(queue))
-        fault(which + " has a lost tail");
-      uint32_t shared = 0;
-      for (const uint32_t at : holding) {
-        shared += (LoadLock(RequestAt(at)->state) & kRequestShared) != 0 ? 1 : 0;
-      }
-      if (shared != 0 && shared != holding.size()) fault(which + " has holders of both modes");
-      if (shared == 0 && holding.size() > LowOf(LoadLock(lock->shape))) {
-        fault(which + " has too many holders");
-      }
-      uint64_t next_ns = 0;
-      if (!waiting.empty() && MayServe(lock_number, 0, &next_ns)) {
-        fault(which + " lets somebody wait who could hold");
-      }
-      for (size_t i = 1; i < waiting.size(); ++i) {
-        if (LoadLock(RequestAt(waiting[i])->since_ns) <
-            LoadLock(RequestAt(waiting[i - 1])->since_ns)) {
-          fault(which + " has a queue out of order");
-        }
-      }
-      number = LoadLock(lock->next);
-    }
-  }
-  for (uint32_t number = 1; number <= geometry_.requests_max; ++number) {
-    const RequestKind kind = KindOf(LoadLock(RequestAt(number)->state));
-    const bool listed = kind == RequestKind::kHolding || kind == RequestKind::kWaiting;
-    if (listed && requests_seen.count(number) == 0) {
-      fault("request " + std::to_string(number) + " is in no list");
-    }
-    if (number > pool_->requests_high.load() && kind != RequestKind::kFree) {
-      fault("request " + std::to_string(number) + " is beyond the mark");
-    }
-  }
-  for (uint32_t number = 1; number <= geometry_.locks_max; ++number) {
-    if (LoadLock(LockAt(number)->state) == kLockLinked && locks_seen.count(number) == 0) {
-      fault("lock " + std::to_string(number) + " is in no chain");
-    }
-  }
-  return faults;
 }
 
 }  // namespace statehouse

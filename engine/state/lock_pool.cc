@@ -32,6 +32,11 @@ uint32_t ClaimFrom(Slot* slots, uint32_t slot_count, std::atomic<uint32_t>& hint
   return 0;
 }
 
+// LockSlot::state of a lock that the lane's process has in its hands.
+uint64_t ClaimOf(const Lane& lane) {
+  return kLockClaimed | uint64_t{lane.id / kLanesPerBlock + 1} << kRequestBlockShift;
+}
+
 void LowerHint(std::atomic<uint32_t>& hint, uint32_t index) {
   if (index < hint.load(std::memory_order_relaxed)) hint.store(index, std::memory_order_relaxed);
 }
@@ -66,10 +71,9 @@ void LockSpace::ReturnRequest(uint32_t number) {
 }
 
 StatusOr<uint32_t> LockSpace::ClaimLock(const Lane& lane) {
-  const uint64_t claim = kLockClaimed | uint64_t{lane.id / kLanesPerBlock + 1}
-                                            << kRequestBlockShift;
   const auto claim_one = [&] {
-    return ClaimFrom(locks_, geometry_.locks_max, pool_->locks_hint, pool_->locks_high, claim);
+    return ClaimFrom(locks_, geometry_.locks_max, pool_->locks_hint, pool_->locks_high,
+                     ClaimOf(lane));
   };
   uint32_t number = claim_one();
   // Names that nobody uses now make room.
@@ -99,20 +103,25 @@ uint32_t LockSpace::SweepIdle(const Lane& lane, uint32_t first, uint32_t count, 
     if (!is_idle(lock)) continue;
     Section section(lane, Record(lane.id));
     if (!Lock(section, BucketOf(LoadLock(lock.hash))).ok()) continue;
+    bool removed = false;
     std::atomic<uint64_t>* link = &buckets_[section.bucket].head;
     for (uint32_t steps = 0; is_idle(lock) && steps < kLockChainMax; ++steps) {
       LockSlot* const at = LockAt(LoadLock(*link));
       if (at == nullptr) break;
       if (at == &lock) {
         Redo(section, *link, LoadLock(lock.next));
-        Redo(section, lock.state, 0);
+        // Not free before the bucket is: recovery could not tell it from itself in another chain.
+        Redo(section, lock.state, ClaimOf(lane));
         Commit(section);
-        ++swept;
+        removed = true;
         break;
       }
       link = &at->next;
     }
     Unlock(section);
+    if (!removed) continue;
+    ReturnLock(index + 1);
+    ++swept;
   }
   if (swept > 0) LowerHint(pool_->locks_hint, first % geometry_.locks_max);
   return swept;

@@ -32,6 +32,8 @@ RecoveryReport LockSpace::RecoverLane(const Lane& own, uint32_t lane) {
           report.redo_applied = FinishStores(record, bucket);
         }
       }
+      // It may have died before it noted whom it owes a wake-up.
+      WakeSleepers();
       CrashFence();
       if (!MutantIs(Mutant::kLockTagKept)) StoreLock(record.tag, 0);
       CrashFence();
@@ -40,14 +42,8 @@ RecoveryReport LockSpace::RecoverLane(const Lane& own, uint32_t lane) {
       ++report.stripes_released;
     }
   }
-  const uint64_t owed = LoadLock(record.pending_wake);
-  if (LockAt(owed) != nullptr) {
-    // With the bucket, where that can be had: nobody in the list is missed.
-    Section section(own, Record(own.id));
-    const uint32_t bucket = BucketOf(LoadLock(LockAt(owed)->hash));
-    const bool locked = names_bucket && bucket == intent - 1 && Lock(section, bucket).ok();
-    WakeHoldersOf(static_cast<uint32_t>(owed));
-    if (locked) Unlock(section);
+  if (LoadLock(record.pending_wake) != 0) {
+    WakeSleepers();
     report.wake_replayed = true;
   }
   CrashFence();
@@ -70,7 +66,7 @@ bool LockSpace::FinishStores(const LockLaneRecord& record, uint32_t bucket) cons
     auto* const place = reinterpret_cast<std::atomic<uint64_t>*>(base_ + offset);
     // Else the dead lane stored it, and it may have changed since: a request that it took from its
     // holder can be a holder again, elsewhere. Nobody can bring `before` back while the bucket is
-    // held.
+    // held, because it names the lock.
     if (place->load(std::memory_order_acquire) != LoadLock(record.redo[i].before)) continue;
     place->store(LoadLock(record.redo[i].value), std::memory_order_release);
     CrashFence();
@@ -78,14 +74,17 @@ bool LockSpace::FinishStores(const LockLaneRecord& record, uint32_t bucket) cons
   return count > 0;
 }
 
-// Whatever the flags say: whoever should have woken them may have died between any two steps.
-void LockSpace::WakeHoldersOf(uint32_t lock_number) const {
-  uint32_t number = LowOf(LoadLock(LockAt(lock_number)->holders));
-  for (uint32_t steps = 0; number != 0 && steps < geometry_.requests_max; ++steps) {
-    RequestSlot* const request = RequestAt(number);
-    if (request == nullptr || LockNumberOf(LoadLock(request->state)) != lock_number) break;
-    WakeRequest(*request, true);
-    number = HighOf(LoadLock(request->links));
+// Wakes everybody who sleeps and does not wait any more: whoever should have done it may have died
+// between any two steps.
+void LockSpace::WakeSleepers() const {
+  // SYNC: lock.wake
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const uint32_t high =
+      std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
+  for (uint32_t number = 1; number <= high; ++number) {
+    RequestSlot& request = *RequestAt(number);
+    const RequestKind kind = KindOf(request.state.load(std::memory_order_acquire));
+    if (kind == RequestKind::kHolding || kind == RequestKind::kLost) WakeRequest(request, false);
   }
   space_->event.fetch_add(1, std::memory_order_seq_cst);
   FutexWakeAll(space_->event);

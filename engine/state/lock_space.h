@@ -231,7 +231,7 @@ class LockSpace final {
 
  private:
   struct Section;
-  struct Place;
+  struct Audit;
   friend class LockInternals;  // Tests damage and inspect the words through it.
 
   explicit LockSpace(const LockGeometry& geometry, int64_t clock_offset_ns);
@@ -296,7 +296,7 @@ class LockSpace final {
   // lock_recovery.cc
   bool FinishStores(const LockLaneRecord& record, uint32_t bucket) const;
   void ServeBucket(const Lane& own, uint32_t bucket);
-  void WakeHoldersOf(uint32_t lock) const;
+  void WakeSleepers() const;
   Status EndForGood(const Lane& own, uint32_t number, bool* held);
 
   // lock_mend.cc
