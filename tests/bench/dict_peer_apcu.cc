@@ -37,7 +37,7 @@ class Apcu final : public Peer {
               if (ns <= 0) PeerFailed("APCu's server failed");
               return ns;
             },
-            300'000};
+            200'000};
   }
 
  private:

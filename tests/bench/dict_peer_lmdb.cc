@@ -117,7 +117,7 @@ class Lmdb final : public Peer {
       return LoopOf(operation, std::move(store), Drawn(keys), FirstDraw(process));
     };
     return {name(), InProcesses(processes, make_loop),
-            operation == Operation::kGet ? uint64_t{500'000} : uint64_t{100'000}};
+            operation == Operation::kGet ? uint64_t{500'000} : uint64_t{50'000}};
   }
 
  private:

@@ -57,7 +57,7 @@ class Redis final : public Peer {
       if (connection == nullptr) PeerFailed("Redis takes no connection");
       return LoopOf(operation, std::move(connection), Drawn(keys), FirstDraw(process));
     };
-    return {name(), InProcesses(processes, make_loop), 10'000};
+    return {name(), InProcesses(processes, make_loop), 5'000};
   }
 
  private:

@@ -5,6 +5,7 @@
 local GATE_SECONDS = 5
 local DRAWS = 1048576
 local ORDER_STEP = 4099
+local band = bit.band  -- Cheaper than a remainder.
 
 local arg = ngx.req.get_uri_args()
 local keys, n = tonumber(arg.keys), tonumber(arg.n)
@@ -33,11 +34,11 @@ local first = ngx.worker.id() * ORDER_STEP
 local loops = {}
 function loops.get(count)
   for i = 1, count do
-    if zone:get(names[(first + i) % DRAWS + 1]) == nil then error("a key is missing") end
+    if zone:get(names[band(first + i, DRAWS - 1) + 1]) == nil then error("a key is missing") end
   end
 end
 function loops.set(count)
-  for i = 1, count do zone:set(names[(first + i) % DRAWS + 1], value) end
+  for i = 1, count do zone:set(names[band(first + i, DRAWS - 1) + 1], value) end
 end
 function loops.incr(count)
   for i = 1, count do zone:incr("hits", 1, 0) end
