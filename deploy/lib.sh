@@ -1,5 +1,5 @@
-# Shared by deploy/setup.sh, deploy/quickstart.sh and tests/run.sh: progress, clear failures, the folders. Source it; it needs
-# ROOT to be the checkout.
+# Shared by deploy/setup.sh, deploy/quickstart.sh, tests/run.sh and tests/bench/run.sh: progress, clear failures, the folders. Source
+# it; it needs ROOT to be the checkout.
 BUILD="${STATEHOUSE_BUILD:-$ROOT/build}"
 STARTED=$(date +%s)
 
@@ -10,6 +10,14 @@ step() { printf '==> [%4ds] %s\n' "$(($(date +%s) - STARTED))" "$*"; }
 die() {
   printf 'statehouse: %s\n' "$*" >&2
   exit 1
+}
+
+# missing_packages LIST…: the Debian packages of these files that are not installed, one a line.
+missing_packages() {
+  local package
+  sed -s 's/#.*//' "$@" | while read -r package; do
+    [ -z "$package" ] || dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+  done
 }
 
 # jobs: how many compilers at once: one for each core, and never more than the memory carries (2 GiB each).

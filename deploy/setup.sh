@@ -1,27 +1,29 @@
 #!/usr/bin/env bash
 # Installs what is missing on Debian 12, builds Statehouse into build/, and makes build/venv. Can be run again at any time.
-#   deploy/setup.sh [--tests]     with --tests also what the tests need, and the tests themselves are built
+#   deploy/setup.sh [--tests] [--bench]     with --tests also what the tests need, and the tests themselves are built; with --bench also
+#                                           the peers of the benchmarks
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/deploy/lib.sh"
 
 TESTS=OFF
+LISTS=("$ROOT/deploy/packages.txt")
 for argument in "$@"; do
   case "$argument" in
-    --tests) TESTS=ON ;;
-    *) die "deploy/setup.sh: unknown argument '$argument'; only --tests is known" ;;
+    --tests)
+      TESTS=ON
+      LISTS+=("$ROOT/deploy/packages-test.txt")
+      ;;
+    --bench) LISTS+=("$ROOT/deploy/packages-bench.txt") ;;
+    *) die "deploy/setup.sh: unknown argument '$argument'; only --tests and --bench are known" ;;
   esac
 done
 
 install_packages() {
   command -v dpkg-query >/dev/null ||
     die "this set-up is for Debian 12: dpkg-query is missing. Install what deploy/packages.txt names by hand and run cmake."
-  local wanted missing=()
-  wanted=$(sed 's/#.*//' "$ROOT/deploy/packages.txt")
-  [ "$TESTS" = OFF ] || wanted="$wanted $(sed 's/#.*//' "$ROOT/deploy/packages-test.txt")"
-  for package in $wanted; do
-    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-  done
+  local missing=()
+  mapfile -t missing < <(missing_packages "${LISTS[@]}")
   if [ ${#missing[@]} -eq 0 ]; then
     step "every Debian package is there"
     return

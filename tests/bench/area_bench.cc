@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -17,6 +16,7 @@
 #include "engine/os/memory.h"
 #include "engine/state/area.h"
 #include "tests/bench/harness.h"
+#include "tests/bench/processes.h"
 
 namespace statehouse::bench {
 namespace {
@@ -74,24 +74,11 @@ pthread_mutex_t* RobustMutex(std::byte* place) {
   return mutex;
 }
 
-// Two processes do `body(process, iterations)` at once; the time of one operation of one process.
+// Two processes do `body(process, iterations)` at once.
 template <typename Body>
 Work InTwoProcesses(Body body) {
-  return [body](uint64_t iterations) {
-    auto* gate = new (SharedPage(4096)) std::atomic<int>(0);
-    const pid_t child = fork();
-    if (child < 0) Die("fork");
-    gate->fetch_add(1);
-    while (gate->load() < 2) CpuRelax();
-    const uint64_t begin = NowNs();
-    body(child == 0 ? 1 : 0, iterations);
-    if (child == 0) _exit(0);
-    int status = 0;
-    if (waitpid(child, &status, 0) != child || status != 0) Die("the second process");
-    const double took = static_cast<double>(NowNs() - begin) / static_cast<double>(iterations);
-    munmap(gate, 4096);
-    return took;
-  };
+  return InProcesses(
+      2, [body](int process) -> Loop { return [body, process](uint64_t n) { body(process, n); }; });
 }
 
 Race AddRace(Area& area, std::atomic<uint64_t>& word, pthread_mutex_t* mutex) {

@@ -8,9 +8,16 @@
 namespace statehouse::bench {
 namespace {
 
+using Samples = std::map<std::string, std::vector<double>>;
+
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
+}
+
+// What counts of a contender's rounds.
+double Figure(const Race& race, const std::vector<double>& values) {
+  return race.worst ? *std::max_element(values.begin(), values.end()) : Median(values);
 }
 
 // The ratio of a bar is taken round by round, then its median: neighbours in time share the
@@ -20,8 +27,6 @@ double MedianRatio(const std::vector<double>& ours, const std::vector<double>& p
   for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(ours[i] / peers[i]);
   return Median(std::move(ratios));
 }
-
-using Samples = std::map<std::string, std::vector<double>>;
 
 Samples Measure(const Race& race, int rounds) {
   Samples samples;
@@ -35,29 +40,70 @@ Samples Measure(const Race& race, int rounds) {
   return samples;
 }
 
-int Report(const Race& race, const Samples& samples, FILE* json, bool* first) {
+// The records of all races as one JSON list, or nothing where no file was named.
+class JsonFile {
+ public:
+  explicit JsonFile(const std::string& path)
+      : file_(path.empty() ? nullptr : std::fopen(path.c_str(), "w")) {
+    if (file_ != nullptr) std::fputs("[", file_);
+  }
+  ~JsonFile() {
+    if (file_ == nullptr) return;
+    std::fputs("\n]\n", file_);
+    std::fclose(file_);
+  }
+  JsonFile(const JsonFile&) = delete;
+  JsonFile& operator=(const JsonFile&) = delete;
+
+  void Add(const Race& race, const Contender& contender, const std::vector<double>& values) {
+    if (file_ == nullptr) return;
+    std::fprintf(file_,
+                 "%s\n  {\"race\": \"%s\", \"contender\": \"%s\", \"unit\": \"%s\", \"%s\": %.3f",
+                 first_ ? "" : ",", race.title.c_str(), contender.name.c_str(), race.unit.c_str(),
+                 race.worst ? "worst" : "median", Figure(race, values));
+    std::fputs(", \"rounds\": [", file_);
+    for (size_t i = 0; i < values.size(); ++i) {
+      std::fprintf(file_, "%s%.3f", i == 0 ? "" : ", ", values[i]);
+    }
+    std::fputs("]}", file_);
+    first_ = false;
+  }
+
+ private:
+  FILE* file_;
+  bool first_ = true;
+};
+
+// 1 where the bar is missed.
+int ReportBar(const Race& race, const Bar& bar, const Samples& samples) {
+  const bool relative = !bar.peer.empty();
+  if (relative && samples.count(bar.peer) == 0) {
+    std::printf("  not measured: %s against %s, which is missing\n", bar.contender.c_str(),
+                bar.peer.c_str());
+    return 0;
+  }
+  const std::vector<double>& ours = samples.at(bar.contender);
+  const double seen = relative ? MedianRatio(ours, samples.at(bar.peer)) : Figure(race, ours);
+  const double limit = relative ? bar.times : bar.max;
+  const bool met = seen <= limit;
+  const std::string unit = relative ? "x" : race.unit;
+  std::printf("  %s %s: %.2f %s, bar %.2f %s %s\n", met ? "met   " : "MISSED",
+              bar.contender.c_str(), seen, unit.c_str(), limit, unit.c_str(), bar.peer.c_str());
+  return met ? 0 : 1;
+}
+
+int Report(const Race& race, const Samples& samples, JsonFile* json) {
   std::printf("\n%s\n", race.title.c_str());
   for (const Contender& contender : race.contenders) {
     const std::vector<double>& values = samples.at(contender.name);
-    std::printf("  %-44s %10.2f ns  (best %.2f)\n", contender.name.c_str(), Median(values),
-                *std::min_element(values.begin(), values.end()));
-    if (json != nullptr) {
-      std::fprintf(json, "%s\n  {\"race\": \"%s\", \"contender\": \"%s\", \"median_ns\": %.3f}",
-                   *first ? "" : ",", race.title.c_str(), contender.name.c_str(), Median(values));
-      *first = false;
-    }
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    std::printf("  %-44s %10.2f %s  (%.2f to %.2f)\n", contender.name.c_str(), Figure(race, values),
+                race.unit.c_str(), *least, *most);
+    json->Add(race, contender, values);
   }
   int missed = 0;
-  for (const Bar& bar : race.bars) {
-    const std::vector<double>& ours = samples.at(bar.contender);
-    const bool relative = !bar.peer.empty();
-    const double seen = relative ? MedianRatio(ours, samples.at(bar.peer)) : Median(ours);
-    const double limit = relative ? bar.times : bar.ns_max;
-    const bool met = seen <= limit;
-    missed += met ? 0 : 1;
-    std::printf("  %s %s: %.2f%s, bar %.2f%s%s\n", met ? "met   " : "MISSED", bar.contender.c_str(),
-                seen, relative ? " x" : " ns", limit, relative ? " x " : " ns", bar.peer.c_str());
-  }
+  for (const Bar& bar : race.bars) missed += ReportBar(race, bar, samples);
+  std::fflush(stdout);
   return missed;
 }
 
@@ -70,15 +116,9 @@ uint64_t NowNs() {
 }
 
 int RunRaces(const std::vector<Race>& races, int rounds, const std::string& json_path) {
-  FILE* json = json_path.empty() ? nullptr : std::fopen(json_path.c_str(), "w");
-  if (json != nullptr) std::fputs("[", json);
-  bool first = true;
+  JsonFile json(json_path);
   int missed = 0;
-  for (const Race& race : races) missed += Report(race, Measure(race, rounds), json, &first);
-  if (json != nullptr) {
-    std::fputs("\n]\n", json);
-    std::fclose(json);
-  }
+  for (const Race& race : races) missed += Report(race, Measure(race, rounds), &json);
   return missed;
 }
 

@@ -1,37 +1,27 @@
 #!/usr/bin/env python3
-"""A shared dict in Python, through the local door, against the dict and lock of multiprocessing.managers.BaseManager, in turns.
+"""A shared dict in Python, through the local door, against BaseManager's dict and lock and python-redis, in turns.
 
     build/venv/bin/python tests/bench/python_dict_bench.py --build build [--rounds 5]
 
-Both servers run at the same time, and the same loops run on both in one client process. BaseManager is reached through a unix socket,
-its faster transport. Values are texts of 64 bytes. A bar is the ratio of medians, taken in the same run. Also measured, without a bar:
-nested edits, tracked values, the drop-in lock, and the same operations over the network door.
+All servers run at the same time, and the same loops run on each in one client process. BaseManager and Redis are reached through unix
+sockets, their faster transport. Values are texts of 64 bytes. A bar is the ratio of medians, taken in the same run. Also measured,
+without a bar: nested edits, tracked values, the drop-in lock, and the same operations over the network door.
 """
 import argparse
 import json
-import multiprocessing.managers
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
+from python_peers import TEXT, PeerManager, redis_server
+
 BAR = 50
-TEXT = "x" * 64
 OURS_CALLS = 100_000
 PEER_CALLS = 2_000
 NETWORK_CALLS = 1_000
-STATE = {"a": TEXT, "n": 0}
-
-
-class PeerManager(multiprocessing.managers.BaseManager):
-    """As the recipe has it: a dict and a lock of the server's process."""
-
-
-PeerManager.register("get_dict", lambda: STATE, multiprocessing.managers.DictProxy)
-PeerManager.register("get_lock", threading.Lock, multiprocessing.managers.AcquirerProxy)
 
 
 def bound(statement, **names):
@@ -60,6 +50,17 @@ def peer_loops(manager):
     }
 
 
+def redis_loops(client):
+    client.set("a", TEXT)
+    return {
+        "get": bound('r.get("a")', r=client),
+        "set": bound('r.set("a", text)', r=client, text=TEXT),
+        "in": bound('r.exists("a")', r=client),
+        "incr": bound('r.incr("n")', r=client),
+        "lock": bound("\n        with r.lock('lock'):\n            pass", r=client),
+    }
+
+
 def our_loops(d, lock):
     d.update(a=TEXT, n=0, nested={"list": [1, 2, 3], "inner": {"n": 0}})
     return {
@@ -85,7 +86,7 @@ def network_loops(d):
     }
 
 
-def measure(options, manager, client, network):
+def measure(options, manager, redis_socket, client, network):
     from statehouse.compat.managers import AcquirerProxy
 
     groups = [
@@ -93,6 +94,10 @@ def measure(options, manager, client, network):
         ("manager", peer_loops(manager), PEER_CALLS),
         ("network", network_loops(network.dict("bench/network")), NETWORK_CALLS),
     ]
+    if redis_socket is not None:
+        import redis
+
+        groups.append(("redis", redis_loops(redis.Redis(unix_socket_path=redis_socket)), PEER_CALLS))
     samples = {}
     for _ in range(options.rounds):
         for name, loops, calls in groups:
@@ -117,6 +122,9 @@ def report(samples):
             if op in ("get", "set", "incr"):
                 missed += ratio < BAR
                 line += f", bar {BAR} x: {'met' if ratio >= BAR else 'MISSED'}"
+        if ("redis", op) in samples:
+            peer = statistics.median(samples["redis", op])
+            line += f"   python-redis {peer:9.0f}   {peer / ours:6.1f} x"
         if ("network", op) in samples:
             line += f"   (network door {statistics.median(samples['network', op]):.0f})"
         print(line)
@@ -144,8 +152,9 @@ def main():
                 time.sleep(0.01)
             dev = json.loads((top / "run/dev.json").read_text())
             with (statehouse.connect(dev["url"], token=dev["token"], transport="local") as client,
-                  statehouse.connect(dev["url"], token=dev["token"], transport="network") as network):
-                samples = measure(options, manager, client, network)
+                  statehouse.connect(dev["url"], token=dev["token"], transport="network") as network,
+                  redis_server(top) as redis_socket):
+                samples = measure(options, manager, redis_socket, client, network)
         finally:
             daemon.terminate()
             daemon.wait()

@@ -1,21 +1,43 @@
 #!/usr/bin/env bash
 # Builds the benchmarks and runs all of them against their peers, in turns. Not part of the tests; wants a quiet machine.
-#   tests/bench/run.sh [ROUNDS]     default 7. Results also as JSON in build/bench.
-# Peers: uwsgi-core and uwsgi-plugin-python3 from Debian; one that is missing is said to be skipped.
+#   tests/bench/run.sh [--install] [ROUNDS]     default 7. Results also as JSON in build/bench.
+# The peers are what deploy/packages-bench.txt names. --install installs those that are missing; without it each is said to be skipped.
 set -uo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 . "$ROOT/deploy/lib.sh"
+INSTALL=()
+if [ "${1:-}" = --install ]; then
+  INSTALL=(--bench)
+  shift
+fi
 ROUNDS=${1:-7}
-"$ROOT/deploy/setup.sh" || exit 1
+"$ROOT/deploy/setup.sh" "${INSTALL[@]}" || exit 1
+mapfile -t MISSING < <(missing_packages "$ROOT/deploy/packages-bench.txt")
+[ ${#MISSING[@]} = 0 ] || step "peers are missing and skipped: apt-get install --no-install-recommends ${MISSING[*]}"
 quietly "$BUILD/logs/bench-configure.log" cmake -S "$ROOT" -B "$BUILD" -DSH_BUILD_BENCH=ON
 quietly "$BUILD/logs/bench-build.log" cmake --build "$BUILD" -j "$(jobs_max)"
+quietly "$BUILD/logs/bench-pip.log" "$BUILD/venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+  -r "$ROOT/tests/bench/requirements.txt"
 mkdir -p "$BUILD/bench"
-MISSED=0
-step "areas in C++"
-"$BUILD/bin/area_bench" --rounds "$ROUNDS" --json "$BUILD/bench/area.json" || MISSED=1
-step "the network door against a bare gRPC echo"
-"$BUILD/bin/unary_bench" "$BUILD/bin/echo_server" "$BUILD/bin/statehoused" --rounds "$ROUNDS" || MISSED=1
-step "Python against uWSGI"
-"$BUILD/venv/bin/python" "$ROOT/tests/bench/python_bench.py" --build "$BUILD" --rounds "$ROUNDS" \
-  --json "$BUILD/bench/python.json" || MISSED=1
-[ "$MISSED" = 0 ] || die "a bar was missed; see above"
+
+# In memory, so that no contender writes to a disk; and gone whatever happens.
+TMPDIR=$(mktemp -d -p /dev/shm sh-bench-XXXXXX)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+
+MISSED=()
+# bench TITLE NAME COMMAND…: one program, whose figures go to build/bench/NAME.json.
+bench() {
+  local title=$1 name=$2
+  shift 2
+  step "$title: $* --rounds $ROUNDS"
+  "$@" --rounds "$ROUNDS" --json "$BUILD/bench/$name.json" || MISSED+=("$name")
+}
+PYTHON="$BUILD/venv/bin/python"
+bench "areas in C++" area "$BUILD/bin/area_bench"
+bench "dicts in C++ against LMDB, Redis, nginx and APCu" dict "$BUILD/bin/dict_bench"
+bench "the network door against a bare gRPC echo" unary "$BUILD/bin/unary_bench" "$BUILD/bin/echo_server" "$BUILD/bin/statehoused"
+bench "areas in Python against uWSGI" python "$PYTHON" "$ROOT/tests/bench/python_bench.py" --build "$BUILD"
+bench "dicts in Python against BaseManager and Redis" python_dict "$PYTHON" "$ROOT/tests/bench/python_dict_bench.py" --build "$BUILD"
+bench "a Flask counter against BaseManager and Redis" flask "$PYTHON" "$ROOT/tests/bench/flask_bench.py" --build "$BUILD"
+[ ${#MISSED[@]} = 0 ] || die "a bar was missed in: ${MISSED[*]}; see above"

@@ -1,6 +1,6 @@
 // The network door against a bare gRPC echo: one call at a time (latency), then 64 outstanding
 // (throughput). Both servers run as processes of their own, on TCP, and are measured in turns.
-//   unary_bench ECHO_SERVER STATEHOUSED [--rounds N]
+//   unary_bench ECHO_SERVER STATEHOUSED [--rounds N] [--json FILE]
 #include <grpcpp/grpcpp.h>
 #include <poll.h>
 #include <signal.h>
@@ -182,7 +182,8 @@ nlohmann::json ReadDevFile(const std::filesystem::path& path) {
   Die("statehoused wrote no " + path.string());
 }
 
-int Run(const std::string& echo_server, const std::string& statehoused, int rounds) {
+int Run(const std::string& echo_server, const std::string& statehoused, int rounds,
+        const std::string& json) {
   char folder[] = "/tmp/statehouse-bench-XXXXXX";
   if (mkdtemp(folder) == nullptr) Die("mkdtemp");
   const std::string runtime = std::string(folder) + "/run";
@@ -205,7 +206,7 @@ int Run(const std::string& echo_server, const std::string& statehoused, int roun
             {"AddWord", Outstanding(add_calls), 30'000}},
            {{"AddWord", "bare gRPC echo", 1 / 0.85, 0}}},
   };
-  const int missed = RunRaces(races, rounds, "");
+  const int missed = RunRaces(races, rounds, json);
   echo.Stop();
   daemon.Stop();
   std::filesystem::remove_all(folder);
@@ -216,7 +217,14 @@ int Run(const std::string& echo_server, const std::string& statehoused, int roun
 }  // namespace statehouse::bench
 
 int main(int argc, char** argv) {
-  if (argc < 3) statehouse::bench::Die("usage: unary_bench ECHO_SERVER STATEHOUSED [--rounds N]");
-  const int rounds = argc == 5 && std::strcmp(argv[3], "--rounds") == 0 ? std::atoi(argv[4]) : 7;
-  return statehouse::bench::Run(argv[1], argv[2], rounds) == 0 ? 0 : 1;
+  if (argc < 3) {
+    statehouse::bench::Die("usage: unary_bench ECHO_SERVER STATEHOUSED [--rounds N] [--json FILE]");
+  }
+  int rounds = 7;
+  std::string json;
+  for (int i = 3; i + 1 < argc; i += 2) {
+    if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::atoi(argv[i + 1]);
+    if (std::strcmp(argv[i], "--json") == 0) json = argv[i + 1];
+  }
+  return statehouse::bench::Run(argv[1], argv[2], rounds, json) == 0 ? 0 : 1;
 }
