@@ -20,7 +20,8 @@ struct LocksObject {
 struct LeaseObject {
   PyObject_HEAD SessionObject* session;
   std::shared_ptr<LocalLocks> locks;
-  std::unique_ptr<HeldLock> held;  // Null once it was released.
+  std::shared_ptr<HeldLock> held;  // Null once it was released. Copied by whoever uses it without
+                                   // the GIL.
 };
 
 LocksObject* Locks(PyObject* self) { return reinterpret_cast<LocksObject*>(self); }
@@ -70,7 +71,7 @@ PyObject* NewLease(LocksObject* locks, std::unique_ptr<HeldLock> held) {
   Py_INCREF(locks->session);
   self->session = locks->session;
   new (&self->locks) std::shared_ptr<LocalLocks>(locks->locks);
-  new (&self->held) std::unique_ptr<HeldLock>(std::move(held));
+  new (&self->held) std::shared_ptr<HeldLock>(std::move(held));
   return reinterpret_cast<PyObject*>(self);
 }
 
@@ -122,7 +123,7 @@ PyObject* RaiseReleased() {
 PyObject* Release(PyObject* object, PyObject*) {
   LeaseObject* const self = Lease(object);
   if (self->held == nullptr) return RaiseReleased();
-  const std::unique_ptr<HeldLock> held = std::move(self->held);
+  const std::shared_ptr<HeldLock> held = std::move(self->held);
   bool was_held = false;
   const Status status = RunShort(self->session, [&] { return held->Release(&was_held); });
   if (!status.ok()) return Raise(status, held->name().c_str());
@@ -131,11 +132,12 @@ PyObject* Release(PyObject* object, PyObject*) {
 
 PyObject* Renew(PyObject* object, PyObject* ttl_object) {
   LeaseObject* const self = Lease(object);
-  if (self->held == nullptr) return RaiseReleased();
+  const std::shared_ptr<HeldLock> held = self->held;
+  if (held == nullptr) return RaiseReleased();
   const unsigned long long ttl_ns = PyLong_AsUnsignedLongLong(ttl_object);
   if (ttl_ns == static_cast<unsigned long long>(-1) && PyErr_Occurred() != nullptr) return nullptr;
-  const Status status = RunShort(self->session, [&] { return self->held->Renew(ttl_ns); });
-  if (!status.ok()) return Raise(status, self->held->name().c_str());
+  const Status status = RunShort(self->session, [&] { return held->Renew(ttl_ns); });
+  if (!status.ok()) return Raise(status, held->name().c_str());
   Py_RETURN_NONE;
 }
 
@@ -152,7 +154,7 @@ PyObject* GetToken(PyObject* object, void*) {
 
 void DestroyLease(PyObject* object) {
   LeaseObject* const self = Lease(object);
-  self->held.~unique_ptr();
+  self->held.~shared_ptr();
   self->locks.~shared_ptr();
   Py_DECREF(self->session);
   Py_TYPE(object)->tp_free(object);

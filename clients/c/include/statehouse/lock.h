@@ -1,6 +1,6 @@
-/* Locks: the part of the C interface (statehouse.h, which includes this) that concerns named leases.
- * Through the local door a free lock is taken and given back without a system call, over the network
- * door by gRPC; both doors see the same locks.
+/* Locks: the part of the C interface (statehouse.h, which includes this) that concerns named
+ * leases. Through the local door a free lock is taken and given back without a system call, over
+ * the network door by gRPC; both doors see the same locks.
  *
  *   sh_lock *lock = NULL;
  *   sh_lock_acquire(client, "deploy", &(sh_lock_options){.ttl_ms = 10000, .timeout_ms = 5000},
@@ -62,8 +62,8 @@ SH_API sh_reason sh_lock_acquire(sh_client *client, const char *name,
 SH_API uint64_t sh_lock_token(const sh_lock *lock);
 /* The name that it was taken by. */
 SH_API const char *sh_lock_name(const sh_lock *lock);
-/* 1 while the lease is good, by this process's clock; *left_ms (may be NULL) is what is left. Once 0
- * it stays 0. */
+/* 1 while the lease is good, by this process's clock; *left_ms (may be NULL) is what is left. Once
+ * 0 it stays 0. */
 SH_API int sh_lock_held(const sh_lock *lock, uint64_t *left_ms);
 /* Lengthens the lease to `ttl_ms` from now; 0: as it was taken with. SH_LOCK_LOST: it is over. */
 SH_API sh_reason sh_lock_renew(sh_lock *lock, uint64_t ttl_ms, sh_error **error);

@@ -49,8 +49,8 @@ class AcquirerProxy:
     """A lock that one thread of one process holds at a time, as multiprocessing's proxy of a threading.Lock.
 
     It is a lease (statehouse.Lock): when the process that holds it ends, killed or not, the next waiter has it within milliseconds; a
-    process that is stopped or hangs as a whole keeps it for 30 seconds. Then the late ``release`` raises LockLost. Waiters are served in the
-    order in which they came. Any thread of the holding process may release it, no other process can. Not reentrant. A forked child
+    process that is stopped or hangs as a whole keeps it for 30 seconds. Then the late ``release`` raises LockLost. Waiters are served in
+    the order in which they came. Any thread of the holding process may release it, no other process can. Not reentrant. A forked child
     does not hold what its parent holds.
     """
 

@@ -177,8 +177,8 @@ class BaseManager:
         method_to_typeid: Any = None,
         create_method: bool = True,
     ) -> None:
-        """Gives the managers of this class a method ``typeid`` that returns what the callable makes one of, shared: a dict (DictProxy), a lock
-        (AcquirerProxy), or threading's RLock, Semaphore, Condition, Event and Barrier."""
+        """Gives the managers of this class a method ``typeid`` that returns what the callable makes one of, shared: a dict (DictProxy), a
+        lock (AcquirerProxy), or threading's RLock, Semaphore, Condition, Event and Barrier."""
         if not typeid.isidentifier():
             raise ValueError(f"{typeid!r} is no name of a method")
         if proxytype is not None and not issubclass(proxytype, (DictProxy, AcquirerProxy)):
