@@ -218,9 +218,10 @@ StatusOr<LockLook> LockSpace::Wait(const Lane& lane, LockPlace place, uint64_t t
   const uint64_t deadline = timeout_ns > UINT64_MAX - begin ? UINT64_MAX : begin + timeout_ns;
   for (bool served = false;;) {
     // SYNC: lock.wake — sleeping, then the state; see PayWakes.
-    const uint32_t event = request->event.load(std::memory_order_seq_cst);
-    request->sleeping.store(1, std::memory_order_seq_cst);
-    const uint64_t state = request->state.load(std::memory_order_seq_cst);
+    const uint32_t event = request->event.load(std::memory_order_acquire);
+    request->sleeping.store(1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const uint64_t state = request->state.load(std::memory_order_acquire);
     const uint64_t now = NowNs();
     if (KindOf(state) != RequestKind::kWaiting || now >= deadline || !live()) {
       request->sleeping.store(0, std::memory_order_relaxed);
