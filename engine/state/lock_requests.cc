@@ -219,9 +219,10 @@ LockLook LockSpace::Sleep(LockPlace place, uint64_t timeout_ns, bool* serve) con
   const uint64_t deadline = timeout_ns > UINT64_MAX - begin ? UINT64_MAX : begin + timeout_ns;
   for (;; served = false) {
     // SYNC: lock.wake — sleeping, then the state; see PayWakes.
-    const uint32_t event = request->event.load(std::memory_order_seq_cst);
-    request->sleeping.store(1, std::memory_order_seq_cst);
-    const uint64_t state = request->state.load(std::memory_order_seq_cst);
+    const uint32_t event = request->event.load(std::memory_order_acquire);
+    request->sleeping.store(1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    const uint64_t state = request->state.load(std::memory_order_acquire);
     const uint64_t now = NowNs();
     uint64_t until = std::min(deadline, now + kLockSleepNsMax);
     bool over = KindOf(state) != RequestKind::kWaiting || now >= deadline || !live();

@@ -54,8 +54,8 @@ void LockSpace::TellDaemon(uint64_t look_ns) const {
 }
 
 void LockSpace::PayWakes(Section& section) const {
-  // SYNC: lock.wake — a waiter says that it sleeps and then looks at its state, both seq_cst; here
-  // the state was stored before this fence and `sleeping` is looked at after it.
+  // SYNC: lock.wake — a waiter says that it sleeps, fences and looks at its state; here the state
+  // was stored before this fence and `sleeping` is looked at after it.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   bool remote = false;
   for (const auto& [number, is_remote] : section.woken) {

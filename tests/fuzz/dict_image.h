@@ -3,18 +3,9 @@
 // to an end and touch nothing outside of it.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "tests/fuzz/image_source.h"
 
 namespace statehouse {
-
-// Where the changes of an image come from: a fuzzer's bytes, or a generator of random numbers.
-class ImageSource {
- public:
-  virtual ~ImageSource() = default;
-  // 64 bits; *more false once there are none left.
-  virtual uint64_t Next(bool* more) = 0;
-};
 
 // Lays a sound image out, damages it as `source` says, and uses it. Ends the program when a call
 // breaks a promise. Not for two threads at once: the mapping is kept from call to call.

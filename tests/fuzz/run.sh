@@ -15,6 +15,7 @@ AREA="engine/shm/owned_lock.cc engine/state/area.cc engine/state/area_ranges.cc 
   engine/state/area_wait.cc engine/state/area_words.cc"
 DICT="tests/fuzz/dict_image.cc engine/shm/owned_lock.cc $(cd "$ROOT" && ls engine/state/dict*.cc |
   grep -Ev '_test.cc|dict_(catalogue|edit|store).cc')"
+LOCKS="tests/fuzz/lock_image.cc engine/shm/owned_lock.cc $(cd "$ROOT" && ls engine/state/lock_*.cc | grep -v _test.cc)"
 TOKENS="service/auth/identity.cc service/auth/token_file.cc service/auth/token_text.cc"
 VALUE="engine/value/testing/value_invariants.cc $(cd "$ROOT" && ls engine/value/*.cc | grep -v _test.cc)"
 CONFIG=$(cd "$ROOT" && ls service/config/*.cc | grep -v _test.cc)
@@ -39,6 +40,7 @@ fuzz() {
 fuzz attach_protocol_fuzz engine/attach/protocol.cc $BASE
 fuzz area_image_fuzz $AREA $OS $BASE
 fuzz dict_image_fuzz $DICT $OS $BASE
+fuzz lock_image_fuzz $LOCKS $OS $BASE
 fuzz config_fuzz $CONFIG $BASE
 fuzz tokens_fuzz $TOKENS $BASE -lcrypto
 fuzz value_fuzz $VALUE $BASE
