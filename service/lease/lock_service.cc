@@ -136,9 +136,12 @@ uint32_t LockService::EndSession(uint64_t session) {
       Forget(entry);
     }
     sessions_.erase(session);
-    const size_t at_once = std::min(places.size(), kLeaveAtOnceMax);
-    for (size_t i = 0; i < at_once; ++i) (void)Leave(places[i], &outcome);
-    leaving_.insert(leaving_.end(), places.begin() + static_cast<ptrdiff_t>(at_once), places.end());
+    leave_stalled_ = false;
+    for (size_t i = 0; i < kLeaveAtOnceMax && !places.empty() && !leave_stalled_; ++i) {
+      (void)Leave(places.front(), &outcome);
+      places.pop_front();
+    }
+    leaving_.insert(leaving_.end(), places.begin(), places.end());
     if (!leaving_.empty()) WakeIfEarlier(0);
   }
   Finish(std::move(outcome));
@@ -377,6 +380,7 @@ bool LockService::Leave(LockPlace place, Outcome* outcome) {
   std::vector<LockPlace> granted;
   const Status left = space_.Release(lane_, place, &held, &granted);
   if (left.reason() == Reason::kStalled) {
+    leave_stalled_ = true;
     leaving_.push_back(place);
     WakeIfEarlier(0);
   }

@@ -246,6 +246,7 @@ class LockService final : public std::enable_shared_from_this<LockService> {
   uint64_t forced_releases_ = 0;
   uint64_t losses_ = 0;
   bool event_pending_ = false;
+  bool leave_stalled_ = false;  // The last tries to give places back met a held bucket.
   bool stopping_ = false;
   std::thread thread_;
 };
