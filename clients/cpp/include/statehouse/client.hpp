@@ -1,5 +1,5 @@
 // The C++ client of Statehouse: RAII and types over the C library (statehouse/statehouse.h). This
-// header is all of it; it includes result.hpp, value.hpp and dict.hpp. C++20.
+// header is all of it; it includes result.hpp, value.hpp, dict.hpp and lock.hpp. C++20.
 //
 //   auto client = statehouse::client::Client::Connect();
 //   if (!client.ok()) { std::cerr << client.error().message() << '\n'; return 1; }
@@ -7,6 +7,8 @@
 //   if (area.ok()) std::cout << "visit " << area->Add<uint64_t>(0, 1).value() << '\n';
 //   auto dict = client->OpenDict("sessions");
 //   if (dict.ok()) dict->Set("user", "Ada");
+//   auto lock = client->AcquireLock("deploy");
+//   if (lock.ok()) std::cout << "token " << (**lock).token() << '\n';
 //
 // Nothing throws. Each call returns a Result: a value, or an Error with a reason to branch on.
 // Positions, lengths and sizes are bytes. Link with -lstatehouse.
@@ -22,6 +24,7 @@
 #include <optional>
 #include <span>
 #include <statehouse/dict.hpp>
+#include <statehouse/lock.hpp>
 #include <statehouse/result.hpp>
 #include <string>
 #include <type_traits>
@@ -359,6 +362,49 @@ class Client final {
           sh_dict_list_free(infos);
           return list;
         });
+  }
+
+  // Takes a lock and waits for it. Empty: it was not had in time, which is no error. Further
+  // errors: SH_CONFLICT (in use with another limit), SH_LIMIT_EXCEEDED, SH_STALLED.
+  Result<std::optional<Lock>> AcquireLock(const std::string& name,
+                                          const LockOptions& options = {}) {
+    return Lock::Acquire(client_.get(), name, options);
+  }
+  // Who has one lock; without parties where nobody uses it.
+  Result<LockInfo> DescribeLock(const std::string& name) {
+    sh_lock_info* info = nullptr;
+    return internal::Finish<LockInfo>(
+        [&](sh_error** e) { return sh_lock_describe(client_.get(), name.c_str(), &info, e); },
+        [&] {
+          LockInfo described = LockInfo::FromC(*info);
+          sh_lock_infos_free(info, 1);
+          return described;
+        });
+  }
+  // All locks in use that the token may see, or those whose name begins with `prefix`.
+  Result<std::vector<LockInfo>> ListLocks(const std::string& prefix = "") {
+    sh_lock_info* infos = nullptr;
+    size_t count = 0;
+    return internal::Finish<std::vector<LockInfo>>(
+        [&](sh_error** e) {
+          return sh_lock_list(client_.get(), prefix.c_str(), &infos, &count, e);
+        },
+        [&] {
+          std::vector<LockInfo> list;
+          for (size_t i = 0; i < count; ++i) list.push_back(LockInfo::FromC(infos[i]));
+          sh_lock_infos_free(infos, count);
+          return list;
+        });
+  }
+  // For operators: takes the lock from the holder with this token, 0: from all; gives from how
+  // many.
+  Result<uint32_t> ForceReleaseLock(const std::string& name, uint64_t token = 0) {
+    uint32_t released = 0;
+    return internal::Finish<uint32_t>(
+        [&](sh_error** e) {
+          return sh_lock_force_release(client_.get(), name.c_str(), token, &released, e);
+        },
+        [&] { return released; });
   }
 
   Result<sh_status> GetStatus() {
