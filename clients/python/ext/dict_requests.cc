@@ -351,7 +351,8 @@ PyObject* Clear(DictObject* self, Arguments) {
 }
 
 PyObject* Length(DictObject* self, Arguments) {
-  return PyLong_FromSsize_t(PyObject_Size(reinterpret_cast<PyObject*>(self)));
+  const Py_ssize_t length = PyObject_Size(reinterpret_cast<PyObject*>(self));
+  return length < 0 ? nullptr : PyLong_FromSsize_t(length);
 }
 
 bool ComparesOf(PyObject* list, std::vector<DictCompare>* compares) {
