@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from ._client import Areas, Client, connect
 from ._cursor import Cursor
-from ._dict_verbs import KEEP_TTL, DictEntry
+from ._dict_verbs import KEEP_TTL, DictEntry, Edited
 from ._dicts import Dicts
 from ._local import CompareExchangeResult
+from ._plan import Plan, PlanOutcome
 from ._shared_dict import SharedDict
 from ._transaction import Transaction
 from ._values import Tagged, Tensor, register
@@ -78,6 +79,7 @@ __all__ = [
     "DictInfo",
     "Dicts",
     "Draining",
+    "Edited",
     "Error",
     "Fenced",
     "InternalError",
@@ -90,6 +92,8 @@ __all__ = [
     "OutOfBounds",
     "PathNotFound",
     "PermissionDenied",
+    "Plan",
+    "PlanOutcome",
     "RateLimited",
     "ReadOnly",
     "ServiceStatus",
