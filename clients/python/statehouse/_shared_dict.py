@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
-from . import _local, _tracked, errors
+from . import _local, _tracked, _tracked_root, errors
 from ._cursor import Cursor
 from ._dict_calls import DictCalls, Entry, named
 from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts, condition_of
@@ -56,7 +56,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
             return cast(_Result, stop.value)
 
     def _value(self, text: str, entry: Entry) -> Any:
-        return _local.decode_value(entry[0], _tracked.Root(self, text, entry[1]))
+        return _local.decode_value(entry[0], _tracked_root.Root(self, text, entry[1]))
 
     # What dict has.
 
@@ -71,7 +71,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
     def _is_stored(self, key: Any, value: Any) -> bool:
         """Whether a tracked container was changed by an operator such as += just now, and is this key's."""
         root = value._node
-        if not isinstance(root, _tracked.Root) or not value._take_augmented():
+        if not isinstance(root, _tracked_root.Root) or not value._take_augmented():
             return False
         return root.shared is self and root.key == self._key(key) and self.version(key) != 0
 

@@ -166,6 +166,38 @@ def test_replacing_a_place_loses_no_change_of_others(service: Service, shared: s
     assert shared["a"] == {"n": 150, "others": 100}
 
 
+def test_what_was_read_tells_its_age_and_is_read_again(client: statehouse.Client, shared: statehouse.SharedDict) -> None:
+    other = client.dict(shared.name)
+    shared["a"] = {"l": [1, {"x": 1}], "s": {1}}
+    value = shared["a"]
+    items = value["l"]
+    assert not value.stale and not items.stale
+    items[1]["x"] = 2
+    assert not value.stale
+    other["a"]["l"].insert(0, 0)
+    assert value.stale and items.stale and value["s"].stale
+    with pytest.raises(statehouse.Conflict):
+        items[0] = 9
+    items.refresh()
+    assert items == [0, 1, {"x": 2}] and not items.stale and value.stale
+    items[0] = 9
+    items[2]["x"] = 3
+    assert shared["a"]["l"] == [9, 1, {"x": 3}]
+    value.refresh()
+    value["s"].add(2)
+    assert value == {"l": [9, 1, {"x": 3}], "s": {1, 2}} == shared["a"] and type(value["l"][2]) is type(value)
+    other["a"]["s"] = []
+    with pytest.raises(statehouse.TypeMismatch):
+        value["s"].refresh()
+    del other["a"]["l"]
+    with pytest.raises(KeyError):
+        items.refresh()
+    del other["a"]
+    with pytest.raises(KeyError):
+        value.refresh()
+    assert value.stale
+
+
 def in_threads(service: Service, count: int, work: Callable[[statehouse.Client], None]) -> None:
     failures: list[BaseException] = []
 
