@@ -306,7 +306,7 @@ PyMethodDef methods[] = {
      PyDoc_STR("get(key, default=None): the value, or `default` where there is none.")},
     {"set", AsMethod(&Set), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("set(key, value, *, ttl=None, if_absent=False, if_present=False, if_version=None, "
-               "fence=None) -> bool: see SharedDict.set.")},
+               "if_value=..., fence=None) -> bool: see SharedDict.set.")},
     {"incr", AsMethod(&Increment), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("incr(key, delta=1, *, path=(), default=0, min=None, max=None, ttl=None, "
                "fence=None): adds and returns the new number; see SharedDict.incr.")},

@@ -351,7 +351,8 @@ PyObject* Clear(DictObject* self, Arguments) {
 }
 
 PyObject* Length(DictObject* self, Arguments) {
-  return PyLong_FromSsize_t(PyObject_Size(reinterpret_cast<PyObject*>(self)));
+  const Py_ssize_t length = PyObject_Size(reinterpret_cast<PyObject*>(self));
+  return length < 0 ? nullptr : PyLong_FromSsize_t(length);
 }
 
 bool ComparesOf(PyObject* list, std::vector<DictCompare>* compares) {
@@ -366,46 +367,79 @@ bool ComparesOf(PyObject* list, std::vector<DictCompare>* compares) {
   return true;
 }
 
-// ("set", key, wire, ttl, fence) and ("delete", key, fence)
+// ("get", key), ("set", key, wire, condition, ttl, fence), ("delete", key, condition, fence) or
+// ("increment", key, delta, initial, must_exist, min, max, ttl, fence).
+bool StepOf(Arguments items, DictOperation* step) {
+  std::string_view kind;
+  if (!TextOf(items[0], &kind) || !TextOf(items[1], &step->key)) return false;
+  if (kind == "get" && items.size() == 2) return true;
+  if (kind == "set" && items.size() == 6) {
+    std::string_view wire;
+    step->kind = DictOperation::Kind::kSet;
+    if (!BytesOf(items[2], &wire)) return false;
+    step->value = DictValueOf(wire);
+    return ConditionOf(items[3], &step->set.condition) && TtlOf(items[4], &step->set.ttl) &&
+           UnsignedOf(items[5], &step->set.fence);
+  }
+  if (kind == "delete" && items.size() == 4) {
+    step->kind = DictOperation::Kind::kDelete;
+    return ConditionOf(items[2], &step->erase.condition) &&
+           UnsignedOf(items[3], &step->erase.fence);
+  }
+  if (kind == "increment" && items.size() == 9) {
+    IncrementArguments wanted;
+    step->kind = DictOperation::Kind::kIncrement;
+    if (!IncrementOf(items, &wanted)) return false;
+    step->increment = wanted.increment;
+    return true;
+  }
+  PyErr_SetString(PyExc_ValueError, "there is no step of that name and length");
+  return false;
+}
+
 bool StepsOf(PyObject* list, std::vector<DictOperation>* steps) {
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
     PyObject* const item = PyList_GET_ITEM(list, i);
-    DictOperation& step = steps->emplace_back();
-    if (!TextOf(PyTuple_GET_ITEM(item, 1), &step.key)) return false;
-    if (PyTuple_GET_SIZE(item) == 3) {
-      step.kind = DictOperation::Kind::kDelete;
-      if (!UnsignedOf(PyTuple_GET_ITEM(item, 2), &step.erase.fence)) return false;
-      continue;
-    }
-    std::string_view wire;
-    step.kind = DictOperation::Kind::kSet;
-    if (!BytesOf(PyTuple_GET_ITEM(item, 2), &wire) ||
-        !TtlOf(PyTuple_GET_ITEM(item, 3), &step.set.ttl) ||
-        !UnsignedOf(PyTuple_GET_ITEM(item, 4), &step.set.fence)) {
-      return false;
-    }
-    step.value = DictValueOf(wire);
+    const Arguments items(&PyTuple_GET_ITEM(item, 0), static_cast<size_t>(PyTuple_GET_SIZE(item)));
+    if (!StepOf(items, &steps->emplace_back())) return false;
   }
   return true;
 }
 
-// transact(compares, steps)
+// (version, entry or None, number or None)
+PyObject* StepResultObject(const LocalDict& dict, const DictOperation& step,
+                           const DictOperationResult& each) {
+  const bool is_number = step.kind == DictOperation::Kind::kIncrement;
+  const Reference entry(!is_number && each.result.existed ? EntryObject(dict, each.entry, true)
+                                                          : Py_NewRef(Py_None));
+  const Reference number(is_number ? NumberObject(each.result.kind, each.result.bits)
+                                   : Py_NewRef(Py_None));
+  if (entry.get() == nullptr || number.get() == nullptr) return nullptr;
+  return Py_BuildValue("(KOO)", static_cast<unsigned long long>(each.result.version), entry.get(),
+                       number.get());
+}
+
+// transact(compares, then, otherwise)
 PyObject* Transact(DictObject* self, Arguments args) {
   std::vector<DictCompare> compares;
-  std::vector<DictOperation> steps;
-  if (!ComparesOf(args[0], &compares) || !StepsOf(args[1], &steps)) return nullptr;
+  std::vector<DictOperation> then;
+  std::vector<DictOperation> otherwise;
+  if (!ComparesOf(args[0], &compares) || !StepsOf(args[1], &then) ||
+      !StepsOf(args[2], &otherwise)) {
+    return nullptr;
+  }
   DictTransactionResult result;
   const Status status =
-      RunLong(self, [&] { return self->dict->Transact(compares, steps, {}, &result); });
+      RunLong(self, [&] { return self->dict->Transact(compares, then, otherwise, &result); });
   if (!status.ok()) return Fail(self, status);
-  Reference versions(PyList_New(0));
-  for (const DictOperationResult& each : result.results) {
-    const Reference version(PyLong_FromUnsignedLongLong(each.result.version));
-    if (version.get() == nullptr || PyList_Append(versions.get(), version.get()) != 0) {
-      return nullptr;
-    }
+  const std::vector<DictOperation>& steps = result.compared ? then : otherwise;
+  const Reference results(PyList_New(0));
+  for (size_t i = 0; results.get() != nullptr && i < result.results.size(); ++i) {
+    const Reference each(StepResultObject(*self->dict, steps[i], result.results[i]));
+    if (each.get() == nullptr || PyList_Append(results.get(), each.get()) != 0) return nullptr;
   }
-  return PyTuple_Pack(2, result.compared ? Py_True : Py_False, versions.get());
+  if (results.get() == nullptr) return nullptr;
+  return PyTuple_Pack(2, result.compared ? Py_True : Py_False, results.get());
 }
 
 struct Request {
@@ -417,7 +451,7 @@ constexpr Request kRequests[] = {
     {"get", 1, &Get},          {"edit", 9, &EditEntry},      {"set", 6, &Set},
     {"delete", 4, &Delete},    {"increment", 9, &Increment}, {"get_many", 2, &GetMany},
     {"set_many", 3, &SetMany}, {"scan", 4, &Scan},           {"length", 0, &Length},
-    {"touch", 2, &Touch},      {"transact", 2, &Transact},   {"delete_prefix", 1, &DeletePrefix},
+    {"touch", 2, &Touch},      {"transact", 3, &Transact},   {"delete_prefix", 1, &DeletePrefix},
     {"clear", 0, &Clear},
 };
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from ._client import Areas, Client, connect
 from ._cursor import Cursor
-from ._dict_verbs import KEEP_TTL, DictEntry
+from ._dict_verbs import KEEP_TTL, DictEntry, Edited
 from ._dicts import Dicts
 from ._local import CompareExchangeResult
 from ._locks import Lock, Locks
+from ._plan import Plan, PlanOutcome
 from ._shared_dict import SharedDict
 from ._transaction import Transaction
 from ._values import Tagged, Tensor, register
@@ -80,6 +81,7 @@ __all__ = [
     "DictInfo",
     "Dicts",
     "Draining",
+    "Edited",
     "Error",
     "Fenced",
     "InternalError",
@@ -97,6 +99,8 @@ __all__ = [
     "OutOfBounds",
     "PathNotFound",
     "PermissionDenied",
+    "Plan",
+    "PlanOutcome",
     "RateLimited",
     "ReadOnly",
     "ServiceStatus",

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, cast
 from . import _local
 from ._cursor import AsyncCursor
 from ._dict_calls import DictCalls, named
-from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts
+from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts, condition_of
+from ._plan import Plan, PlanOutcome
 from ._transaction import AsyncTransaction, rerun_async
 
 _Result = TypeVar("_Result")
@@ -71,9 +72,25 @@ class AsyncSharedDict(DictVerbs):
         if_absent: bool = False,
         if_present: bool = False,
         if_version: int | None = None,
+        if_value: Any = MISSING,
         fence: int | None = None,
     ) -> bool:
-        return await self._run(self._set(key, value, ttl, if_absent, if_present, if_version, fence))
+        return await self._run(self._set(key, value, ttl, if_absent, if_present, if_version, fence, if_value))
+
+    async def exchange(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        ttl: Any = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: int | None = None,
+        if_value: Any = MISSING,
+        fence: int | None = None,
+    ) -> tuple[bool, DictEntry | None]:
+        condition = condition_of("exchange()", if_absent, if_present, if_version, if_value)
+        return await self._run(self._exchange(key, value, ttl, fence, condition))
 
     async def add(self, key: Any, value: Any, *, ttl: Any = None) -> bool:
         return await self._run(self._set(key, value, ttl, if_absent=True))
@@ -81,8 +98,10 @@ class AsyncSharedDict(DictVerbs):
     async def replace(self, key: Any, old: Any, new: Any) -> bool:
         return await self._run(self._replace(key, old, new))
 
-    async def delete(self, key: Any, *, if_version: int | None = None, fence: int | None = None) -> bool:
-        return await self._run(self._delete(key, if_version, fence))
+    async def delete(
+        self, key: Any, *, if_version: int | None = None, if_value: Any = MISSING, fence: int | None = None
+    ) -> bool:
+        return await self._run(self._delete(key, if_version, fence, if_value))
 
     async def pop(self, key: Any, default: Any = MISSING) -> Any:
         return await self._run(self._pop(key, default))
@@ -111,7 +130,7 @@ class AsyncSharedDict(DictVerbs):
         return await self._run(self._incr(key, delta, path, default, min, max, ttl, fence))
 
     async def append(self, key: Any, value: Any, *, create: bool = True) -> int:
-        return (await self._run(self._edit(key, (), "append", value, create=create)))[1]
+        return (await self._run(self._edit(key, (), "append", value, create=create))).length
 
     async def get_many(self, keys: Iterable[Any], *, consistent: bool = False) -> dict[Any, Any]:
         return await self._run(self._get_many(keys, consistent))
@@ -143,6 +162,9 @@ class AsyncSharedDict(DictVerbs):
     async def clear(self) -> None:
         await self._do(("clear",))
 
+    async def delete_all(self) -> int:
+        return cast(int, await self._do(("clear",)))
+
     async def delete_prefix(self, prefix: str) -> int:
         return cast(int, await self._do(("delete_prefix", prefix)))
 
@@ -171,6 +193,9 @@ class AsyncSharedDict(DictVerbs):
                 yield item
             if cursor is None:
                 return
+
+    async def transact(self, plan: Plan) -> PlanOutcome:
+        return await self._run(plan._carry_out(self))
 
     def transaction(self) -> AsyncTransaction:
         return AsyncTransaction(self)

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import errors
-from ._dict_verbs import MISSING, Verb, check_path
+from ._dict_verbs import MISSING, TRIES, Edited, Verb, check_path
+
+
+_UNKNOWN: Any = object()
+_END = (1 << 63) - 1
+# What an edit's value must be; None: it has none.
+_EDIT_VALUES: dict[str, Any] = {
+    "set": object, "delete": None, "append": object, "extend": list, "insert": object, "pop": None, "remove": object, "merge": dict,
+    "clear": None, "slice": list, "set_default": object, "append_string": str, "append_bytes": bytes,
+}  # fmt: skip
 
 
 class Place:
@@ -24,12 +33,12 @@ class Place:
         steps = "".join(f"[{step!r}]" for step in (self._key, *self._path))
         return f"<place {steps} of the dict {self._shared.name}>"
 
-    def _edit(self, kind: str, value: Any = MISSING, **options: Any) -> Verb[tuple[Any, int]]:
-        verb: Verb[tuple[Any, int]] = self._shared._edit(self._key, self._path, kind, value, **options)
+    def _edit(self, kind: str, value: Any = MISSING, **options: Any) -> Verb[Edited]:
+        verb: Verb[Edited] = self._shared._edit(self._key, self._path, kind, value, **options)
         return verb
 
     def _length(self, kind: str, value: Any, **options: Any) -> Verb[int]:
-        return (yield from self._edit(kind, value, **options))[1]
+        return (yield from self._edit(kind, value, **options)).length
 
     def _fetch(self) -> Verb[Any]:
         return (yield from self._shared._fetch(self._key, self._path))
@@ -50,7 +59,7 @@ class Place:
             yield from self._shared._set(self._key, value)
 
     def _setdefault(self, default: Any, create: bool) -> Verb[Any]:
-        return (yield from self._edit("set_default", default, create=create or not self._path))[0]
+        return (yield from self._edit("set_default", default, create=create or not self._path)).result
 
     def _delete(self, if_version: int | None) -> Verb[bool]:
         if not self._path:
@@ -67,7 +76,7 @@ class Place:
         if not self._path:
             return (yield from self._shared._pop(self._key, default))
         try:
-            return (yield from self._edit("delete", if_version=if_version))[0]
+            return (yield from self._edit("delete", if_version=if_version)).result
         except (errors.KeyNotFound, errors.PathNotFound):
             if default is MISSING:
                 raise
@@ -84,8 +93,39 @@ class Place:
                 raise
             raise ValueError(f"{value!r} is not in the list at {self!r}") from error
 
+    def _replace(self, old: Any, new: Any) -> Verb[bool]:
+        if not self._path:
+            return bool((yield from self._shared._replace(self._key, old, new)))
+        wanted = self._shared._wire(old)
+        for _ in range(TRIES):
+            try:
+                entry = yield "get", self._shared._key(self._key), self._path
+            except errors.PathNotFound:
+                return False
+            if entry is None or entry[0] != wanted:
+                return False
+            try:
+                yield from self._edit("set", new, if_version=entry[1])
+            except errors.Conflict:
+                continue  # The entry changed, perhaps elsewhere.
+            return True
+        raise self._shared._too_busy("replace()")
+
     def _change(self, kind: str, value: Any = MISSING) -> Verb[None]:
         yield from self._edit(kind, value)
+
+    def _edit_as(
+        self, kind: str, value: Any, start: int, stop: int | None, create: bool, if_version: int | None, fence: int | None
+    ) -> Verb[Edited]:
+        needs = _EDIT_VALUES.get(kind, _UNKNOWN)
+        if needs is _UNKNOWN:
+            raise ValueError(f"there is no edit {kind!r}; there are {', '.join(_EDIT_VALUES)}")
+        if (needs is None) != (value is MISSING):
+            raise TypeError(f"the edit {kind!r} takes {'no' if needs is None else 'a'} value")
+        if needs is not None and not isinstance(value, needs):
+            raise TypeError(f"the edit {kind!r} takes a {needs.__name__}, not {type(value).__name__}")
+        end = _END if stop is None else stop
+        return (yield from self._edit(kind, value, start=start, stop=end, create=create, if_version=if_version, fence=fence))
 
 
 class Cursor(Place):
@@ -125,6 +165,10 @@ class Cursor(Place):
     def setdefault(self, default: Any = None, *, create: bool = False) -> Any:
         """What is there; where there is nothing, ``default`` is put there first."""
         return self._run(self._setdefault(default, create))
+
+    def replace(self, old: Any, new: Any) -> bool:
+        """Puts ``new`` in the place of exactly ``old``, as ``SharedDict.replace`` does; False where something else is there, or nothing."""
+        return bool(self._run(self._replace(old, new)))
 
     def delete(self, *, if_version: int | None = None) -> bool:
         """Takes away what is there; False where there is nothing."""
@@ -170,6 +214,26 @@ class Cursor(Place):
         """Adds to the end of the bytes there, and returns their number."""
         return int(self._run(self._length("append_bytes", check_bytes(data), create=create)))
 
+    def edit(
+        self,
+        kind: str,
+        value: Any = MISSING,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        create: bool = False,
+        if_version: int | None = None,
+        fence: int | None = None,
+    ) -> Edited:
+        """Any edit with all of its options, of which the other methods are short forms. ``kind`` is one of
+
+        - ``set``, ``delete``, ``set_default``: of what is here;
+        - ``append``, ``extend``, ``insert`` (before ``start``), ``pop``, ``remove``, ``slice`` (the values replace what is from ``start``
+          up to ``stop``): of the list here. PathNotFound where ``pop`` or ``remove`` finds nothing;
+        - ``merge``: of the dict here, ``clear``: of a list or dict, ``append_string`` and ``append_bytes``: of a text or bytes.
+        """
+        return self._run(self._edit_as(kind, value, start, stop, create, if_version, fence))  # type: ignore[no-any-return]
+
 
 class AsyncCursor(Place):
     """Cursor for asyncio: the same methods, awaited."""
@@ -196,6 +260,9 @@ class AsyncCursor(Place):
 
     async def setdefault(self, default: Any = None, *, create: bool = False) -> Any:
         return await self._run(self._setdefault(default, create))
+
+    async def replace(self, old: Any, new: Any) -> bool:
+        return bool(await self._run(self._replace(old, new)))
 
     async def delete(self, *, if_version: int | None = None) -> bool:
         return bool(await self._run(self._delete(if_version)))
@@ -229,6 +296,19 @@ class AsyncCursor(Place):
 
     async def append_bytes(self, data: bytes, *, create: bool = False) -> int:
         return int(await self._run(self._length("append_bytes", check_bytes(data), create=create)))
+
+    async def edit(
+        self,
+        kind: str,
+        value: Any = MISSING,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        create: bool = False,
+        if_version: int | None = None,
+        fence: int | None = None,
+    ) -> Edited:
+        return await self._run(self._edit_as(kind, value, start, stop, create, if_version, fence))  # type: ignore[no-any-return]
 
 
 def check_text(text: str) -> str:

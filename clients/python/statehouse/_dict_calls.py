@@ -200,9 +200,7 @@ class DictCalls:
         request = dict_pb2().IncrementEntryRequest(
             name=self.name, key=key, path_steps=self._path(path), must_exist=must_exist, fence=fence
         )
-        for field, number in (("delta", delta), ("initial", initial), ("min", low), ("max", high)):
-            if number is not None:
-                _set_number(getattr(request, field), number)
+        _set_numbers(request, delta, initial, low, high)
         _set_ttl(request, ttl)
         return self._mutation("IncrementEntry", request, _number_and_version)
 
@@ -250,25 +248,24 @@ class DictCalls:
         return self._call("DescribeDict", request, read, True)
 
     def transact(
-        self, compares: Sequence[tuple[str, tuple[str, Any]]], steps: Sequence[tuple[Any, ...]]
+        self,
+        compares: Sequence[tuple[str, tuple[str, Any]]],
+        then: Sequence[tuple[Any, ...]],
+        otherwise: Sequence[tuple[Any, ...]],
     ) -> tuple[Call, Read]:
-        """Steps: ("set", key, wire, ttl, fence) and ("delete", key, fence). The answer: whether the compares held, and versions."""
+        """Steps: ("get", key), ("set", key, wire, condition, ttl, fence), ("delete", key, condition, fence) and ("increment", key, delta,
+        initial, must_exist, low, high, ttl, fence). The answer: whether the compares held, and (version, entry or None, number or None)
+        of each step that was carried out."""
         request = _pb()[2].TransactDictRequest(name=self.name)
         for key, condition in compares:
             compare = request.compares.add(key=key)
             _set_condition(compare.condition, condition)
-        for kind, key, *rest in steps:
-            step = request.then_steps.add()
-            if kind == "set":
-                wire, ttl, fence = rest
-                step.set.key, step.set.fence = key, fence
-                step.set.value.CopyFrom(self._value(wire))
-                _set_ttl(step.set, ttl)
-            else:
-                step.delete.key, step.delete.fence = key, rest[0]
+        for steps, added in ((then, request.then_steps), (otherwise, request.else_steps)):
+            for kind, *rest in steps:
+                _STEPS[kind](added.add(), *rest)
 
         def read(answer: Any) -> Any:
-            return answer.compared, [result.version for result in answer.results]
+            return answer.compared, [_step_result(result) for result in answer.results]
 
         return self._mutation("TransactDict", request, read)
 
@@ -286,11 +283,46 @@ def _edited(answer: Any) -> Any:
     return answer.version, result, answer.length
 
 
-def _set_number(value: Any, number: float) -> None:
-    if isinstance(number, int):
-        value.int_value = number
-    else:
-        value.float_value = number
+def _set_numbers(request: Any, delta: Any, initial: Any, low: Any, high: Any) -> None:
+    for field, number in (("delta", delta), ("initial", initial), ("min", low), ("max", high)):
+        if isinstance(number, int):
+            getattr(request, field).int_value = number
+        elif number is not None:
+            getattr(request, field).float_value = number
+
+
+def _step_result(result: Any) -> Any:
+    kind = result.value.WhichOneof("kind")
+    return result.version, _optional(result, "entry"), None if kind is None else getattr(result.value, kind)
+
+
+def _get_step(step: Any, key: str) -> None:
+    step.get = key
+
+
+def _set_step(step: Any, key: str, wire: bytes, condition: Any, ttl: int, fence: int) -> None:
+    step.set.key, step.set.fence = key, fence
+    step.set.value.MergeFromString(wire)
+    _set_condition(step.set.condition, condition)
+    _set_ttl(step.set, ttl)
+
+
+def _delete_step(step: Any, key: str, condition: Any, fence: int) -> None:
+    step.delete.key, step.delete.fence = key, fence
+    _set_condition(step.delete.condition, condition)
+
+
+def _increment_step(
+    step: Any, key: str, delta: Any, initial: Any, must_exist: bool, low: Any, high: Any, ttl: int, fence: int
+) -> None:
+    step.increment.key, step.increment.must_exist, step.increment.fence = key, must_exist, fence
+    _set_numbers(step.increment, delta, initial, low, high)
+    _set_ttl(step.increment, ttl)
+
+
+_STEPS: dict[str, Callable[..., None]] = {
+    "get": _get_step, "set": _set_step, "delete": _delete_step, "increment": _increment_step,
+}  # fmt: skip
 
 
 def _flag(field: str) -> Callable[[Any, Any, int, int], None]:

@@ -20,7 +20,7 @@ Verb = Generator[tuple[Any, ...], Any, _Result]
 
 KEYS_PAGE = 10_000  # Keys of one page of a scan.
 VALUES_PAGE = 256  # Entries of one page of an iteration.
-_TRIES = 50  # Of what others can make fail by being faster.
+TRIES = 50  # Of what others can make fail by being faster.
 _INT64 = range(-(1 << 63), 1 << 63)
 MISSING: Any = object()
 
@@ -32,6 +32,16 @@ class _Keep:
 
 KEEP_TTL: Any = _Keep()
 """A ttl: as long as the entry that is replaced would have lived."""
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What one edit did: ``result`` is what ``delete`` and ``pop`` took away and what ``set_default`` found or put there (None for the
+    other kinds), ``length`` that of the list, dict, text or bytes that was edited (0 where it is none), ``version`` the entry's now."""
+
+    result: Any
+    length: int
+    version: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,37 @@ def whole(number: Any, what: str) -> int:
     return int(number)
 
 
+def condition_of(
+    verb: str, absent: bool, present: bool, version: int | None, value: Any
+) -> tuple[str, Any] | None:
+    """The condition of a write as requests have it, but for the value, which is not encoded yet; None: there is none."""
+    if bool(absent) + bool(present) + (version is not None) + (value is not MISSING) > 1:
+        raise TypeError(f"{verb} takes one of its conditions, not several")
+    if absent or present:
+        return "absent" if absent else "present", True
+    if version is not None:
+        return "version", whole(version, "the version")
+    return None if value is MISSING else ("value", value)
+
+
+def check_numbers(delta: Any, default: Any, low: Any, high: Any) -> tuple[Any, Any, bool, Any, Any]:
+    """What an increment's request takes: delta, initial, must_exist, low and high, all of delta's kind."""
+    made: list[Any] = []
+    for number in (delta, default, low, high):
+        if number is not None and not isinstance(number, (int, float)):
+            raise TypeError(f"incr() takes numbers, not {type(number).__name__}")
+        if number is not None and isinstance(delta, float):
+            number = float(number)
+        elif isinstance(number, float):
+            raise errors.by_name(
+                "INVALID_ARGUMENT", f"incr(): delta {delta!r} is an int, and {number!r} is not; to count in floats write {delta}.0"
+            )
+        elif number is not None and number not in _INT64:
+            raise errors.by_name("VALUE_OUT_OF_RANGE", f"incr() by {number}: it must fit 64 bits")
+        made.append(number if number is None or isinstance(number, float) else int(number))
+    return made[0], made[1], made[1] is None, made[2], made[3]
+
+
 class DictVerbs:
     """Verbs on one dict. Nothing here touches a connection. Threads: any at once; there is no state but the name."""
 
@@ -101,6 +142,12 @@ class DictVerbs:
 
     def _entry(self, text: str, entry: Entry) -> DictEntry:
         return DictEntry(self._from_key(text), _local.decode_value(entry[0]), *entry[1:])
+
+    def _condition(self, condition: tuple[str, Any] | None) -> tuple[str, Any] | None:
+        """A condition with its value encoded."""
+        if condition is None or condition[0] != "value":
+            return condition
+        return "value", self._wire(condition[1])
 
     def _missing(self, key: Any) -> errors.Error:
         return _keys.missing(self.name, key)
@@ -142,17 +189,23 @@ class DictVerbs:
         if_present: bool = False,
         if_version: int | None = None,
         fence: int | None = None,
+        if_value: Any = MISSING,
     ) -> Verb[bool]:
-        if bool(if_absent) + bool(if_present) + (if_version is not None) > 1:
-            raise TypeError("set() takes one of if_absent, if_present and if_version")
-        condition: tuple[str, Any] | None = None
-        if if_absent or if_present:
-            condition = ("absent" if if_absent else "present", True)
-        elif if_version is not None:
-            condition = ("version", whole(if_version, "if_version"))
-        request = self._key(key), self._wire(value), condition, ttl_ms(ttl), _fence(fence), False
-        applied, _, _ = yield "set", *request
+        condition = condition_of("set()", if_absent, if_present, if_version, if_value)
+        applied, _, _ = yield from self._set_request(key, value, condition, ttl, fence, False)
         return bool(applied)
+
+    def _exchange(
+        self, key: Any, value: Any, ttl: Any, fence: int | None, condition: tuple[str, Any] | None
+    ) -> Verb[tuple[bool, DictEntry | None]]:
+        applied, _, previous = yield from self._set_request(key, value, condition, ttl, fence, True)
+        return bool(applied), None if previous is None else self._entry(self._key(key), previous)
+
+    def _set_request(
+        self, key: Any, value: Any, condition: tuple[str, Any] | None, ttl: Any, fence: int | None, previous: bool
+    ) -> Verb[Any]:
+        request = self._key(key), self._wire(value), self._condition(condition), ttl_ms(ttl), fence_of(fence)
+        return (yield "set", *request, previous)
 
     def _setdefault(self, key: Any, default: Any) -> Verb[Any]:
         text, wire = self._key(key), self._wire(default)
@@ -162,13 +215,13 @@ class DictVerbs:
         return self._value(text, previous)
 
     def _replace(self, key: Any, old: Any, new: Any) -> Verb[bool]:
-        condition = ("value", self._wire(old))
-        applied, _, _ = yield "set", self._key(key), self._wire(new), condition, TTL_KEEP, 0, False
-        return bool(applied)
+        return (yield from self._set(key, new, KEEP_TTL, if_value=old))
 
-    def _delete(self, key: Any, if_version: int | None, fence: int | None) -> Verb[bool]:
-        condition = None if if_version is None else ("version", whole(if_version, "if_version"))
-        applied, _, _ = yield "delete", self._key(key), condition, _fence(fence), False
+    def _delete(
+        self, key: Any, if_version: int | None, fence: int | None, if_value: Any = MISSING
+    ) -> Verb[bool]:
+        condition = self._condition(condition_of("delete()", False, False, if_version, if_value))
+        applied, _, _ = yield "delete", self._key(key), condition, fence_of(fence), False
         return bool(applied)
 
     def _delitem(self, key: Any) -> Verb[None]:
@@ -184,14 +237,16 @@ class DictVerbs:
         return default
 
     def _popitem(self) -> Verb[tuple[Any, Any]]:
-        for _ in range(_TRIES):
+        # From the end: what others took meanwhile is passed over, so that each entry goes to one caller and nobody has to begin again
+        # while there is anything left.
+        for _ in range(TRIES):
             keys = yield from self._keys_by_ordinal()
             if not keys:
                 raise KeyError(f'popitem(): dict "{self.name}" is empty')
-            text, version = keys[-1]
-            applied, _, previous = yield "delete", text, ("version", version), 0, True
-            if applied and previous is not None:
-                return self._from_key(text), _local.decode_value(previous[0])
+            for text, _ in reversed(keys):
+                applied, _, previous = yield "delete", text, None, 0, True
+                if applied and previous is not None:
+                    return self._from_key(text), _local.decode_value(previous[0])
         raise self._too_busy("popitem()")
 
     def _incr(
@@ -205,22 +260,8 @@ class DictVerbs:
         ttl: Any = None,
         fence: int | None = None,
     ) -> Verb[Any]:
-        numbers = [delta, default, min, max]
-        for number in numbers:
-            if number is not None and not isinstance(number, (int, float)):
-                raise TypeError(f"incr() takes numbers, not {type(number).__name__}")
-        if any(isinstance(number, float) for number in numbers):
-            numbers = [None if number is None else float(number) for number in numbers]
-        else:
-            numbers = [None if number is None else int(number) for number in numbers]
-            for number in numbers:
-                if number is not None and number not in _INT64:
-                    raise errors.by_name(
-                        "VALUE_OUT_OF_RANGE", f'dict "{self.name}": incr() by {number}: it must fit 64 bits', self.name
-                    )
-        delta, initial, low, high = numbers
-        request = self._key(key), check_path(path), delta, initial, initial is None, low, high
-        number, _ = yield "increment", *request, ttl_ms(ttl), _fence(fence)
+        request = self._key(key), check_path(path), *check_numbers(delta, default, min, max)
+        number, _ = yield "increment", *request, ttl_ms(ttl), fence_of(fence)
         return number
 
     def _touch(self, key: Any, ttl: Any) -> Verb[bool]:
@@ -237,7 +278,10 @@ class DictVerbs:
         return ttl
 
     def _version(self, key: Any) -> Verb[int]:
-        entry = yield "get", self._key(key)
+        return (yield from self._version_of(self._key(key)))
+
+    def _version_of(self, text: str) -> Verb[int]:
+        entry = yield "get", text
         return 0 if entry is None else entry[1]
 
     def _edit(
@@ -251,13 +295,13 @@ class DictVerbs:
         create: bool = False,
         if_version: int | None = None,
         fence: int | None = None,
-    ) -> Verb[tuple[Any, int]]:
-        """One edit at a path. What it gives back (None: nothing), and the length of what was edited."""
+    ) -> Verb[Edited]:
+        """One edit at a path."""
         wire = None if value is MISSING else self._wire(value)
         version = 0 if if_version is None else whole(if_version, "if_version")
         request = self._key(key), check_path(path), kind, wire, start, stop, create, version
-        _, result, length = yield "edit", *request, _fence(fence)
-        return None if result is None else _local.decode_value(result), length
+        version, result, length = yield "edit", *request, fence_of(fence)
+        return Edited(None if result is None else _local.decode_value(result), length, version)
 
     # Many entries.
 
@@ -280,7 +324,7 @@ class DictVerbs:
         # A mapping or pairs, as dict takes them; the last of equal keys wins.
         items = {self._key(key): self._wire(value) for key, value in dict(mapping, **more).items()}
         for part in _parts(list(items.items()), OPERATIONS_MAX):
-            yield "set_many", part, ttl_ms(ttl), _fence(fence)
+            yield "set_many", part, ttl_ms(ttl), fence_of(fence)
 
     def _keys_by_ordinal(self, prefix: str = "") -> Verb[list[tuple[str, int]]]:
         """(text, version) of every key in the order of insertion."""
@@ -313,15 +357,20 @@ class DictVerbs:
 
     def _snapshot(self) -> Verb[dict[Any, Any]]:
         keys = yield from self._keys_by_ordinal()
-        for _ in range(_TRIES):
-            if len(keys) > OPERATIONS_MAX:
-                return (yield from self._copy())
+        before: list[tuple[str, Entry]] | None = None
+        for _ in range(TRIES):
             texts = [text for text, _ in keys]
-            entries = (yield "get_many", texts, True) if texts else []
+            entries: list[tuple[str, Entry]] = []
+            for part in _parts(texts, OPERATIONS_MAX):
+                entries += yield "get_many", part, True
             # Keys that came or went meanwhile would be missing in it, or from it.
             keys = yield from self._keys_by_ordinal()
-            if [text for text, _ in keys] == texts and len(entries) == len(texts):
+            is_whole = [text for text, _ in keys] == texts and len(entries) == len(texts)
+            # One page is of one moment. Several are when each entry is as it was in the round before: then they were all so between the
+            # rounds.
+            if is_whole and (len(texts) <= OPERATIONS_MAX or (before is not None and _versions(before) == _versions(entries))):
                 return {self._from_key(text): _local.decode_value(entry[0]) for text, entry in entries}
+            before = entries
         raise self._too_busy("snapshot()")
 
     def _too_busy(self, what: str) -> errors.Error:
@@ -342,7 +391,11 @@ def check_path(path: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(path)
 
 
-def _fence(fence: int | None) -> int:
+def _versions(entries: list[tuple[str, Entry]]) -> list[tuple[str, int]]:
+    return [(text, entry[1]) for text, entry in entries]
+
+
+def fence_of(fence: int | None) -> int:
     return 0 if fence is None else whole(fence, "fence")
 
 

@@ -77,6 +77,7 @@ class Dict:
         if_absent: bool = False,
         if_present: bool = False,
         if_version: int | None = None,
+        if_value: Any = ...,
         fence: int | None = None,
     ) -> bool: ...
     def incr(

@@ -6,11 +6,12 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
-from . import _local, _tracked, errors
+from . import _local, _tracked, _tracked_root, errors
 from ._cursor import Cursor
 from ._dict_calls import DictCalls, Entry, named
-from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts
+from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts, condition_of
 from ._dict_views import SharedItemsView, SharedKeysView, SharedValuesView
+from ._plan import Plan, PlanOutcome
 from ._transaction import Transaction, rerun
 
 _Result = TypeVar("_Result")
@@ -55,7 +56,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
             return cast(_Result, stop.value)
 
     def _value(self, text: str, entry: Entry) -> Any:
-        return _local.decode_value(entry[0], _tracked.Root(self, text, entry[1]))
+        return _local.decode_value(entry[0], _tracked_root.Root(self, text, entry[1]))
 
     # What dict has.
 
@@ -70,7 +71,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
     def _is_stored(self, key: Any, value: Any) -> bool:
         """Whether a tracked container was changed by an operator such as += just now, and is this key's."""
         root = value._node
-        if not isinstance(root, _tracked.Root) or not value._take_augmented():
+        if not isinstance(root, _tracked_root.Root) or not value._take_augmented():
             return False
         return root.shared is self and root.key == self._key(key) and self.version(key) != 0
 
@@ -122,7 +123,8 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         return self._run(self._pop(key, default))
 
     def popitem(self) -> tuple[Any, Any]:
-        """Deletes the entry that was inserted last and returns it. Looks at every key."""
+        """Deletes the entry that was inserted last and returns it. Each entry goes to one caller. Looks at every key first, so one that
+        others insert meanwhile may stay."""
         return self._run(self._popitem())
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
@@ -201,26 +203,49 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         if_absent: bool = False,
         if_present: bool = False,
         if_version: int | None = None,
+        if_value: Any = MISSING,
         fence: int | None = None,
     ) -> bool:
         """Sets an entry if the condition holds; False where it does not.
 
         ``ttl`` is in seconds or a timedelta: without it the dict's default, math.inf for ever, KEEP_TTL as the entry before. With a
-        ``fence`` (the token of a lock) it raises Fenced where a higher one wrote. ``if_version=0`` means that there must be none.
+        ``fence`` (the token of a lock) it raises Fenced where a higher one wrote. ``if_version=0`` means that there must be none,
+        ``if_value`` that it must hold exactly this value (see ``replace``).
         """
-        return self._run(self._set(key, value, ttl, if_absent, if_present, if_version, fence))
+        return self._run(self._set(key, value, ttl, if_absent, if_present, if_version, fence, if_value))
+
+    def exchange(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        ttl: Any = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: int | None = None,
+        if_value: Any = MISSING,
+        fence: int | None = None,
+    ) -> tuple[bool, DictEntry | None]:
+        """``set`` that also gives the entry as it was before, None where there was none. The first says whether it was set."""
+        condition = condition_of("exchange()", if_absent, if_present, if_version, if_value)
+        return self._run(self._exchange(key, value, ttl, fence, condition))
 
     def add(self, key: Any, value: Any, *, ttl: Any = None) -> bool:
         """Sets an entry that does not exist; False where it does."""
         return self._run(self._set(key, value, ttl, if_absent=True))
 
     def replace(self, key: Any, old: Any, new: Any) -> bool:
-        """Sets an entry that holds exactly ``old`` (1 is not 1.0); False where it does not. Its time to live stays."""
+        """Sets an entry that holds exactly ``old``; False where it does not. Its time to live stays.
+
+        Exactly means the same when stored: 1 is not 1.0, and dicts have their keys in the same order.
+        """
         return self._run(self._replace(key, old, new))
 
-    def delete(self, key: Any, *, if_version: int | None = None, fence: int | None = None) -> bool:
-        """Deletes an entry; False where there is none, or it has another version."""
-        return self._run(self._delete(key, if_version, fence))
+    def delete(
+        self, key: Any, *, if_version: int | None = None, if_value: Any = MISSING, fence: int | None = None
+    ) -> bool:
+        """Deletes an entry; False where there is none, or it has another version, or does not hold exactly ``if_value``."""
+        return self._run(self._delete(key, if_version, fence, if_value))
 
     def incr(
         self,
@@ -237,13 +262,13 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         """Adds to a number and returns the new one; an absent one counts as ``default`` (None: KeyNotFound).
 
         With ``path`` the number is inside the value. A sum outside ``min`` and ``max`` raises ValueOutOfRange, a float that is added to
-        an int TypeMismatch. ``ttl`` is for an entry that this call makes.
+        an int TypeMismatch, floats beside an int ``delta`` InvalidArgument. ``ttl`` is for an entry that this call makes.
         """
         return self._run(self._incr(key, delta, path, default, min, max, ttl, fence))
 
     def append(self, key: Any, value: Any, *, create: bool = True) -> int:
         """Adds to the end of the list that the key holds, and returns its length. With ``create`` an absent one is made."""
-        return self._run(self._edit(key, (), "append", value, create=create))[1]
+        return self._run(self._edit(key, (), "append", value, create=create)).length
 
     def get_many(self, keys: Iterable[Any], *, consistent: bool = False) -> dict[Any, Any]:
         """The entries that exist, by key. With ``consistent`` (the right to write is needed, 1,024 keys at most) as of one moment."""
@@ -278,9 +303,10 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         return self._run(self._fetch(key, path))
 
     def snapshot(self) -> dict[Any, Any]:
-        """An ordinary dict of the values of one moment, for up to 1,024 entries (a larger dict is read a page at a time, as ``copy``
-        does). A key that comes and goes during the call may be missing. Needs the right to write; Conflict where others add and
-        delete keys all the time.
+        """An ordinary dict of the values of one moment. A key that comes and goes during the call may be missing. Needs the right to write.
+
+        Up to 1,024 entries are read at once. A larger dict is read until nothing changed from one reading to the next; Conflict where
+        others change it all the time. ``copy`` takes what it finds.
         """
         return self._run(self._snapshot())
 
@@ -293,9 +319,21 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
             if cursor is None:
                 return
 
+    def delete_all(self) -> int:
+        """``clear`` that returns how many entries there were."""
+        return cast(int, self._do(("clear",)))
+
     def delete_prefix(self, prefix: str) -> int:
         """Deletes every entry whose key begins with ``prefix``, each by itself, and returns how many."""
         return cast(int, self._do(("delete_prefix", prefix)))
+
+    def transact(self, plan: Plan) -> PlanOutcome:
+        """Carries a plan out as one operation: where all its comparisons hold the first list of steps, else the other one. All or nothing.
+
+        Conflict where the own condition of a step does not hold. Over the network, when an answer was lost and the call was sent again,
+        the results hold numbers and versions, but no entries.
+        """
+        return self._run(plan._carry_out(self))
 
     def transaction(self) -> Transaction:
         """``with d.transaction() as t:`` — reads remember versions, writes are kept back, and at the end all of it happens at once, or

@@ -12,79 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from . import _local, _values, errors
+from ._tracked_root import Node, Root
 
 _WHOLE_TRIES = 20  # Of a change that replaces a set as a whole, before others are too busy.
 _MISSING: Any = object()
-_END = (1 << 63) - 1
-
-
-class Root:
-    """An entry that was read: the shared dict, the key's text, and the version that the copy agrees with."""
-
-    __slots__ = ("shared", "key", "version", "stale")
-    parent = None
-    step = None
-
-    def __init__(self, shared: Any, key: str, version: int) -> None:
-        self.shared = shared
-        self.key = key
-        self.version = version
-        self.stale = False  # Others changed the entry since: positions may mean other items.
-
-    def edit(
-        self,
-        path: tuple[Any, ...],
-        kind: str,
-        wire: bytes | None = None,
-        start: int = 0,
-        stop: int = _END,
-        *,
-        by_position: bool = False,
-    ) -> Any:
-        """Carries out one edit. What `pop`, `delete` and `set_default` give: wire bytes or None."""
-        if by_position or any(isinstance(step, int) for step in path):
-            if self.stale:
-                raise errors.by_name(
-                    "CONFLICT",
-                    f'dict "{self.shared.name}": others changed key {self.key!r} since it was read, so positions '
-                    "may mean other items: read it again",
-                    self.shared.name,
-                )
-            version, result, _ = self._send(path, kind, wire, start, stop, self.version)
-        elif self.stale:
-            version, result, _ = self._send(path, kind, wire, start, stop, 0)
-        else:
-            try:
-                version, result, _ = self._send(path, kind, wire, start, stop, self.version)
-            except errors.Conflict:
-                self.stale = True
-                version, result, _ = self._send(path, kind, wire, start, stop, 0)
-        self.version = version
-        return result
-
-    def replace(self, path: tuple[Any, ...], wire: bytes, version: int) -> int:
-        """Puts a value in place of what is at the path, if the entry still has that version. Its new version."""
-        return cast(int, self._send(path, "set", wire, 0, _END, version)[0])
-
-    def _send(
-        self, path: tuple[Any, ...], kind: str, wire: bytes | None, start: int, stop: int, version: int
-    ) -> Any:
-        request = ("edit", self.key, path, kind, wire, start, stop, False, version, 0)
-        return self.shared._do(request)
-
-    def encode(self, value: Any) -> bytes:
-        return _local.encode_value(value, self.shared._any_keys)
-
-
-class Node:
-    """Where a tracked container stands inside another one. `augmented`: it was changed by an operator such as +=, after which Python
-    assigns it to the place that it came from."""
-
-    __slots__ = ("parent", "step")
-
-    def __init__(self, parent: Any, step: Any) -> None:
-        self.parent = parent
-        self.step = step
 
 
 class _Tracked:
@@ -112,6 +43,40 @@ class _Tracked:
         result = root.edit(path + at, kind, wire, **options)
         self._augmented = False
         return result
+
+    @property
+    def stale(self) -> bool:
+        """Whether anybody changed the entry since this was read, other than through it. Asks the shared dict."""
+        if self._node is None:
+            return False
+        root, _ = self._where()
+        return bool(root.stale or root.shared._run(root.shared._version_of(root.key)) != root.version)
+
+    def refresh(self) -> None:
+        """Reads what is here again, in place. KeyNotFound and PathNotFound where it is gone, TypeMismatch where it is of another kind."""
+        if self._node is None:
+            return
+        old, path = self._where()
+        entry = old.shared._do(("get", old.key, path))
+        if entry is None:
+            raise old.shared._missing(old.shared._from_key(old.key))
+        # A tree of its own: what was read with it is as old as before.
+        node: Any = Root(old.shared, old.key, entry[1])
+        for step in path:
+            node = Node(node, step)
+        content = _local.decode_value(entry[0], node)
+        if type(content) is not type(self):
+            raise errors.by_name(
+                "TYPE_MISMATCH",
+                f'dict "{old.shared.name}": what was read from key {old.key!r} is of another kind now: read it anew',
+                old.shared.name,
+            )
+        self._load(content)
+        self._node = node
+
+    def _load(self, content: Any) -> None:
+        """Makes the copy hold just this."""
+        raise NotImplementedError
 
     def _encode(self, value: Any) -> bytes:
         return self._where()[0].encode(value)
@@ -147,6 +112,10 @@ class TrackedDict(_Tracked, dict[Any, Any]):
         super().__init__()
         self._node = None
         self._augmented = False
+
+    def _load(self, content: Any) -> None:
+        dict.clear(self)
+        dict.update(self, content)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if self._node is None:
@@ -241,6 +210,9 @@ class TrackedList(_Tracked, list[Any]):
         super().__init__()
         self._node = None
         self._augmented = False
+
+    def _load(self, content: Any) -> None:
+        list.__setitem__(self, slice(None), content)
 
     def _renumber(self) -> None:
         for i, item in enumerate(self):
@@ -439,10 +411,6 @@ class _Whole(_Tracked):
             )
         self._load(content)
         return cast(int, entry[1])
-
-    def _load(self, content: Any) -> None:
-        """Makes the copy hold just this."""
-        raise NotImplementedError
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return plain(self)

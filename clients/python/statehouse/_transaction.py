@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from . import _local, errors
 from ._dict_calls import TTL_KEEP
-from ._dict_verbs import MISSING, Verb, _fence, ttl_ms
+from ._dict_verbs import MISSING, Verb, fence_of, ttl_ms
 
 _Result = TypeVar("_Result")
 _PAUSE_S_MAX = 0.05
@@ -87,13 +87,13 @@ class Pending:
         text = self._text(key)
         self._shared._wire(value)  # What cannot be stored is told where it is set.
         self._values[text] = value
-        self._writes[text] = (ttl_ms(ttl), _fence(fence))
+        self._writes[text] = (ttl_ms(ttl), fence_of(fence))
 
     def delete(self, key: Any, *, fence: int | None = None) -> None:
         """Deletes an entry, if there is one, at the end of the transaction."""
         text = self._text(key)
         self._values[text] = MISSING
-        self._writes[text] = (0, _fence(fence))
+        self._writes[text] = (0, fence_of(fence))
 
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Sets entries at the end of the transaction."""
@@ -107,11 +107,11 @@ class Pending:
             if text in self._writes:
                 ttl, fence = self._writes[text]
                 if wire is not None:
-                    steps.append(("set", text, wire, ttl, fence))
+                    steps.append(("set", text, wire, None, ttl, fence))
                 elif self._versions.get(text) != 0:
-                    steps.append(("delete", text, fence))
+                    steps.append(("delete", text, None, fence))
             elif wire is not None and wire != self._wires[text]:
-                steps.append(("set", text, wire, TTL_KEEP, 0))  # It was changed inside.
+                steps.append(("set", text, wire, None, TTL_KEEP, 0))  # It was changed inside.
         return steps
 
     def _commit(self) -> Verb[None]:
@@ -119,7 +119,7 @@ class Pending:
         compares = [(text, ("version", version)) for text, version in self._versions.items()]
         if not steps and len(compares) < 2:
             return  # One entry that was read was read at one moment.
-        compared, _ = yield "transact", compares, steps
+        compared, _ = yield "transact", compares, steps, []
         if not compared:
             name = self._shared.name
             raise errors.by_name(

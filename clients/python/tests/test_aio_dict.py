@@ -150,3 +150,17 @@ def test_dicts_as_wholes_and_keys_of_any_kind(service: Service, door: str, area_
             await client.dict(area_name + "/none", create=False)
 
     run(service, door, area_name, check, keys="any")
+
+
+def test_a_deleted_dict_is_reported(service: Service, door: str, area_name: str) -> None:
+    async def check(client: statehouse.aio.AsyncClient, d: statehouse.aio.AsyncSharedDict) -> None:
+        await client.dicts.delete(area_name)
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            d.length, d.copy, d.snapshot, d.clear, d.popitem, lambda: d.get("a"), lambda: d.set("a", 1), lambda: d.incr("a"),
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises(statehouse.NotFound):
+                await call()
+        await client.dict(area_name)
+
+    run(service, door, area_name, check)

@@ -54,6 +54,8 @@ MUTATIONS: list[Callable[[Any], Any]] = [
     lambda d: d.delete("p"), lambda d: d.update(a=1, b=2), lambda d: d.touch("p", 100), lambda d: d.popitem(),
     lambda d: d["m"]["in"].insert(1, "x"), lambda d: d["m"]["in"].pop(), lambda d: d["m"].pop("in"), lambda d: d.at("m", "k").incr(),
     lambda d: d["m"].setdefault("in", 0), lambda d: d["m"]["in"].sort(reverse=True), lambda d: add_both(d),
+    lambda d: d.exchange("p", 5)[1].value, lambda d: d.delete("p", if_value="x"), lambda d: d.at("m", "in").edit("pop").result,
+    lambda d: d.at("m", "k").replace(1, 2), lambda d: d.transact(statehouse.Plan().when("n", value=10).incr("n").set("new", 1)).results,
 ]  # fmt: skip
 
 

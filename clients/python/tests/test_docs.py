@@ -41,16 +41,20 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, transfer, recipe = blocks("docs/PYTHON.md")
+    first, transfer, plan, recipe = blocks("docs/PYTHON.md")
     exec(first, {})
     with statehouse.connect() as c:
         d = c.dict("config")
         assert d == {"web": {"ports": [80, 8443, 9000], "debug": False}, "visits": 1}
         d.update(anna=10, bela=0)
-        names: dict[str, Any] = {"d": d}
+        names: dict[str, Any] = {"d": d, "statehouse": statehouse}
         exec(transfer, names)
         names["transfer"]("anna", "bela", 4)
         assert (d["anna"], d["bela"]) == (6, 4)
+        d["stock"] = 1
+        for compared, stock in ((False, 0), (True, 0)):
+            exec(plan, names)
+            assert names["outcome"].compared is compared and d["stock"] == stock
         c.dicts.delete("config")
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
