@@ -106,13 +106,14 @@ uint32_t LockSpace::RecoverBlock(const Lane& own, uint32_t block) {
   uint32_t held = 0;
   std::vector<uint32_t> unknown;  // Requests that the locks which they name do not know.
   std::set<uint32_t> buckets;
+  std::set<uint32_t> stuck;
   const uint32_t high =
       std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
   for (uint32_t number = 1; number <= high; ++number) {
     const uint64_t state = LoadLock(RequestAt(number)->state);
     if (BlockWordOf(state) != owner || state == 0) continue;
     bool was_held = false;
-    if (EndForGood(own, number, &was_held).reason() == Reason::kDataLoss) {
+    if (EndForGood(own, number, &stuck, &was_held).reason() == Reason::kDataLoss) {
       const LockSlot* const lock = LockAt(LockNumberOf(state));
       if (lock != nullptr) buckets.insert(BucketOf(LoadLock(lock->hash)));
       unknown.push_back(number);
@@ -134,8 +135,14 @@ uint32_t LockSpace::RecoverBlock(const Lane& own, uint32_t block) {
 
 // Ends a request whose process or session is gone. Where its bucket cannot be had now, the next
 // scan does it.
-Status LockSpace::EndForGood(const Lane& own, uint32_t number, bool* held) {
-  const Status ended = End(own, number, 0, held, nullptr);
+Status LockSpace::EndForGood(const Lane& own, uint32_t number, std::set<uint32_t>* stuck,
+                             bool* held) {
+  const LockSlot* const lock = LockAt(LockNumberOf(LoadLock(RequestAt(number)->state)));
+  const uint32_t bucket = lock == nullptr ? 0 : BucketOf(LoadLock(lock->hash));
+  // A bucket is waited for once, however many requests there are in it.
+  const bool skip = lock != nullptr && stuck->count(bucket) > 0;
+  const Status ended = skip ? RefuseStalled(bucket) : End(own, number, 0, held, nullptr);
+  if (ended.reason() == Reason::kStalled) stuck->insert(bucket);
   if (!ended.ok()) StoreLock(RequestAt(number)->session, kGoneSession);
   return ended;
 }
@@ -187,6 +194,7 @@ LockPlace LockSpace::FindRemote(uint64_t session, uint64_t request_id) const {
 
 uint32_t LockSpace::EndSession(const Lane& own, uint64_t session) {
   uint32_t held = 0;
+  std::set<uint32_t> stuck;
   const uint32_t high =
       std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
   for (uint32_t number = 1; number <= high; ++number) {
@@ -197,13 +205,14 @@ uint32_t LockSpace::EndSession(const Lane& own, uint64_t session) {
       continue;
     }
     bool was_held = false;
-    if (EndForGood(own, number, &was_held).ok() && was_held) ++held;
+    if (EndForGood(own, number, &stuck, &was_held).ok() && was_held) ++held;
   }
   return held;
 }
 
 LockScan LockSpace::ScanRequests(const Lane& own) {
   LockScan scan;
+  std::set<uint32_t> stuck;
   const uint64_t now = NowNs();
   const uint32_t high =
       std::min(pool_->requests_high.load(std::memory_order_acquire), geometry_.requests_max);
@@ -214,7 +223,7 @@ LockScan LockSpace::ScanRequests(const Lane& own) {
         KindOf(state) != RequestKind::kFree && KindOf(state) != RequestKind::kClaimed;
     if (asked && LoadLock(RequestAt(number)->session) == kGoneSession) {
       bool held = false;
-      (void)EndForGood(own, number, &held);
+      (void)EndForGood(own, number, &stuck, &held);
       state = LoadLock(RequestAt(number)->state);
     }
     if (KindOf(state) == RequestKind::kHolding) ++scan.holding;

@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -297,7 +298,7 @@ class LockSpace final {
   bool FinishStores(const LockLaneRecord& record, uint32_t bucket) const;
   void ServeBucket(const Lane& own, uint32_t bucket);
   void WakeSleepers() const;
-  Status EndForGood(const Lane& own, uint32_t number, bool* held);
+  Status EndForGood(const Lane& own, uint32_t number, std::set<uint32_t>* stuck, bool* held);
 
   // lock_mend.cc
   bool ListIsSound(uint32_t lock_number, RequestKind kind, uint32_t* budget) const;
