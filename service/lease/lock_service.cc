@@ -52,16 +52,25 @@ void LockService::SetOnLoss(OnLoss on_loss) {
   std::vector<LockLoss> losses;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    on_loss_ = std::move(on_loss);
+    on_loss_ = on_loss;
     losses.swap(early_losses_);
   }
-  for (const LockLoss& loss : losses) on_loss_(loss);
+  for (const LockLoss& loss : losses) on_loss(loss);
 }
 
 void LockService::Finish(Outcome outcome) {
   for (auto& [done, result] : outcome.answers) done(std::move(result));
-  if (on_loss_ == nullptr) return;
-  for (const LockLoss& loss : outcome.losses) on_loss_(loss);
+  if (outcome.losses.empty()) return;
+  OnLoss on_loss;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (on_loss_ == nullptr) {
+      early_losses_.insert(early_losses_.end(), outcome.losses.begin(), outcome.losses.end());
+      return;
+    }
+    on_loss = on_loss_;
+  }
+  for (const LockLoss& loss : outcome.losses) on_loss(loss);
 }
 
 void LockService::TakeOver(const std::vector<uint64_t>& sessions) {
