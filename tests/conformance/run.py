@@ -17,8 +17,6 @@ from service import HERE, PATIENCE_S, Service
 
 ROOT = HERE.parent.parent
 STANDS_FOR = {"VALUE_OUT_OF_RANGE", "WIDTH_INVALID"}  # What a type system refuses for us.
-# Whose programs speak the operations on dicts.
-SPEAKS_DICTS = {"c", "cpp"}
 # Members of operations on dicts that hold values: they travel as JSON text.
 VALUES = {"value", "values", "delta", "initial", "min", "max"}
 DICT_OPS = {"open_dict", "create_dict", "describe_dict", "delete_dict", "list_dicts", "dict_length", "clear_dict"}
@@ -301,9 +299,6 @@ def main() -> int:
                     continue
                 extra = ["--aio"] if client == "python_aio" else []
                 todo = raw_cases if client == "raw" else cases
-                if client not in SPEAKS_DICTS:
-                    todo = [(title, case) for title, case in todo if not title.startswith("dicts_")]
-                    print(f"{name:20} does not speak the operations on dicts", flush=True)
                 wrong += Runner(name, [*command, door, *extra], service, observer).run(todo)
                 ran += len(todo)
         observer.end()

@@ -6,7 +6,6 @@ tests/conformance/README.md describes them. Usage: main.py local|network [--aio]
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import statehouse
 import statehouse.aio
+from dict_ops import OPS, DictOps, Inexpressible, settled
 
 
 class Program:
@@ -25,6 +25,7 @@ class Program:
         self.token = os.environ["STATEHOUSE_TOKEN"]
         self.client: Any = None  # None between a connect that failed and the next one.
         self.areas: dict[str, Any] = {}
+        self.dicts = DictOps()
 
     async def connect(self, url: str | None = None, timeout: float | None = None) -> None:
         module: Any = statehouse.aio if self.asynchronous else statehouse
@@ -33,6 +34,7 @@ class Program:
     async def connect_again(self, url: str | None, token: str, timeout_ms: int | None) -> None:
         """A new client in place of the one before, and its first call, so that each door tells what is wrong."""
         self.areas.clear()
+        self.dicts = DictOps()
         if self.client is not None:
             await settled(self.client.close())
         self.client = None
@@ -47,11 +49,13 @@ class Program:
             return {"ok": await self.do(request.pop("op"), request)}
         except statehouse.Error as error:
             return {"error": error.reason, "retryable": error.retryable}
-        except AttributeError:
+        except (AttributeError, Inexpressible):
             return {"inexpressible": True}  # No method has that type.
 
     async def do(self, op: str, request: dict[str, Any]) -> Any:
         name = request.pop("name", "")
+        if op in OPS:
+            return await self.dicts.do(self.client, op, name, request)
         if op == "connect":
             token = request.get("token", self.token)
             timeout_ms = request.get("timeout_ms")
@@ -108,10 +112,6 @@ class Program:
             method(pos, expected=request["expected"], desired=request["desired"])
         )
         return {"exchanged": result.exchanged, "found": result.found}
-
-
-async def settled(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
 
 
 async def run(door: str, asynchronous: bool) -> None:

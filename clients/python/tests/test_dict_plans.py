@@ -236,16 +236,16 @@ def test_popitem_gives_each_entry_to_one_caller(service: Service, shared: stateh
 
 
 def test_a_large_snapshot_is_of_one_moment(service: Service, shared: statehouse.SharedDict) -> None:
-    """Pairs of entries move together; a copy, read a page at a time, would see some of them apart."""
-    shared.update({f"{side}{i}": 0 for i in range(1000) for side in "lr"})
-    stop = threading.Event()
+    """Pairs of entries that stand in different pages change together: what is read a page at a time sees some of them apart."""
+    shared.update({f"{side}{i}": 0 for side in "lr" for i in range(1500)})
 
     def move(client: statehouse.Client) -> None:
         mine = client.dict(shared.name)
-        for round in range(1, 40):
-            for i in (0, 999, 500):
-                mine.update({f"l{i}": round, f"r{i}": round})
-            stop.wait(0.02)
+        pause = threading.Event()
+        for number in range(1, 201):
+            mine.update({f"{side}{i}": number for i in (0, 700, 1499) for side in "lr"})
+            if number % 20 == 0:
+                pause.wait(0.1)  # Without pauses a snapshot is a Conflict.
 
     mover = threading.Thread(target=in_threads, args=(service, 1, move))
     mover.start()
@@ -255,11 +255,10 @@ def test_a_large_snapshot_is_of_one_moment(service: Service, shared: statehouse.
                 found = shared.snapshot()
             except statehouse.Conflict:
                 continue
-            assert len(found) == 2000 and all(found[f"l{i}"] == found[f"r{i}"] for i in range(1000))
+            assert len(found) == 3000 and all(found[f"l{i}"] == found[f"r{i}"] for i in range(1500))
     finally:
-        stop.set()
         mover.join()
-    assert shared.snapshot()["l0"] == 39
+    assert shared.snapshot()["l0"] == 200
 
 
 def test_delete_all_counts(shared: statehouse.SharedDict) -> None:
