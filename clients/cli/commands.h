@@ -3,6 +3,9 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "clients/cli/connection.h"
 
@@ -13,5 +16,11 @@ void AddAreaCommands(CLI::App* app, const Globals* globals);
 void AddDictCommands(CLI::App* app, const Globals* globals);
 void AddTokenCommands(CLI::App* app, const Globals* globals);
 void AddStatusCommand(CLI::App* app, const Globals* globals);
+
+// Takes what follows the first `--` of `lock` and `elect` out of the words of the command line; it
+// is the command to run. Nothing where there is no `--`, or another subcommand.
+std::optional<std::vector<std::string>> TakeCommand(std::vector<const char*>* words);
+void AddLockCommands(CLI::App* app, const Globals* globals,
+                     const std::optional<std::vector<std::string>>& command);
 
 }  // namespace statehouse::cli

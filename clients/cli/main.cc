@@ -11,9 +11,8 @@ constexpr const char* kFooter =
     "Environment: STATEHOUSE_URL, STATEHOUSE_TOKEN, STATEHOUSE_TOKEN_FILE; a flag goes before "
     "them.\n"
     "\n"
-    "Exit codes: 0 done, 1 error, 2 wrong use, 3 not found, 4 conflict, 6 service away or "
-    "time-out,\n"
-    "            7 token missing, wrong or without the grant\n"
+    "Exit codes: 0 done, 1 error, 2 wrong use, 3 not found, 4 conflict, 5 lock not had or lost,\n"
+    "            6 service away or time-out, 7 token missing, wrong or without the grant\n"
     "\n"
     "Examples:\n"
     "  statehouse status\n"
@@ -21,7 +20,8 @@ constexpr const char* kFooter =
     "  statehouse area add counters 0 1\n"
     "  statehouse -o json area describe counters\n"
     "  statehouse dict set sessions alice '{\"visits\": 1}' --ttl 30m\n"
-    "  statehouse dict incr sessions alice --path visits\n";
+    "  statehouse dict incr sessions alice --path visits\n"
+    "  statehouse lock deploy --ttl 10s -- ./deploy.sh\n";
 
 }  // namespace
 
@@ -44,16 +44,18 @@ int main(int argc, char** argv) {
   app.parse_complete_callback([&] { globals.json = output == "json"; });
   statehouse::cli::AddAreaCommands(&app, &globals);
   statehouse::cli::AddDictCommands(&app, &globals);
+  std::vector<const char*> words(argv, argv + argc);
+  statehouse::cli::AddLockCommands(&app, &globals, statehouse::cli::TakeCommand(&words));
   statehouse::cli::AddTokenCommands(&app, &globals);
   statehouse::cli::AddStatusCommand(&app, &globals);
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? statehouse::cli::kExitOk : statehouse::cli::kExitUsage;
   } catch (const statehouse::cli::Failed& failed) {
     std::cout.flush();
-    std::fprintf(stderr, "statehouse: %s\n", failed.message.c_str());
+    if (!failed.message.empty()) std::fprintf(stderr, "statehouse: %s\n", failed.message.c_str());
     return failed.exit_code;
   }
   std::cout.flush();
