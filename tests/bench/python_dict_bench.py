@@ -5,7 +5,8 @@
 
 All servers run at the same time, and the same loops run on each in one client process. BaseManager and Redis are reached through unix
 sockets, their faster transport. Values are texts of 64 bytes. A bar is the ratio of medians, taken in the same run. Also measured,
-without a bar: nested edits, tracked values, the drop-in lock, and the same operations over the network door.
+without a bar: nested edits, tracked values, and the same operations over the network door. The lock is the drop-in for
+BaseManager's, taken and given back without contention.
 """
 import argparse
 import json
@@ -102,7 +103,7 @@ def measure(options, manager, redis_socket, client, network):
     for _ in range(options.rounds):
         for name, loops, calls in groups:
             for op, timed in loops.items():
-                slow = name == "statehouse" and op not in ("get", "set", "in", "incr", "get int")
+                slow = name == "statehouse" and op not in ("get", "set", "in", "incr", "lock", "get int")
                 samples.setdefault((name, op), []).append(timed(calls // 20 if slow else calls))
     return samples
 
@@ -119,7 +120,7 @@ def report(samples):
             peer = statistics.median(samples["manager", op])
             ratio = peer / ours
             line += f"   BaseManager {peer:9.0f}   {ratio:6.1f} x"
-            if op in ("get", "set", "incr"):
+            if op in ("get", "set", "incr", "lock"):
                 missed += ratio < BAR
                 line += f", bar {BAR} x: {'met' if ratio >= BAR else 'MISSED'}"
         if ("redis", op) in samples:

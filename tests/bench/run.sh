@@ -36,6 +36,7 @@ bench() {
 PYTHON="$BUILD/venv/bin/python"
 bench "areas in C++" area "$BUILD/bin/area_bench"
 bench "dicts in C++ against LMDB, Redis, nginx and APCu" dict "$BUILD/bin/dict_bench"
+bench "locks in C++" lock "$BUILD/bin/lock_bench"
 bench "the network door against a bare gRPC echo" unary "$BUILD/bin/unary_bench" "$BUILD/bin/echo_server" "$BUILD/bin/statehoused"
 bench "areas in Python against uWSGI" python "$PYTHON" "$ROOT/tests/bench/python_bench.py" --build "$BUILD"
 bench "dicts in Python against BaseManager and Redis" python_dict "$PYTHON" "$ROOT/tests/bench/python_dict_bench.py" --build "$BUILD"

@@ -41,7 +41,7 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, transfer, plan, recipe = blocks("docs/PYTHON.md")
+    first, transfer, plan, locks, recipe = blocks("docs/PYTHON.md")
     exec(first, {})
     with statehouse.connect() as c:
         d = c.dict("config")
@@ -55,6 +55,8 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         for compared, stock in ((False, 0), (True, 0)):
             exec(plan, names)
             assert names["outcome"].compared is compared and d["stock"] == stock
+        exec(locks, {})
+        assert d["release"] == "1.4" and not list(c.locks.list("deploy"))
         c.dicts.delete("config")
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)

@@ -220,12 +220,12 @@ sys.stdin.readline()
     holder = run(program, HOST, port, KEY.decode())
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     assert shared_lock.locked() and not shared_lock.acquire(timeout=0.3)
-    assert (shared_lock.holder() or {})["pid"] == holder.pid
+    assert f"pid {holder.pid} " in (shared_lock.holder() or {})["owner"]
     with pytest.raises(RuntimeError, match="another process"):
         shared_lock.release()
     os.kill(holder.pid, signal.SIGKILL)
     assert shared_lock.acquire(timeout=PATIENCE_S), "also while nobody waited for the holder"
-    assert (shared_lock.holder() or {})["pid"] == os.getpid()
+    assert f"pid {os.getpid()} " in (shared_lock.holder() or {})["owner"] and shared_lock.token > 0
     shared_lock.release()
     holder.communicate()
     assert "unlocked" in repr(shared_lock)
@@ -257,6 +257,8 @@ def test_a_lock_excludes_threads_and_wakes_waiters(port: int) -> None:
         shared_lock.acquire(False, 1)
     assert shared_lock.acquire(True, -1)
     assert shared_lock.force_release() and not shared_lock.force_release()
+    with pytest.raises(statehouse.LockLost):
+        shared_lock.release()
 
 
 def test_a_child_does_not_hold_what_its_parent_holds(port: int) -> None:
@@ -274,14 +276,86 @@ def test_a_child_does_not_hold_what_its_parent_holds(port: int) -> None:
     assert not shared_lock.locked()
 
 
-def test_a_holder_of_another_host_is_left_alone(port: int) -> None:
-    shared_dict, shared_lock = get_shared_state(HOST, port, KEY)
-    client = _service.connect_running(_service.Address(HOST, port, KEY))
-    assert client is not None
-    client.dict("managers/locks")[shared_lock.name] = {"place": "elsewhere", "pid": 1, "start": 0}
-    assert shared_lock.locked() and not shared_lock.acquire(timeout=0.3) and shared_lock.force_release()
-    assert shared_lock.acquire(False)
-    client.close()
+class _Primitives(BaseManager):
+    pass
+
+
+_Primitives.register("rlock", threading.RLock)
+_Primitives.register("pool", lambda: threading.BoundedSemaphore(2))
+_Primitives.register("ready", threading.Event)
+_Primitives.register("changed", threading.Condition)
+_Primitives.register("together", lambda: threading.Barrier(2))
+
+
+def test_the_other_locks_behave_as_threadings(port: int) -> None:
+    first, second = _Primitives((HOST, port), KEY), _Primitives((HOST, port), KEY)
+    first.start()
+    second.connect()
+    mine, theirs = first.rlock(), second.rlock()  # type: ignore[attr-defined]
+    with mine, mine:
+        assert not theirs.acquire(False)
+    assert theirs.acquire(False)
+    with pytest.raises(RuntimeError):
+        mine.release()
+    theirs.release()
+    pool, other_pool = first.pool(), second.pool()  # type: ignore[attr-defined]
+    assert pool.acquire() and other_pool.acquire() and not pool.acquire(False) and pool.get_value() == 0
+    pool.release()
+    with pytest.raises(ValueError):
+        pool.release()
+    other_pool.release()
+    assert pool.get_value() == 2
+
+
+def test_events_conditions_and_barriers_wake_whom_they_should(port: int) -> None:
+    first, second = _Primitives((HOST, port), KEY), _Primitives((HOST, port), KEY)
+    first.start()
+    second.connect()
+    ready, other_ready = first.ready(), second.ready()  # type: ignore[attr-defined]
+    assert not ready.is_set() and not ready.wait(0.01)
+    results: list[Any] = []
+    waiting = threading.Thread(target=lambda: results.append(other_ready.wait(PATIENCE_S)))
+    waiting.start()
+    ready.set()
+    waiting.join()
+    assert results == [True] and other_ready.is_set()
+    ready.clear()
+    assert not other_ready.is_set()
+
+    changed, other_changed = first.changed(), second.changed()  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        changed.notify()
+    with changed:
+        assert not changed.wait(0.01)
+    started = threading.Event()
+
+    def consume() -> None:
+        with other_changed:
+            started.set()
+            results.append(other_changed.wait(PATIENCE_S))
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    started.wait(PATIENCE_S)
+    with changed:  # The consumer has let it go, so it waits.
+        changed.notify_all()
+    consumer.join()
+    assert results == [True, True]
+
+    together, other_together = first.together(), second.together()  # type: ignore[attr-defined]
+    for _ in range(2):
+        other = threading.Thread(target=lambda: results.append(other_together.wait(PATIENCE_S)))
+        other.start()
+        results.append(together.wait(PATIENCE_S))
+        other.join()
+    assert sorted(results[2:4]) == sorted(results[4:6]) == [0, 1]
+    with pytest.raises(threading.BrokenBarrierError):
+        together.wait(0.01)
+    assert other_together.broken
+    with pytest.raises(threading.BrokenBarrierError):
+        other_together.wait()
+    other_together.reset()
+    assert not together.broken and together.n_waiting == 0
 
 
 class _RecipeManager(BaseManager):

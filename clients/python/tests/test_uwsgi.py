@@ -163,11 +163,26 @@ def test_wait_returns_none_for_an_update_and_times_out(uwsgi: Any, area: stateho
         uwsgi.sharedarea_wait(area.index, 0, 0.01)
 
 
-def test_locks_say_that_they_are_not_there(uwsgi: Any, area: statehouse.Area) -> None:
-    for name in ("rlock", "wlock", "unlock"):
-        with pytest.raises(statehouse.Unimplemented) as raised:
-            getattr(uwsgi, f"sharedarea_{name}")(area.index)
-        assert isinstance(raised.value, NotImplementedError)
+def test_locks_are_for_those_who_take_them(uwsgi: Any, area: statehouse.Area, client: statehouse.Client) -> None:
+    writer = client.lock(f"area/{area.name}")
+    uwsgi.sharedarea_rlock(area.index)
+    uwsgi.sharedarea_rlock(area.index)
+    assert not writer.acquire(False) and uwsgi.sharedarea_write8(area.index, 0, 1) is None
+    with pytest.raises(statehouse.InvalidArgument, match="wait for itself"):
+        uwsgi.sharedarea_wlock(area.index)
+    uwsgi.sharedarea_unlock(area.index)
+    assert not writer.acquire(False)
+    uwsgi.sharedarea_unlock(area.index)
+    with pytest.raises(RuntimeError):
+        uwsgi.sharedarea_unlock(area.index)
+    uwsgi.sharedarea_wlock(area.index)
+    uwsgi.sharedarea_wlock(area.index)
+    uwsgi.sharedarea_rlock(area.index)
+    assert not client.lock(f"area/{area.name}", shared=True).acquire(False)
+    for _ in range(3):
+        uwsgi.sharedarea_unlock(area.index)
+    assert writer.acquire(False)
+    writer.release()
 
 
 def test_memoryview_and_object_are_the_memory(
