@@ -47,9 +47,10 @@ class LocalLock final : public HeldLock {
   }
 
   Status Renew(uint64_t ttl_ns) override {
+    // First: in a forked child a thread that is not there may hold the mutex.
+    SH_RETURN_IF_ERROR(CheckProcess());
     const std::lock_guard<std::mutex> lock(mutex_);
     if (released_) return Lost("was released");
-    SH_RETURN_IF_ERROR(CheckProcess());
     return locks_->WithLane([&](const Lane& lane) {
       LockLook look;
       return locks_->space_->Renew(lane, place_, ttl_ns, &look);
@@ -58,10 +59,13 @@ class LocalLock final : public HeldLock {
 
   Status Release(bool* held) override {
     *held = false;
+    if (const Status here = CheckProcess(); !here.ok()) {
+      released_ = true;
+      return here;
+    }
     const std::lock_guard<std::mutex> lock(mutex_);
     if (released_) return Lost("was released before");
     released_ = true;
-    SH_RETURN_IF_ERROR(CheckProcess());
     const uint32_t block = attachment_->first_lane() / kLanesPerBlock;
     return locks_->WithLane([&](const Lane& lane) {
       return locks_->space_->Release(lane, place_, held, nullptr, block);

@@ -1,6 +1,6 @@
-/* Locks: the part of the C interface (statehouse.h, which includes this) that concerns named leases.
- * Through the local door a free lock is taken and given back without a system call, over the network
- * door by gRPC; both doors see the same locks.
+/* Locks: the part of the C interface (statehouse.h, which includes this) that concerns named
+ * leases. Through the local door a free lock is taken and given back without a system call, over
+ * the network door by gRPC; both doors see the same locks.
  *
  *   sh_lock *lock = NULL;
  *   sh_lock_acquire(client, "deploy", &(sh_lock_options){.ttl_ms = 10000, .timeout_ms = 5000},
@@ -45,8 +45,8 @@ typedef struct sh_lock_options {
   int try_only;         /* Do not wait. */
   int manual_renewal;   /* The caller renews. */
   const char *owner;    /* For sh_lock_describe; NULL: the client's name. Cut to 40 bytes. */
-  /* Called once, on a thread of the library, when the lease is over before its release. It must not
-   * release the lock. */
+  /* Called once, on a thread of the library, when the lease is over before its release, whoever
+   * renews. It must not release the lock or close the client. */
   void (*on_lost)(void *context);
   void *context;
 } sh_lock_options;
@@ -62,13 +62,13 @@ SH_API sh_reason sh_lock_acquire(sh_client *client, const char *name,
 SH_API uint64_t sh_lock_token(const sh_lock *lock);
 /* The name that it was taken by. */
 SH_API const char *sh_lock_name(const sh_lock *lock);
-/* 1 while the lease is good, by this process's clock; *left_ms (may be NULL) is what is left. Once 0
- * it stays 0. */
+/* 1 while the lease is good, by this process's clock; *left_ms (may be NULL) is what is left. Once
+ * 0 it stays 0. */
 SH_API int sh_lock_held(const sh_lock *lock, uint64_t *left_ms);
 /* Lengthens the lease to `ttl_ms` from now; 0: as it was taken with. SH_LOCK_LOST: it is over. */
 SH_API sh_reason sh_lock_renew(sh_lock *lock, uint64_t ttl_ms, sh_error **error);
 /* Gives the lock back and frees the handle, whatever the result. *held (may be NULL): it was held
- * until now. Errors: SH_LOCK_LOST, SH_CLIENT_FORKED. NULL is allowed. */
+ * until now; that it was lost before is no error. Errors: SH_CLIENT_FORKED. NULL is allowed. */
 SH_API sh_reason sh_lock_release(sh_lock *lock, int *held, sh_error **error);
 
 /* A holder or waiter. */
