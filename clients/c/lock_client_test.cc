@@ -117,7 +117,7 @@ class LockClientTest : public ::testing::TestWithParam<sh_transport> {
   }
   // A process of its own that takes the lock and holds it until it is killed: this program, because
   // a child of one that made calls over the network makes none.
-  pid_t StartHolder(const char* name) const {
+  pid_t StartHolder(const char* name, uint64_t ttl_ms = 10'000) const {
     const pid_t child = fork();
     if (child != 0) return child;
     setenv("HOLDER_URL",
@@ -126,6 +126,7 @@ class LockClientTest : public ::testing::TestWithParam<sh_transport> {
                .c_str(),
            1);
     setenv("HOLDER_LOCK", name, 1);
+    setenv("HOLDER_TTL_MS", std::to_string(ttl_ms).c_str(), 1);
     setenv("STATEHOUSE_TOKEN", daemon_->token().c_str(), 1);
     execl("/proc/self/exe", "holder", "--gtest_filter=LockHolder.*", nullptr);
     _exit(99);
@@ -166,7 +167,10 @@ TEST(LockHolder, HoldsUntilItIsKilled) {
   sh_client* client = nullptr;
   ASSERT_EQ(sh_connect(url, nullptr, &client, nullptr), SH_OK);
   sh_lock* lock = nullptr;
-  ASSERT_EQ(sh_lock_acquire(client, getenv("HOLDER_LOCK"), nullptr, &lock, nullptr), SH_OK);
+  sh_lock_options options{};
+  options.ttl_ms = std::strtoull(getenv("HOLDER_TTL_MS"), nullptr, 10);
+  ASSERT_EQ(sh_lock_acquire(client, getenv("HOLDER_LOCK"), &options, &lock, nullptr), SH_OK);
+  ASSERT_NE(lock, nullptr);
   for (;;) pause();
 }
 
@@ -411,6 +415,21 @@ TEST_P(LockClientTest, TheLockOfAKilledHolderPassesOn) {
   EXPECT_LT(std::chrono::steady_clock::now() - killed, std::chrono::seconds(8))
       << "by its death, not by the lease's end";
   EXPECT_EQ(testing::WaitForExit(holder), 128 + SIGKILL);
+}
+
+TEST_P(LockClientTest, AWaiterThatWasStoppedPastItsLeaseAsksAgain) {
+  LockPtr first = Take(client_.get(), "a");
+  const pid_t waiter = StartHolder("a", kShortTtlMs);
+  ASSERT_TRUE(Eventually([&] { return WaiterCount("a") == 1; }));
+  ASSERT_TRUE(testing::StopProcess(waiter));
+  EXPECT_TRUE(Release(&first).held);
+  LockPtr second = Take(client_.get(), "a");  // After its lease, which nobody could renew.
+  ASSERT_EQ(kill(waiter, SIGCONT), 0);
+  EXPECT_TRUE(Eventually([&] { return WaiterCount("a") == 1; })) << "it does not think it holds";
+  EXPECT_TRUE(Release(&second).held);
+  EXPECT_TRUE(Eventually([&] { return !IsFree("a"); }));
+  ASSERT_EQ(kill(waiter, SIGKILL), 0);
+  EXPECT_EQ(testing::WaitForExit(waiter), 128 + SIGKILL);
 }
 
 TEST_P(LockClientTest, AHolderKeepsItsLockWhenTheDaemonIsKilled) {
