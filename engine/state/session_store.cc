@@ -102,7 +102,7 @@ Status SessionStore::Add(SessionRecord* record) {
     if (getrandom(&record->id, sizeof(record->id), 0) != static_cast<ssize_t>(sizeof(record->id))) {
       return ErrnoStatus("reading random bytes");
     }
-  } while (record->id == 0);
+  } while (record->id == 0 || record->id == UINT64_MAX);  // The lock space has a use for both.
   while (Slot(next_).state.load(std::memory_order_relaxed) != 0) next_ = (next_ + 1) % kSessionsMax;
   SessionSlot& slot = Slot(next_);
   record->slot = next_;

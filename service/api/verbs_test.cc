@@ -396,7 +396,7 @@ TEST_F(VerbsTest, UnknownMethodsAndDamagedRequestsAreCountedAndRefused) {
     EXPECT_EQ(damaged.times(), 1);
     EXPECT_EQ(service_.observer().count(method, Reason::kInvalidArgument), 1u) << method;
   }
-  EXPECT_EQ(service_.dispatcher().Methods().size(), 31u);
+  EXPECT_EQ(service_.dispatcher().Methods().size(), 42u);
   EXPECT_EQ(service_.dispatcher().CallsInFlight(), 0u);
 }
 
@@ -417,6 +417,9 @@ TEST(ObjectNameTest, IsFoundInWholeAndDamagedRequests) {
   EXPECT_EQ(ObjectNameOf("/statehouse.v1.Areas/LoadWord", ""), "");
   EXPECT_EQ(ObjectNameOf("/statehouse.v1.Areas/ListAreas", bytes), "");
   EXPECT_EQ(ObjectNameOf("/statehouse.v1.Admin/Drain", bytes), "");
+  EXPECT_EQ(ObjectNameOf("/statehouse.v1.Locks/AcquireLock", bytes), "web/a");
+  EXPECT_EQ(ObjectNameOf("/statehouse.v1.Locks/ListLocks", bytes), "");
+  EXPECT_EQ(ObjectNameOf("/statehouse.v1.Sessions/HoldSession", bytes), "");
 }
 
 }  // namespace

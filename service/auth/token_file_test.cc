@@ -192,8 +192,9 @@ TEST(TimestampTest, RoundTripsAndRefusesWhatIsNoTime) {
 }
 
 TEST(GrantTest, TextRoundTrips) {
-  for (const char* text : {"area:web/*:read,write", "service:*:admin", "area:a:b:read",
-                           "area:*:read,write,create,watch,lock,admin"}) {
+  for (const char* text :
+       {"area:web/*:read,write", "service:*:admin", "area:a:b:read",
+        "area:*:read,write,create,watch,lock,admin", "lock:deploy/*:read,lock"}) {
     const auto grant = ParseGrant(text);
     ASSERT_TRUE(grant.ok()) << grant.status().ToString();
     EXPECT_EQ(FormatGrant(*grant), text);

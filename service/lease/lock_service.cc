@@ -52,16 +52,25 @@ void LockService::SetOnLoss(OnLoss on_loss) {
   std::vector<LockLoss> losses;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    on_loss_ = std::move(on_loss);
+    on_loss_ = on_loss;
     losses.swap(early_losses_);
   }
-  for (const LockLoss& loss : losses) on_loss_(loss);
+  for (const LockLoss& loss : losses) on_loss(loss);
 }
 
 void LockService::Finish(Outcome outcome) {
   for (auto& [done, result] : outcome.answers) done(std::move(result));
-  if (on_loss_ == nullptr) return;
-  for (const LockLoss& loss : outcome.losses) on_loss_(loss);
+  if (outcome.losses.empty()) return;
+  OnLoss on_loss;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (on_loss_ == nullptr) {
+      early_losses_.insert(early_losses_.end(), outcome.losses.begin(), outcome.losses.end());
+      return;
+    }
+    on_loss = on_loss_;
+  }
+  for (const LockLoss& loss : outcome.losses) on_loss(loss);
 }
 
 void LockService::TakeOver(const std::vector<uint64_t>& sessions) {
@@ -136,9 +145,12 @@ uint32_t LockService::EndSession(uint64_t session) {
       Forget(entry);
     }
     sessions_.erase(session);
-    const size_t at_once = std::min(places.size(), kLeaveAtOnceMax);
-    for (size_t i = 0; i < at_once; ++i) (void)Leave(places[i], &outcome);
-    leaving_.insert(leaving_.end(), places.begin() + static_cast<ptrdiff_t>(at_once), places.end());
+    leave_stalled_ = false;
+    for (size_t i = 0; i < kLeaveAtOnceMax && !places.empty() && !leave_stalled_; ++i) {
+      (void)Leave(places.front(), &outcome);
+      places.pop_front();
+    }
+    leaving_.insert(leaving_.end(), places.begin(), places.end());
     if (!leaving_.empty()) WakeIfEarlier(0);
   }
   Finish(std::move(outcome));
@@ -377,6 +389,7 @@ bool LockService::Leave(LockPlace place, Outcome* outcome) {
   std::vector<LockPlace> granted;
   const Status left = space_.Release(lane_, place, &held, &granted);
   if (left.reason() == Reason::kStalled) {
+    leave_stalled_ = true;
     leaving_.push_back(place);
     WakeIfEarlier(0);
   }

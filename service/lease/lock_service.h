@@ -214,7 +214,6 @@ class LockService final : public std::enable_shared_from_this<LockService> {
   LockSpace& space_;
   const Lane lane_;
   const uint64_t stalled_ns_max_;  // Then an ask that meets a held bucket is refused.
-  OnLoss on_loss_;
 
   mutable std::mutex mutex_;
   // Everything below is guarded by mutex_.
@@ -231,7 +230,8 @@ class LockService final : public std::enable_shared_from_this<LockService> {
   std::set<std::pair<uint64_t, uint64_t>> timers_;   // Time, call.
   std::set<std::pair<uint64_t, uint64_t>> orphans_;  // Time, entry.
   std::shared_ptr<const Allowed> allowed_;           // Null before the first Recheck.
-  std::vector<LockLoss> early_losses_;               // Before SetOnLoss.
+  OnLoss on_loss_;
+  std::vector<LockLoss> early_losses_;  // Before SetOnLoss.
   uint64_t next_entry_ = 1;
   uint64_t next_call_ = 1;
   uint64_t sleeping_until_ns_ = 0;
@@ -246,6 +246,7 @@ class LockService final : public std::enable_shared_from_this<LockService> {
   uint64_t forced_releases_ = 0;
   uint64_t losses_ = 0;
   bool event_pending_ = false;
+  bool leave_stalled_ = false;  // The last tries to give places back met a held bucket.
   bool stopping_ = false;
   std::thread thread_;
 };

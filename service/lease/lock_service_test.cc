@@ -223,6 +223,29 @@ TEST_F(LockServiceTest, ASessionEndsWithAllThatItHasAndTakesNothingNew) {
   EXPECT_EQ(left, 1u);
 }
 
+TEST_F(LockServiceTest, WhatCannotBeGivenBackNowIsGivenBackLater) {
+  Start({1, 2});
+  ASSERT_TRUE(Acquire(Ask(1, 1))->acquired);
+  Reply own;
+  Reply next;
+  Wait(Ask(1, 2), &own);
+  Wait(Ask(2, 1), &next);
+  LockSpace& space = engine_->locks();
+  std::atomic<uint64_t>& control =
+      LockInternals::Bucket(space, LockInternals::BucketOf(space, "x")).control;
+  const uint64_t free = control.load();
+  uint64_t locked = 0;
+  ASSERT_TRUE(TryLockOwned(control, 9, &locked));
+
+  EXPECT_EQ(service_->EndSession(1), 1u);
+  EXPECT_EQ(own.Await().status().reason(), Reason::kSessionNotFound);
+  EXPECT_FALSE(next.has_come());
+  control.store(free);
+
+  EXPECT_TRUE(next.Await()->acquired);
+  EXPECT_EQ(Describe().holder_count, 1u);
+}
+
 TEST_F(LockServiceTest, AWorkersReleaseServesACall) {
   Start({1});
   const Lane worker{16, kOperationTimeoutNsDefault};

@@ -20,8 +20,9 @@ constexpr uint64_t kLookPauseFactor = 10;
 // Every request of a caller is looked at so often, for what nobody tells.
 constexpr uint64_t kLookAtAllNs = 1'000 * kMillisecondNs;
 constexpr size_t kLookAtAllSlice = 1'000;
-constexpr uint64_t kRetryNs = kMillisecondNs;
-constexpr size_t kStalledTriesMax = 4;  // In one turn.
+// What met a held bucket is tried again so often. A try takes up to kEngineTimeoutNs.
+constexpr uint64_t kRetryNs = 5 * kMillisecondNs;
+constexpr size_t kStalledTriesMax = 2;  // In one turn.
 constexpr size_t kLeavesMax = 64;       // In one turn.
 static_assert(kScanNsMax >= kScanPauseNsMin);
 
@@ -68,7 +69,8 @@ void LockService::Turn(uint64_t now, bool event, Outcome* outcome) {
 }
 
 void LockService::RetryLeaves(Outcome* outcome) {
-  for (size_t i = std::min(leaving_.size(), kLeavesMax); i > 0; --i) {
+  leave_stalled_ = false;
+  for (size_t i = std::min(leaving_.size(), kLeavesMax); i > 0 && !leave_stalled_; --i) {
     const LockPlace place = leaving_.front();
     leaving_.pop_front();
     (void)Leave(place, outcome);  // To the end again, where its bucket is still held.
@@ -184,7 +186,7 @@ uint64_t LockService::NextTurn(uint64_t now) const {
   earlier(expiries_);
   earlier(orphans_);
   if (!stalled_.empty()) next = std::min(next, now + kRetryNs);
-  if (!leaving_.empty()) next = std::min(next, now);
+  if (!leaving_.empty()) next = std::min(next, leave_stalled_ ? now + kRetryNs : now);
   if (event_pending_) next = std::min(next, next_look_ns_);
   if (!entries_.empty()) next = std::min(next, look_at_all_ns_);
   return next;

@@ -94,6 +94,23 @@ TEST_F(MetricsTest, FailuresOfAuthenticationAndAttachmentsAreCounted) {
   ExpectLine("statehouse_build_info{version=\"1.2.3\"} 1");
 }
 
+TEST_F(MetricsTest, LocksAndSessionsAreReadWhenScraped) {
+  LeaseNumbers numbers;
+  numbers.holding = 3;
+  numbers.grants = 7;
+  numbers.sessions = 2;
+  numbers.session_ends = {{"closed", 0}, {"expired", 4}};
+  metrics_ = NewMetrics(engine_.get(), {}, "1.2.3", [&numbers] { return numbers; });
+  numbers.waiting = 5;
+
+  ExpectLine("statehouse_locks_held 3");
+  ExpectLine("statehouse_lock_waiters 5");
+  ExpectLine("statehouse_lock_grants_total 7");
+  ExpectLine("statehouse_sessions 2");
+  ExpectLine("statehouse_session_ends_total{reason=\"closed\"} 0");
+  ExpectLine("statehouse_session_ends_total{reason=\"expired\"} 4");
+}
+
 TEST_F(MetricsTest, NothingIsLostBetweenThreads) {
   constexpr int kThreads = 4;
   constexpr int kCalls = 10'000;
