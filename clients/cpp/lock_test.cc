@@ -65,7 +65,7 @@ TEST_P(CppLockTest, IsHeldFromItsAcquisitionToTheEndOfItsScope) {
     EXPECT_EQ(lock.name(), "a");
     EXPECT_TRUE(lock.held());
     EXPECT_GT(lock.left(), milliseconds(1000));
-    EXPECT_LE(lock.left(), milliseconds(10'000));
+    EXPECT_LE(lock.left(), milliseconds(10'100));  // The engine rounds up.
     EXPECT_FALSE(lock.lost().stop_requested());
     EXPECT_FALSE(IsFree("a"));
     EXPECT_TRUE(IsFree("b"));
@@ -158,13 +158,8 @@ TEST_P(CppLockTest, ReleaseIsNoLoss) {
     const Lock lock = Take("a", {.ttl = milliseconds(100), .on_lost = [&] { ++told; }});
     lost = lock.lost();
   }
-  {
-    // Once this was renewed, the first one would have been told, too.
-    const Lock later = Take("b", {.ttl = milliseconds(100)});
-    const auto first_left = later.left();
-    EXPECT_TRUE(
-        Eventually([&] { return later.left() < first_left / 2 || later.left() > first_left; }));
-  }
+  const auto until = std::chrono::steady_clock::now() + milliseconds(300);
+  EXPECT_TRUE(Eventually([&] { return std::chrono::steady_clock::now() > until; }));
   EXPECT_EQ(told, 0);
   EXPECT_FALSE(lost.stop_requested());
 }

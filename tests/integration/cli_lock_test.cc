@@ -2,6 +2,7 @@
 // is held.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -174,6 +175,35 @@ TEST_P(CliLockTest, SignalsReachTheCommand) {
     EXPECT_NE(ran.out.find("asked"), std::string::npos);
     EXPECT_TRUE(IsFree("a"));
   }
+}
+
+TEST_P(CliLockTest, AKeyOfTheTerminalReachesTheCommandOnce) {
+  setenv("STATEHOUSE_URL", ("statehouse+unix://" + daemon_->runtime_dir()).c_str(), 1);
+  setenv("STATEHOUSE_TOKEN", daemon_->token().c_str(), 1);
+  int terminal = -1;
+  const pid_t pid = forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (pid == 0) {
+    execl(STATEHOUSE_CLI_PATH, "statehouse", "lock", "a", "--", "sh", "-c",
+          "n=0; trap 'n=$((n+1))' INT; echo ready; until [ $n -gt 0 ]; do sleep 0.02; done; "
+          "sleep 0.2; echo count $n; exit 4",
+          nullptr);
+    _exit(99);
+  }
+  std::string shown;
+  const auto wait_for = [&](const std::string& text) {
+    std::array<char, 256> buffer;
+    while (shown.find(text) == std::string::npos) {
+      const ssize_t got = read(terminal, buffer.data(), buffer.size());
+      if (got <= 0) return false;
+      shown.append(buffer.data(), static_cast<size_t>(got));
+    }
+    return true;
+  };
+  EXPECT_TRUE(wait_for("ready")) << shown;
+  ASSERT_EQ(write(terminal, "\x03", 1), 1);
+  EXPECT_TRUE(wait_for("count 1\r\n")) << shown;
+  EXPECT_EQ(WaitForExit(pid), 4);
+  close(terminal);
 }
 
 TEST_P(CliLockTest, ALossStopsTheCommandKillsItInTheEndAndIsExitCodeFive) {

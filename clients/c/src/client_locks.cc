@@ -37,9 +37,16 @@ StatusOr<std::shared_ptr<LocalLocks>> ClientLocks::Local(OfProcess& here) {
 std::shared_ptr<RemoteLocks> ClientLocks::Remote(OfProcess& here) {
   const std::lock_guard<std::mutex> lock(here.mutex);
   if (here.remote == nullptr) {
-    here.remote = std::make_shared<RemoteLocks>(caller_, client_name_, timeout_);
+    here.remote = std::make_shared<RemoteLocks>(caller_, client_name_, timeout_, [&here] {
+      if (const auto renewer = RenewerOf(here); renewer != nullptr) renewer->LookNow();
+    });
   }
   return here.remote;
+}
+
+std::shared_ptr<LeaseRenewer> ClientLocks::RenewerOf(OfProcess& here) {
+  const std::lock_guard<std::mutex> lock(here.mutex);
+  return here.renewer;
 }
 
 Status ClientLocks::Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock) {
@@ -50,11 +57,12 @@ Status ClientLocks::Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock) {
   return Remote(here)->Acquire(ask, lock);
 }
 
-void ClientLocks::KeepRenewing(HeldLock* lock, uint64_t ttl_ns, std::function<void()> lost) {
+void ClientLocks::LookAfter(HeldLock* lock, uint64_t ttl_ns, LeaseRenewer::By renewed_by,
+                            std::function<void()> lost) {
   OfProcess& here = Here();
   const std::lock_guard<std::mutex> guard(here.mutex);
   if (here.renewer == nullptr) {
-    here.renewer = std::make_unique<LeaseRenewer>([this, &here] {
+    here.renewer = std::make_shared<LeaseRenewer>([this, &here] {
       std::shared_ptr<RemoteLocks> remote;
       {
         const std::lock_guard<std::mutex> inner(here.mutex);
@@ -65,16 +73,11 @@ void ClientLocks::KeepRenewing(HeldLock* lock, uint64_t ttl_ns, std::function<vo
       if (local_ != nullptr) local_->LookAfterConnection();
     });
   }
-  here.renewer->Add(lock, ttl_ns, std::move(lost));
+  here.renewer->Add(lock, ttl_ns, renewed_by, std::move(lost));
 }
 
 void ClientLocks::Forget(HeldLock* lock) {
-  OfProcess& here = Here();
-  LeaseRenewer* renewer = nullptr;
-  {
-    const std::lock_guard<std::mutex> guard(here.mutex);
-    renewer = here.renewer.get();
-  }
+  const std::shared_ptr<LeaseRenewer> renewer = RenewerOf(Here());
   if (renewer != nullptr) renewer->Remove(lock);
 }
 
@@ -82,7 +85,7 @@ void ClientLocks::Close() {
   OfProcess* const here = here_.load(std::memory_order_acquire);
   if (here == nullptr || here->fork_count != ForkCount()) return;
   here_.store(nullptr, std::memory_order_release);
-  here->renewer.reset();
+  if (const auto renewer = RenewerOf(*here); renewer != nullptr) renewer->Stop();
   if (here->remote != nullptr) here->remote->Close();
   delete here;
 }

@@ -31,8 +31,10 @@ class ClientLocks final {
 
   // *lock stays empty where it was not had in time.
   Status Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock);
-  // Renews the lease at a third of its ttl until Forget; `lost` runs once when it is over.
-  void KeepRenewing(HeldLock* lock, uint64_t ttl_ns, std::function<void()> lost);
+  // Until Forget: renews the lease at a third of its ttl, unless its holder does; `lost` runs once
+  // when it is over.
+  void LookAfter(HeldLock* lock, uint64_t ttl_ns, LeaseRenewer::By renewed_by,
+                 std::function<void()> lost);
   void Forget(HeldLock* lock);
   // Gives up what is held through the network door's session, and stops renewing.
   void Close();
@@ -45,11 +47,12 @@ class ClientLocks final {
     std::shared_ptr<LocalLocks> local;
     bool by_calls = false;  // This token may not map the locks.
     std::shared_ptr<RemoteLocks> remote;
-    std::unique_ptr<LeaseRenewer> renewer;
+    std::shared_ptr<LeaseRenewer> renewer;  // Shared with calls that use it outside the mutex.
   };
   OfProcess& Here();
   StatusOr<std::shared_ptr<LocalLocks>> Local(OfProcess& here);
   std::shared_ptr<RemoteLocks> Remote(OfProcess& here);
+  static std::shared_ptr<LeaseRenewer> RenewerOf(OfProcess& here);
 
   const std::shared_ptr<LocalSession> local_;
   Caller* const caller_;

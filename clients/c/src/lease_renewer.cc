@@ -30,13 +30,13 @@ void LeaseRenewer::Stop() {
   if (thread.joinable()) thread.join();
 }
 
-void LeaseRenewer::Add(HeldLock* lock, uint64_t ttl_ns, std::function<void()> lost) {
+void LeaseRenewer::Add(HeldLock* lock, uint64_t ttl_ns, By renewed_by, std::function<void()> lost) {
   const TimePoint due = steady_clock::now() + ThirdOf(ttl_ns);
   bool earlier = false;
   {
     const std::lock_guard<std::mutex> guard(mutex_);
     if (stopping_) return;
-    leases_[lock] = {ttl_ns, due, std::move(lost)};
+    leases_[lock] = {ttl_ns, renewed_by, due, std::move(lost)};
     earlier = due < sleeps_until_;
     if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
   }
@@ -49,6 +49,32 @@ void LeaseRenewer::Remove(HeldLock* lock) {
   // From `lost` itself there is nothing to wait for.
   if (thread_.get_id() == std::this_thread::get_id()) return;
   changed_.wait(guard, [&] { return renewing_ != lock; });
+}
+
+void LeaseRenewer::LookNow() {
+  {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    MarkLost();
+  }
+  changed_.notify_all();
+}
+
+// REQUIRES: the mutex is held.
+void LeaseRenewer::MarkLost() {
+  for (auto& [lock, lease] : leases_) {
+    if (!lock->Look().held) lease.due = steady_clock::now();
+  }
+}
+
+// False when it is lost. *again: how long until it is looked after again; made shorter where that
+// is needed.
+bool LeaseRenewer::LookAfter(HeldLock* lock, By renewed_by, std::chrono::nanoseconds* again) const {
+  const Status renewed = renewed_by == By::kRenewer ? lock->Renew(0) : Status();
+  const LeaseLook look = lock->Look();
+  const std::chrono::nanoseconds left(look.left_ns);
+  if (!renewed.ok()) *again = std::min<std::chrono::nanoseconds>(kAgain, left);
+  if (renewed_by == By::kHolder) *again = std::min(*again, left);
+  return look.held;
 }
 
 void LeaseRenewer::Run() {
@@ -64,6 +90,7 @@ void LeaseRenewer::Run() {
       guard.unlock();
       heartbeat_();
       guard.lock();
+      MarkLost();
       continue;
     }
     if (next == leases_.end() || next->second.due > now) {
@@ -78,10 +105,11 @@ void LeaseRenewer::Run() {
       continue;
     }
     HeldLock* const lock = next->first;
+    const By renewed_by = next->second.renewed_by;
+    std::chrono::nanoseconds again = ThirdOf(next->second.ttl_ns);
     renewing_ = lock;
     guard.unlock();
-    const Status renewed = lock->Renew(0);
-    const bool lost = !renewed.ok() && !lock->Look().held;
+    const bool lost = !LookAfter(lock, renewed_by, &again);
     guard.lock();
     std::function<void()> tell;
     if (const auto found = leases_.find(lock); found != leases_.end()) {
@@ -89,8 +117,7 @@ void LeaseRenewer::Run() {
         tell = std::move(found->second.lost);
         leases_.erase(found);
       } else {
-        found->second.due = steady_clock::now() + (renewed.ok() ? ThirdOf(found->second.ttl_ns)
-                                                                : std::chrono::nanoseconds(kAgain));
+        found->second.due = steady_clock::now() + again;
       }
     }
     if (tell != nullptr) {

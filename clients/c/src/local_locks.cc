@@ -14,6 +14,8 @@ using std::chrono::steady_clock;
 
 // How often a waiter looks whether its caller gave up.
 constexpr uint64_t kInterruptNs = 100'000'000;
+// Grants that were over when they were heard of, until the caller is told.
+constexpr int kLossesMax = 3;
 
 }  // namespace
 
@@ -47,9 +49,10 @@ class LocalLock final : public HeldLock {
   }
 
   Status Renew(uint64_t ttl_ns) override {
+    // First: in a forked child a thread that is not there may hold the mutex.
+    SH_RETURN_IF_ERROR(CheckProcess());
     const std::lock_guard<std::mutex> lock(mutex_);
     if (released_) return Lost("was released");
-    SH_RETURN_IF_ERROR(CheckProcess());
     return locks_->WithLane([&](const Lane& lane) {
       LockLook look;
       return locks_->space_->Renew(lane, place_, ttl_ns, &look);
@@ -58,10 +61,13 @@ class LocalLock final : public HeldLock {
 
   Status Release(bool* held) override {
     *held = false;
+    if (const Status here = CheckProcess(); !here.ok()) {
+      released_ = true;
+      return here;
+    }
     const std::lock_guard<std::mutex> lock(mutex_);
     if (released_) return Lost("was released before");
     released_ = true;
-    SH_RETURN_IF_ERROR(CheckProcess());
     const uint32_t block = attachment_->first_lane() / kLanesPerBlock;
     return locks_->WithLane([&](const Lane& lane) {
       return locks_->space_->Release(lane, place_, held, nullptr, block);
@@ -147,6 +153,22 @@ Status LocalLocks::WaitFor(LockPlace place, const LockAsk& ask, LockLook* look) 
 }
 
 Status LocalLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock) {
+  for (int losses = 0;;) {
+    bool lost = false;
+    const Status asked = AcquireOnce(ask, lock, &lost);
+    if (!asked.ok() || !lost) return asked;
+    if (++losses == kLossesMax) {
+      return Status(
+          Reason::kLockLost,
+          "lock \"" + ask.name +
+              "\" was granted, and its lease over, before this process heard of it, again "
+              "and again; use a longer ttl");
+    }
+  }
+}
+
+// *lost: it was granted and over again before this process could look.
+Status LocalLocks::AcquireOnce(const LockAsk& ask, std::unique_ptr<HeldLock>* lock, bool* lost) {
   lock->reset();
   LockRequest request = ask.request;
   request.queue = ask.wait;
@@ -169,6 +191,7 @@ Status LocalLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock) 
                                         look.token);
     return Status();
   }
+  *lost = waited.ok() && look.phase == LockPhase::kLost;
   // Leaving the queue may meet the grant; then the lock goes on to the next one.
   bool held = false;
   const uint32_t block = attachment->first_lane() / kLanesPerBlock;

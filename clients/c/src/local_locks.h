@@ -40,6 +40,7 @@ class LocalLocks final : public std::enable_shared_from_this<LocalLocks> {
   static constexpr uint8_t kSessionClosed = 1;
   static constexpr uint8_t kReplaced = 2;
 
+  Status AcquireOnce(const LockAsk& ask, std::unique_ptr<HeldLock>* lock, bool* lost);
   Status CheckUsable() const;
   Status PrepareLanes();
   template <typename Operation>

@@ -56,8 +56,10 @@ Status Acquire(sh_client& client, const char* name, const sh_lock_options& optio
   if (options.on_lost != nullptr) {
     lost = [tell = options.on_lost, context = options.context] { tell(context); };
   }
-  if (options.manual_renewal == 0) {
-    client.locks->KeepRenewing(handle->held.get(), ttl_ns, std::move(lost));
+  const auto renewed_by =
+      options.manual_renewal == 0 ? LeaseRenewer::By::kRenewer : LeaseRenewer::By::kHolder;
+  if (renewed_by == LeaseRenewer::By::kRenewer || lost != nullptr) {
+    client.locks->LookAfter(handle->held.get(), ttl_ns, renewed_by, std::move(lost));
   }
   *lock = handle.release();
   return Status();

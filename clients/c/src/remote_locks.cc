@@ -19,6 +19,8 @@ constexpr std::chrono::seconds kSessionTtl{10};
 constexpr std::chrono::seconds kWaitSlice{20};
 constexpr std::chrono::milliseconds kInterruptSlice{200};
 constexpr std::chrono::seconds kHoldSlice{60};
+// Grants that were over when they were heard of, until the caller is told: the ttl is too short.
+constexpr int kLossesMax = 3;
 
 std::string Locks(const char* verb) { return std::string("/statehouse.v1.Locks/") + verb; }
 std::string Sessions(const char* verb) { return std::string("/statehouse.v1.Sessions/") + verb; }
@@ -36,7 +38,7 @@ nanoseconds DurationOf(const google::protobuf::Duration& duration) {
 
 class RemoteLock final : public HeldLock {
  public:
-  // `valid_until`: counted from before the call that got it, so that it is never later than the
+  // `valid_until`: counted from before the call that tells it, so that it is never later than the
   // service's own end.
   RemoteLock(std::shared_ptr<RemoteLocks> locks, std::string name, uint64_t session_id,
              uint64_t token, steady_clock::time_point valid_until)
@@ -50,8 +52,10 @@ class RemoteLock final : public HeldLock {
     locks_->locks_[token_] = this;
   }
   ~RemoteLock() override {
+    // In a forked child a thread that is not there may hold the mutex.
+    if (fork_count_ != ForkCount()) return;
     bool held = false;
-    if (!over_ && fork_count_ == ForkCount()) (void)RemoteLock::Release(&held);
+    if (!over_) (void)RemoteLock::Release(&held);
     const std::lock_guard<std::mutex> lock(locks_->mutex_);
     locks_->locks_.erase(token_);
   }
@@ -62,14 +66,18 @@ class RemoteLock final : public HeldLock {
   void Lose() { over_ = true; }
 
   LeaseLook Look() override {
-    if (over_ || fork_count_ != ForkCount()) return {};
+    if (over_ || lapsed_ || fork_count_ != ForkCount()) return {};
     const auto left = valid_until_.load() - steady_clock::now();
-    if (left <= left.zero()) return {};
+    if (left <= left.zero()) {
+      lapsed_ = true;  // Whoever was told so is not told otherwise later.
+      return {};
+    }
     return {true, static_cast<uint64_t>(nanoseconds(left).count())};
   }
 
   Status Renew(uint64_t ttl_ns) override {
     SH_RETURN_IF_ERROR(CheckUsable());
+    if (over_ || !Look().held) return Lost("its lease is over");
     const auto before = steady_clock::now();
     v1::RenewLockRequest request;
     request.set_name(name_);
@@ -77,9 +85,10 @@ class RemoteLock final : public HeldLock {
     request.set_token(token_);
     if (ttl_ns != 0) SetDuration(nanoseconds(ttl_ns), request.mutable_ttl());
     v1::RenewLockResponse response;
-    const Status renewed =
-        locks_->caller_->Call(Locks("RenewLock"), request, &response,
-                              locks_->OptionsUntil(before + locks_->timeout_, true));
+    // An answer after the lease's end is of no use, and its loss is to be told.
+    const Deadline deadline = std::min<Deadline>(before + locks_->timeout_, valid_until_.load());
+    const Status renewed = locks_->caller_->Call(Locks("RenewLock"), request, &response,
+                                                 locks_->OptionsUntil(deadline, true));
     if (renewed.reason() == Reason::kLockLost || renewed.reason() == Reason::kSessionNotFound) {
       over_ = true;
       return Lost(renewed.message());
@@ -93,7 +102,7 @@ class RemoteLock final : public HeldLock {
     *held = false;
     SH_RETURN_IF_ERROR(CheckUsable());
     const bool valid = Look().held;
-    over_ = true;
+    if (over_.exchange(true)) return Status();
     v1::ReleaseLockRequest request;
     request.set_name(name_);
     request.set_session_id(session_id_);
@@ -120,7 +129,10 @@ class RemoteLock final : public HeldLock {
                                                "\" was taken by the parent process, which has it "
                                                "still; the child asks for its own");
     }
-    if (over_) return Lost("its lease is over");
+    if (locks_->closed_) {
+      return Status(Reason::kClientClosed, "the client was closed before this call, and lock \"" +
+                                               name_ + "\" given back; connect again");
+    }
     return Status();
   }
 
@@ -130,7 +142,8 @@ class RemoteLock final : public HeldLock {
   const uint64_t session_id_;
   const uint64_t token_;
   std::atomic<steady_clock::time_point> valid_until_;
-  std::atomic<bool> over_{false};
+  std::atomic<bool> over_{false};    // Lost, as the service says, or released.
+  std::atomic<bool> lapsed_{false};  // Over by this process's clock; the service may have it still.
 };
 
 RemoteLocks::~RemoteLocks() {
@@ -181,6 +194,7 @@ void RemoteLocks::HoldSession(uint64_t session_id) {
         if (found != locks_.end()) found->second->Lose();
       }
     }
+    if (response.lost_locks_size() > 0) lost_();
     if (response.ended() || held.reason() == Reason::kSessionNotFound ||
         held.reason() == Reason::kUnauthenticated || held.reason() == Reason::kClientClosed ||
         held.reason() == Reason::kClientForked || held.reason() == Reason::kPermissionDenied) {
@@ -193,11 +207,14 @@ void RemoteLocks::HoldSession(uint64_t session_id) {
 }
 
 void RemoteLocks::Lose(uint64_t session_id) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& [token, held] : locks_) {
-    if (held->session_id() == session_id) held->Lose();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [token, held] : locks_) {
+      if (held->session_id() == session_id) held->Lose();
+    }
+    if (session_id_ == session_id) session_id_ = 0;
   }
-  if (session_id_ == session_id) session_id_ = 0;
+  lost_();
 }
 
 void RemoteLocks::RenewSession() {
@@ -243,11 +260,11 @@ void RemoteLocks::Close() {
 
 Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock) {
   lock->reset();
-  const uint64_t request_id = next_request_id_.fetch_add(1, std::memory_order_relaxed);
+  uint64_t request_id = next_request_id_.fetch_add(1, std::memory_order_relaxed);
   const auto slice = ask.interrupted ? nanoseconds(kInterruptSlice) : nanoseconds(kWaitSlice);
   SH_ASSIGN_OR_RETURN(uint64_t session_id, SessionId(steady_clock::now() + timeout_));
   RetryPause retry;
-  for (;;) {
+  for (int losses = 0;;) {
     const auto now = steady_clock::now();
     const bool last = !ask.wait || ask.deadline - now <= slice;
     // The call outlives the wait that it asks for: its own deadline would tell nothing.
@@ -256,6 +273,11 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
     if (asked.reason() == Reason::kSessionNotFound) {
       Lose(session_id);
       SH_ASSIGN_OR_RETURN(session_id, SessionId(steady_clock::now() + timeout_));
+      continue;
+    }
+    // The grant's lease was over before this process heard of it.
+    if (asked.reason() == Reason::kLockLost && ++losses < kLossesMax) {
+      request_id = next_request_id_.fetch_add(1, std::memory_order_relaxed);
       continue;
     }
     if (!asked.ok() && asked.reason() != Reason::kUnavailable) return asked;
@@ -291,11 +313,17 @@ Status RemoteLocks::AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_
   v1::AcquireLockResponse response;
   SH_RETURN_IF_ERROR(caller_->Call(Locks("AcquireLock"), request, &response, options));
   if (!response.acquired()) return Status();
-  // What is left is as of when the service answered. A tenth comes off for the answer's way here.
+  // What is left is as of when the service answered, some time after `before`. Where that may be
+  // long ago (this process may have been stopped since) a renewal tells how it stands.
   const auto left = DurationOf(response.expires_in());
+  const auto now = steady_clock::now();
+  const bool brief = now - before <= left / 10;
   *lock = std::make_unique<RemoteLock>(shared_from_this(), ask.name, session_id, response.token(),
-                                       steady_clock::now() + left - left / 10);
-  return Status();
+                                       (brief ? before : now) + left);
+  if (brief) return Status();
+  const Status renewed = (*lock)->Renew(0);
+  if (!renewed.ok()) lock->reset();
+  return renewed;
 }
 
 }  // namespace statehouse

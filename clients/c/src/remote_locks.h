@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -27,9 +28,13 @@ class RemoteLock;
 // Failure: the service's reasons. A lock whose session ended is lost.
 class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
  public:
-  // `caller` outlives it.
-  RemoteLocks(Caller* caller, std::string client_name, std::chrono::nanoseconds timeout)
-      : caller_(caller), client_name_(std::move(client_name)), timeout_(timeout) {}
+  // `caller` outlives it. `lost` runs, on any thread, when locks were lost.
+  RemoteLocks(Caller* caller, std::string client_name, std::chrono::nanoseconds timeout,
+              std::function<void()> lost)
+      : caller_(caller),
+        client_name_(std::move(client_name)),
+        timeout_(timeout),
+        lost_(std::move(lost)) {}
   ~RemoteLocks();
 
   // *lock stays empty where it was not had in time.
@@ -52,11 +57,12 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
   Caller* const caller_;
   const std::string client_name_;
   const std::chrono::nanoseconds timeout_;
+  const std::function<void()> lost_;
   const uint64_t fork_count_ = ForkCount();
   std::atomic<uint64_t> next_request_id_{1};
-  std::mutex mutex_;  // Guards what follows.
+  std::atomic<bool> closed_{false};  // Set under the mutex.
+  std::mutex mutex_;                 // Guards what follows.
   uint64_t session_id_ = 0;
-  bool closed_ = false;
   std::vector<std::thread> holders_;  // One for each session there was; all but the last have ended
                                       // or will in a moment.
   std::map<uint64_t, RemoteLock*> locks_;  // By token: those whose handles live.

@@ -45,8 +45,8 @@ typedef struct sh_lock_options {
   int try_only;         /* Do not wait. */
   int manual_renewal;   /* The caller renews. */
   const char *owner;    /* For sh_lock_describe; NULL: the client's name. Cut to 40 bytes. */
-  /* Called once, on a thread of the library, when the lease is over before its release. It must not
-   * release the lock. */
+  /* Called once, on a thread of the library, when the lease is over before its release, whoever
+   * renews. It must not release the lock or close the client. */
   void (*on_lost)(void *context);
   void *context;
 } sh_lock_options;
@@ -68,7 +68,7 @@ SH_API int sh_lock_held(const sh_lock *lock, uint64_t *left_ms);
 /* Lengthens the lease to `ttl_ms` from now; 0: as it was taken with. SH_LOCK_LOST: it is over. */
 SH_API sh_reason sh_lock_renew(sh_lock *lock, uint64_t ttl_ms, sh_error **error);
 /* Gives the lock back and frees the handle, whatever the result. *held (may be NULL): it was held
- * until now. Errors: SH_LOCK_LOST, SH_CLIENT_FORKED. NULL is allowed. */
+ * until now; that it was lost before is no error. Errors: SH_CLIENT_FORKED. NULL is allowed. */
 SH_API sh_reason sh_lock_release(sh_lock *lock, int *held, sh_error **error);
 
 /* A holder or waiter. */

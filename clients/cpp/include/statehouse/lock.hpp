@@ -81,8 +81,8 @@ class Lock final {
     const bool good = lease_ && sh_lock_held(lease_->lock, &left_ms) != 0;
     return std::chrono::milliseconds(good ? left_ms : 0);
   }
-  // Requested once the lease is found to be over before its release: at the latest when the next
-  // renewal is due. Outlives the lock.
+  // Requested once the lease is found to be over before its release: over the network as soon as
+  // the service tells, within seconds in any case. Outlives the lock.
   std::stop_token lost() const { return lease_ ? lease_->lost.get_token() : std::stop_token(); }
 
   // Lengthens the lease to `ttl` from now; without one, as it was taken with.
