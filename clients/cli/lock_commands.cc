@@ -330,9 +330,9 @@ constexpr const char* kElectFooter =
 
 void AddRunOptions(CLI::App* command, const std::shared_ptr<Arguments>& arguments) {
   command->add_option("NAME", arguments->name, "The lock");
-  command->add_option("--ttl", arguments->ttl,
-                      "How long it lasts when this host hangs or is cut off; renewed until then "
-                      "(10s)");
+  command->add_option(
+      "--ttl", arguments->ttl,
+      "How long it lasts when nothing renews it: this host hangs, or is cut off (10s)");
   command->add_option("--kill-after", arguments->kill_after,
                       "How long COMMAND may take to end when the lock is lost (10s)");
   command->add_option("--owner", arguments->owner, "Who asks, for `lock ls` (COMMAND and the pid)");

@@ -19,6 +19,7 @@ constexpr std::chrono::seconds kSessionTtl{10};
 constexpr std::chrono::seconds kWaitSlice{20};
 constexpr std::chrono::milliseconds kInterruptSlice{200};
 constexpr std::chrono::seconds kHoldSlice{60};
+constexpr std::chrono::seconds kHeartbeatSlice{1};
 // Grants that were over when they were heard of, until the caller is told: the ttl is too short.
 constexpr int kLossesMax = 3;
 
@@ -228,8 +229,10 @@ void RemoteLocks::RenewSession() {
   v1::RenewSessionRequest request;
   request.set_session_id(session_id);
   v1::RenewSessionResponse response;
-  const Status renewed = caller_->Call(Sessions("RenewSession"), request, &response,
-                                       OptionsUntil(steady_clock::now() + timeout_, true));
+  // Leases wait for this call to end; without an answer it is made again at the next heartbeat.
+  const Deadline deadline = steady_clock::now() + std::min<nanoseconds>(timeout_, kHeartbeatSlice);
+  const Status renewed =
+      caller_->Call(Sessions("RenewSession"), request, &response, OptionsUntil(deadline, true));
   // Whatever else it says, the next renewal may find it otherwise.
   if (renewed.reason() == Reason::kSessionNotFound) Lose(session_id);
 }
