@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from . import errors
 
 _HEARTBEAT_S = 3.0
-_IDLE_S = 60.0
 _AGAIN_S = 0.1  # After a renewal that failed because the service is away.
 
 
@@ -77,16 +76,16 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         heartbeat_due = time.monotonic() + _HEARTBEAT_S
-        again_s = _IDLE_S
+        again_s = _HEARTBEAT_S
         while True:
             with self._changed:
                 if not self._closed:
                     holders = list(self._holders)
-                    self._changed.wait(min([again_s, _HEARTBEAT_S, *(holder.ttl_s / 3 for holder in holders)]))
+                    self._changed.wait(min([again_s, *(holder.ttl_s / 3 for holder in holders)]))
                 if self._closed:
                     return
                 holders = list(self._holders)
-            again_s = _IDLE_S
+            again_s = _HEARTBEAT_S
             for holder in holders:
                 lease = holder.lease
                 if lease is not None and not self._renew(holder, lease):
