@@ -9,7 +9,8 @@ namespace statehouse {
 bool Backoff::Pause() {
   ++rounds_;
   if (rounds_ <= kSpins) {
-    CpuRelax();
+    const uint32_t pauses = 1U << std::min(rounds_ - 1, kSpinShiftMax);
+    for (uint32_t i = 0; i < pauses; ++i) CpuRelax();
     return true;
   }
   const uint64_t now = MonotonicNs();

@@ -56,7 +56,10 @@ class Backoff final {
   bool Pause();
 
  private:
-  static constexpr uint32_t kSpins = 100;
+  // Looks at the word while spinning, and the longest pause between two of them as a power of two.
+  // A waiter that looks less often takes the line from its holder less often.
+  static constexpr uint32_t kSpins = 12;
+  static constexpr uint32_t kSpinShiftMax = 4;
   static constexpr uint32_t kYields = 16;
   static constexpr uint64_t kSleepNsMin = 50'000;
   static constexpr uint64_t kSleepNsMax = 1'000'000;
