@@ -187,7 +187,7 @@ class LockHistoryTest : public ::testing::Test {
 };
 
 TEST_F(LockHistoryTest, CutConnectionsNeverGiveALockToTwo) {
-  const uint64_t run_ns = static_cast<uint64_t>(Rounds(5, 600)) * 1'000'000'000;
+  const uint64_t run_ns = static_cast<uint64_t>(Rounds(4, 600)) * 1'000'000'000;
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::vector<std::unique_ptr<CuttingProxy>> proxies;

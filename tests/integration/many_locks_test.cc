@@ -95,7 +95,7 @@ class ManyLocksTest : public ::testing::TestWithParam<sh_transport> {
 };
 
 TEST_P(ManyLocksTest, AllAreHeldListedToldAndGivenBack) {
-  const size_t count = local() ? 100'000 : 10'000;
+  const size_t count = local() ? 100'000 : 5'000;
   const double shared_before = MemoryMib(daemon_->daemon_pid(), "RssShmem");
   const double own_before = MemoryMib(daemon_->daemon_pid(), "VmRSS") - shared_before;
   ASSERT_GT(shared_before, 0);
