@@ -41,5 +41,6 @@ bench "locks through both doors against etcd" lock_service "$BUILD/bin/lock_serv
 bench "the network door against a bare gRPC echo" unary "$BUILD/bin/unary_bench" "$BUILD/bin/echo_server" "$BUILD/bin/statehoused"
 bench "areas in Python against uWSGI" python "$PYTHON" "$ROOT/tests/bench/python_bench.py" --build "$BUILD"
 bench "dicts in Python against BaseManager and Redis" python_dict "$PYTHON" "$ROOT/tests/bench/python_dict_bench.py" --build "$BUILD"
+bench "contended locks in Python against BaseManager" python_lock "$PYTHON" "$ROOT/tests/bench/python_lock_bench.py" --build "$BUILD"
 bench "a Flask counter against BaseManager and Redis" flask "$PYTHON" "$ROOT/tests/bench/flask_bench.py" --build "$BUILD"
 [ ${#MISSED[@]} = 0 ] || die "a bar was missed in: ${MISSED[*]}; see above"
