@@ -315,6 +315,7 @@ std::shared_ptr<PendingCall> RunAcquire(DispatcherCore& core, const Lane& lane,
     return nullptr;
   }
   ask->deadline_ns = DeadlineNs(call.deadline);
+  ask->outlives_call = request.has_timeout() && ask->timeout_at_ns > ask->deadline_ns;
   ask->identity = call.identity;
   auto held = std::make_shared<Call>(std::move(call));
   const uint64_t waits =

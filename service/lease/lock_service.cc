@@ -13,6 +13,10 @@ constexpr size_t kLeaveAtOnceMax = 256;
 // A request that stands in the queue is not granted any more so long after its call's end: what a
 // daemon that was killed meanwhile cannot say.
 constexpr uint64_t kWaitSlackNs = kSessionGraceNs;
+// So soon a wait that outlives its call is asked for again, and so much before the deadline the
+// caller may have given the call up because of it.
+constexpr uint64_t kBetweenCallsNs = 1'000'000'000;
+constexpr uint64_t kAtDeadlineNs = 100'000'000;
 
 Status NoSession(const std::string& doing) {
   return Status(Reason::kSessionNotFound,
@@ -109,8 +113,7 @@ void LockService::TakeOver(const std::vector<uint64_t>& sessions) {
     if (look.phase == LockPhase::kHolding) {
       Promote(entry, look, &none);
     } else {
-      entry.orphan_until_ns = now + kSessionGraceNs;
-      orphans_.emplace(entry.orphan_until_ns, id);
+      Orphan(entry, now + kSessionGraceNs);
     }
   }
 }
@@ -260,7 +263,9 @@ Status LockService::AskSpace(Entry& entry, Outcome* outcome) {
   request.ttl_ns = entry.ask.ttl_ns;
   request.hold_ns_max = entry.ask.hold_ns_max;
   request.queue = entry.ask.queue;
-  const uint64_t ends = std::min(entry.ask.timeout_at_ns, entry.ask.deadline_ns);
+  const uint64_t ends = entry.ask.outlives_call
+                            ? entry.ask.timeout_at_ns
+                            : std::min(entry.ask.timeout_at_ns, entry.ask.deadline_ns);
   request.wait_until_ns = ends == UINT64_MAX ? 0 : Later(ends, kWaitSlackNs);
   request.owner = entry.ask.owner;
   request.remote = true;
@@ -287,6 +292,7 @@ uint64_t LockService::Park(Entry& entry, LockAsk ask, Done done) {
   call.entry = entry.id;
   call.timeout_at_ns = ask.timeout_at_ns;
   call.deadline_ns = ask.deadline_ns;
+  call.outlives_call = ask.outlives_call;
   call.identity = ask.identity;
   call.done = std::move(done);
   if (ends != UINT64_MAX) timers_.emplace(ends, id);
@@ -296,6 +302,12 @@ uint64_t LockService::Park(Entry& entry, LockAsk ask, Done done) {
   next_scan_ns_ = std::min(next_scan_ns_, Later(last_scan_ns_, scan_pause_ns_));
   WakeIfEarlier(std::min(ends, next_scan_ns_));
   return id;
+}
+
+void LockService::Orphan(Entry& entry, uint64_t until_ns) {
+  entry.orphan_until_ns = until_ns;
+  orphans_.emplace(until_ns, entry.id);
+  WakeIfEarlier(until_ns);
 }
 
 void LockService::Claim(Entry& entry) {
@@ -356,7 +368,13 @@ void LockService::EndCall(uint64_t id, StatusOr<LockAnswer> result, Outcome* out
   outcome->answers.emplace_back(std::move(call.done), std::move(result));
   Entry& entry = entries_.at(call.entry);
   entry.calls.erase(id);
-  if (entry.calls.empty() && entry.phase == LockPhase::kWaiting) (void)Drop(entry, outcome);
+  if (!entry.calls.empty() || entry.phase != LockPhase::kWaiting) return;
+  const uint64_t now = MonotonicNs();
+  if (call.outlives_call && Later(now, kAtDeadlineNs) >= call.deadline_ns) {
+    Orphan(entry, std::min(now + kBetweenCallsNs, call.timeout_at_ns));
+  } else {
+    (void)Drop(entry, outcome);
+  }
 }
 
 // Takes the entry out of every map. Its place is the caller's.

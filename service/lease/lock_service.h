@@ -4,9 +4,9 @@
 // Who owns it: the composition root, shared with whoever may cancel a call later. Threads: any; one
 // of its own, which sleeps on the lock space's event word.
 // Always true: `done` runs exactly once for each Acquire, with no lock held. A request stands in
-//   the queue only while a call waits on it, or a restart of the daemon is less than
-//   kSessionGraceNs ago. A repeated request (same session, same request id) finds the first one's
-//   place, its lease, or that the lease is over.
+//   the queue only while a call waits on it, or the next one is due within a second, or a restart
+//   of the daemon is less than kSessionGraceNs ago. A repeated request (same session, same request
+//   id) finds the first one's place, its lease, or that the lease is over.
 // Failure: what LockSpace refuses; LIMIT_EXCEEDED beyond `waiters_max` waiting calls; DRAINING
 //   after Shutdown, which leaves places and leases as they are: the next daemon finds them.
 //
@@ -50,6 +50,7 @@ struct LockAsk {
   bool queue = true;                         // False: only if it can be had at once.
   uint64_t timeout_at_ns = UINT64_MAX;       // On CLOCK_MONOTONIC: then `acquired` is false.
   uint64_t deadline_ns = UINT64_MAX;         // Then TIMEOUT.
+  bool outlives_call = false;                // It waits on after the deadline: another call comes.
   std::shared_ptr<const Identity> identity;  // Who waits; for Recheck.
 };
 
@@ -128,13 +129,14 @@ class LockService final : public std::enable_shared_from_this<LockService> {
     uint64_t token = 0;
     uint64_t expires_ns = 0;
     uint64_t asked_ns = 0;
-    uint64_t orphan_until_ns = 0;  // An earlier daemon's, that nobody has asked for again: until.
+    uint64_t orphan_until_ns = 0;  // Nobody has asked for it again yet: until.
     std::set<uint64_t> calls;      // That wait for it.
   };
   struct Call {
     uint64_t entry = 0;
     uint64_t timeout_at_ns = UINT64_MAX;
     uint64_t deadline_ns = UINT64_MAX;
+    bool outlives_call = false;
     std::shared_ptr<const Identity> identity;
     Done done;
   };
@@ -179,6 +181,8 @@ class LockService final : public std::enable_shared_from_this<LockService> {
   LockAnswer AnswerOf(const Entry& entry) const;
   Status AskSpace(Entry& entry, Outcome* outcome);
   uint64_t Park(Entry& entry, LockAsk ask, Done done);
+  // Keeps its place until then, for the next call.
+  void Orphan(Entry& entry, uint64_t until_ns);
   // Somebody has asked for it again.
   void Claim(Entry& entry);
   // The entry holds its lock now.
@@ -188,7 +192,8 @@ class LockService final : public std::enable_shared_from_this<LockService> {
   void Lose(Entry& entry, Outcome* outcome);
   void EndCalls(Entry& entry, const StatusOr<LockAnswer>& result, Outcome* outcome);
   bool ExtractCall(uint64_t id, Call* extracted);
-  // A waiting call ends without a lock; the request goes with its last one.
+  // A waiting call ends without a lock; the request goes with its last one, unless that ends at its
+  // deadline and another one is to come.
   void EndCall(uint64_t id, StatusOr<LockAnswer> result, Outcome* outcome);
   void Forget(Entry& entry);
   // Forgets it and gives its place back. Returns whether it held the lock until now.

@@ -102,6 +102,55 @@ class LockServiceTest : public ::testing::Test {
   std::shared_ptr<LockService> service_;
 };
 
+TEST_F(LockServiceTest, AWaitThatOutlivesItsCallKeepsItsPlaceForTheNextOne) {
+  constexpr uint64_t kCallNs = 20'000'000;
+  Start({1, 2, 3});
+  const auto held = Acquire(Ask(1, 1));
+  ASSERT_TRUE(held.ok());
+  LockAsk first = Ask(2, 1);
+  first.deadline_ns = MonotonicNs() + kCallNs;
+  first.outlives_call = true;
+  Reply ended, second, again;
+  Wait(first, &ended);
+  Wait(Ask(3, 1), &second);
+
+  EXPECT_EQ(ended.Await().status().reason(), Reason::kTimeout);
+  EXPECT_EQ(Describe().waiter_count, 2u);
+  first.deadline_ns = UINT64_MAX;
+  Wait(first, &again);
+  ASSERT_TRUE(*service_->Release(1, "x", held->token));
+
+  const auto granted = again.Await();
+  ASSERT_TRUE(granted.ok() && granted->acquired);
+  EXPECT_FALSE(second.has_come());
+  ASSERT_TRUE(*service_->Release(2, "x", granted->token));
+  EXPECT_TRUE(second.Await()->acquired);
+}
+
+TEST_F(LockServiceTest, APlaceThatNobodyAsksForAgainIsGivenUp) {
+  Start({1, 2, 3});
+  const auto held = Acquire(Ask(1, 1));
+  ASSERT_TRUE(held.ok());
+  LockAsk cancelled = Ask(2, 1);
+  cancelled.deadline_ns = MonotonicNs() + 600'000'000'000;
+  cancelled.outlives_call = true;
+  LockAsk given_up = Ask(2, 2);
+  given_up.deadline_ns = MonotonicNs() + 1'000'000;
+  given_up.outlives_call = true;
+  Reply gone, ended, next;
+  const uint64_t call = Wait(cancelled, &gone);
+  EXPECT_EQ(Describe().waiter_count, 1u);
+
+  service_->Cancel(call);
+  EXPECT_EQ(Describe().waiter_count, 0u) << "long before its deadline: the caller is gone";
+  Wait(given_up, &ended);
+  Wait(Ask(3, 1), &next);
+  EXPECT_EQ(ended.Await().status().reason(), Reason::kTimeout);
+  ASSERT_TRUE(*service_->Release(1, "x", held->token));
+
+  EXPECT_TRUE(next.Await()->acquired);
+}
+
 TEST_F(LockServiceTest, ASuccessorFindsLeasesAndPlaces) {
   Start({1, 2, 3});
   const auto held = Acquire(Ask(1, 1));

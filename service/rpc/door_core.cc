@@ -1,6 +1,7 @@
 #include "service/rpc/door_core.h"
 
-#include <chrono>
+#include <grpc/support/time.h>
+
 #include <memory>
 #include <utility>
 
@@ -10,7 +11,9 @@ namespace statehouse {
 class DoorCore::Posted final : public Event {
  public:
   Posted(DoorCore* core, std::function<void()> work) : core_(core), work_(std::move(work)) {
-    alarm_.Set(core->queue(), std::chrono::system_clock::now(), static_cast<Event*>(this));
+    // Long due: gRPC hands it on at once. A time of now would be rounded up and go to its timers,
+    // which sleep by the wall clock.
+    alarm_.Set(core->queue(), gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<Event*>(this));
   }
   void OnEvent(bool ok) override {
     // Whoever posted it has left Post when this lock is free.

@@ -15,8 +15,9 @@ using std::chrono::nanoseconds;
 using std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kSessionTtl{10};
-// One call of a wait; then it asks again, keeping its place.
-constexpr std::chrono::seconds kWaitSlice{20};
+// One call of a wait; then it asks again, keeping its place, and its session.
+constexpr std::chrono::seconds kWaitSlice{3};
+constexpr std::chrono::hours kForEver{24 * 3650};
 constexpr std::chrono::milliseconds kInterruptSlice{200};
 constexpr std::chrono::seconds kHoldSlice{60};
 constexpr std::chrono::seconds kHeartbeatSlice{1};
@@ -270,9 +271,11 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
   for (int losses = 0;;) {
     const auto now = steady_clock::now();
     const bool last = !ask.wait || ask.deadline - now <= slice;
-    // The call outlives the wait that it asks for: its own deadline would tell nothing.
-    const Deadline wait_until = last ? ask.deadline : now + slice;
-    const Status asked = AcquireOnce(ask, session_id, request_id, wait_until, lock);
+    // The last call outlives the wait that it asks for: its own deadline would tell nothing.
+    const Deadline wait_until = ask.wait ? std::max(ask.deadline, now) : now;
+    const Deadline call_until = last ? wait_until + timeout_ : now + slice;
+    const Status asked = AcquireOnce(ask, session_id, request_id, call_until, lock);
+    const bool next_slice = !last && asked.reason() == Reason::kTimeout;
     if (asked.reason() == Reason::kSessionNotFound) {
       Lose(session_id);
       SH_ASSIGN_OR_RETURN(session_id, SessionId(steady_clock::now() + timeout_));
@@ -283,21 +286,23 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
       request_id = next_request_id_.fetch_add(1, std::memory_order_relaxed);
       continue;
     }
-    if (!asked.ok() && asked.reason() != Reason::kUnavailable) return asked;
+    if (!asked.ok() && asked.reason() != Reason::kUnavailable && !next_slice) return asked;
     if (*lock != nullptr) return Status();
     if (last && asked.ok()) return Status();
     if (ask.interrupted && ask.interrupted()) {
       return Status(Reason::kCancelled, "the caller gave up waiting for lock \"" + ask.name + "\"");
     }
+    if (next_slice) continue;
     if (!asked.ok() && !retry.Pause(ask.wait ? ask.deadline : now + timeout_)) return asked;
   }
 }
 
 Status RemoteLocks::AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
-                                Deadline wait_until, std::unique_ptr<HeldLock>* lock) {
+                                Deadline call_until, std::unique_ptr<HeldLock>* lock) {
   const auto before = steady_clock::now();
-  const nanoseconds wait =
-      ask.wait ? std::max(nanoseconds(0), nanoseconds(wait_until - before)) : nanoseconds(0);
+  const nanoseconds wait = ask.wait ? std::clamp(nanoseconds(ask.deadline - before), nanoseconds(0),
+                                                 nanoseconds(kForEver))
+                                    : nanoseconds(0);
   v1::AcquireLockRequest request;
   request.set_name(ask.name);
   request.set_session_id(session_id);
@@ -311,7 +316,7 @@ Status RemoteLocks::AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_
   }
   SetDuration(wait, request.mutable_timeout());
   request.set_owner(std::string(ask.request.owner));
-  CallOptions options = OptionsUntil(before + wait + timeout_, true);
+  CallOptions options = OptionsUntil(call_until, true);
   options.long_running = wait.count() > 0;
   v1::AcquireLockResponse response;
   SH_RETURN_IF_ERROR(caller_->Call(Locks("AcquireLock"), request, &response, options));

@@ -49,7 +49,7 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
 
   StatusOr<uint64_t> SessionId(Deadline deadline);
   Status AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
-                     Deadline deadline, std::unique_ptr<HeldLock>* lock);
+                     Deadline call_until, std::unique_ptr<HeldLock>* lock);
   void HoldSession(uint64_t session_id);
   void Lose(uint64_t session_id);
   CallOptions OptionsUntil(Deadline deadline, bool idempotent) const;

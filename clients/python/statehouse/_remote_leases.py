@@ -15,6 +15,7 @@ from ._network_session import RetryDelays
 
 _SESSION_TTL_S = 10.0
 _WAIT_SLICE_S = 1.0  # One call of a wait: then Python looks at its signals, and asks again for the same place.
+_FOR_EVER_S = 3e8
 _HOLD_SLICE_S = 20.0
 _SPARE = 0.9  # Of what the service says is left; the rest is for the answer's way.
 
@@ -169,12 +170,18 @@ class RemoteLeases:
         request_id = next(self._request_ids)
         while True:
             session_id = self._session()
-            left = _WAIT_SLICE_S if deadline is None else max(0.0, min(_WAIT_SLICE_S, deadline - time.monotonic()))
+            # The wait goes on after a call's end, and keeps its place until the next one.
+            left = _FOR_EVER_S if deadline is None else max(0.0, deadline - time.monotonic())
+            is_last = left <= _WAIT_SLICE_S
             call = _lock_calls.acquire(
                 name, session_id, request_id, shared, limit, ttl_ns, hold_ns, round(left * _lock_calls.NS_PER_S), owner
             )
             try:
-                response = self._caller(call, left + self._timeout, left > 0)
+                response = self._caller(call, left + self._timeout if is_last else _WAIT_SLICE_S, left > 0)
+            except errors.Timeout:
+                if is_last:
+                    raise
+                continue
             except errors.NotFound:
                 self._lose(session_id)
                 continue

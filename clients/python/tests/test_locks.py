@@ -140,6 +140,29 @@ def test_waiters_come_in_their_order(client: statehouse.Client, service: Service
     assert order == [0, 1, 2]
 
 
+def test_a_long_wait_keeps_its_place(client: statehouse.Client, other: statehouse.Client, area_name: str) -> None:
+    lock = client.lock(area_name)
+    lock.acquire()
+    first, second = other.lock(area_name, owner="first"), client.lock(area_name, owner="second")
+    threads = [in_thread(first.acquire)]
+    wait_until(lambda: client.locks.describe(area_name).waiter_count == 1, "the first waiter")
+    begin = time.monotonic()
+    wait_until(lambda: time.monotonic() > begin + 0.4, "the passing of time")
+    threads.append(in_thread(second.acquire))
+    wait_until(lambda: client.locks.describe(area_name).waiter_count == 2, "the second waiter")
+
+    def owners() -> list[str]:
+        return [party.owner for party in client.locks.describe(area_name).waiters]
+
+    while time.monotonic() < begin + 2.0:  # Some calls of a wait over the network.
+        assert owners() == ["first", "second"]
+    lock.release()
+    threads[0].join(PATIENCE_S)
+    assert owners() == ["second"]
+    client.locks.force_release(area_name)
+    threads[1].join(PATIENCE_S)
+
+
 def test_a_lease_is_renewed_while_its_thread_lives(client: statehouse.Client, other: statehouse.Client, area_name: str) -> None:
     with client.lock(area_name, ttl=0.6) as lock:
         seen = time.monotonic()
