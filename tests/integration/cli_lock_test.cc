@@ -315,6 +315,30 @@ TEST_P(CliLockTest, LocksAreListedDescribedAndTakenAway) {
   EXPECT_NE(Run({"lock", "describe", "x/1"}).out.find("holders      0\n"), std::string::npos);
 }
 
+TEST_P(CliLockTest, AnAreasWritesTakeTheTokenAndRefuseAnOlderOne) {
+  ASSERT_EQ(Run({"area", "create", "web", "--size", "4k"}).code, 0);
+  const Ran inside = Run({"lock", "area/web", "--", "sh", "-c",
+                          "$CLI area write web 0 first --fence $STATEHOUSE_LOCK_TOKEN && "
+                          "echo $STATEHOUSE_LOCK_TOKEN"});
+  ASSERT_EQ(inside.code, 0) << inside.errors;
+  const std::string newer = std::to_string(std::stoull(inside.out) + 1);
+  ASSERT_EQ(Run({"area", "store", "web", "64", "7", "--fence", newer}).code, 0);
+
+  const std::string late = std::to_string(std::stoull(inside.out));
+  const std::vector<std::vector<std::string>> refused = {{"area", "write", "web", "0", "late"},
+                                                         {"area", "store", "web", "0", "1"},
+                                                         {"area", "add", "web", "0", "1"},
+                                                         {"area", "cas", "web", "64", "7", "8"}};
+  for (std::vector<std::string> command : refused) {
+    const std::string verb = command[1];
+    command.insert(command.end(), {"--fence", late});
+    const Ran ran = Run(command);
+    EXPECT_EQ(ran.code, 4) << verb << ran.errors;
+    EXPECT_NE(ran.errors.find("FENCED"), std::string::npos) << verb << ran.errors;
+  }
+  EXPECT_EQ(Run({"area", "read", "web", "0", "5"}).out, "first");
+}
+
 INSTANTIATE_TEST_SUITE_P(Doors, CliLockTest, ::testing::Values("local", "network"),
                          [](const auto& door) { return std::string(door.param); });
 

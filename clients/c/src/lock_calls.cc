@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "clients/c/src/area_lock.h"
 #include "clients/c/src/client_handle.h"
 #include "statehouse/lock.h"
 #include "statehouse/v1/lock.pb.h"
@@ -21,9 +22,8 @@ constexpr uint64_t kNsPerMs = 1'000'000;
 
 std::string Locks(const char* verb) { return std::string("/statehouse.v1.Locks/") + verb; }
 
-StatusOr<LockAsk> ToAsk(const char* name, const sh_lock_options& options) {
+StatusOr<LockAsk> ToAsk(const sh_lock_options& options) {
   LockAsk ask;
-  SH_ASSIGN_OR_RETURN(ask.name, NameOf(name));
   if (options.mode != SH_LOCK_EXCLUSIVE && options.mode != SH_LOCK_SHARED) {
     return Status(Reason::kInvalidArgument, "sh_lock_options.mode is none of SH_LOCK_*");
   }
@@ -44,13 +44,15 @@ StatusOr<LockAsk> ToAsk(const char* name, const sh_lock_options& options) {
   return ask;
 }
 
-Status Acquire(sh_client& client, const char* name, const sh_lock_options& options,
+// `take` is ClientLocks::Acquire or its like.
+template <typename Take>
+Status Acquire(sh_client& client, const sh_lock_options& options, const Take& take,
                sh_lock** lock) {
-  SH_ASSIGN_OR_RETURN(LockAsk ask, ToAsk(name, options));
+  SH_ASSIGN_OR_RETURN(LockAsk ask, ToAsk(options));
   const uint64_t ttl_ns = ask.request.ttl_ns;
   auto handle = std::make_unique<sh_lock>();
   handle->locks = client.locks;
-  SH_RETURN_IF_ERROR(client.locks->Acquire(std::move(ask), &handle->held));
+  SH_RETURN_IF_ERROR(take(std::move(ask), &handle->held));
   if (handle->held == nullptr) return Status();
   std::function<void()> lost;
   if (options.on_lost != nullptr) {
@@ -63,6 +65,24 @@ Status Acquire(sh_client& client, const char* name, const sh_lock_options& optio
   }
   *lock = handle.release();
   return Status();
+}
+
+Status AcquireNamed(sh_client& client, const char* name, const sh_lock_options& options,
+                    sh_lock** lock) {
+  SH_ASSIGN_OR_RETURN(std::string wanted, NameOf(name));
+  const auto take = [&](LockAsk ask, std::unique_ptr<HeldLock>* held) {
+    ask.name = std::move(wanted);
+    return client.locks->Acquire(std::move(ask), held);
+  };
+  return Acquire(client, options, take, lock);
+}
+
+Status AcquireRange(sh_client& client, const AreaRange& range, const sh_lock_options& options,
+                    sh_lock** lock) {
+  const auto take = [&](LockAsk ask, std::unique_ptr<HeldLock>* held) {
+    return AcquireAreaLock(client.locks.get(), range, std::move(ask), held);
+  };
+  return Acquire(client, options, take, lock);
 }
 
 // Beside the handle that callers see: what its pointer leads to.
@@ -135,8 +155,23 @@ sh_reason sh_lock_acquire(sh_client* client, const char* name, const sh_lock_opt
   }
   *lock = nullptr;
   const sh_lock_options defaults{};
-  return Finish(statehouse::Acquire(*client, name, options == nullptr ? defaults : *options, lock),
-                name, error);
+  return Finish(
+      statehouse::AcquireNamed(*client, name, options == nullptr ? defaults : *options, lock), name,
+      error);
+}
+
+sh_reason sh_area_lock(sh_client* client, const sh_area* area, uint64_t pos, uint64_t len,
+                       const sh_lock_options* options, sh_lock** lock, sh_error** error) {
+  if (client == nullptr || area == nullptr || lock == nullptr) {
+    return Finish(Status(Reason::kInvalidArgument, "sh_area_lock: client, area or lock is NULL"),
+                  nullptr, error);
+  }
+  *lock = nullptr;
+  const sh_lock_options defaults{};
+  const statehouse::AreaRange range{area->name, area->size, pos, len};
+  return Finish(
+      statehouse::AcquireRange(*client, range, options == nullptr ? defaults : *options, lock),
+      area->name.c_str(), error);
 }
 
 uint64_t sh_lock_token(const sh_lock* lock) { return lock->held->token(); }

@@ -120,6 +120,8 @@ class RemoteLock final : public HeldLock {
     return Status();
   }
 
+  void Abandon() override { over_ = true; }
+
  private:
   Status Lost(const std::string& why) const {
     return Status(Reason::kLockLost, "lock \"" + name_ + "\": " + why);

@@ -13,8 +13,8 @@
  * A lease ends when it is released, at its ttl when it is not renewed, and at once when the process
  * ends. The library renews it at a third of the ttl, on a thread of its own, until it is released.
  * A lease alone does not exclude: a process that was stopped past its lease's end may go on and
- * write. Pass the token as `fence` to what you write (sh_write_options), which then refuses who is
- * late.
+ * write. Pass the token as `fence` to what you write (sh_write_options, sh_write_fenced), which
+ * then refuses who is late.
  *
  * Requests are served in the order of their arrival. Tokens grow with every grant of the service.
  * Errors of every call: SH_NAME_INVALID, SH_INVALID_ARGUMENT, SH_PERMISSION_DENIED, SH_UNAVAILABLE,
@@ -58,9 +58,19 @@ typedef struct sh_lock sh_lock;
  * SH_CONFLICT (in use with another limit), SH_LIMIT_EXCEEDED, SH_STALLED. */
 SH_API sh_reason sh_lock_acquire(sh_client *client, const char *name,
                                  const sh_lock_options *options, sh_lock **lock, sh_error **error);
+/* Takes the lock of a range of an area, and with it the fences of the range: the token of the lock
+ * is for sh_write_fenced and its like. Ranges are locked by whole stripes of the area (4 KiB, or
+ * more where the area has more than 1,024 of them), so that two that do not overlap may still
+ * exclude each other; more than 32 stripes lock the area as a whole, exclusively. So does
+ * sh_lock_acquire of "area/<name>". All or nothing within `timeout_ms`. Where a part of it is lost,
+ * the lock is. `area` was opened by `client` and may be closed before the lock. Further errors:
+ * SH_OUT_OF_BOUNDS, SH_INVALID_ARGUMENT (`len` 0, a limit), SH_LOCK_LOST (a part was lost while the
+ * rest was waited for). */
+SH_API sh_reason sh_area_lock(sh_client *client, const sh_area *area, uint64_t pos, uint64_t len,
+                              const sh_lock_options *options, sh_lock **lock, sh_error **error);
 /* The fencing token: higher than every token of every earlier grant. */
 SH_API uint64_t sh_lock_token(const sh_lock *lock);
-/* The name that it was taken by. */
+/* The name that it was taken by; "area/<name>" of a range. */
 SH_API const char *sh_lock_name(const sh_lock *lock);
 /* 1 while the lease is good, by this process's clock; *left_ms (may be NULL) is what is left. Once
  * 0 it stays 0. */
