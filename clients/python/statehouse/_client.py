@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from . import _control, _dicts, _local
+from ._area_locks import AreaLock
 from ._control import Call
 from ._dicts import Dicts
 from ._locks import TTL_DEFAULT, Leasing, Lock, Locks
@@ -83,10 +84,10 @@ class Client:
         if size is not None:
             info = self.areas.create(name, size=size)
         if self.transport == "local":
-            return cast(Area, self._session.open(_control.check_name(name)))
+            return cast(Area, self._session.open(_control.check_name(name), self._area_lock))
         if size is None:
             info = self.areas.describe(name)
-        return cast(Area, NetworkArea(self._session, info.name, info.size, info.index))
+        return cast(Area, NetworkArea(self._session, info.name, info.size, info.index, self._area_lock))
 
     def dict(
         self,
@@ -172,6 +173,37 @@ class Client:
             ttl=ttl,
             shared=shared,
             limit=limit,
+            hold_max=hold_max,
+            timeout=timeout,
+            owner=owner,
+            on_lost=on_lost,
+        )
+
+    def _area_lock(
+        self,
+        area: Any,
+        pos: int = 0,
+        len: int | None = None,
+        *,
+        ttl: Any = TTL_DEFAULT,
+        shared: bool = False,
+        hold_max: Any = None,
+        timeout: Any = None,
+        owner: str | None = None,
+        on_lost: Callable[[Lock], None] | None = None,
+    ) -> AreaLock:
+        """For areas: see statehouse.types.Area.lock."""
+        if self._leasing is None:
+            self._leasing = Leasing(self)
+        return AreaLock(
+            self._leasing,
+            self,
+            area.name,
+            area.size,
+            pos,
+            len,
+            ttl=ttl,
+            shared=shared,
             hold_max=hold_max,
             timeout=timeout,
             owner=owner,

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _local, _lock_calls, errors
-from ._leases import ForkCount, LeaseKeeper
+from ._leases import ForkCount, Holder, LeaseKeeper
 from ._lock_calls import NS_PER_S, TTL_DEFAULT
 from ._remote_leases import RemoteLeases
 from .types import LockInfo
@@ -57,8 +57,8 @@ class Leasing:
                 raise
         return self._remote.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner)
 
-    def keep(self, lock: Lock) -> None:
-        self._keeper.add(lock)
+    def keep(self, holder: Holder) -> None:
+        self._keeper.add(holder)
 
     def close(self) -> None:
         self._keeper.close()
@@ -146,9 +146,7 @@ class Lock:
             else:
                 timeout_ns = -1 if timeout == -1 else _lock_calls.nanoseconds(timeout, "timeout", self.name)
             owner = self._owner if self._owner is not None else self._leasing.owner()
-            lease = self._leasing.acquire(
-                self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner
-            )
+            lease = self._take(timeout_ns, owner)
             if lease is None:
                 self._mine.release()
                 return False
@@ -163,6 +161,9 @@ class Lock:
             self._kept = True
             self._leasing.keep(self)
         return True
+
+    def _take(self, timeout_ns: int, owner: str) -> Any:
+        return self._leasing.acquire(self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner)
 
     def on_lease_over(self, lease: Any) -> None:
         """For the client's keeper of leases."""
