@@ -130,6 +130,10 @@ class Lock final {
 
   static Result<std::optional<Lock>> Acquire(sh_client* client, const std::string& name,
                                              const LockOptions& options) {
+    if (options.limit == 0) {  // Means 1 in the C interface.
+      return Error(SH_INVALID_ARGUMENT, "LockOptions.limit is 0; it must be 1 or more", name,
+                   /*retryable=*/false);
+    }
     auto lease = std::make_unique<Lease>();
     lease->on_lost = options.on_lost;
     sh_lock_options c_options = options.ToC();
