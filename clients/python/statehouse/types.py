@@ -85,7 +85,7 @@ class DictInfo:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """What a service tells of itself."""
+    """What a service tells of itself. ``locks_held`` (grants) and ``lock_waiters`` (requests) are at most a second old."""
 
     version: str
     draining: bool
@@ -103,6 +103,9 @@ class ServiceStatus:
     http_address: str
     dicts: int
     dict_entries: int
+    locks_held: int
+    lock_waiters: int
+    sessions: int
 
 
 class Area(Protocol):
