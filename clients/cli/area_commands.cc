@@ -413,6 +413,9 @@ void AddStatusCommand(CLI::App* app, const Globals* globals) {
         {"memory_bytes", status.memory_bytes},
         {"memory_limit_bytes", status.memory_limit_bytes},
         {"recoveries", status.recoveries},
+        {"locks_held", status.locks_held},
+        {"lock_waiters", status.lock_waiters},
+        {"sessions", status.sessions},
         {"start_time_unix_ns", status.start_time_ns}};
     if (globals->json) {
       std::cout << object.dump(2) << "\n";

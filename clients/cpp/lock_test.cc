@@ -126,6 +126,7 @@ TEST_P(CppLockTest, RenewLengthensAndAWrongTtlIsRefused) {
     EXPECT_EQ(client_->AcquireLock("b", {.ttl = ttl}).error().reason(), SH_INVALID_ARGUMENT)
         << ttl.count();
   }
+  EXPECT_EQ(client_->AcquireLock("b", {.limit = 0}).error().reason(), SH_INVALID_ARGUMENT);
   EXPECT_EQ(client_->AcquireLock("").error().reason(), SH_NAME_INVALID);
 }
 

@@ -177,6 +177,26 @@ TEST_P(CliLockTest, SignalsReachTheCommand) {
   }
 }
 
+TEST_P(CliLockTest, StatusCountsLocksWaitersAndSessions) {
+  const Started holder = Start({"lock", "a", "--", "sh", "-c", kPatientScript});
+  ASSERT_TRUE(holder.Says("ready"));
+  const Started waiter = Start({"lock", "a", "--", "true"});
+  const std::string sessions = std::string(GetParam()) == "local" ? "0" : "2";
+
+  EXPECT_TRUE(Eventually([&] {
+    const std::string status = Run({"-o", "json", "status"}).out;
+    const auto says = [&](const std::string& what) {
+      return status.find(what) != std::string::npos;
+    };
+    return says("\"locks_held\": 1") && says("\"lock_waiters\": 1") &&
+           says("\"sessions\": " + sessions);
+  })) << Run({"-o", "json", "status"}).out;
+
+  ASSERT_EQ(kill(holder.pid(), SIGTERM), 0);
+  EXPECT_EQ(holder.Wait().code, 9);
+  EXPECT_EQ(waiter.Wait().code, 0);
+}
+
 TEST_P(CliLockTest, AKeyOfTheTerminalReachesTheCommandOnce) {
   setenv("STATEHOUSE_URL", ("statehouse+unix://" + daemon_->runtime_dir()).c_str(), 1);
   setenv("STATEHOUSE_TOKEN", daemon_->token().c_str(), 1);

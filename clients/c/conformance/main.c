@@ -10,6 +10,7 @@
 
 #include "dict_ops.h"
 #include "flat_json.h"
+#include "lock_ops.h"
 #include "statehouse/statehouse.h"
 
 #define AREAS_MAX 1024 /* Handles that one run may open; they stay open until it ends. */
@@ -58,6 +59,7 @@ static sh_reason inexpressible(void) {
 static void close_areas(void) {
   while (area_count > 0) sh_area_close(areas[--area_count]);
   close_dicts();
+  let_locks_go();
 }
 
 /* A new client in place of the one before, and its first call, so that each door tells what is
@@ -268,6 +270,7 @@ static int do_line(char *line) {
   sh_area *area;
   sh_reason reason;
   int is_of_dicts = 0;
+  int is_of_locks = 0;
   if (!flat_json_parse(line, &in)) {
     printf("{\"malformed\": true}\n");
     return 1;
@@ -277,7 +280,8 @@ static int do_line(char *line) {
   if (strcmp(op, "end") == 0) return 0;
   area = name == NULL ? NULL : find_area(name);
   reason = do_dicts(client, op, name, &in, &is_of_dicts, &error);
-  if (is_of_dicts) {
+  if (!is_of_dicts) reason = do_locks(client, &options, op, &in, &is_of_locks, &error);
+  if (is_of_dicts || is_of_locks) {
     /* It was carried out, or refused. */
   } else if (is_beyond_u64(&in)) {
     reason = inexpressible();

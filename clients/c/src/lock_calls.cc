@@ -147,11 +147,18 @@ using statehouse::Finish;
 using statehouse::Reason;
 using statehouse::Status;
 
+namespace {
+
+sh_reason RefuseNull(const char* what, const char* name, sh_error** error) {
+  return Finish(Status(Reason::kInvalidArgument, what), name, error);
+}
+
+}  // namespace
+
 sh_reason sh_lock_acquire(sh_client* client, const char* name, const sh_lock_options* options,
                           sh_lock** lock, sh_error** error) {
   if (client == nullptr || lock == nullptr) {
-    return Finish(Status(Reason::kInvalidArgument, "sh_lock_acquire: client or lock is NULL"), name,
-                  error);
+    return RefuseNull("sh_lock_acquire: client or lock is NULL", name, error);
   }
   *lock = nullptr;
   const sh_lock_options defaults{};
@@ -174,16 +181,19 @@ sh_reason sh_area_lock(sh_client* client, const sh_area* area, uint64_t pos, uin
       area->name.c_str(), error);
 }
 
-uint64_t sh_lock_token(const sh_lock* lock) { return lock->held->token(); }
-const char* sh_lock_name(const sh_lock* lock) { return lock->held->name().c_str(); }
+uint64_t sh_lock_token(const sh_lock* lock) { return lock == nullptr ? 0 : lock->held->token(); }
+const char* sh_lock_name(const sh_lock* lock) {
+  return lock == nullptr ? "" : lock->held->name().c_str();
+}
 
 int sh_lock_held(const sh_lock* lock, uint64_t* left_ms) {
-  const statehouse::LeaseLook look = lock->held->Look();
+  const auto look = lock == nullptr ? statehouse::LeaseLook() : lock->held->Look();
   if (left_ms != nullptr) *left_ms = look.left_ns / statehouse::kNsPerMs;
   return look.held ? 1 : 0;
 }
 
 sh_reason sh_lock_renew(sh_lock* lock, uint64_t ttl_ms, sh_error** error) {
+  if (lock == nullptr) return RefuseNull("sh_lock_renew: lock is NULL", nullptr, error);
   if (ttl_ms > statehouse::kLockTtlNsMax / statehouse::kNsPerMs) {
     return Finish(Status(Reason::kInvalidArgument, "sh_lock_renew: at most 7 days"),
                   sh_lock_name(lock), error);
@@ -205,11 +215,17 @@ sh_reason sh_lock_release(sh_lock* lock, int* held, sh_error** error) {
 
 sh_reason sh_lock_describe(sh_client* client, const char* name, sh_lock_info** info,
                            sh_error** error) {
+  if (client == nullptr || info == nullptr) {
+    return RefuseNull("sh_lock_describe: client or info is NULL", name, error);
+  }
   return Finish(statehouse::Describe(*client, name, info), name, error);
 }
 
 sh_reason sh_lock_list(sh_client* client, const char* prefix, sh_lock_info** infos, size_t* count,
                        sh_error** error) {
+  if (client == nullptr || infos == nullptr || count == nullptr) {
+    return RefuseNull("sh_lock_list: client, infos or count is NULL", prefix, error);
+  }
   return Finish(statehouse::List(*client, prefix, infos, count), prefix, error);
 }
 
@@ -221,6 +237,9 @@ void sh_lock_infos_free(sh_lock_info* infos, size_t count) {
 
 sh_reason sh_lock_force_release(sh_client* client, const char* name, uint64_t token,
                                 uint32_t* released, sh_error** error) {
+  if (client == nullptr) {
+    return RefuseNull("sh_lock_force_release: client is NULL", name, error);
+  }
   statehouse::v1::ForceReleaseLockRequest request;
   auto wanted = statehouse::NameOf(name);
   if (!wanted.ok()) return Finish(wanted.status(), name, error);

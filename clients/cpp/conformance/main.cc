@@ -11,6 +11,7 @@
 
 #include "dict_ops.h"
 #include "flat_json.h"
+#include "lock_ops.h"
 
 namespace {
 
@@ -40,8 +41,8 @@ std::string Answer(const sh::Result<sh::Done>& result) {
 
 class Program final {
  public:
-  Program(sh::Client client, sh::Options options, std::string token)
-      : client_(std::move(client)), options_(std::move(options)), token_(std::move(token)) {}
+  Program(sh::Client client, const sh::Options& options, std::string token)
+      : client_(std::move(client)), options_(options), token_(std::move(token)), locks_(options) {}
   std::string Do(const flat_json& in);
 
  private:
@@ -56,6 +57,7 @@ class Program final {
   const std::string token_;  // STATEHOUSE_TOKEN at the start.
   std::map<std::string, sh::Area> areas_;
   DictOps dicts_;
+  LockOps locks_;
 };
 
 // Whether a member that the interface takes as an unsigned number is none.
@@ -74,6 +76,7 @@ std::string Program::Do(const flat_json& in) {
       "open", "list", "create", "describe", "delete", "transport", "status", "connect", "close"};
   sh::Client* const client = client_.has_value() ? &*client_ : nullptr;
   if (const std::optional<std::string> answer = dicts_.Do(client, in)) return *answer;
+  if (const std::optional<std::string> answer = locks_.Do(client, in)) return *answer;
   if (IsBeyondU64(in)) return Inexpressible();
   for (const std::string_view control : kControl) {
     if (op == control) return DoControl(op, name, in);
@@ -87,6 +90,7 @@ std::string Program::Do(const flat_json& in) {
 std::string Program::DoConnect(const flat_json& in) {
   areas_.clear();
   dicts_.Clear();
+  locks_.Clear();
   client_.reset();
   const std::string token = flat_json_text(&in, "token", token_.c_str());
   const int failed =

@@ -14,6 +14,7 @@ from typing import Any
 import statehouse
 import statehouse.aio
 from dict_ops import OPS, DictOps, Inexpressible, settled
+from lock_ops import LOCK_OPS, LockOps
 
 
 class Program:
@@ -26,6 +27,11 @@ class Program:
         self.client: Any = None  # None between a connect that failed and the next one.
         self.areas: dict[str, Any] = {}
         self.dicts = DictOps()
+        self.locks = LockOps(self.open)
+
+    async def open(self, token: str | None = None) -> Any:
+        module: Any = statehouse.aio if self.asynchronous else statehouse
+        return await settled(module.connect(token=token, transport=self.door))
 
     async def connect(self, url: str | None = None, timeout: float | None = None) -> None:
         module: Any = statehouse.aio if self.asynchronous else statehouse
@@ -35,6 +41,7 @@ class Program:
         """A new client in place of the one before, and its first call, so that each door tells what is wrong."""
         self.areas.clear()
         self.dicts = DictOps()
+        await self.locks.let_go()
         if self.client is not None:
             await settled(self.client.close())
         self.client = None
@@ -56,6 +63,8 @@ class Program:
         name = request.pop("name", "")
         if op in OPS:
             return await self.dicts.do(self.client, op, name, request)
+        if op in LOCK_OPS:
+            return await self.locks.do(self.client, op, name, request)
         if op == "connect":
             token = request.get("token", self.token)
             timeout_ms = request.get("timeout_ms")

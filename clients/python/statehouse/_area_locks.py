@@ -43,6 +43,7 @@ class AreaLock(Lock):
         timeout: Any,
         owner: str | None,
         on_lost: Callable[[Lock], None] | None,
+        manual_renewal: bool,
     ) -> None:
         """Not for users: Area.lock() makes it."""
         super().__init__(
@@ -56,6 +57,7 @@ class AreaLock(Lock):
             timeout=timeout,
             owner=owner,
             on_lost=on_lost,
+            manual_renewal=manual_renewal,
         )
         self.pos = operator.index(pos)
         self.len = size - self.pos if len is None else operator.index(len)
@@ -149,6 +151,8 @@ class _JoinedLease:
 
 class _Gathered:
     """Leases that were taken while the rest is still to be had, as a Holder that the client's keeper of leases keeps."""
+
+    manual_renewal = False  # Whoever gathers waits and cannot renew.
 
     def __init__(self, ttl_s: float) -> None:
         self.ttl_s = ttl_s

@@ -94,6 +94,7 @@ class Lock:
         timeout: Any,
         owner: str | None,
         on_lost: Callable[[Lock], None] | None,
+        manual_renewal: bool,
     ) -> None:
         """Not for users: Client.lock() and Client.semaphore() make it."""
         self._leasing = leasing
@@ -101,7 +102,7 @@ class Lock:
         self.name = _lock_calls.check_lock_name(name)
         self._ttl_ns = _lock_calls.nanoseconds(ttl, "ttl", name)
         self.ttl_s = self._ttl_ns / NS_PER_S
-        self._hold_ns = 0 if hold_max is None else _lock_calls.nanoseconds(hold_max, "hold_max", name)
+        self._hold_ns = 0 if hold_max is None else _lock_calls.some_nanoseconds(hold_max, "hold_max", name)
         self._timeout_ns = -1 if timeout is None else _lock_calls.nanoseconds(timeout, "timeout", name)
         self._shared = bool(shared)
         if isinstance(limit, bool) or not isinstance(limit, int):
@@ -113,6 +114,7 @@ class Lock:
         self._limit = limit
         self._owner = None if owner is None else owner[:OWNER_BYTES_MAX]
         self._on_lost = on_lost
+        self.manual_renewal = manual_renewal
         self._begin()
 
     def _begin(self) -> None:
@@ -196,7 +198,7 @@ class Lock:
         lease = self.lease
         if lease is None:
             raise RuntimeError(f"renewal of the lock {self.name!r}, which this object does not hold")
-        lease.renew(0 if ttl is None else _lock_calls.nanoseconds(ttl, "ttl", self.name))
+        lease.renew(0 if ttl is None else _lock_calls.some_nanoseconds(ttl, "ttl", self.name))
 
     def locked(self) -> bool:
         """Whether anybody holds it, as of now: this object, or another one in any process."""

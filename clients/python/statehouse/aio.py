@@ -164,21 +164,44 @@ class AsyncClient:
         hold_max: Any = None,
         timeout: Any = None,
         owner: str | None = None,
+        manual_renewal: bool = False,
     ) -> AsyncLock:
         """See statehouse.Client.lock."""
         return AsyncLock(
             lambda on_lost: self._blocking.lock(
-                name, ttl=ttl, shared=shared, hold_max=hold_max, timeout=timeout, owner=owner, on_lost=on_lost
+                name,
+                ttl=ttl,
+                shared=shared,
+                hold_max=hold_max,
+                timeout=timeout,
+                owner=owner,
+                on_lost=on_lost,
+                manual_renewal=manual_renewal,
             )
         )
 
     def semaphore(
-        self, name: str, limit: int, *, ttl: Any = TTL_DEFAULT, hold_max: Any = None, timeout: Any = None, owner: str | None = None
+        self,
+        name: str,
+        limit: int,
+        *,
+        ttl: Any = TTL_DEFAULT,
+        hold_max: Any = None,
+        timeout: Any = None,
+        owner: str | None = None,
+        manual_renewal: bool = False,
     ) -> AsyncLock:
         """See statehouse.Client.semaphore."""
         return AsyncLock(
             lambda on_lost: self._blocking.semaphore(
-                name, limit, ttl=ttl, hold_max=hold_max, timeout=timeout, owner=owner, on_lost=on_lost
+                name,
+                limit,
+                ttl=ttl,
+                hold_max=hold_max,
+                timeout=timeout,
+                owner=owner,
+                on_lost=on_lost,
+                manual_renewal=manual_renewal,
             )
         )
 

@@ -90,7 +90,7 @@ class DictInfo:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """What a service tells of itself."""
+    """What a service tells of itself. ``locks_held`` (grants) and ``lock_waiters`` (requests) are at most a second old."""
 
     version: str
     draining: bool
@@ -108,6 +108,9 @@ class ServiceStatus:
     http_address: str
     dicts: int
     dict_entries: int
+    locks_held: int
+    lock_waiters: int
+    sessions: int
 
 
 class Area(Protocol):
@@ -163,6 +166,7 @@ class Area(Protocol):
         timeout: Any = None,
         owner: str | None = None,
         on_lost: Callable[[Lock], None] | None = None,
+        manual_renewal: bool = False,
     ) -> AreaLock:
         """The lock of a range, to the end of the area without ``len``; nothing is asked before ``acquire`` or ``with``.
 
@@ -300,6 +304,7 @@ class AsyncArea(Protocol):
         hold_max: Any = None,
         timeout: Any = None,
         owner: str | None = None,
+        manual_renewal: bool = False,
     ) -> AsyncLock: ...
 
     # Words of type u8: 0 … 255.

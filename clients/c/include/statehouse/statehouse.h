@@ -297,6 +297,9 @@ typedef struct sh_status {
   uint64_t memory_limit_bytes; /* 0: none. */
   uint64_t recoveries;         /* Dead workers whose lanes were recovered. */
   int64_t start_time_ns;       /* Unix time. */
+  uint32_t locks_held;         /* Grants of locks; at most a second old. */
+  uint32_t lock_waiters;       /* Requests that wait for a lock; at most a second old. */
+  uint32_t sessions;           /* That are open. */
 } sh_status;
 SH_API sh_reason sh_get_status(sh_client *client, sh_status *status, sh_error **error);
 

@@ -377,17 +377,19 @@ class Client final {
   // errors: SH_CONFLICT (in use with another limit), SH_LIMIT_EXCEEDED, SH_STALLED.
   Result<std::optional<Lock>> AcquireLock(const std::string& name,
                                           const LockOptions& options = {}) {
-    return Lock::Acquire(options, [&](const sh_lock_options& c, sh_lock** lock, sh_error** e) {
+    const auto take = [&](const sh_lock_options& c, sh_lock** lock, sh_error** e) {
       return sh_lock_acquire(client_.get(), name.c_str(), &c, lock, e);
-    });
+    };
+    return Lock::Acquire(name, options, take);
   }
   // Takes the lock of a range of an area that this client opened; its token is for that area's
   // writes. Stripes and errors: see sh_area_lock.
   Result<std::optional<Lock>> AcquireAreaLock(const Area& area, uint64_t pos, uint64_t len,
                                               const LockOptions& options = {}) {
-    return Lock::Acquire(options, [&](const sh_lock_options& c, sh_lock** lock, sh_error** e) {
+    const auto take = [&](const sh_lock_options& c, sh_lock** lock, sh_error** e) {
       return sh_area_lock(client_.get(), area.area_.get(), pos, len, &c, lock, e);
-    });
+    };
+    return Lock::Acquire(area.name(), options, take);
   }
   // Who has one lock; without parties where nobody uses it.
   Result<LockInfo> DescribeLock(const std::string& name) {

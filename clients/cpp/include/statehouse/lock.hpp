@@ -130,7 +130,12 @@ class Lock final {
 
   // `take` is sh_lock_acquire or its like, with all but the options, the lock and the error given.
   template <typename Take>
-  static Result<std::optional<Lock>> Acquire(const LockOptions& options, const Take& take) {
+  static Result<std::optional<Lock>> Acquire(const std::string& name, const LockOptions& options,
+                                             const Take& take) {
+    if (options.limit == 0) {  // Means 1 in the C interface.
+      return Error(SH_INVALID_ARGUMENT, "LockOptions.limit is 0; it must be 1 or more", name,
+                   /*retryable=*/false);
+    }
     auto lease = std::make_unique<Lease>();
     lease->on_lost = options.on_lost;
     sh_lock_options c_options = options.ToC();
