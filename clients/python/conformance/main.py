@@ -99,26 +99,28 @@ class Program:
         pos = request["pos"]
         if op == "read":
             return (await settled(area.read(pos, request.get("len")))).hex()
+        fence = request.get("fence")
         if op == "write":
-            return await settled(area.write(pos, bytes.fromhex(request["data"])))
+            return await settled(area.write(pos, bytes.fromhex(request["data"]), fence=fence))
         if op == "fill":
-            return await settled(area.fill(pos, request["len"], request["value"]))
+            return await settled(area.fill(pos, request["len"], request["value"], fence=fence))
         return await self.do_word(op, area, pos, request)
 
     async def do_word(self, op: str, area: Any, pos: int, request: dict[str, Any]) -> Any:
         word_type = request["type"]
+        fence = request.get("fence")
         if op == "bitwise":
             method = getattr(area, f"bitwise_{request['operator']}_{word_type}")
-            return await settled(method(pos, request["operand"]))
+            return await settled(method(pos, request["operand"], fence=fence))
         method = getattr(area, f"{op}_{word_type}")
         if op == "load":
             return await settled(method(pos))
         if op == "store":
-            return await settled(method(pos, request["value"]))
+            return await settled(method(pos, request["value"], fence=fence))
         if op == "add":
-            return await settled(method(pos, *([request["delta"]] if "delta" in request else [])))
+            return await settled(method(pos, *([request["delta"]] if "delta" in request else []), fence=fence))
         result = await settled(
-            method(pos, expected=request["expected"], desired=request["desired"])
+            method(pos, expected=request["expected"], desired=request["desired"], fence=fence)
         )
         return {"exchanged": result.exchanged, "found": result.found}
 
