@@ -298,7 +298,8 @@ Status Area::RefuseFence(StripeSpan span, uint64_t fence, uint64_t pos, uint64_t
   std::string message = "area \"" + name_ + "\": the stripes of pos " + std::to_string(pos) +
                         " and len " + std::to_string(len) + " were written with fencing token " +
                         std::to_string(NewestFence(span)) + ", newer than " +
-                        std::to_string(fence) + ": the caller's lease is over; stop, or take the lock again";
+                        std::to_string(fence) +
+                        ": the caller's lease is over; stop, or take the lock again";
   if (done > 0) message += "; the first " + std::to_string(done) + " bytes were done";
   return Status(Reason::kFenced, std::move(message));
 }
