@@ -20,6 +20,9 @@ typedef struct handle {
   /* The request. */
   sh_client *client;
   char *name;
+  int is_range; /* Of the area `name`. */
+  uint64_t pos;
+  uint64_t len;
   char *owner;
   sh_lock_options options;
   /* Its answer, once the thread, if there is one, has ended. */
@@ -123,7 +126,16 @@ static int is_beyond(const flat_json *in) {
 
 static void *acquire(void *context) {
   handle *it = context;
-  it->reason = sh_lock_acquire(it->client, it->name, &it->options, &it->lock, &it->error);
+  sh_area *area = NULL;
+  if (!it->is_range) {
+    it->reason = sh_lock_acquire(it->client, it->name, &it->options, &it->lock, &it->error);
+    return NULL;
+  }
+  it->reason = sh_area_open(it->client, it->name, 0, &area, &it->error);
+  if (it->reason != SH_OK) return NULL;
+  it->reason =
+      sh_area_lock(it->client, area, it->pos, it->len, &it->options, &it->lock, &it->error);
+  sh_area_close(area);
   return NULL;
 }
 
@@ -136,6 +148,9 @@ static handle *new_handle(sh_client *client, const flat_json *in) {
   copy_label(flat_json_text(in, "as", ""), it->label);
   it->client = client;
   it->name = copy_of(flat_json_text(in, "name", NULL));
+  it->is_range = flat_json_find(in, "pos") != NULL;
+  it->pos = flat_json_number(in, "pos", 0);
+  it->len = flat_json_number(in, "len", 0);
   it->owner = copy_of(flat_json_text(in, "owner", NULL));
   it->options.mode = flat_json_number(in, "shared", 0) ? SH_LOCK_SHARED : SH_LOCK_EXCLUSIVE;
   it->options.limit = (uint32_t)flat_json_number(in, "limit", 0);

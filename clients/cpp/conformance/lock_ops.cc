@@ -114,8 +114,13 @@ std::string LockOps::Finish(Handle& handle, Acquired acquired) {
 
 std::string LockOps::Acquire(sh::Client& client, const flat_json& in) {
   if (IsBeyond(in)) return kInexpressible;
-  const auto acquire = [&client, name = Text(in, "name"), options = OptionsOf(in)] {
-    return client.AcquireLock(name, options);
+  const bool is_range = Has(in, "pos");
+  const auto acquire = [&client, is_range, name = Text(in, "name"), pos = Number(in, "pos"),
+                        len = Number(in, "len"), options = OptionsOf(in)]() -> Acquired {
+    if (!is_range) return client.AcquireLock(name, options);
+    const auto area = client.Open(name);
+    if (!area.ok()) return area.error();
+    return client.AcquireAreaLock(*area, pos, len, options);
   };
   Handle& handle = handles_.emplace_back();
   handle.label = Text(in, "as");

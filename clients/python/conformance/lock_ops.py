@@ -26,7 +26,7 @@ def seconds(request: dict[str, Any], name: str) -> float | None:
 class Handle:
     """A lock of either client, and a request for it that may still wait."""
 
-    def __init__(self, client: Any, name: str, request: dict[str, Any]) -> None:
+    def __init__(self, client: Any, name: str, request: dict[str, Any], area: Any) -> None:
         self.told = threading.Event()
         self.waiting: Any = None
         options: dict[str, Any] = {"manual_renewal": bool(request.get("manual_renewal", 0)), "owner": request.get("owner")}
@@ -40,6 +40,8 @@ class Handle:
             raise Inexpressible
         if "limit" in request:
             self.lock: Any = client.semaphore(name, request["limit"], **options)
+        elif area is not None:
+            self.lock = area.lock(request["pos"], request["len"], shared=shared, **options)
         else:
             self.lock = client.lock(name, shared=shared, **options)
         self._timeout = seconds(request, "timeout_ms")
@@ -142,7 +144,8 @@ class LockOps:
             found = client.locks.list(request.get("prefix", ""))
             listed = [info async for info in found] if hasattr(found, "__aiter__") else list(found)
             return len(listed) if request.get("show") == "count" else sorted(info.name for info in listed)
-        handle = self._handles[request["as"]] = Handle(client, name, request)
+        area = await settled(client.area(name)) if "pos" in request else None
+        handle = self._handles[request["as"]] = Handle(client, name, request, area)
         if op == "start_acquire":
             return await handle.start()
         return await settled(handle.acquire())
