@@ -522,6 +522,31 @@ TEST_P(LockClientTest, WhatMakesNoSenseIsRefused) {
   EXPECT_TRUE(IsFree("a"));
 }
 
+TEST_P(LockClientTest, NoCallTakesNullForAClientALockOrAPlaceForItsAnswer) {
+  sh_lock_info* info = nullptr;
+  size_t count = 7;
+  uint64_t left_ms = 7;
+
+  EXPECT_EQ(sh_lock_describe(nullptr, "a", &info, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_describe(client_.get(), "a", nullptr, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_describe(client_.get(), nullptr, &info, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_list(nullptr, nullptr, &info, &count, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_list(client_.get(), nullptr, nullptr, &count, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_list(client_.get(), nullptr, &info, nullptr, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_force_release(nullptr, "a", 0, nullptr, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_force_release(client_.get(), nullptr, 0, nullptr, nullptr),
+            SH_INVALID_ARGUMENT);
+  EXPECT_EQ(sh_lock_renew(nullptr, 0, nullptr), SH_INVALID_ARGUMENT);
+
+  EXPECT_EQ(info, nullptr);
+  EXPECT_EQ(count, 7u);
+  EXPECT_EQ(sh_lock_token(nullptr), 0u);
+  EXPECT_STREQ(sh_lock_name(nullptr), "");
+  EXPECT_EQ(sh_lock_held(nullptr, &left_ms), 0);
+  EXPECT_EQ(left_ms, 0u);
+  sh_lock_infos_free(nullptr, 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Doors, LockClientTest,
                          ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK),
                          [](const auto& door) {

@@ -31,6 +31,7 @@ struct Arguments {
   uint64_t pages = 0;
   uint64_t offset = 0;
   uint64_t since = 0;
+  uint64_t fence = 0;
   int64_t delta = 1;
   std::string number;
   std::string number2;
@@ -161,7 +162,9 @@ void Write(const Globals& globals, const Arguments& arguments) {
   const Client client = Connect(globals);
   const OpenArea area = Open(client.get(), arguments.name);
   sh_error* error = nullptr;
-  Check(sh_write(area.get(), arguments.pos, bytes.data(), bytes.size(), &error), error);
+  Check(sh_write_fenced(area.get(), arguments.pos, bytes.data(), bytes.size(), arguments.fence,
+                        &error),
+        error);
 }
 
 void Wait(const Globals& globals, const Arguments& arguments) {
@@ -199,6 +202,10 @@ void AddName(CLI::App* command, Arguments* arguments) {
 
 void AddPos(CLI::App* command, Arguments* arguments) {
   command->add_option("POS", arguments->pos, "First byte")->required();
+}
+
+void AddFence(CLI::App* command, Arguments* arguments) {
+  command->add_option("--fence", arguments->fence, "A fencing token; an older one is refused");
 }
 
 void AddType(CLI::App* command, Arguments* arguments) {
@@ -278,6 +285,7 @@ void AddRangeCommands(CLI::App* group, const Globals* globals) {
   write->text_option =
       command->add_option("TEXT", write->text, "The bytes; default: standard input");
   command->add_flag("--hex", write->hex, "The bytes are given in hexadecimal");
+  AddFence(command, write.get());
 
   auto wait = std::make_shared<Arguments>();
   command = Command(group, "wait", "Waits until the area changes; prints the update counter",
@@ -313,12 +321,14 @@ void AddWordCommands(CLI::App* group, const Globals* globals) {
                       const Client client = Connect(g);
                       const OpenArea area = Open(client.get(), a.name);
                       sh_error* error = nullptr;
-                      Check(sh_store(area.get(), TypeOf(a), a.pos, bits, &error), error);
+                      Check(sh_store_fenced(area.get(), TypeOf(a), a.pos, bits, a.fence, &error),
+                            error);
                     });
   AddName(command, store.get());
   AddPos(command, store.get());
   command->add_option("NUMBER", store->number, "What to write")->required();
   AddType(command, store.get());
+  AddFence(command, store.get());
 
   auto add = std::make_shared<Arguments>();
   command = Command(group, "add", "Adds to a word and prints the new value", globals, add,
@@ -327,16 +337,21 @@ void AddWordCommands(CLI::App* group, const Globals* globals) {
                       const OpenArea area = Open(client.get(), a.name);
                       uint64_t bits = 0;
                       sh_error* error = nullptr;
-                      Check(sh_add(area.get(), TypeOf(a), a.pos, a.delta, &bits, &error), error);
+                      Check(sh_add_fenced(area.get(), TypeOf(a), a.pos, a.delta, a.fence, &bits,
+                                          &error),
+                            error);
                       PrintNumber(bits, TypeOf(a));
                     });
   AddName(command, add.get());
   AddPos(command, add.get());
   command->add_option("DELTA", add->delta, "What to add (default 1; negative numbers subtract)");
   AddType(command, add.get());
+  AddFence(command, add.get());
+}
 
+void AddExchangeCommand(CLI::App* group, const Globals* globals) {
   auto exchange = std::make_shared<Arguments>();
-  command =
+  CLI::App* command =
       Command(group, "cas",
               "Writes DESIRED if the word holds EXPECTED; exit code 4 and the word found if not",
               globals, exchange, [](const Globals& g, const Arguments& a) {
@@ -347,8 +362,8 @@ void AddWordCommands(CLI::App* group, const Globals* globals) {
                 int exchanged = 0;
                 uint64_t found = 0;
                 sh_error* error = nullptr;
-                Check(sh_compare_exchange(area.get(), TypeOf(a), a.pos, expected, desired,
-                                          &exchanged, &found, &error),
+                Check(sh_compare_exchange_fenced(area.get(), TypeOf(a), a.pos, expected, desired,
+                                                 a.fence, &exchanged, &found, &error),
                       error);
                 PrintNumber(found, TypeOf(a));
                 if (exchanged == 0) throw Failed{kExitConflict, "the word holds another number"};
@@ -358,6 +373,7 @@ void AddWordCommands(CLI::App* group, const Globals* globals) {
   command->add_option("EXPECTED", exchange->number, "What it must hold")->required();
   command->add_option("DESIRED", exchange->number2, "What is written then")->required();
   AddType(command, exchange.get());
+  AddFence(command, exchange.get());
 }
 
 }  // namespace
@@ -375,6 +391,7 @@ void AddAreaCommands(CLI::App* app, const Globals* globals) {
   AddCatalogueCommands(group, globals);
   AddRangeCommands(group, globals);
   AddWordCommands(group, globals);
+  AddExchangeCommand(group, globals);
 }
 
 void AddStatusCommand(CLI::App* app, const Globals* globals) {
@@ -396,6 +413,9 @@ void AddStatusCommand(CLI::App* app, const Globals* globals) {
         {"memory_bytes", status.memory_bytes},
         {"memory_limit_bytes", status.memory_limit_bytes},
         {"recoveries", status.recoveries},
+        {"locks_held", status.locks_held},
+        {"lock_waiters", status.lock_waiters},
+        {"sessions", status.sessions},
         {"start_time_unix_ns", status.start_time_ns}};
     if (globals->json) {
       std::cout << object.dump(2) << "\n";

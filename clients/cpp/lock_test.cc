@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -125,6 +126,7 @@ TEST_P(CppLockTest, RenewLengthensAndAWrongTtlIsRefused) {
     EXPECT_EQ(client_->AcquireLock("b", {.ttl = ttl}).error().reason(), SH_INVALID_ARGUMENT)
         << ttl.count();
   }
+  EXPECT_EQ(client_->AcquireLock("b", {.limit = 0}).error().reason(), SH_INVALID_ARGUMENT);
   EXPECT_EQ(client_->AcquireLock("").error().reason(), SH_NAME_INVALID);
 }
 
@@ -199,6 +201,34 @@ TEST_P(CppLockTest, ALateHoldersWriteIsFenced) {
 
   EXPECT_EQ(dict->Set("k", "too late", {.fence = late.token()}).error().reason(), SH_FENCED);
   EXPECT_EQ(dict->Get<std::string>("k").value(), "next");
+}
+
+TEST_P(CppLockTest, TheLockOfARangeHasTheTokenOfItsWrites) {
+  auto mine = client_->Open("web", 64 << 10);
+  auto theirs = other_->Open("web");
+  ASSERT_TRUE(mine.ok() && theirs.ok());
+  const auto bytes = std::as_bytes(std::span("bytes", 5));
+  uint64_t late = 0;
+  {
+    auto lock = client_->AcquireAreaLock(*mine, 100, 5000);
+    ASSERT_TRUE(lock.ok() && lock->has_value()) << lock.error().message();
+    late = (*lock)->token();
+    EXPECT_FALSE(other_->AcquireAreaLock(*theirs, 5000, 1, {.try_only = true}).value().has_value());
+    EXPECT_TRUE(other_->AcquireAreaLock(*theirs, 8192, 1, {.try_only = true}).value().has_value());
+    EXPECT_TRUE(mine->Write(100, bytes, late).ok());
+  }
+  auto next = other_->AcquireAreaLock(*theirs, 100, 1);
+  ASSERT_TRUE(next.ok() && next->has_value());
+  ASSERT_TRUE(theirs->Add<uint64_t>(200, 1, (*next)->token()).ok());
+
+  const auto is_refused = [](const auto& result) { return result.error().reason() == SH_FENCED; };
+  EXPECT_TRUE(is_refused(mine->Write(100, bytes, late)));
+  EXPECT_TRUE(is_refused(mine->Fill(100, 5, std::byte{1}, late)));
+  EXPECT_TRUE(is_refused(mine->Store<int16_t>(100, -1, late)));
+  EXPECT_TRUE(is_refused(mine->Add<uint8_t>(100, 1, late)));
+  EXPECT_TRUE(is_refused(mine->CompareExchange<uint8_t>(100, 1, 2, late)));
+  EXPECT_TRUE(is_refused(mine->BitwiseOr<uint32_t>(100, 1, late)));
+  EXPECT_TRUE(mine->Store<int16_t>(100, -1).ok()) << "without a token nobody is late";
 }
 
 TEST_P(CppLockTest, AForkedChildGivesNothingBack) {

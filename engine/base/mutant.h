@@ -18,6 +18,7 @@ enum class Mutant {
   kCountersLeftOdd = 5,  // Recovery releases a stripe and leaves its range counter odd.
   kTagKept = 4,          // Stripes are released while the redo is still armed.
   kArmedBeforeRedo = 6,  // The tag is stored before the redo record is complete.
+  kFenceAfterData = 7,   // A fenced write raises the fences after its bytes are there.
   // Of dicts.
   kDictRedoNotArmed = 11,         // The redo record is never armed.
   kDictTagKept = 12,              // Locks are released while the redo is still armed.

@@ -22,7 +22,7 @@ namespace statehouse {
 
 inline constexpr uint64_t kSegmentMagic = 0x3130414552414853;  // "SHAREA01"
 inline constexpr uint16_t kSegmentAbiMajor = 1;                // Readers refuse another one.
-inline constexpr uint16_t kSegmentAbiMinor = 0;  // Readers ignore what they do not know.
+inline constexpr uint16_t kSegmentAbiMinor = 1;  // Readers ignore what they do not know.
 inline constexpr uint32_t kByteOrderProbe = 0x01020304;
 
 inline constexpr uint64_t kAreaLineOffset = 4096;
@@ -68,9 +68,12 @@ struct alignas(kCacheLineBytes) StripeLine {
   std::atomic<uint64_t> range_counter;  // Odd while a range write changes bytes of this stripe.
   std::atomic<uint32_t> armed;          // As AreaLine, for waiters on this stripe alone.
   std::atomic<uint32_t> event;
-  uint32_t reserved[10];
+  // The highest fencing token that wrote here; 0: none did. Changed by the stripe's holder only.
+  std::atomic<uint64_t> fence;
+  uint32_t reserved[8];
 };
 static_assert(sizeof(StripeLine) == 64);
+static_assert(offsetof(StripeLine, fence) == 24);
 
 // What a lane counted; plain numbers, summed over lanes when metrics are scraped.
 struct LaneCounters {

@@ -28,6 +28,7 @@ TEST(LayoutTest, SharedLinesFillWholeCacheLines) {
   EXPECT_EQ(offsetof(StripeLine, range_counter), 8u);
   EXPECT_EQ(offsetof(StripeLine, armed), 16u);
   EXPECT_EQ(offsetof(StripeLine, event), 20u);
+  EXPECT_EQ(offsetof(StripeLine, fence), 24u);
 }
 
 TEST(LayoutTest, LaneRecordFieldsStandWhereTheFormatSays) {

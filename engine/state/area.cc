@@ -2,6 +2,7 @@
 // area_ranges.cc, area_wait.cc and area_recovery.cc.
 #include "engine/state/area.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "engine/os/fault_guard.h"
@@ -282,6 +283,32 @@ Status Area::RefuseStalled(uint32_t stripe, uint64_t pos, uint64_t len, uint64_t
                         ", which makes no progress";
   if (done > 0) message += "; the first " + std::to_string(done) + " bytes were done";
   return Status(Reason::kStalled, std::move(message));
+}
+
+uint64_t Area::NewestFence(StripeSpan span) const {
+  uint64_t newest = 0;
+  for (uint32_t i = 0; i < span.count; ++i) {
+    newest = std::max(newest, stripes_[span.first + i].fence.load(std::memory_order_relaxed));
+  }
+  return newest;
+}
+
+Status Area::RefuseFence(StripeSpan span, uint64_t fence, uint64_t pos, uint64_t len,
+                         uint64_t done) const {
+  std::string message = "area \"" + name_ + "\": the stripes of pos " + std::to_string(pos) +
+                        " and len " + std::to_string(len) + " were written with fencing token " +
+                        std::to_string(NewestFence(span)) + ", newer than " +
+                        std::to_string(fence) +
+                        ": the caller's lease is over; stop, or take the lock again";
+  if (done > 0) message += "; the first " + std::to_string(done) + " bytes were done";
+  return Status(Reason::kFenced, std::move(message));
+}
+
+void Area::StoreFence(StripeSpan span, uint64_t fence) {
+  for (uint32_t i = 0; i < span.count; ++i) {
+    stripes_[span.first + i].fence.store(fence, std::memory_order_relaxed);
+  }
+  CrashFence();
 }
 
 }  // namespace statehouse

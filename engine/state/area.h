@@ -9,8 +9,8 @@
 // Load, Read and Updates
 //   need no lane and never write to shared memory, so they work on a read-only mapping.
 // Always true: a mutation happened wholly or not at all once it returns or once the daemon
-// recovered its killed lane. Failure: a refused operation changed nothing, except where TIMEOUT or
-// STALLED of a range beyond `atomic_range_bytes` left its
+// recovered its killed lane. Failure: a refused operation changed nothing, except where TIMEOUT,
+// STALLED or FENCED of a range beyond `atomic_range_bytes` left its
 //   first pieces written; the message says how many bytes.
 //
 // The protocol and its evidence: an owned sequence lock for each stripe, a lane intent and a redo
@@ -121,18 +121,23 @@ class Area final {
   void PrefaultLanes(uint32_t first_lane, uint32_t lane_count) const;
 
   // Word operations. `bits` is the word in the low end (word.h). Linearizable at any alignment.
-  // Errors of all: AREA_NOT_FOUND, OUT_OF_BOUNDS; of the mutating ones: READ_ONLY, STALLED.
+  // Errors of all: AREA_NOT_FOUND, OUT_OF_BOUNDS; of the mutating ones: READ_ONLY, STALLED, FENCED.
+  // `fence` of a mutation is a fencing token, 0 for none: it is refused with FENCED where a higher
+  // one wrote to a stripe that it touches, else it becomes the fence of those stripes. One that
+  // changes nothing (compare_exchange) is refused as well, but raises no fence. A mutation with a
+  // fence takes the stripe's lock and the slow path.
   // A load that meets a range write waits for it for `operation_timeout_ns`, then fails with
   // STALLED.
   Status Load(WordType type, uint64_t pos, uint64_t* bits,
               uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
-  Status Store(const Lane& lane, WordType type, uint64_t pos, uint64_t bits);
+  Status Store(const Lane& lane, WordType type, uint64_t pos, uint64_t bits, uint64_t fence = 0);
   // Adds modulo the width; *bits is the new value.
-  Status Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, uint64_t* bits);
+  Status Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, uint64_t* bits,
+             uint64_t fence = 0);
   Status CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint64_t expected,
-                         uint64_t desired, CompareExchangeResult* result);
+                         uint64_t desired, CompareExchangeResult* result, uint64_t fence = 0);
   Status Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64_t pos,
-                 uint64_t operand, uint64_t* bits);
+                 uint64_t operand, uint64_t* bits, uint64_t fence = 0);
 
   // The same by C++ type (uint8_t … uint64_t), with the aligned, uncontended case inline: what a
   // caller that counts nanoseconds uses.
@@ -140,9 +145,9 @@ class Area final {
   Status LoadAs(uint64_t pos, T* value,
                 uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
   template <typename T>
-  Status StoreAs(const Lane& lane, uint64_t pos, T value);
+  Status StoreAs(const Lane& lane, uint64_t pos, T value, uint64_t fence = 0);
   template <typename T>
-  Status AddAs(const Lane& lane, uint64_t pos, T delta, T* value);
+  Status AddAs(const Lane& lane, uint64_t pos, T delta, T* value, uint64_t fence = 0);
 
   // Range operations, atomic up to geometry().atomic_range_bytes, longer ones piece by piece.
   // Read without a lane retries against writers for `operation_timeout_ns`, then fails with
@@ -150,9 +155,10 @@ class Area final {
   // of writers cannot starve it.
   Status Read(uint64_t pos, std::span<std::byte> out, const Lane* lane = nullptr,
               uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
-  // An empty write counts as an update and changes no byte.
-  Status Write(const Lane& lane, uint64_t pos, std::span<const std::byte> bytes);
-  Status Fill(const Lane& lane, uint64_t pos, uint64_t len, std::byte value);
+  // An empty write counts as an update and changes no byte. `fence` as for words, piece by piece.
+  Status Write(const Lane& lane, uint64_t pos, std::span<const std::byte> bytes,
+               uint64_t fence = 0);
+  Status Fill(const Lane& lane, uint64_t pos, uint64_t len, std::byte value, uint64_t fence = 0);
 
   // The update counter of the stripes that cover [pos, pos + len); the whole area by default.
   // Bounds as for Read.
@@ -220,6 +226,21 @@ class Area final {
   Status RefuseState() const;
   Status RefuseBounds(uint64_t pos, uint64_t len) const;
   Status RefuseStalled(uint32_t stripe, uint64_t pos, uint64_t len, uint64_t done) const;
+  // Whether a higher token than `fence` wrote to one of the stripes; nobody is late without one.
+  // REQUIRES: all of them are held.
+  bool IsLate(StripeSpan span, uint64_t fence) const {
+    return fence != 0 && NewestFence(span) > fence;
+  }
+  uint64_t NewestFence(StripeSpan span) const;
+  Status RefuseFence(StripeSpan span, uint64_t fence, uint64_t pos, uint64_t len,
+                     uint64_t done) const;
+  // Before the data, so that no crash leaves bytes of a token that the fence does not show; a fence
+  // without bytes is harmless. REQUIRES: all stripes are held and IsLate was false.
+  void RaiseFence(StripeSpan span, uint64_t fence) {
+    if (fence != 0) [[unlikely]]
+      StoreFence(span, fence);
+  }
+  void StoreFence(StripeSpan span, uint64_t fence);
 
   // area_inline.h: the aligned word of a free stripe. False: nothing was done, take the slow path.
   template <typename T>
@@ -231,21 +252,22 @@ class Area final {
   template <typename T>
   Status LoadSlow(uint64_t pos, T* value, uint64_t operation_timeout_ns) const;
   template <typename T, typename Change>
-  Status MutateSlow(const Lane& lane, uint64_t pos, Change change);
+  Status MutateSlow(const Lane& lane, uint64_t pos, Change change, uint64_t fence);
   template <typename T, typename Change>
-  Status MutateAcross(const Lane& lane, uint64_t pos, Change change);
+  Status MutateAcross(const Lane& lane, uint64_t pos, Change change, uint64_t fence);
   template <typename T>
-  Status StoreSlow(const Lane& lane, uint64_t pos, T value);
+  Status StoreSlow(const Lane& lane, uint64_t pos, T value, uint64_t fence);
   template <typename T>
-  Status AddSlow(const Lane& lane, uint64_t pos, T delta, T* value);
+  Status AddSlow(const Lane& lane, uint64_t pos, T delta, T* value, uint64_t fence);
 
   // area_ranges.cc
   bool LockSpan(const Lane& lane, StripeSpan span, uint64_t* first_locked, uint32_t* blocker);
   void UnlockSpan(uint32_t lane, StripeSpan span, bool changed);
   void CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked, uint64_t pos,
-                   uint64_t len);
+                   uint64_t len, uint64_t fence);
   template <typename FillJournal>
-  Status MutateRange(const Lane& lane, uint64_t pos, uint64_t len, FillJournal fill);
+  Status MutateRange(const Lane& lane, uint64_t pos, uint64_t len, uint64_t fence,
+                     FillJournal fill);
   bool TryReadPiece(uint64_t pos, std::span<std::byte> out) const;
   Status ReadLocked(const Lane& lane, uint64_t pos, std::span<std::byte> out);
 

@@ -102,27 +102,28 @@ template <typename T>
 }
 
 template <typename T>
-[[gnu::always_inline]] inline Status Area::StoreAs(const Lane& lane, uint64_t pos, T value) {
+[[gnu::always_inline]] inline Status Area::StoreAs(const Lane& lane, uint64_t pos, T value,
+                                                   uint64_t fence) {
   const auto change = [value](T& word) {
     word = value;
     return true;
   };
-  if (TryMutateInline<T>(lane, pos, change)) [[likely]]
+  if (fence == 0 && TryMutateInline<T>(lane, pos, change)) [[likely]]
     return Status();
-  return StoreSlow(lane, pos, value);
+  return StoreSlow(lane, pos, value, fence);
 }
 
 template <typename T>
 [[gnu::always_inline]] inline Status Area::AddAs(const Lane& lane, uint64_t pos, T delta,
-                                                 T* value) {
+                                                 T* value, uint64_t fence) {
   const auto change = [delta, value](T& word) {
     word = static_cast<T>(word + delta);
     *value = word;
     return true;
   };
-  if (TryMutateInline<T>(lane, pos, change)) [[likely]]
+  if (fence == 0 && TryMutateInline<T>(lane, pos, change)) [[likely]]
     return Status();
-  return AddSlow(lane, pos, delta, value);
+  return AddSlow(lane, pos, delta, value, fence);
 }
 
 }  // namespace statehouse

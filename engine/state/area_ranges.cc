@@ -54,8 +54,9 @@ void Area::UnlockSpan(uint32_t lane, StripeSpan span, bool changed) {
 }
 
 void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked, uint64_t pos,
-                       uint64_t len) {
+                       uint64_t len, uint64_t fence) {
   LaneRecord& record = lanes_[lane.id];
+  if (!MutantIs(Mutant::kFenceAfterData)) RaiseFence(span, fence);
   for (uint32_t i = 0; i < span.count; ++i) {
     std::atomic<uint64_t>& counter = stripes_[span.first + i].range_counter;
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -82,6 +83,7 @@ void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked,
   // and a redo would undo that.
   if (!MutantIs(Mutant::kTagKept)) record.tag.store(0, std::memory_order_relaxed);
   CrashFence();
+  if (MutantIs(Mutant::kFenceAfterData)) RaiseFence(span, fence);
   const bool wake = OwedWakes(span) != 0;
   if (wake && !MutantIs(Mutant::kWakeNotNoted)) {
     record.pending_wake.store(span.first | uint64_t{span.count} << 32, std::memory_order_relaxed);
@@ -94,7 +96,8 @@ void Area::CommitRange(const Lane& lane, StripeSpan span, uint64_t first_locked,
 }
 
 template <typename FillJournal>
-Status Area::MutateRange(const Lane& lane, uint64_t pos, uint64_t len, FillJournal fill) {
+Status Area::MutateRange(const Lane& lane, uint64_t pos, uint64_t len, uint64_t fence,
+                         FillJournal fill) {
   SH_RETURN_IF_ERROR(CheckMutation(pos, len));
   std::byte* const journal = journals_ + lane.id * geometry_.atomic_range_bytes;
   uint64_t done = 0;
@@ -106,13 +109,19 @@ Status Area::MutateRange(const Lane& lane, uint64_t pos, uint64_t len, FillJourn
     uint32_t blocker = 0;
     if (!LockSpan(lane, span, &first_locked, &blocker))
       return RefuseStalled(blocker, pos, len, done);
-    CommitRange(lane, span, first_locked, pos + done, piece);
+    if (IsLate(span, fence)) [[unlikely]] {
+      Status refused = RefuseFence(span, fence, pos, len, done);
+      UnlockSpan(lane.id, span, false);
+      return refused;
+    }
+    CommitRange(lane, span, first_locked, pos + done, piece, fence);
     done += piece;
   }
   return Status();
 }
 
-Status Area::Write(const Lane& lane, uint64_t pos, std::span<const std::byte> bytes) {
+Status Area::Write(const Lane& lane, uint64_t pos, std::span<const std::byte> bytes,
+                   uint64_t fence) {
   if (bytes.empty()) {
     // Nothing to store, but an update to count: take the nearest stripe and release it as changed.
     SH_RETURN_IF_ERROR(CheckMutation(pos, 0));
@@ -120,6 +129,12 @@ Status Area::Write(const Lane& lane, uint64_t pos, std::span<const std::byte> by
     uint64_t first_locked = 0;
     uint32_t blocker = 0;
     if (!LockSpan(lane, span, &first_locked, &blocker)) return RefuseStalled(blocker, pos, 0, 0);
+    if (IsLate(span, fence)) {
+      Status refused = RefuseFence(span, fence, pos, 0, 0);
+      UnlockSpan(lane.id, span, false);
+      return refused;
+    }
+    RaiseFence(span, fence);
     LaneRecord& record = lanes_[lane.id];
     const bool wake = OwedWakes(span) != 0;
     if (wake) record.pending_wake.store(span.first | uint64_t{1} << 32, std::memory_order_relaxed);
@@ -128,15 +143,15 @@ Status Area::Write(const Lane& lane, uint64_t pos, std::span<const std::byte> by
     if (wake) FinishWake(record, span);
     return Status();
   }
-  return MutateRange(lane, pos, bytes.size(),
+  return MutateRange(lane, pos, bytes.size(), fence,
                      [&](std::byte* journal, uint64_t done, uint64_t piece) {
                        std::memcpy(journal, bytes.data() + done, piece);
                      });
 }
 
-Status Area::Fill(const Lane& lane, uint64_t pos, uint64_t len, std::byte value) {
-  if (len == 0) return Write(lane, pos, {});
-  return MutateRange(lane, pos, len, [&](std::byte* journal, uint64_t done, uint64_t piece) {
+Status Area::Fill(const Lane& lane, uint64_t pos, uint64_t len, std::byte value, uint64_t fence) {
+  if (len == 0) return Write(lane, pos, {}, fence);
+  return MutateRange(lane, pos, len, fence, [&](std::byte* journal, uint64_t done, uint64_t piece) {
     if (done == 0)
       std::memset(journal, static_cast<int>(value), piece);  // Later pieces find it filled.
   });

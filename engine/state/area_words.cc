@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "engine/base/mutant.h"
 #include "engine/base/word.h"
 #include "engine/os/futex.h"
 #include "engine/shm/owned_lock.h"
@@ -110,17 +111,19 @@ void StepBack() {
 
 // As TryMutateInline, at any alignment and with patience.
 template <typename T, typename Change>
-Status Area::MutateSlow(const Lane& lane, uint64_t pos, Change change) {
+Status Area::MutateSlow(const Lane& lane, uint64_t pos, Change change, uint64_t fence) {
   SH_RETURN_IF_ERROR(CheckMutation(pos, sizeof(T)));
   const StripeSpan span = SpanOf(pos, sizeof(T));
-  if (span.count > 1) return MutateAcross<T>(lane, pos, change);
+  if (span.count > 1) return MutateAcross<T>(lane, pos, change, fence);
 
   StripeLine& stripe = stripes_[span.first];
   LaneRecord& record = lanes_[lane.id];
   record.intent.store(span.first | uint64_t{1} << 32, std::memory_order_relaxed);
   CrashFence();
   uint64_t locked = 0;
+  bool met_somebody = fence == 0;  // Without a fence only what the inline path met leads here.
   if (!TryLockOwned(stripe.control, lane.id, &locked)) {
+    met_somebody = true;
     Count(record.contended);
     if (!LockOwnedSlow(stripe.control, lane.id, lane.operation_timeout_ns, &locked)) {
       return RefuseStalled(span.first, pos, sizeof(T), 0);
@@ -129,12 +132,16 @@ Status Area::MutateSlow(const Lane& lane, uint64_t pos, Change change) {
   std::atomic_thread_fence(std::memory_order_release);
   std::byte* const place = data_ + pos;
   T value = LoadHeld<T>(place);
-  if (!change(value)) {
+  const bool is_late = IsLate(span, fence);
+  if (is_late || !change(value)) {
+    Status refused = is_late ? RefuseFence(span, fence, pos, sizeof(T), 0) : Status();
     stripe.control.store(ReleasedUnchanged(locked), std::memory_order_release);
-    return Status();
+    return refused;
   }
+  if (!MutantIs(Mutant::kFenceAfterData)) RaiseFence(span, fence);
   StoreWord<T>(place, value);
   CrashFence();
+  if (MutantIs(Mutant::kFenceAfterData)) RaiseFence(span, fence);
   const bool wake = OwedWakes(span) != 0;  // SYNC: area.wait
   if (wake) {
     record.pending_wake.store(span.first | uint64_t{1} << 32, std::memory_order_relaxed);
@@ -143,13 +150,13 @@ Status Area::MutateSlow(const Lane& lane, uint64_t pos, Change change) {
   Count(record.mutations);
   stripe.control.store(ReleasedChanged(locked), std::memory_order_release);
   if (wake) FinishWake(record, span);
-  if (IsAligned<T>(place)) StepBack();
+  if (met_somebody && IsAligned<T>(place)) StepBack();
   return Status();
 }
 
 // A word that straddles two stripes is a range of its width, computed while both are held.
 template <typename T, typename Change>
-Status Area::MutateAcross(const Lane& lane, uint64_t pos, Change change) {
+Status Area::MutateAcross(const Lane& lane, uint64_t pos, Change change, uint64_t fence) {
   const StripeSpan span = SpanOf(pos, sizeof(T));
   uint64_t first_locked = 0;
   uint32_t blocker = 0;
@@ -157,44 +164,48 @@ Status Area::MutateAcross(const Lane& lane, uint64_t pos, Change change) {
     return RefuseStalled(blocker, pos, sizeof(T), 0);
   }
   T value = LoadUnaligned<T>(data_ + pos);
-  if (!change(value)) {
+  const bool is_late = IsLate(span, fence);
+  if (is_late || !change(value)) {
+    Status refused = is_late ? RefuseFence(span, fence, pos, sizeof(T), 0) : Status();
     UnlockSpan(lane.id, span, false);
-    return Status();
+    return refused;
   }
   std::memcpy(journals_ + lane.id * geometry_.atomic_range_bytes, &value, sizeof(T));
-  CommitRange(lane, span, first_locked, pos, sizeof(T));
+  CommitRange(lane, span, first_locked, pos, sizeof(T), fence);
   return Status();
 }
 
 template <typename T>
-Status Area::StoreSlow(const Lane& lane, uint64_t pos, T value) {
-  return MutateSlow<T>(lane, pos, [value](T& word) {
+Status Area::StoreSlow(const Lane& lane, uint64_t pos, T value, uint64_t fence) {
+  const auto change = [value](T& word) {
     word = value;
     return true;
-  });
+  };
+  return MutateSlow<T>(lane, pos, change, fence);
 }
 
 template <typename T>
-Status Area::AddSlow(const Lane& lane, uint64_t pos, T delta, T* value) {
-  return MutateSlow<T>(lane, pos, [delta, value](T& word) {
+Status Area::AddSlow(const Lane& lane, uint64_t pos, T delta, T* value, uint64_t fence) {
+  const auto change = [delta, value](T& word) {
     word = static_cast<T>(word + delta);
     *value = word;
     return true;
-  });
+  };
+  return MutateSlow<T>(lane, pos, change, fence);
 }
 
 template Status Area::LoadSlow<uint8_t>(uint64_t, uint8_t*, uint64_t) const;
 template Status Area::LoadSlow<uint16_t>(uint64_t, uint16_t*, uint64_t) const;
 template Status Area::LoadSlow<uint32_t>(uint64_t, uint32_t*, uint64_t) const;
 template Status Area::LoadSlow<uint64_t>(uint64_t, uint64_t*, uint64_t) const;
-template Status Area::StoreSlow<uint8_t>(const Lane&, uint64_t, uint8_t);
-template Status Area::StoreSlow<uint16_t>(const Lane&, uint64_t, uint16_t);
-template Status Area::StoreSlow<uint32_t>(const Lane&, uint64_t, uint32_t);
-template Status Area::StoreSlow<uint64_t>(const Lane&, uint64_t, uint64_t);
-template Status Area::AddSlow<uint8_t>(const Lane&, uint64_t, uint8_t, uint8_t*);
-template Status Area::AddSlow<uint16_t>(const Lane&, uint64_t, uint16_t, uint16_t*);
-template Status Area::AddSlow<uint32_t>(const Lane&, uint64_t, uint32_t, uint32_t*);
-template Status Area::AddSlow<uint64_t>(const Lane&, uint64_t, uint64_t, uint64_t*);
+template Status Area::StoreSlow<uint8_t>(const Lane&, uint64_t, uint8_t, uint64_t);
+template Status Area::StoreSlow<uint16_t>(const Lane&, uint64_t, uint16_t, uint64_t);
+template Status Area::StoreSlow<uint32_t>(const Lane&, uint64_t, uint32_t, uint64_t);
+template Status Area::StoreSlow<uint64_t>(const Lane&, uint64_t, uint64_t, uint64_t);
+template Status Area::AddSlow<uint8_t>(const Lane&, uint64_t, uint8_t, uint8_t*, uint64_t);
+template Status Area::AddSlow<uint16_t>(const Lane&, uint64_t, uint16_t, uint16_t*, uint64_t);
+template Status Area::AddSlow<uint32_t>(const Lane&, uint64_t, uint32_t, uint32_t*, uint64_t);
+template Status Area::AddSlow<uint64_t>(const Lane&, uint64_t, uint64_t, uint64_t*, uint64_t);
 
 namespace {
 
@@ -221,22 +232,24 @@ Status Area::Load(WordType type, uint64_t pos, uint64_t* bits,
   });
 }
 
-Status Area::Store(const Lane& lane, WordType type, uint64_t pos, uint64_t bits) {
-  return ForWidth(type,
-                  [&](auto zero) { return StoreAs(lane, pos, static_cast<decltype(zero)>(bits)); });
+Status Area::Store(const Lane& lane, WordType type, uint64_t pos, uint64_t bits, uint64_t fence) {
+  return ForWidth(type, [&](auto zero) {
+    return StoreAs(lane, pos, static_cast<decltype(zero)>(bits), fence);
+  });
 }
 
-Status Area::Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, uint64_t* bits) {
+Status Area::Add(const Lane& lane, WordType type, uint64_t pos, uint64_t delta, uint64_t* bits,
+                 uint64_t fence) {
   return ForWidth(type, [&](auto zero) {
     auto value = zero;
-    Status status = AddAs(lane, pos, static_cast<decltype(zero)>(delta), &value);
+    Status status = AddAs(lane, pos, static_cast<decltype(zero)>(delta), &value, fence);
     if (status.ok()) *bits = value;
     return status;
   });
 }
 
 Status Area::CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint64_t expected,
-                             uint64_t desired, CompareExchangeResult* result) {
+                             uint64_t desired, CompareExchangeResult* result, uint64_t fence) {
   return ForWidth(type, [&](auto zero) {
     using T = decltype(zero);
     const auto change = [=](T& word) {
@@ -245,13 +258,13 @@ Status Area::CompareExchange(const Lane& lane, WordType type, uint64_t pos, uint
       if (result->exchanged) word = static_cast<T>(desired);
       return result->exchanged;
     };
-    if (TryMutateInline<T>(lane, pos, change)) return Status();
-    return MutateSlow<T>(lane, pos, change);
+    if (fence == 0 && TryMutateInline<T>(lane, pos, change)) return Status();
+    return MutateSlow<T>(lane, pos, change, fence);
   });
 }
 
 Status Area::Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64_t pos,
-                     uint64_t operand, uint64_t* bits) {
+                     uint64_t operand, uint64_t* bits, uint64_t fence) {
   return ForWidth(type, [&](auto zero) {
     using T = decltype(zero);
     const auto change = [=](T& word) {
@@ -263,8 +276,8 @@ Status Area::Bitwise(const Lane& lane, BitwiseOperator op, WordType type, uint64
       *bits = word;
       return true;
     };
-    if (TryMutateInline<T>(lane, pos, change)) return Status();
-    return MutateSlow<T>(lane, pos, change);
+    if (fence == 0 && TryMutateInline<T>(lane, pos, change)) return Status();
+    return MutateSlow<T>(lane, pos, change, fence);
   });
 }
 

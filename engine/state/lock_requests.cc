@@ -11,11 +11,19 @@ constexpr uint32_t kSpins = 300;
 // When to look again at what changed during a look.
 constexpr uint64_t kAgainNs = 1'000'000;
 
+// As much of it as there is room for; a letter of several bytes is not cut in two.
+std::string_view CutText(std::string_view text, size_t bytes_max) {
+  if (text.size() <= bytes_max) return text;
+  size_t end = bytes_max;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return text.substr(0, end);
+}
+
 }  // namespace
 
 Status LockSpace::CheckRequest(std::string_view name, const LockRequest& request) const {
   const auto refuse = [&](Reason reason, const std::string& why) {
-    return Status(reason, "lock \"" + std::string(name.substr(0, kNameBytesMax)) + "\": " + why);
+    return Status(reason, "lock \"" + std::string(CutText(name, kNameBytesMax)) + "\": " + why);
   };
   if (name.empty() || name.size() > kNameBytesMax) [[unlikely]] {
     return refuse(Reason::kNameInvalid,
@@ -25,6 +33,11 @@ Status LockSpace::CheckRequest(std::string_view name, const LockRequest& request
     return refuse(Reason::kInvalidArgument, "a ttl of " +
                                                 std::to_string(request.ttl_ns / 1'000'000) +
                                                 " ms; 100 ms to 7 days are allowed");
+  }
+  if (request.hold_ns_max != 0 && request.hold_ns_max < kLockTtlNsMin) [[unlikely]] {
+    return refuse(Reason::kInvalidArgument, "a hold_max of " +
+                                                std::to_string(request.hold_ns_max / 1'000'000) +
+                                                " ms; 100 ms and more are allowed");
   }
   if (request.limit == 0 || request.limit > kLockHoldersMax ||
       (request.mode == LockMode::kShared && request.limit != 1)) [[unlikely]] {
@@ -51,10 +64,11 @@ Status LockSpace::Acquire(const Lane& lane, std::string_view name, const LockReq
   StoreLock(slot.request_id, request.request_id);
   StoreLock(slot.wait_until_ns, request.wait_until_ns);
   slot.sleeping.store(0, std::memory_order_relaxed);
+  const std::string_view owner = CutText(request.owner, kLockOwnerBytesMax);
   for (size_t at = 0; at < kLockOwnerBytesMax; at += 8) {
     uint64_t word = 0;
-    if (at < request.owner.size()) {
-      std::memcpy(&word, request.owner.data() + at, std::min<size_t>(8, request.owner.size() - at));
+    if (at < owner.size()) {
+      std::memcpy(&word, owner.data() + at, std::min<size_t>(8, owner.size() - at));
     }
     StoreLock(slot.owner[at / 8], word);
   }

@@ -242,7 +242,8 @@ TEST(LockSpaceTest, DescribeTellsHoldersAndQueue) {
   LockRequest request;
   request.owner = "worker 1";
   const auto holder = locks.Ask(locks.Of(1), "deploy", request);
-  request.owner = "a text that is longer than the forty bytes that there are";
+  // A letter of two bytes, of which one would have room.
+  request.owner = "a text that is longer than the forty byëes that there are";
   locks.Ask(locks.Of(2), "deploy", request);
   LockDescription description;
   bool found = false;
@@ -254,7 +255,7 @@ TEST(LockSpaceTest, DescribeTellsHoldersAndQueue) {
   EXPECT_EQ(description.holders[0].token, holder.look.token);
   EXPECT_EQ(description.holders[0].block, 1u);
   ASSERT_EQ(description.waiters.size(), 1u);
-  EXPECT_EQ(description.waiters[0].owner, "a text that is longer than the forty byt");
+  EXPECT_EQ(description.waiters[0].owner, "a text that is longer than the forty by");
   EXPECT_TRUE(locks.space->Describe(locks.own, "other", 8, &description, &found).ok());
   EXPECT_FALSE(found);
 }
@@ -292,6 +293,11 @@ TEST(LockSpaceTest, LimitsAreKeptAndTheOneBefore) {
   EXPECT_EQ(ask("t2", WithTtl(kLockTtlNsMin - 1)), Reason::kInvalidArgument);
   EXPECT_EQ(ask("t3", WithTtl(kLockTtlNsMax)), Reason::kOk);
   EXPECT_EQ(ask("t4", WithTtl(kLockTtlNsMax + 1)), Reason::kInvalidArgument);
+  LockRequest held;
+  held.hold_ns_max = kLockTtlNsMin;
+  EXPECT_EQ(ask("h1", held), Reason::kOk);
+  held.hold_ns_max = kLockTtlNsMin - 1;
+  EXPECT_EQ(ask("h2", held), Reason::kInvalidArgument);
   EXPECT_EQ(ask("s1", SemaphoreOf(kLockHoldersMax)), Reason::kOk);
   EXPECT_EQ(ask("s2", SemaphoreOf(kLockHoldersMax + 1)), Reason::kInvalidArgument);
   EXPECT_EQ(ask("s3", SemaphoreOf(0)), Reason::kInvalidArgument);

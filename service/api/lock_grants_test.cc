@@ -34,7 +34,9 @@ TEST_F(LockGrantsTest, GrantsDecide) {
       {{"dict:users:write"}, "dict/users/7", "---"},
       {{"dict:users:read"}, "dict/users/7", "-.-"},
       {{"area:web:lock"}, "area/web", "..-"},
-      {{"area:web:lock"}, "area/web/0/16", "..-"},
+      {{"area:web:lock"}, "area/web/#3", "..-"},
+      {{"area:web:read"}, "area/web/#3", "-.-"},
+      {{"area:web/inner:lock"}, "area/web/#3", "---"},
       {{"area:web:lock"}, "area/web/inner", "---"},  // Another area's.
       {{"area:web*:lock"}, "area/web/inner", "..-"},
       {{"area:web:admin"}, "area/web", "--."},

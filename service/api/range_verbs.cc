@@ -86,7 +86,8 @@ Status WriteArea(const VerbContext& context, const v1::WriteAreaRequest& request
   const auto data = std::as_bytes(std::span(request.data()));
   SH_RETURN_IF_ERROR(CheckBounds(area, request.pos(), data.size()));
   return InPieces(context, area, data.size(), "written", [&](uint64_t done, uint64_t count) {
-    return area.Write(context.lane, request.pos() + done, data.subspan(done, count));
+    return area.Write(context.lane, request.pos() + done, data.subspan(done, count),
+                      request.fence());
   });
 }
 
@@ -102,7 +103,7 @@ Status FillArea(const VerbContext& context, const v1::FillAreaRequest& request,
   SH_RETURN_IF_ERROR(CheckBounds(area, request.pos(), len));
   const auto value = static_cast<std::byte>(request.value());
   return InPieces(context, area, len, "filled", [&](uint64_t done, uint64_t count) {
-    return area.Fill(context.lane, request.pos() + done, count, value);
+    return area.Fill(context.lane, request.pos() + done, count, value, request.fence());
   });
 }
 

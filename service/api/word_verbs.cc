@@ -20,7 +20,7 @@ Status StoreWord(const VerbContext& context, const v1::StoreWordRequest& request
   SH_ASSIGN_OR_RETURN(const auto served, ResolveArea(context, request.name(), Verb::kWrite));
   SH_ASSIGN_OR_RETURN(const WordType type, ToWordType(request.type()));
   SH_ASSIGN_OR_RETURN(const uint64_t bits, ToBits(type, request.value(), "value"));
-  return served->area().Store(context.lane, type, request.pos(), bits);
+  return served->area().Store(context.lane, type, request.pos(), bits, request.fence());
 }
 
 Status AddWord(const VerbContext& context, const v1::AddWordRequest& request,
@@ -29,8 +29,8 @@ Status AddWord(const VerbContext& context, const v1::AddWordRequest& request,
   SH_ASSIGN_OR_RETURN(const WordType type, ToWordType(request.type()));
   const uint64_t delta = request.has_delta() ? static_cast<uint64_t>(request.delta()) : 1;
   uint64_t bits = 0;
-  SH_RETURN_IF_ERROR(
-      served->area().Add(context.lane, type, request.pos(), delta & WordMask(type), &bits));
+  SH_RETURN_IF_ERROR(served->area().Add(context.lane, type, request.pos(), delta & WordMask(type),
+                                        &bits, request.fence()));
   FromBits(type, bits, response->mutable_value());
   return Status();
 }
@@ -44,7 +44,7 @@ Status CompareExchangeWord(const VerbContext& context,
   SH_ASSIGN_OR_RETURN(const uint64_t desired, ToBits(type, request.desired(), "desired"));
   CompareExchangeResult result;
   SH_RETURN_IF_ERROR(served->area().CompareExchange(context.lane, type, request.pos(), expected,
-                                                    desired, &result));
+                                                    desired, &result, request.fence()));
   response->set_exchanged(result.exchanged);
   FromBits(type, result.found, response->mutable_found());
   return Status();
@@ -64,7 +64,7 @@ Status BitwiseWord(const VerbContext& context, const v1::BitwiseWordRequest& req
   uint64_t bits = 0;
   SH_RETURN_IF_ERROR(served->area().Bitwise(context.lane,
                                             static_cast<BitwiseOperator>(request.operator_()), type,
-                                            request.pos(), operand, &bits));
+                                            request.pos(), operand, &bits, request.fence()));
   FromBits(type, bits, response->mutable_value());
   return Status();
 }

@@ -94,6 +94,13 @@ Race AddRace(Area& area, std::atomic<uint64_t>& word, pthread_mutex_t* mutex) {
                   Keep(bits);
                 }),
                 3'000'000},
+               {"area add with a fence", TimedLoop([&](uint64_t n) {
+                  uint64_t bits = 0;
+                  for (uint64_t i = 0; i < n; ++i)
+                    Require(area.AddAs<uint64_t>(kLane, 0, 1, &bits, 1));
+                  Keep(bits);
+                }),
+                3'000'000},
                {"fetch_add + one plain store", TimedLoop([&](uint64_t n) {
                   for (uint64_t i = 0; i < n; ++i) {
                     Keep(word.fetch_add(1));

@@ -49,8 +49,9 @@ def raw_cases() -> list[Case]:
             if "timeout_ms" in row:
                 step["timeout_ms"] = row["timeout_ms"]
             case = case_of(row, step)
-            made = TABLE["messages_given"] + row.get("given", [])
-            case["given"] = [{"op": "call", "verb": verb, "request": message} for verb, message in made]
+            of_locks = verb.startswith(("Locks/", "Sessions/"))
+            made = TABLE["messages_given"] + (TABLE["locks_given"] if of_locks else []) + row.get("given", [])
+            case["given"] = [{"op": "call", "verb": verb, "request": message, **dict(*more)} for verb, message, *more in made]
             if "token" in row:
                 case["given"].append({"op": "connect", "token": row["token"]})
             cases.append((f"bad_input: {verb}: {row['why']}", case))
@@ -59,12 +60,12 @@ def raw_cases() -> list[Case]:
 
 def uncovered() -> Iterator[str]:
     """Every field of every request that no row spoils, nor `harmless` excuses; and excuses of nothing."""
-    from statehouse.v1 import admin_pb2, area_pb2
+    from statehouse.v1 import admin_pb2, area_pb2, lock_pb2, session_pb2
 
     spoiled = {(verb, field) for row in TABLE["messages"] for verb in row["verbs"] for field in row.get("with", {})}
     harmless = {tuple(entry.rsplit(".", 1)) for entry in TABLE["harmless"]}
     fields = set()
-    for module, name in ((area_pb2, "Areas"), (admin_pb2, "Admin")):
+    for module, name in ((area_pb2, "Areas"), (admin_pb2, "Admin"), (lock_pb2, "Locks"), (session_pb2, "Sessions")):
         for method in module.DESCRIPTOR.services_by_name[name].methods:
             verb = f"{name}/{method.name}"
             if not any(verb in row["verbs"] for row in TABLE["messages"]):

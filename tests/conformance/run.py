@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +18,15 @@ from service import HERE, PATIENCE_S, Service
 
 ROOT = HERE.parent.parent
 STANDS_FOR = {"VALUE_OUT_OF_RANGE", "WIDTH_INVALID"}  # What a type system refuses for us.
+RUNNERS_OWN = {"save", "meanwhile", "is", "eventually"}  # Members of a step that no program sees.
 # Members of operations on dicts that hold values: they travel as JSON text.
 VALUES = {"value", "values", "delta", "initial", "min", "max"}
 DICT_OPS = {"open_dict", "create_dict", "describe_dict", "delete_dict", "list_dicts", "dict_length", "clear_dict"}
 DICT_OPS |= {"get_entry", "set_entry", "delete_entry", "touch_entry", "increment_entry", "edit_entry", "delete_prefix"}
 DICT_OPS |= {"get_entries", "set_entries", "scan_entries", "transact_dict"}
+LOCK_OPS = {"acquire_lock", "start_acquire", "finish_acquire", "release_lock", "renew_lock", "await_loss", "show_lock"}
+LOCK_OPS |= {"describe_lock", "list_locks", "force_release_lock", "open_client", "close_client", "let_go"}
+MANY_LOCKS = 1_001  # One more than a page of any client holds.
 VALUES |= {f"edit.{kind}" for kind in ("set", "append", "remove", "merge", "set_default")}
 
 
@@ -75,8 +80,8 @@ class Program:
 
 
 def flat(step: dict[str, Any]) -> dict[str, Any]:
-    """A step on dicts as the programs read it: a.b for what is nested, text for values, numbers for truths."""
-    if step["op"] not in DICT_OPS:
+    """A step on dicts and locks as the programs read it: a.b for what is nested, text for values, numbers for truths."""
+    if step["op"] not in DICT_OPS | LOCK_OPS:
         return step
     members: dict[str, Any] = {}
 
@@ -112,18 +117,25 @@ def commands(build: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     yield "raw", [sys.executable, "-B", str(HERE / "raw_calls.py")]
 
 
-def load_cases(only: str) -> list[tuple[str, dict[str, Any]]]:
-    """(file: name, case) of every case whose title contains `only`."""
-    cases = []
-    for path in sorted((HERE / "cases").glob("*.json")):
-        for case in json.loads(path.read_text()):
-            title = f"{path.stem}: {case['name']}"
-            if only in title:
-                cases.append((title, case))
-    cases += [(title, case) for title, case in bad_input.client_cases() if only in title]
+def load_cases(folder: str, more: list[tuple[str, dict[str, Any]]], only: str) -> list[tuple[str, dict[str, Any]]]:
+    """(file: name, case) of every case of a folder, and of `more`, whose title contains `only`."""
+    cases = [
+        (f"{path.stem}: {case['name']}", case)
+        for path in sorted((HERE / folder).glob("*.json"))
+        for case in json.loads(path.read_text())
+    ]
+    cases += more
     titles = [title for title, _ in cases]
     assert len(titles) == len(set(titles)), "two cases have one name"
-    return cases
+    return [(title, case) for title, case in cases if only in title]
+
+
+def ops_of(value: Any) -> set[str]:
+    """Every operation that a case names."""
+    if isinstance(value, dict):
+        own = {value["op"]} if isinstance(value.get("op"), str) else set()
+        return own.union(*(ops_of(item) for item in value.values()))
+    return set().union(*(ops_of(item) for item in value)) if isinstance(value, list) else set()
 
 
 def load_known_failing(name: str) -> set[str]:
@@ -154,7 +166,10 @@ def disagreement(answer: dict[str, Any], then: dict[str, Any], saved: dict[str, 
     if "greater_than" in then:
         least = fill_in(then["greater_than"], saved)
         return "" if answer.get("ok", -1) > least else f"{answer} is not greater than {least}"
-    if "error" in then:
+    if "between" in then:
+        least, most = then["between"]
+        good = isinstance(answer.get("ok"), int) and least <= answer["ok"] <= most
+    elif "error" in then:
         reasons = then["error"] if isinstance(then["error"], list) else [then["error"]]
         good = answer.get("error") in reasons
         good = good and then.get("retryable") in (None, answer.get("retryable"))
@@ -172,15 +187,19 @@ class Runner:
         self._service = service
         self._observer = observer
         self._program = Program(command, service.environment)
+        self._observer.ask({"op": "connect"})  # Lets the areas of another runner's looks go.
+        self.expressed: set[str] = set()  # Cases that the client's types could tell.
+        self.told_apart = False  # The case that runs is one of them.
 
     def names(self, number: int) -> dict[str, Any]:
         """What $names stand for in one case."""
         tokens = {f"token.{name}": token.text for name, token in self._service.tokens.items()}
         url = self._service.environment["STATEHOUSE_URL"]
-        return {"area": f"conformance/{self.name}/{number}", "url": url, **tokens}
+        area = f"conformance/{self.name}/{number}"
+        return {"area": area, "url": url, "n255": "n" * 255, "n256": "n" * 256, **tokens}
 
     def ask(self, step: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-        request = {k: fill_in(v, saved) for k, v in step.items() if k not in ("save", "meanwhile")}
+        request = {k: fill_in(v, saved) for k, v in step.items() if k not in RUNNERS_OWN}
         self._program.send(request)
         if "meanwhile" in step:
             self._service.act({"do": step["meanwhile"]})
@@ -190,8 +209,8 @@ class Runner:
         """Everything that a refused call must leave as it was."""
         open_it = [{"op": "open", "name": name}, {"op": "updates", "name": name}, {"op": "read", "name": name, "pos": 0}]
         prefix = f"conformance/{self.name}/"
-        self._observer.ask({"op": "connect"})  # Lets the areas of earlier looks go.
-        return [self._observer.ask(step) for step in [*open_it, {"op": "list", "prefix": prefix}, {"op": "status"}]]
+        all_of_it = [{"op": "list", "prefix": prefix}, {"op": "status"}, {"op": "list_locks", "prefix": name}]
+        return [self._observer.ask(step) for step in [*open_it, *all_of_it]]
 
     def run_case(self, case: dict[str, Any], saved: dict[str, Any]) -> str:
         """Why the client fails the case, or ""."""
@@ -199,19 +218,33 @@ class Runner:
             if "do" in step:
                 self._service.act(step)
                 continue
+            if step.get("eventually"):
+                problem = self.ask_until(step, {"ok": step["is"]}, saved)
+                if problem:
+                    return f"given {step}: {problem}"
+                continue
             answer = self.ask(step, saved)
-            if "ok" not in answer:
+            if "ok" not in answer or ("is" in step and not same(answer["ok"], step["is"])):
                 return f"given {step}: {answer}"
             if "save" in step:
                 saved[step["save"]] = answer["ok"]
         unchanged = fill_in(case.get("unchanged", ""), saved)
         before = self.look(unchanged) if unchanged else []
-        for check in [{"when": case["when"], "then": case["then"]}, *case.get("afterwards", [])]:
+        for check in [case, *case.get("afterwards", [])]:
             problem = self.check(check, saved)
             if problem:
                 return problem
         after = self.look(unchanged) if unchanged else []
         return "" if before == after else f"it changed something: {before} became {after}"
+
+    def ask_until(self, step: dict[str, Any], then: dict[str, Any], saved: dict[str, Any]) -> str:
+        """Asks until the answer is the expected one; why it never was, or ""."""
+        deadline = time.monotonic() + PATIENCE_S
+        while problem := disagreement(self.ask(step, saved), then, saved):
+            if time.monotonic() > deadline:
+                return problem
+            time.sleep(0.005)
+        return ""
 
     def check(self, check: dict[str, Any], saved: dict[str, Any]) -> str:
         if "do" in check:
@@ -220,23 +253,37 @@ class Runner:
         steps = check["when"] if isinstance(check["when"], list) else [check["when"]]
         then = check["then"].get(self._door, check["then"])
         for step in steps:
-            problem = disagreement(self.ask(step, saved), then, saved)
+            if check.get("eventually"):
+                problem = self.ask_until(step, then, saved)
+                self.told_apart = True
+            else:
+                answer = self.ask(step, saved)
+                problem = disagreement(answer, then, saved)
+                self.told_apart = self.told_apart or not answer.get("inexpressible")
             if problem:
                 return f"when {step}: {problem}"
         return ""
 
     def mend(self, case: dict[str, Any]) -> str:
-        """Gives the next case a service and a client as at the start."""
-        self._service.mend()
-        text = json.dumps(case)
-        if not any(f'"op": "{op}"' in text for op in ("connect", "close")) and '"do"' not in text:
+        """Gives the next case a client as at the start."""
+        if not ops_of(case) & {"connect", "close"} and '"do"' not in json.dumps(case):
             return ""
         answer = self._program.ask({"op": "connect"})
         return "" if "ok" in answer else f"the client cannot connect again afterwards: {answer}"
 
+    def let_locks_go(self, case: dict[str, Any], prefix: str) -> str:
+        """Ends what a case on locks holds, and looks that nothing of it is left."""
+        if not ops_of(case) & LOCK_OPS:
+            return ""
+        answer = self._program.ask({"op": "let_go"})
+        left = self._observer.ask({"op": "list_locks", "prefix": prefix})
+        if answer != {"ok": None} or left != {"ok": []}:
+            return f"locks are left afterwards: {answer}, {left}"
+        return ""
+
     def delete_dicts(self, case: dict[str, Any], prefix: str) -> str:
         """Takes away what a case on dicts made: a service has a limit of dicts."""
-        if not any(f'"op": "{op}"' in json.dumps(case) for op in DICT_OPS):
+        if not ops_of(case) & DICT_OPS:
             return ""
         for name in self._observer.ask({"op": "list_dicts", "prefix": prefix}).get("ok", []):
             answer = self._observer.ask({"op": "delete_dict", "name": name})
@@ -247,31 +294,56 @@ class Runner:
     def try_case(self, title: str, case: dict[str, Any], number: int) -> str:
         names = self.names(number)
         try:
+            self.told_apart = False
             problem = self.run_case(case, dict(names))
-            unmended = self.mend(case) or self.delete_dicts(case, names["area"])
+            if self.told_apart:
+                self.expressed.add(title)
+            self._service.mend()
+            unmended = self.let_locks_go(case, names["area"]) or self.mend(case)
+            unmended = unmended or self.delete_dicts(case, names["area"])
         except SystemExit as failure:
             raise SystemExit(f"{self.name}: {title}: {failure}") from None
         return problem or unmended
 
     def run(self, cases: list[tuple[str, dict[str, Any]]]) -> int:
         """Runs all cases; how many lines it had to complain about."""
+        began = time.monotonic()
         known = load_known_failing(self.name)
         complaints = []
+        ran = 0
         for number, (title, case) in enumerate(cases):
+            ran += 1
             problem = self.try_case(title, case, number)
             if problem and title not in known:
                 complaints.append(f"{title}: {problem}")
             if not problem and title in known:
                 complaints.append(f"{title}: passes, and is listed as known failing; take it off the list")
-        all_titles = {title for title, _ in load_cases("")}
+        all_titles = {title for title, _ in load_cases("cases", bad_input.client_cases(), "")}
         complaints += [f"{t}: is listed as known failing, and no such case exists" for t in sorted(known - all_titles)]
         code = self._program.end()
         if code != 0:
             complaints.append(f"the program ended with code {code}")
-        print(f"{self.name:20} {len(cases)} cases, {len(known)} known failing, {len(complaints)} wrong", flush=True)
+        took = time.monotonic() - began
+        print(f"{self.name:20} {ran} cases, {len(known)} known failing, {len(complaints)} wrong, {took:.1f} s", flush=True)
         for complaint in complaints:
             print(f"  {complaint}")
         return len(complaints)
+
+
+def hold_many(service: Service, build: pathlib.Path) -> Program:
+    """A client that holds more locks than a page of any list has, under the prefix "many/", until it ends."""
+    holder = Program([str(build / "tests/conformance_c"), "local"], service.environment)
+    for number in range(MANY_LOCKS):
+        step = {"op": "acquire_lock", "name": f"many/{number}", "as": str(number), "ttl_ms": 604_800_000}
+        if holder.ask(step) != {"ok": True}:
+            raise SystemExit(f"the lock many/{number} cannot be had")
+    return holder
+
+
+def untold(cases: list[tuple[str, dict[str, Any]]], runners: list[Runner]) -> list[str]:
+    """Cases that prove nothing: no client's types could tell them, to any service."""
+    told = set().union(*(runner.expressed for runner in runners))
+    return [title for title, _ in cases if title not in told]
 
 
 def main() -> int:
@@ -281,17 +353,22 @@ def main() -> int:
     parser.add_argument("--case", default="", help="cases whose title contains this")
     arguments = parser.parse_args()
     build = arguments.build.resolve()
-    cases = load_cases(arguments.case)
-    raw_cases = [(title, case) for title, case in bad_input.raw_cases() if arguments.case in title]
+    cases = load_cases("cases", bad_input.client_cases(), arguments.case)
+    raw_cases = load_cases("raw_cases", bad_input.raw_cases(), arguments.case)
     wrong = 0
     ran = 0
+    runners: dict[str, Runner] = {}
     sys.path.insert(0, str(build / "python"))
     for gap in bad_input.uncovered():
         print(f"bad_input.json: {gap}")
         wrong += 1
+    for op in sorted((DICT_OPS | LOCK_OPS) - ops_of([case for _, case in load_cases("cases", [], "")]) - {"let_go"}):
+        print(f"cases: no case has the operation {op}")
+        wrong += 1
     with Service(build / "bin/statehoused") as service:
         service.environment["PYTHONPATH"] = str(build / "python")
         observer = Program([str(build / "tests/conformance_c"), "network"], service.environment)
+        holder = hold_many(service, build)
         for client, command in commands(build):
             for door in ("local", "network"):
                 name = f"{client}-{door}"
@@ -299,13 +376,21 @@ def main() -> int:
                     continue
                 extra = ["--aio"] if client == "python_aio" else []
                 todo = raw_cases if client == "raw" else cases
-                wrong += Runner(name, [*command, door, *extra], service, observer).run(todo)
+                runners[name] = Runner(name, [*command, door, *extra], service, observer)
+                wrong += runners[name].run(todo)
                 ran += len(todo)
-        observer.end()
+        for ours in (observer, holder):
+            if ours.end() != 0:
+                print("a client of the runner's own ended badly")
+                wrong += 1
     if ran == 0:
         print("no case was run; see --only and --case")
         return 1
-    print(f"{ran - wrong} passed, {wrong} failed")
+    if not arguments.only:
+        for title in untold(cases, [runner for name, runner in runners.items() if not name.startswith("raw")]):
+            print(f"{title}: no client's types could tell it")
+            wrong += 1
+    print(f"{ran} runs of {len(cases) + len(raw_cases)} cases by {len(runners)} pairs of client and door, {wrong} wrong")
     return 1 if wrong else 0
 
 

@@ -88,7 +88,7 @@ class Service:
             "STATEHOUSE_TOKEN": self.tokens["admin"].text,
         }
         try:
-            eventually(lambda: self._daemon() > 0 or self._process.poll() is not None, "statehoused starts")
+            eventually(lambda: self._starts() > 0 or self._process.poll() is not None, "statehoused starts")
             if self._process.poll() is not None:
                 raise SystemExit(f"{binary} did not start:\n{self._log_text()}")
         except SystemExit:
@@ -128,6 +128,10 @@ class Service:
     def _log_text(self) -> str:
         return (self._folder / "log").read_text(errors="replace")
 
+    def _starts(self) -> int:
+        """How many daemons have said that they serve: to their keeper, too, which lets one that was killed earlier wait before the next."""
+        return self._log_text().count(f" serves {self._folder / 'run'} ")
+
     def _daemon(self) -> int:
         """The daemon that serves, or 0."""
         try:
@@ -140,14 +144,15 @@ class Service:
         self._process.send_signal(signal.SIGSTOP)
         self._keeper_stopped = True
         eventually(lambda: state_of(self._process.pid) == "T", "the keeper stands still")
-        self._killed = self._daemon()
-        os.kill(self._killed, signal.SIGKILL)
-        eventually(lambda: state_of(self._killed) in ("Z", ""), "the daemon has died")
+        killed = self._daemon()
+        self._starts_before = self._starts()
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: state_of(killed) in ("Z", ""), "the daemon has died")
 
     def _bring_daemon_back(self) -> None:
         if self._keeper_stopped:
             self._continue_keeper()
-            eventually(lambda: self._daemon() not in (0, self._killed), "another daemon serves")
+            eventually(lambda: self._starts() > self._starts_before, "another daemon serves")
 
     def _continue_keeper(self) -> None:
         if self._keeper_stopped:

@@ -23,6 +23,9 @@ namespace {
 constexpr uint64_t kSize = 5 * 4096;
 constexpr uint64_t kAtomicRange = 12 << 10;
 constexpr uint32_t kVictim = 2;
+// What every stripe was written with before, and what the operations with a fence show.
+constexpr uint64_t kOldFence = 3;
+constexpr uint64_t kFence = 9;
 const Lane kVictimLane{kVictim, kOperationTimeoutNsDefault};
 const Lane kSurvivor{
     1, 20'000'000};  // Patient enough for a loaded machine, too hasty to hide a held stripe.
@@ -34,6 +37,7 @@ struct Operation {
   // "nothing happened".
   std::vector<std::function<void(std::string&)>> outcomes;
   bool counts = true;  // A completed run moves the update counter.
+  uint64_t fence = 0;
 };
 
 void Put(std::string& data, uint64_t pos, const std::string& bytes) {
@@ -51,10 +55,14 @@ std::string Pattern(uint64_t len, char seed) {
   return bytes;
 }
 
-Operation WriteOf(const char* name, uint64_t pos, uint64_t len) {
+Operation WriteOf(const char* name, uint64_t pos, uint64_t len, uint64_t fence = 0) {
   const std::string bytes = Pattern(len, 'A');
   Operation operation{
-      name, [=](Area& area) { return area.Write(kVictimLane, pos, Bytes(bytes)); }, {}};
+      name,
+      [=](Area& area) { return area.Write(kVictimLane, pos, Bytes(bytes), fence); },
+      {},
+      true,
+      fence};
   for (uint64_t done = std::min(len, kAtomicRange);; done = std::min(len, done + kAtomicRange)) {
     operation.outcomes.push_back([=](std::string& data) { Put(data, pos, bytes.substr(0, done)); });
     if (done == len) return operation;
@@ -62,13 +70,50 @@ Operation WriteOf(const char* name, uint64_t pos, uint64_t len) {
 }
 
 template <typename T>
-Operation AddOf(const char* name, uint64_t pos, T result) {
+Operation AddOf(const char* name, uint64_t pos, T result, uint64_t fence = 0) {
   return Operation{name,
                    [=](Area& area) {
                      T value = 0;
-                     return area.AddAs<T>(kVictimLane, pos, T{5}, &value);
+                     return area.AddAs<T>(kVictimLane, pos, T{5}, &value, fence);
                    },
-                   {[=](std::string& data) { PutWord<T>(data, pos, result); }}};
+                   {[=](std::string& data) { PutWord<T>(data, pos, result); }},
+                   true,
+                   fence};
+}
+
+std::vector<Operation> FencedOperations() {
+  std::vector<Operation> operations;
+  operations.push_back(AddOf<uint8_t>("fenced add u8", 9, 0x7f, kFence));
+  operations.push_back(AddOf<uint32_t>("fenced add u32 unaligned", 4097, 0x7a7a7a7f, kFence));
+  operations.push_back(AddOf<uint64_t>("fenced add u64 with an equal fence", 4096,
+                                       0x7a7a7a7a7a7a7a7f, kOldFence));
+  operations.push_back(
+      AddOf<uint64_t>("fenced add u64 across two stripes", 4093, 0x7a7a7a7a7a7a7a7f, kFence));
+  operations.push_back(
+      {"fenced compare_exchange that does not",
+       [](Area& a) {
+         CompareExchangeResult result;
+         return a.CompareExchange(kVictimLane, WordType::kU8, 100, 'q', 'y', &result, kFence);
+       },
+       {[](std::string&) {}},
+       false,
+       kFence});
+  operations.push_back(WriteOf("fenced write 1 byte", 4095, 1, kFence));
+  operations.push_back(WriteOf("fenced write over three stripes", 4000, 8500, kFence));
+  operations.push_back(WriteOf("fenced write of two pieces", 100, kAtomicRange + 3000, kFence));
+  operations.push_back({"fenced fill over two stripes",
+                        [](Area& a) {
+                          return a.Fill(kVictimLane, 4000, 300, std::byte{'f'}, kFence);
+                        },
+                        {[](std::string& data) { Put(data, 4000, std::string(300, 'f')); }},
+                        true,
+                        kFence});
+  operations.push_back({"fenced empty write",
+                        [](Area& a) { return a.Write(kVictimLane, 0, {}, kFence); },
+                        {[](std::string&) {}},
+                        true,
+                        kFence});
+  return operations;
 }
 
 std::vector<Operation> Operations() {
@@ -124,6 +169,7 @@ std::vector<Operation> Operations() {
                         {[](std::string& data) { Put(data, 4000, std::string(300, 'f')); }}});
   operations.push_back(
       {"empty write", [](Area& a) { return a.Write(kVictimLane, 0, {}); }, {[](std::string&) {}}});
+  for (Operation& operation : FencedOperations()) operations.push_back(std::move(operation));
   return operations;
 }
 
@@ -141,6 +187,7 @@ struct Scene {
     for (uint32_t i = 0; i < live.geometry.stripe_count; ++i) {
       StripeLine& stripe = AreaInternals::Stripe(*live.area, i);
       if (i < last) stripe.control = sequence;
+      stripe.fence = kOldFence;
       stripe.armed = 1;  // A waiter may sleep on each stripe and on the area.
     }
     AreaInternals::Line(*live.area).armed = 1;
@@ -191,6 +238,8 @@ class ImageChecker {
       if ((stripe.range_counter.load() & 1) != 0) return "a range counter is still odd";
     }
     const std::string seen(reinterpret_cast<const char*>(area.data()), kSize);
+    const std::string unfenced = CheckFences(area, seen);
+    if (!unfenced.empty()) return unfenced;
     // The latest state that fits, because an operation may leave the bytes as they were.
     size_t state = states_.size();
     while (state > 0 && states_[state - 1] != seen) --state;
@@ -209,6 +258,19 @@ class ImageChecker {
   }
 
  private:
+  // Bytes of a token stand only where the fence shows it, so that an older one is refused there;
+  // the fence may be ahead of the bytes.
+  std::string CheckFences(Area& area, const std::string& seen) const {
+    constexpr uint64_t kStripe = 4096;
+    for (uint64_t pos = 0; pos < kSize; pos += kStripe) {
+      const uint64_t fence =
+          AreaInternals::Stripe(area, static_cast<uint32_t>(pos / kStripe)).fence.load();
+      if (fence != kOldFence && fence != operation_.fence) return "a fence that nobody raised";
+      const bool written = seen.compare(pos, kStripe, scene_.data, pos, kStripe) != 0;
+      if (written && fence < operation_.fence) return "bytes of a token that the fence lacks";
+    }
+    return "";
+  }
   // What others write into stripes that are free while the dead lane waits for its recovery must
   // outlive that recovery. Works on a copy of the image.
   std::string CheckWritesBeforeRecovery(const TestArea& image) {

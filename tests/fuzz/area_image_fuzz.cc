@@ -68,6 +68,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::byte> bytes(9000);
   Require(area.AddAs<uint64_t>(lane, 8, 1, &bits).ok());
   Require(area.Write(lane, 4000, bytes).ok());
+  // Whatever the fences say, it is a number, and the highest one is refused by none.
+  Require(area.Write(lane, 4000, bytes, UINT64_MAX).ok());
+  Require(area.StoreAs<uint64_t>(lane, 4096, 1, 1).reason() == statehouse::Reason::kFenced);
   Require(area.Read(4000, bytes).ok());
   Require(area.LoadAs(4096, &bits).ok());
   return 0;

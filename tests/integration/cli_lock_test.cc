@@ -177,6 +177,26 @@ TEST_P(CliLockTest, SignalsReachTheCommand) {
   }
 }
 
+TEST_P(CliLockTest, StatusCountsLocksWaitersAndSessions) {
+  const Started holder = Start({"lock", "a", "--", "sh", "-c", kPatientScript});
+  ASSERT_TRUE(holder.Says("ready"));
+  const Started waiter = Start({"lock", "a", "--", "true"});
+  const std::string sessions = std::string(GetParam()) == "local" ? "0" : "2";
+
+  EXPECT_TRUE(Eventually([&] {
+    const std::string status = Run({"-o", "json", "status"}).out;
+    const auto says = [&](const std::string& what) {
+      return status.find(what) != std::string::npos;
+    };
+    return says("\"locks_held\": 1") && says("\"lock_waiters\": 1") &&
+           says("\"sessions\": " + sessions);
+  })) << Run({"-o", "json", "status"}).out;
+
+  ASSERT_EQ(kill(holder.pid(), SIGTERM), 0);
+  EXPECT_EQ(holder.Wait().code, 9);
+  EXPECT_EQ(waiter.Wait().code, 0);
+}
+
 TEST_P(CliLockTest, AKeyOfTheTerminalReachesTheCommandOnce) {
   setenv("STATEHOUSE_URL", ("statehouse+unix://" + daemon_->runtime_dir()).c_str(), 1);
   setenv("STATEHOUSE_TOKEN", daemon_->token().c_str(), 1);
@@ -313,6 +333,30 @@ TEST_P(CliLockTest, LocksAreListedDescribedAndTakenAway) {
   EXPECT_EQ(Run({"lock", "release", "x/1", "--force"}).code, 3);
   EXPECT_EQ(holder.Wait().code, 5);
   EXPECT_NE(Run({"lock", "describe", "x/1"}).out.find("holders      0\n"), std::string::npos);
+}
+
+TEST_P(CliLockTest, AnAreasWritesTakeTheTokenAndRefuseAnOlderOne) {
+  ASSERT_EQ(Run({"area", "create", "web", "--size", "4k"}).code, 0);
+  const Ran inside = Run({"lock", "area/web", "--", "sh", "-c",
+                          "$CLI area write web 0 first --fence $STATEHOUSE_LOCK_TOKEN && "
+                          "echo $STATEHOUSE_LOCK_TOKEN"});
+  ASSERT_EQ(inside.code, 0) << inside.errors;
+  const std::string newer = std::to_string(std::stoull(inside.out) + 1);
+  ASSERT_EQ(Run({"area", "store", "web", "64", "7", "--fence", newer}).code, 0);
+
+  const std::string late = std::to_string(std::stoull(inside.out));
+  const std::vector<std::vector<std::string>> refused = {{"area", "write", "web", "0", "late"},
+                                                         {"area", "store", "web", "0", "1"},
+                                                         {"area", "add", "web", "0", "1"},
+                                                         {"area", "cas", "web", "64", "7", "8"}};
+  for (std::vector<std::string> command : refused) {
+    const std::string verb = command[1];
+    command.insert(command.end(), {"--fence", late});
+    const Ran ran = Run(command);
+    EXPECT_EQ(ran.code, 4) << verb << ran.errors;
+    EXPECT_NE(ran.errors.find("FENCED"), std::string::npos) << verb << ran.errors;
+  }
+  EXPECT_EQ(Run({"area", "read", "web", "0", "5"}).out, "first");
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, CliLockTest, ::testing::Values("local", "network"),

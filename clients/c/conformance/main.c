@@ -10,6 +10,7 @@
 
 #include "dict_ops.h"
 #include "flat_json.h"
+#include "lock_ops.h"
 #include "statehouse/statehouse.h"
 
 #define AREAS_MAX 1024 /* Handles that one run may open; they stay open until it ends. */
@@ -58,6 +59,7 @@ static sh_reason inexpressible(void) {
 static void close_areas(void) {
   while (area_count > 0) sh_area_close(areas[--area_count]);
   close_dicts();
+  let_locks_go();
 }
 
 /* A new client in place of the one before, and its first call, so that each door tells what is
@@ -83,27 +85,30 @@ static sh_reason do_connect(const flat_json *in, sh_error **error) {
 static sh_reason do_words(const char *op, sh_area *area, const flat_json *in, sh_error **error) {
   const sh_word_type type = word_type_of(flat_json_text(in, "type", ""));
   const uint64_t pos = flat_json_number(in, "pos", 0);
+  const uint64_t fence = flat_json_number(in, "fence", 0);
   uint64_t value = 0;
   sh_reason reason = SH_UNIMPLEMENTED;
   if (strcmp(op, "load") == 0) {
     reason = sh_load(area, type, pos, &value, error);
   } else if (strcmp(op, "add") == 0) {
-    reason = sh_add(area, type, pos, (int64_t)flat_json_number(in, "delta", 1), &value, error);
+    reason = sh_add_fenced(area, type, pos, (int64_t)flat_json_number(in, "delta", 1), fence,
+                           &value, error);
   } else if (strcmp(op, "bitwise") == 0) {
     const char *name = flat_json_text(in, "operator", "");
     const sh_bitwise_operator bitwise = strcmp(name, "and") == 0  ? SH_AND
                                         : strcmp(name, "or") == 0 ? SH_OR
                                                                   : SH_XOR;
-    reason =
-        sh_bitwise(area, bitwise, type, pos, flat_json_number(in, "operand", 0), &value, error);
+    reason = sh_bitwise_fenced(area, bitwise, type, pos, flat_json_number(in, "operand", 0), fence,
+                               &value, error);
   } else if (strcmp(op, "store") == 0) {
-    reason = sh_store(area, type, pos, flat_json_number(in, "value", 0), error);
+    reason = sh_store_fenced(area, type, pos, flat_json_number(in, "value", 0), fence, error);
     if (reason == SH_OK) print_done();
     return reason;
   } else if (strcmp(op, "compare_exchange") == 0) {
     int exchanged = 0;
-    reason = sh_compare_exchange(area, type, pos, flat_json_number(in, "expected", 0),
-                                 flat_json_number(in, "desired", 0), &exchanged, &value, error);
+    reason = sh_compare_exchange_fenced(area, type, pos, flat_json_number(in, "expected", 0),
+                                        flat_json_number(in, "desired", 0), fence, &exchanged,
+                                        &value, error);
     if (reason == SH_OK) {
       printf("{\"ok\": {\"exchanged\": %s, ", exchanged ? "true" : "false");
       print_number(type, "\"found\": ", value, "}}");
@@ -144,7 +149,8 @@ static sh_reason do_write(sh_area *area, const flat_json *in, sh_error **error) 
     }
     bytes[i] = (unsigned char)value;
   }
-  reason = sh_write(area, flat_json_number(in, "pos", 0), bytes, len, error);
+  reason = sh_write_fenced(area, flat_json_number(in, "pos", 0), bytes, len,
+                           flat_json_number(in, "fence", 0), error);
   free(bytes);
   if (reason == SH_OK) print_done();
   return reason;
@@ -158,8 +164,8 @@ static sh_reason do_ranges(const char *op, sh_area *area, const flat_json *in, s
   if (strcmp(op, "fill") == 0) {
     const uint64_t value = flat_json_number(in, "value", 0);
     if (value > 255) return inexpressible(); /* The parameter is a byte. */
-    reason = sh_fill(area, flat_json_number(in, "pos", 0), flat_json_number(in, "len", 0),
-                     (uint8_t)value, error);
+    reason = sh_fill_fenced(area, flat_json_number(in, "pos", 0), flat_json_number(in, "len", 0),
+                            (uint8_t)value, flat_json_number(in, "fence", 0), error);
     if (reason == SH_OK) print_done();
     return reason;
   }
@@ -268,6 +274,7 @@ static int do_line(char *line) {
   sh_area *area;
   sh_reason reason;
   int is_of_dicts = 0;
+  int is_of_locks = 0;
   if (!flat_json_parse(line, &in)) {
     printf("{\"malformed\": true}\n");
     return 1;
@@ -277,7 +284,8 @@ static int do_line(char *line) {
   if (strcmp(op, "end") == 0) return 0;
   area = name == NULL ? NULL : find_area(name);
   reason = do_dicts(client, op, name, &in, &is_of_dicts, &error);
-  if (is_of_dicts) {
+  if (!is_of_dicts) reason = do_locks(client, &options, op, &in, &is_of_locks, &error);
+  if (is_of_dicts || is_of_locks) {
     /* It was carried out, or refused. */
   } else if (is_beyond_u64(&in)) {
     reason = inexpressible();

@@ -40,20 +40,22 @@ Status Load(sh_area* area, sh_word_type c_type, uint64_t pos, uint64_t* value) {
   return Status();
 }
 
-Status Store(sh_area* area, sh_word_type c_type, uint64_t pos, uint64_t value) {
+Status Store(sh_area* area, sh_word_type c_type, uint64_t pos, uint64_t value, uint64_t fence) {
   SH_ASSIGN_OR_RETURN(const WordType type, TypeOf(c_type));
   SH_RETURN_IF_ERROR(CheckFits(type, value));
-  if (area->local == nullptr) return NetworkStore(*area, type, pos, value);
-  return area->local->Store(type, pos, value & WordMask(type));
+  if (area->local == nullptr) return NetworkStore(*area, type, pos, value, fence);
+  return area->local->Store(type, pos, value & WordMask(type), fence);
 }
 
-Status Add(sh_area* area, sh_word_type c_type, uint64_t pos, int64_t delta, uint64_t* value) {
+Status Add(sh_area* area, sh_word_type c_type, uint64_t pos, int64_t delta, uint64_t fence,
+           uint64_t* value) {
   SH_ASSIGN_OR_RETURN(const WordType type, TypeOf(c_type));
   uint64_t result = 0;
   if (area->local == nullptr) {
-    SH_RETURN_IF_ERROR(NetworkAdd(*area, type, pos, delta, &result));
+    SH_RETURN_IF_ERROR(NetworkAdd(*area, type, pos, delta, fence, &result));
   } else {
-    SH_RETURN_IF_ERROR(area->local->Add(type, pos, static_cast<uint64_t>(delta), &result));
+    SH_RETURN_IF_ERROR(
+        area->local->Add(type, pos, static_cast<uint64_t>(delta), &result, fence));
     result = NumberOf(type, result);
   }
   if (value != nullptr) *value = result;
@@ -61,22 +63,22 @@ Status Add(sh_area* area, sh_word_type c_type, uint64_t pos, int64_t delta, uint
 }
 
 Status CompareExchange(sh_area* area, sh_word_type c_type, uint64_t pos, uint64_t expected,
-                       uint64_t desired, CompareExchangeResult* result) {
+                       uint64_t desired, uint64_t fence, CompareExchangeResult* result) {
   SH_ASSIGN_OR_RETURN(const WordType type, TypeOf(c_type));
   SH_RETURN_IF_ERROR(CheckFits(type, expected));
   SH_RETURN_IF_ERROR(CheckFits(type, desired));
   if (area->local == nullptr) {
-    return NetworkCompareExchange(*area, type, pos, expected, desired, result);
+    return NetworkCompareExchange(*area, type, pos, expected, desired, fence, result);
   }
   const uint64_t mask = WordMask(type);
   SH_RETURN_IF_ERROR(
-      area->local->CompareExchange(type, pos, expected & mask, desired & mask, result));
+      area->local->CompareExchange(type, pos, expected & mask, desired & mask, result, fence));
   result->found = NumberOf(type, result->found);
   return Status();
 }
 
 Status Bitwise(sh_area* area, sh_bitwise_operator op, sh_word_type c_type, uint64_t pos,
-               uint64_t operand, uint64_t* value) {
+               uint64_t operand, uint64_t fence, uint64_t* value) {
   SH_ASSIGN_OR_RETURN(const WordType type, TypeOf(c_type));
   if (op < SH_AND || op > SH_XOR) {
     return Status(Reason::kInvalidArgument, "the operator is none of SH_AND, SH_OR and SH_XOR");
@@ -85,10 +87,10 @@ Status Bitwise(sh_area* area, sh_bitwise_operator op, sh_word_type c_type, uint6
   const auto engine_op = static_cast<BitwiseOperator>(op);
   uint64_t result = 0;
   if (area->local == nullptr) {
-    SH_RETURN_IF_ERROR(NetworkBitwise(*area, engine_op, type, pos, operand, &result));
+    SH_RETURN_IF_ERROR(NetworkBitwise(*area, engine_op, type, pos, operand, fence, &result));
   } else {
     SH_RETURN_IF_ERROR(
-        area->local->Bitwise(engine_op, type, pos, operand & WordMask(type), &result));
+        area->local->Bitwise(engine_op, type, pos, operand & WordMask(type), &result, fence));
     result = NumberOf(type, result);
   }
   if (value != nullptr) *value = result;
@@ -115,11 +117,11 @@ Status Read(sh_area* area, uint64_t pos, void* buffer, uint64_t len) {
   return area->local->Read(pos, std::span<std::byte>(out, len));
 }
 
-Status Write(sh_area* area, uint64_t pos, const void* bytes, uint64_t len) {
+Status Write(sh_area* area, uint64_t pos, const void* bytes, uint64_t len, uint64_t fence) {
   SH_RETURN_IF_ERROR(CheckRange(*area, pos, len, bytes));
   const auto* const in = static_cast<const std::byte*>(bytes);
-  if (area->local == nullptr) return NetworkWrite(*area, pos, in, len);
-  return area->local->Write(pos, std::span<const std::byte>(in, len));
+  if (area->local == nullptr) return NetworkWrite(*area, pos, in, len, fence);
+  return area->local->Write(pos, std::span<const std::byte>(in, len), fence);
 }
 
 StatusOr<WaitResult> Wait(sh_area* area, uint64_t since, uint64_t timeout_ms) {
@@ -158,19 +160,35 @@ sh_reason sh_load(sh_area* area, sh_word_type type, uint64_t pos, uint64_t* valu
 
 sh_reason sh_store(sh_area* area, sh_word_type type, uint64_t pos, uint64_t value,
                    sh_error** error) {
-  return Finish(statehouse::Store(area, type, pos, value), area->name.c_str(), error);
+  return sh_store_fenced(area, type, pos, value, 0, error);
+}
+
+sh_reason sh_store_fenced(sh_area* area, sh_word_type type, uint64_t pos, uint64_t value,
+                          uint64_t fence, sh_error** error) {
+  return Finish(statehouse::Store(area, type, pos, value, fence), area->name.c_str(), error);
 }
 
 sh_reason sh_add(sh_area* area, sh_word_type type, uint64_t pos, int64_t delta, uint64_t* value,
                  sh_error** error) {
-  return Finish(statehouse::Add(area, type, pos, delta, value), area->name.c_str(), error);
+  return sh_add_fenced(area, type, pos, delta, 0, value, error);
+}
+
+sh_reason sh_add_fenced(sh_area* area, sh_word_type type, uint64_t pos, int64_t delta,
+                        uint64_t fence, uint64_t* value, sh_error** error) {
+  return Finish(statehouse::Add(area, type, pos, delta, fence, value), area->name.c_str(), error);
 }
 
 sh_reason sh_compare_exchange(sh_area* area, sh_word_type type, uint64_t pos, uint64_t expected,
                               uint64_t desired, int* exchanged, uint64_t* found, sh_error** error) {
+  return sh_compare_exchange_fenced(area, type, pos, expected, desired, 0, exchanged, found, error);
+}
+
+sh_reason sh_compare_exchange_fenced(sh_area* area, sh_word_type type, uint64_t pos,
+                                     uint64_t expected, uint64_t desired, uint64_t fence,
+                                     int* exchanged, uint64_t* found, sh_error** error) {
   statehouse::CompareExchangeResult result;
   const statehouse::Status status =
-      statehouse::CompareExchange(area, type, pos, expected, desired, &result);
+      statehouse::CompareExchange(area, type, pos, expected, desired, fence, &result);
   if (status.ok()) {
     if (exchanged != nullptr) *exchanged = result.exchanged;
     if (found != nullptr) *found = result.found;
@@ -180,8 +198,13 @@ sh_reason sh_compare_exchange(sh_area* area, sh_word_type type, uint64_t pos, ui
 
 sh_reason sh_bitwise(sh_area* area, sh_bitwise_operator op, sh_word_type type, uint64_t pos,
                      uint64_t operand, uint64_t* value, sh_error** error) {
-  return Finish(statehouse::Bitwise(area, op, type, pos, operand, value), area->name.c_str(),
-                error);
+  return sh_bitwise_fenced(area, op, type, pos, operand, 0, value, error);
+}
+
+sh_reason sh_bitwise_fenced(sh_area* area, sh_bitwise_operator op, sh_word_type type, uint64_t pos,
+                            uint64_t operand, uint64_t fence, uint64_t* value, sh_error** error) {
+  return Finish(statehouse::Bitwise(area, op, type, pos, operand, fence, value),
+                area->name.c_str(), error);
 }
 
 sh_reason sh_read(sh_area* area, uint64_t pos, void* buffer, uint64_t len, sh_error** error) {
@@ -189,12 +212,22 @@ sh_reason sh_read(sh_area* area, uint64_t pos, void* buffer, uint64_t len, sh_er
 }
 
 sh_reason sh_write(sh_area* area, uint64_t pos, const void* bytes, uint64_t len, sh_error** error) {
-  return Finish(statehouse::Write(area, pos, bytes, len), area->name.c_str(), error);
+  return sh_write_fenced(area, pos, bytes, len, 0, error);
+}
+
+sh_reason sh_write_fenced(sh_area* area, uint64_t pos, const void* bytes, uint64_t len,
+                          uint64_t fence, sh_error** error) {
+  return Finish(statehouse::Write(area, pos, bytes, len, fence), area->name.c_str(), error);
 }
 
 sh_reason sh_fill(sh_area* area, uint64_t pos, uint64_t len, uint8_t value, sh_error** error) {
-  return Finish(area->local == nullptr ? statehouse::NetworkFill(*area, pos, len, value)
-                                       : area->local->Fill(pos, len, std::byte{value}),
+  return sh_fill_fenced(area, pos, len, value, 0, error);
+}
+
+sh_reason sh_fill_fenced(sh_area* area, uint64_t pos, uint64_t len, uint8_t value, uint64_t fence,
+                         sh_error** error) {
+  return Finish(area->local == nullptr ? statehouse::NetworkFill(*area, pos, len, value, fence)
+                                       : area->local->Fill(pos, len, std::byte{value}, fence),
                 area->name.c_str(), error);
 }
 

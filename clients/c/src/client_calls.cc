@@ -270,5 +270,8 @@ sh_reason sh_get_status(sh_client* client, sh_status* status, sh_error** error) 
   status->memory_limit_bytes = response.memory_limit_bytes();
   status->recoveries = response.recoveries();
   status->start_time_ns = statehouse::UnixNs(response.start_time());
+  status->locks_held = response.locks_held();
+  status->lock_waiters = response.lock_waiters();
+  status->sessions = response.sessions();
   return SH_OK;
 }

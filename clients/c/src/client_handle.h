@@ -68,15 +68,19 @@ void CopyText(const std::string& text, char (&out)[kBytes]) {
 
 // The verbs of an area over the network door; results as those of engine/state/area.h.
 Status NetworkLoad(const sh_area& area, WordType type, uint64_t pos, uint64_t* bits);
-Status NetworkStore(const sh_area& area, WordType type, uint64_t pos, uint64_t bits);
-Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta, uint64_t* bits);
+Status NetworkStore(const sh_area& area, WordType type, uint64_t pos, uint64_t bits,
+                    uint64_t fence);
+Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta, uint64_t fence,
+                  uint64_t* bits);
 Status NetworkCompareExchange(const sh_area& area, WordType type, uint64_t pos, uint64_t expected,
-                              uint64_t desired, CompareExchangeResult* result);
+                              uint64_t desired, uint64_t fence,
+                              CompareExchangeResult* result);
 Status NetworkBitwise(const sh_area& area, BitwiseOperator op, WordType type, uint64_t pos,
-                      uint64_t operand, uint64_t* bits);
+                      uint64_t operand, uint64_t fence, uint64_t* bits);
 Status NetworkRead(const sh_area& area, uint64_t pos, std::byte* out, uint64_t len);
-Status NetworkWrite(const sh_area& area, uint64_t pos, const std::byte* bytes, uint64_t len);
-Status NetworkFill(const sh_area& area, uint64_t pos, uint64_t len, uint8_t value);
+Status NetworkWrite(const sh_area& area, uint64_t pos, const std::byte* bytes, uint64_t len,
+                    uint64_t fence);
+Status NetworkFill(const sh_area& area, uint64_t pos, uint64_t len, uint8_t value, uint64_t fence);
 StatusOr<uint64_t> NetworkUpdates(const sh_area& area);
 StatusOr<WaitResult> NetworkWait(const sh_area& area, uint64_t since, Deadline deadline);
 

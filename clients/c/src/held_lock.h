@@ -30,6 +30,9 @@ class HeldLock {
   virtual Status Renew(uint64_t ttl_ns) = 0;
   // *held: it was held until now.
   virtual Status Release(bool* held) = 0;
+  // Instead of Release, where nobody can wait for one: the lease is not given back, and passes on
+  // at its ttl.
+  virtual void Abandon() = 0;
 };
 
 // What to ask for. `request.queue` and `request.wait_until_ns` follow from `wait`.

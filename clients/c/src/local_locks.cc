@@ -74,6 +74,8 @@ class LocalLock final : public HeldLock {
     });
   }
 
+  void Abandon() override { released_ = true; }
+
  private:
   Status Lost(const char* why) const {
     return Status(Reason::kLockLost, "lock \"" + name_ + "\" " + why);

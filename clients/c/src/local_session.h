@@ -207,29 +207,32 @@ class LocalArea final {
       return Unusable();
     return area_->Load(type, pos, bits);
   }
-  Status Store(WordType type, uint64_t pos, uint64_t bits) {
-    return WithLane([&](const Lane& lane) { return area_->Store(lane, type, pos, bits); });
+  // `fence` of the mutating ones: as in engine/state/area.h.
+  Status Store(WordType type, uint64_t pos, uint64_t bits, uint64_t fence = 0) {
+    return WithLane([&](const Lane& lane) { return area_->Store(lane, type, pos, bits, fence); });
   }
-  Status Add(WordType type, uint64_t pos, uint64_t delta, uint64_t* bits) {
-    return WithLane([&](const Lane& lane) { return area_->Add(lane, type, pos, delta, bits); });
+  Status Add(WordType type, uint64_t pos, uint64_t delta, uint64_t* bits, uint64_t fence = 0) {
+    return WithLane(
+        [&](const Lane& lane) { return area_->Add(lane, type, pos, delta, bits, fence); });
   }
   Status CompareExchange(WordType type, uint64_t pos, uint64_t expected, uint64_t desired,
-                         CompareExchangeResult* result) {
+                         CompareExchangeResult* result, uint64_t fence = 0) {
     return WithLane([&](const Lane& lane) {
-      return area_->CompareExchange(lane, type, pos, expected, desired, result);
+      return area_->CompareExchange(lane, type, pos, expected, desired, result, fence);
     });
   }
-  Status Bitwise(BitwiseOperator op, WordType type, uint64_t pos, uint64_t operand,
-                 uint64_t* bits) {
-    return WithLane(
-        [&](const Lane& lane) { return area_->Bitwise(lane, op, type, pos, operand, bits); });
+  Status Bitwise(BitwiseOperator op, WordType type, uint64_t pos, uint64_t operand, uint64_t* bits,
+                 uint64_t fence = 0) {
+    return WithLane([&](const Lane& lane) {
+      return area_->Bitwise(lane, op, type, pos, operand, bits, fence);
+    });
   }
   Status Read(uint64_t pos, std::span<std::byte> out);
-  Status Write(uint64_t pos, std::span<const std::byte> bytes) {
-    return WithLane([&](const Lane& lane) { return area_->Write(lane, pos, bytes); });
+  Status Write(uint64_t pos, std::span<const std::byte> bytes, uint64_t fence = 0) {
+    return WithLane([&](const Lane& lane) { return area_->Write(lane, pos, bytes, fence); });
   }
-  Status Fill(uint64_t pos, uint64_t len, std::byte value) {
-    return WithLane([&](const Lane& lane) { return area_->Fill(lane, pos, len, value); });
+  Status Fill(uint64_t pos, uint64_t len, std::byte value, uint64_t fence = 0) {
+    return WithLane([&](const Lane& lane) { return area_->Fill(lane, pos, len, value, fence); });
   }
   StatusOr<uint64_t> Updates() const;
   // Whole area, until `deadline`. A handle without the right to write asks the daemon.

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "clients/c/src/area_lock.h"
 #include "clients/c/src/client_handle.h"
 #include "statehouse/lock.h"
 #include "statehouse/v1/lock.pb.h"
@@ -21,9 +22,8 @@ constexpr uint64_t kNsPerMs = 1'000'000;
 
 std::string Locks(const char* verb) { return std::string("/statehouse.v1.Locks/") + verb; }
 
-StatusOr<LockAsk> ToAsk(const char* name, const sh_lock_options& options) {
+StatusOr<LockAsk> ToAsk(const sh_lock_options& options) {
   LockAsk ask;
-  SH_ASSIGN_OR_RETURN(ask.name, NameOf(name));
   if (options.mode != SH_LOCK_EXCLUSIVE && options.mode != SH_LOCK_SHARED) {
     return Status(Reason::kInvalidArgument, "sh_lock_options.mode is none of SH_LOCK_*");
   }
@@ -44,13 +44,15 @@ StatusOr<LockAsk> ToAsk(const char* name, const sh_lock_options& options) {
   return ask;
 }
 
-Status Acquire(sh_client& client, const char* name, const sh_lock_options& options,
+// `take` is ClientLocks::Acquire or its like.
+template <typename Take>
+Status Acquire(sh_client& client, const sh_lock_options& options, const Take& take,
                sh_lock** lock) {
-  SH_ASSIGN_OR_RETURN(LockAsk ask, ToAsk(name, options));
+  SH_ASSIGN_OR_RETURN(LockAsk ask, ToAsk(options));
   const uint64_t ttl_ns = ask.request.ttl_ns;
   auto handle = std::make_unique<sh_lock>();
   handle->locks = client.locks;
-  SH_RETURN_IF_ERROR(client.locks->Acquire(std::move(ask), &handle->held));
+  SH_RETURN_IF_ERROR(take(std::move(ask), &handle->held));
   if (handle->held == nullptr) return Status();
   std::function<void()> lost;
   if (options.on_lost != nullptr) {
@@ -63,6 +65,24 @@ Status Acquire(sh_client& client, const char* name, const sh_lock_options& optio
   }
   *lock = handle.release();
   return Status();
+}
+
+Status AcquireNamed(sh_client& client, const char* name, const sh_lock_options& options,
+                    sh_lock** lock) {
+  SH_ASSIGN_OR_RETURN(std::string wanted, NameOf(name));
+  const auto take = [&](LockAsk ask, std::unique_ptr<HeldLock>* held) {
+    ask.name = std::move(wanted);
+    return client.locks->Acquire(std::move(ask), held);
+  };
+  return Acquire(client, options, take, lock);
+}
+
+Status AcquireRange(sh_client& client, const AreaRange& range, const sh_lock_options& options,
+                    sh_lock** lock) {
+  const auto take = [&](LockAsk ask, std::unique_ptr<HeldLock>* held) {
+    return AcquireAreaLock(client.locks.get(), range, std::move(ask), held);
+  };
+  return Acquire(client, options, take, lock);
 }
 
 // Beside the handle that callers see: what its pointer leads to.
@@ -127,28 +147,53 @@ using statehouse::Finish;
 using statehouse::Reason;
 using statehouse::Status;
 
+namespace {
+
+sh_reason RefuseNull(const char* what, const char* name, sh_error** error) {
+  return Finish(Status(Reason::kInvalidArgument, what), name, error);
+}
+
+}  // namespace
+
 sh_reason sh_lock_acquire(sh_client* client, const char* name, const sh_lock_options* options,
                           sh_lock** lock, sh_error** error) {
   if (client == nullptr || lock == nullptr) {
-    return Finish(Status(Reason::kInvalidArgument, "sh_lock_acquire: client or lock is NULL"), name,
-                  error);
+    return RefuseNull("sh_lock_acquire: client or lock is NULL", name, error);
   }
   *lock = nullptr;
   const sh_lock_options defaults{};
-  return Finish(statehouse::Acquire(*client, name, options == nullptr ? defaults : *options, lock),
-                name, error);
+  return Finish(
+      statehouse::AcquireNamed(*client, name, options == nullptr ? defaults : *options, lock), name,
+      error);
 }
 
-uint64_t sh_lock_token(const sh_lock* lock) { return lock->held->token(); }
-const char* sh_lock_name(const sh_lock* lock) { return lock->held->name().c_str(); }
+sh_reason sh_area_lock(sh_client* client, const sh_area* area, uint64_t pos, uint64_t len,
+                       const sh_lock_options* options, sh_lock** lock, sh_error** error) {
+  if (client == nullptr || area == nullptr || lock == nullptr) {
+    return Finish(Status(Reason::kInvalidArgument, "sh_area_lock: client, area or lock is NULL"),
+                  nullptr, error);
+  }
+  *lock = nullptr;
+  const sh_lock_options defaults{};
+  const statehouse::AreaRange range{area->name, area->size, pos, len};
+  return Finish(
+      statehouse::AcquireRange(*client, range, options == nullptr ? defaults : *options, lock),
+      area->name.c_str(), error);
+}
+
+uint64_t sh_lock_token(const sh_lock* lock) { return lock == nullptr ? 0 : lock->held->token(); }
+const char* sh_lock_name(const sh_lock* lock) {
+  return lock == nullptr ? "" : lock->held->name().c_str();
+}
 
 int sh_lock_held(const sh_lock* lock, uint64_t* left_ms) {
-  const statehouse::LeaseLook look = lock->held->Look();
+  const auto look = lock == nullptr ? statehouse::LeaseLook() : lock->held->Look();
   if (left_ms != nullptr) *left_ms = look.left_ns / statehouse::kNsPerMs;
   return look.held ? 1 : 0;
 }
 
 sh_reason sh_lock_renew(sh_lock* lock, uint64_t ttl_ms, sh_error** error) {
+  if (lock == nullptr) return RefuseNull("sh_lock_renew: lock is NULL", nullptr, error);
   if (ttl_ms > statehouse::kLockTtlNsMax / statehouse::kNsPerMs) {
     return Finish(Status(Reason::kInvalidArgument, "sh_lock_renew: at most 7 days"),
                   sh_lock_name(lock), error);
@@ -170,11 +215,17 @@ sh_reason sh_lock_release(sh_lock* lock, int* held, sh_error** error) {
 
 sh_reason sh_lock_describe(sh_client* client, const char* name, sh_lock_info** info,
                            sh_error** error) {
+  if (client == nullptr || info == nullptr) {
+    return RefuseNull("sh_lock_describe: client or info is NULL", name, error);
+  }
   return Finish(statehouse::Describe(*client, name, info), name, error);
 }
 
 sh_reason sh_lock_list(sh_client* client, const char* prefix, sh_lock_info** infos, size_t* count,
                        sh_error** error) {
+  if (client == nullptr || infos == nullptr || count == nullptr) {
+    return RefuseNull("sh_lock_list: client, infos or count is NULL", prefix, error);
+  }
   return Finish(statehouse::List(*client, prefix, infos, count), prefix, error);
 }
 
@@ -186,6 +237,9 @@ void sh_lock_infos_free(sh_lock_info* infos, size_t count) {
 
 sh_reason sh_lock_force_release(sh_client* client, const char* name, uint64_t token,
                                 uint32_t* released, sh_error** error) {
+  if (client == nullptr) {
+    return RefuseNull("sh_lock_force_release: client is NULL", name, error);
+  }
   statehouse::v1::ForceReleaseLockRequest request;
   auto wanted = statehouse::NameOf(name);
   if (!wanted.ok()) return Finish(wanted.status(), name, error);

@@ -59,16 +59,20 @@ Status NetworkLoad(const sh_area& area, WordType type, uint64_t pos, uint64_t* b
   return Status();
 }
 
-Status NetworkStore(const sh_area& area, WordType type, uint64_t pos, uint64_t bits) {
+Status NetworkStore(const sh_area& area, WordType type, uint64_t pos, uint64_t bits,
+                    uint64_t fence) {
   auto request = WordRequest<v1::StoreWordRequest>(area, type, pos);
   SetNumber(type, bits, request.mutable_value());
+  request.set_fence(fence);
   v1::StoreWordResponse response;
   return area.network->Call(Path("StoreWord"), request, &response, OptionsFor(area.timeout, false));
 }
 
-Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta, uint64_t* bits) {
+Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta, uint64_t fence,
+                  uint64_t* bits) {
   auto request = WordRequest<v1::AddWordRequest>(area, type, pos);
   request.set_delta(delta);
+  request.set_fence(fence);
   v1::AddWordResponse response;
   SH_RETURN_IF_ERROR(
       area.network->Call(Path("AddWord"), request, &response, OptionsFor(area.timeout, false)));
@@ -77,10 +81,12 @@ Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delt
 }
 
 Status NetworkCompareExchange(const sh_area& area, WordType type, uint64_t pos, uint64_t expected,
-                              uint64_t desired, CompareExchangeResult* result) {
+                              uint64_t desired, uint64_t fence,
+                              CompareExchangeResult* result) {
   auto request = WordRequest<v1::CompareExchangeWordRequest>(area, type, pos);
   SetNumber(type, expected, request.mutable_expected());
   SetNumber(type, desired, request.mutable_desired());
+  request.set_fence(fence);
   v1::CompareExchangeWordResponse response;
   SH_RETURN_IF_ERROR(area.network->Call(Path("CompareExchangeWord"), request, &response,
                                         OptionsFor(area.timeout, false)));
@@ -90,10 +96,11 @@ Status NetworkCompareExchange(const sh_area& area, WordType type, uint64_t pos, 
 }
 
 Status NetworkBitwise(const sh_area& area, BitwiseOperator op, WordType type, uint64_t pos,
-                      uint64_t operand, uint64_t* bits) {
+                      uint64_t operand, uint64_t fence, uint64_t* bits) {
   auto request = WordRequest<v1::BitwiseWordRequest>(area, type, pos);
   request.set_operator_(static_cast<v1::BitwiseOperator>(op));
   SetNumber(type, operand, request.mutable_operand());
+  request.set_fence(fence);
   v1::BitwiseWordResponse response;
   SH_RETURN_IF_ERROR(
       area.network->Call(Path("BitwiseWord"), request, &response, OptionsFor(area.timeout, false)));
@@ -123,10 +130,12 @@ Status NetworkRead(const sh_area& area, uint64_t pos, std::byte* out, uint64_t l
   }
 }
 
-Status NetworkWrite(const sh_area& area, uint64_t pos, const std::byte* bytes, uint64_t len) {
+Status NetworkWrite(const sh_area& area, uint64_t pos, const std::byte* bytes, uint64_t len,
+                    uint64_t fence) {
   SH_RETURN_IF_ERROR(CheckBounds(area, pos, len));
   v1::WriteAreaRequest request;
   request.set_name(area.name);
+  request.set_fence(fence);
   for (uint64_t done = 0;;) {
     const uint64_t piece = std::min(kPieceBytes, len - done);
     request.set_pos(pos + done);
@@ -139,12 +148,13 @@ Status NetworkWrite(const sh_area& area, uint64_t pos, const std::byte* bytes, u
   }
 }
 
-Status NetworkFill(const sh_area& area, uint64_t pos, uint64_t len, uint8_t value) {
+Status NetworkFill(const sh_area& area, uint64_t pos, uint64_t len, uint8_t value, uint64_t fence) {
   v1::FillAreaRequest request;
   request.set_name(area.name);
   request.set_pos(pos);
   request.set_len(len);
   request.set_value(value);
+  request.set_fence(fence);
   v1::FillAreaResponse response;
   return area.network->Call(Path("FillArea"), request, &response, OptionsFor(area.timeout, false));
 }

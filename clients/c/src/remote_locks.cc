@@ -96,13 +96,18 @@ class RemoteLock final : public HeldLock {
       return Lost(renewed.message());
     }
     SH_RETURN_IF_ERROR(renewed);
-    valid_until_ = before + DurationOf(response.expires_in());
+    // A lease is never made shorter: the answer to an earlier renewal may come later.
+    const steady_clock::time_point end = before + DurationOf(response.expires_in());
+    steady_clock::time_point known = valid_until_;
+    while (known < end && !valid_until_.compare_exchange_weak(known, end)) {
+    }
     return Status();
   }
 
   Status Release(bool* held) override {
     *held = false;
     SH_RETURN_IF_ERROR(CheckUsable());
+    const bool told = lapsed_;  // That it is lost.
     const bool valid = Look().held;
     if (over_.exchange(true)) return Status();
     v1::ReleaseLockRequest request;
@@ -117,9 +122,11 @@ class RemoteLock final : public HeldLock {
     SH_RETURN_IF_ERROR(released);
     // An answer of "not held" to a call that was sent twice is about the first one of the two.
     // While the lease was good by this process's own clock, it was held.
-    *held = response.held() || valid;
+    *held = valid || (response.held() && !told);
     return Status();
   }
+
+  void Abandon() override { over_ = true; }
 
  private:
   Status Lost(const std::string& why) const {

@@ -11,6 +11,7 @@
 
 #include "dict_ops.h"
 #include "flat_json.h"
+#include "lock_ops.h"
 
 namespace {
 
@@ -40,8 +41,8 @@ std::string Answer(const sh::Result<sh::Done>& result) {
 
 class Program final {
  public:
-  Program(sh::Client client, sh::Options options, std::string token)
-      : client_(std::move(client)), options_(std::move(options)), token_(std::move(token)) {}
+  Program(sh::Client client, const sh::Options& options, std::string token)
+      : client_(std::move(client)), options_(options), token_(std::move(token)), locks_(options) {}
   std::string Do(const flat_json& in);
 
  private:
@@ -56,6 +57,7 @@ class Program final {
   const std::string token_;  // STATEHOUSE_TOKEN at the start.
   std::map<std::string, sh::Area> areas_;
   DictOps dicts_;
+  LockOps locks_;
 };
 
 // Whether a member that the interface takes as an unsigned number is none.
@@ -74,6 +76,7 @@ std::string Program::Do(const flat_json& in) {
       "open", "list", "create", "describe", "delete", "transport", "status", "connect", "close"};
   sh::Client* const client = client_.has_value() ? &*client_ : nullptr;
   if (const std::optional<std::string> answer = dicts_.Do(client, in)) return *answer;
+  if (const std::optional<std::string> answer = locks_.Do(client, in)) return *answer;
   if (IsBeyondU64(in)) return Inexpressible();
   for (const std::string_view control : kControl) {
     if (op == control) return DoControl(op, name, in);
@@ -87,6 +90,7 @@ std::string Program::Do(const flat_json& in) {
 std::string Program::DoConnect(const flat_json& in) {
   areas_.clear();
   dicts_.Clear();
+  locks_.Clear();
   client_.reset();
   const std::string token = flat_json_text(&in, "token", token_.c_str());
   const int failed =
@@ -163,17 +167,21 @@ std::vector<std::byte> FromHex(const std::string& text) {
 
 std::string Program::DoArea(std::string_view op, sh::Area& area, const flat_json& in) {
   const uint64_t pos = flat_json_number(&in, "pos", 0);
+  const uint64_t fence = flat_json_number(&in, "fence", 0);
   if (op == "read") {
     std::optional<uint64_t> len;
     if (flat_json_find(&in, "len") != nullptr) len = flat_json_number(&in, "len", 0);
     return Answer(area.Read(pos, len),
                   [](const std::vector<std::byte>& bytes) { return Quoted(Hex(bytes)); });
   }
-  if (op == "write") return Answer(area.Write(pos, FromHex(flat_json_text(&in, "data", ""))));
+  if (op == "write") {
+    return Answer(area.Write(pos, FromHex(flat_json_text(&in, "data", "")), fence));
+  }
   if (op == "fill") {
     const uint64_t value = flat_json_number(&in, "value", 0);
     if (value > 255) return Inexpressible();
-    return Answer(area.Fill(pos, flat_json_number(&in, "len", 0), static_cast<std::byte>(value)));
+    return Answer(
+        area.Fill(pos, flat_json_number(&in, "len", 0), static_cast<std::byte>(value), fence));
   }
   if (op == "updates") {
     return Answer(area.Updates(), [](uint64_t updates) { return Number(updates); });
@@ -217,28 +225,30 @@ std::optional<T> WordOf(const flat_json& in, const char* key) {
 template <sh::Word T>
 std::string Program::DoWord(std::string_view op, sh::Area& area, const flat_json& in) {
   const uint64_t pos = flat_json_number(&in, "pos", 0);
+  const uint64_t fence = flat_json_number(&in, "fence", 0);
   const auto show = [](T word) { return WordText(word); };
   if (op == "load") return Answer(area.Load<T>(pos), show);
   if (op == "add") {
-    return Answer(area.Add<T>(pos, static_cast<int64_t>(flat_json_number(&in, "delta", 1))), show);
+    const auto delta = static_cast<int64_t>(flat_json_number(&in, "delta", 1));
+    return Answer(area.Add<T>(pos, delta, fence), show);
   }
   const std::optional<T> value = WordOf<T>(in, "value");
   const std::optional<T> operand = WordOf<T>(in, "operand");
   const std::optional<T> expected = WordOf<T>(in, "expected");
   const std::optional<T> desired = WordOf<T>(in, "desired");
   if (!value || !operand || !expected || !desired) return Inexpressible();
-  if (op == "store") return Answer(area.Store<T>(pos, *value));
+  if (op == "store") return Answer(area.Store<T>(pos, *value, fence));
   if (op == "compare_exchange") {
-    return Answer(area.CompareExchange<T>(pos, *expected, *desired),
+    return Answer(area.CompareExchange<T>(pos, *expected, *desired, fence),
                   [](const sh::Exchange<T>& exchange) {
                     return R"({"exchanged": )" + Boolean(exchange.exchanged) + R"(, "found": )" +
                            WordText(exchange.found) + "}";
                   });
   }
   const std::string bitwise = flat_json_text(&in, "operator", "");
-  if (bitwise == "and") return Answer(area.BitwiseAnd<T>(pos, *operand), show);
-  if (bitwise == "or") return Answer(area.BitwiseOr<T>(pos, *operand), show);
-  return Answer(area.BitwiseXor<T>(pos, *operand), show);
+  if (bitwise == "and") return Answer(area.BitwiseAnd<T>(pos, *operand, fence), show);
+  if (bitwise == "or") return Answer(area.BitwiseOr<T>(pos, *operand, fence), show);
+  return Answer(area.BitwiseXor<T>(pos, *operand, fence), show);
 }
 
 }  // namespace

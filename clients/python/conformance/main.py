@@ -14,6 +14,7 @@ from typing import Any
 import statehouse
 import statehouse.aio
 from dict_ops import OPS, DictOps, Inexpressible, settled
+from lock_ops import LOCK_OPS, LockOps
 
 
 class Program:
@@ -26,6 +27,11 @@ class Program:
         self.client: Any = None  # None between a connect that failed and the next one.
         self.areas: dict[str, Any] = {}
         self.dicts = DictOps()
+        self.locks = LockOps(self.open)
+
+    async def open(self, token: str | None = None) -> Any:
+        module: Any = statehouse.aio if self.asynchronous else statehouse
+        return await settled(module.connect(token=token, transport=self.door))
 
     async def connect(self, url: str | None = None, timeout: float | None = None) -> None:
         module: Any = statehouse.aio if self.asynchronous else statehouse
@@ -35,6 +41,7 @@ class Program:
         """A new client in place of the one before, and its first call, so that each door tells what is wrong."""
         self.areas.clear()
         self.dicts = DictOps()
+        await self.locks.let_go()
         if self.client is not None:
             await settled(self.client.close())
         self.client = None
@@ -56,6 +63,8 @@ class Program:
         name = request.pop("name", "")
         if op in OPS:
             return await self.dicts.do(self.client, op, name, request)
+        if op in LOCK_OPS:
+            return await self.locks.do(self.client, op, name, request)
         if op == "connect":
             token = request.get("token", self.token)
             timeout_ms = request.get("timeout_ms")
@@ -90,26 +99,28 @@ class Program:
         pos = request["pos"]
         if op == "read":
             return (await settled(area.read(pos, request.get("len")))).hex()
+        fence = request.get("fence")
         if op == "write":
-            return await settled(area.write(pos, bytes.fromhex(request["data"])))
+            return await settled(area.write(pos, bytes.fromhex(request["data"]), fence=fence))
         if op == "fill":
-            return await settled(area.fill(pos, request["len"], request["value"]))
+            return await settled(area.fill(pos, request["len"], request["value"], fence=fence))
         return await self.do_word(op, area, pos, request)
 
     async def do_word(self, op: str, area: Any, pos: int, request: dict[str, Any]) -> Any:
         word_type = request["type"]
+        fence = request.get("fence")
         if op == "bitwise":
             method = getattr(area, f"bitwise_{request['operator']}_{word_type}")
-            return await settled(method(pos, request["operand"]))
+            return await settled(method(pos, request["operand"], fence=fence))
         method = getattr(area, f"{op}_{word_type}")
         if op == "load":
             return await settled(method(pos))
         if op == "store":
-            return await settled(method(pos, request["value"]))
+            return await settled(method(pos, request["value"], fence=fence))
         if op == "add":
-            return await settled(method(pos, *([request["delta"]] if "delta" in request else [])))
+            return await settled(method(pos, *([request["delta"]] if "delta" in request else []), fence=fence))
         result = await settled(
-            method(pos, expected=request["expected"], desired=request["desired"])
+            method(pos, expected=request["expected"], desired=request["desired"], fence=fence)
         )
         return {"exchanged": result.exchanged, "found": result.found}
 

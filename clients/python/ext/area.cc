@@ -15,9 +15,21 @@ const char* NameOf(const AreaObject* self) { return self->area->name().c_str(); 
 
 void Destroy(PyObject* object) {
   AreaObject* const self = Self(object);
+  PyObject_GC_UnTrack(object);
   self->area.~shared_ptr();
+  Py_XDECREF(self->make_lock);
   Py_DECREF(self->session);
-  PyObject_Free(object);
+  PyObject_GC_Del(object);
+}
+
+int Traverse(PyObject* object, visitproc visit, void* arg) {
+  Py_VISIT(Self(object)->make_lock);
+  return 0;
+}
+
+int Clear(PyObject* object) {
+  Py_CLEAR(Self(object)->make_lock);
+  return 0;
 }
 
 PyObject* GetName(PyObject* self, void*) {
@@ -42,6 +54,17 @@ PyObject* GetUpdates(PyObject* object, void*) {
 }
 
 PyObject* GetTransport(PyObject*, void*) { return PyUnicode_FromString("local"); }
+
+PyObject* LockOf(PyObject* object, PyObject* args, PyObject* names) {
+  PyObject* const self_alone = PyTuple_Pack(1, object);
+  if (self_alone == nullptr) return nullptr;
+  PyObject* const all = PySequence_Concat(self_alone, args);
+  Py_DECREF(self_alone);
+  if (all == nullptr) return nullptr;
+  PyObject* const lock = PyObject_Call(Self(object)->make_lock, all, names);
+  Py_DECREF(all);
+  return lock;
+}
 
 PyObject* MemoryView(PyObject* self, PyObject*) { return PyMemoryView_FromObject(self); }
 
@@ -83,10 +106,12 @@ PyGetSetDef properties[] = {
 PyMethodDef range_methods[] = {
     {"read", AsMethod(&AreaRead), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("read(pos, len=None) -> bytes: a range; to the end of the area without len.")},
-    {"write", AsMethod(&AreaWrite), METH_FASTCALL,
-     PyDoc_STR("write(pos, bytes): any bytes-like object; all of it or nothing.")},
-    {"fill", AsMethod(&AreaFill), METH_FASTCALL,
-     PyDoc_STR("fill(pos, len, value): sets every byte of a range.")},
+    {"write", AsMethod(&AreaWrite), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("write(pos, bytes, *, fence=None): any bytes-like object; all of it or nothing.")},
+    {"fill", AsMethod(&AreaFill), METH_FASTCALL | METH_KEYWORDS,
+     PyDoc_STR("fill(pos, len, value, *, fence=None): sets every byte of a range.")},
+    {"lock", AsMethod(&LockOf), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("lock(pos=0, len=None, *, …) -> AreaLock: see statehouse.types.Area.lock.")},
     {"wait", AsMethod(&AreaWait), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("wait(since, timeout=None) -> bool: until `updates` differs from `since`; False "
                "when `timeout` seconds passed first.")},
@@ -118,7 +143,10 @@ bool PrepareAreaType() {
   area_type.tp_name = "statehouse._local.Area";
   area_type.tp_doc = PyDoc_STR("One area of the local door: bytes that this process maps.");
   area_type.tp_basicsize = sizeof(AreaObject);
-  area_type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
+  area_type.tp_flags =
+      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_GC;
+  area_type.tp_traverse = &Traverse;
+  area_type.tp_clear = &Clear;
   area_type.tp_dealloc = &Destroy;
   area_type.tp_repr = &Represent;
   area_type.tp_methods = methods.data();
@@ -129,12 +157,15 @@ bool PrepareAreaType() {
   return PyType_Ready(&area_type) == 0;
 }
 
-PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area) {
-  auto* const object = PyObject_New(AreaObject, &area_type);
+PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area, PyObject* make_lock) {
+  auto* const object = PyObject_GC_New(AreaObject, &area_type);
   if (object == nullptr) return nullptr;
   Py_INCREF(session);
   object->session = session;
   new (&object->area) std::shared_ptr<LocalArea>(std::move(area));
+  Py_INCREF(make_lock);
+  object->make_lock = make_lock;
+  PyObject_GC_Track(reinterpret_cast<PyObject*>(object));
   return reinterpret_cast<PyObject*>(object);
 }
 

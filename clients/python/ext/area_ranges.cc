@@ -64,9 +64,11 @@ PyObject* ReadRange(AreaObject* self, uint64_t pos, uint64_t len) {
   return Raise(status, NameOf(self));
 }
 
-bool WriteRange(AreaObject* self, uint64_t pos, std::span<const std::byte> bytes) {
+bool WriteRange(AreaObject* self, uint64_t pos, std::span<const std::byte> bytes,
+                uint64_t fence) {
   if (!EnsureLane(self)) return false;
-  const Status status = Run(self, bytes.size(), [&] { return self->area->Write(pos, bytes); });
+  const Status status =
+      Run(self, bytes.size(), [&] { return self->area->Write(pos, bytes, fence); });
   return status.ok() || Raise(status, NameOf(self)) != nullptr;
 }
 
@@ -127,23 +129,27 @@ PyObject* AreaRead(PyObject* self_object, PyObject* const* args, Py_ssize_t coun
   return ReadRange(self, pos, len);
 }
 
-PyObject* AreaWrite(PyObject* self_object, PyObject* const* args, Py_ssize_t count) {
+PyObject* AreaWrite(PyObject* self_object, PyObject* const* args, Py_ssize_t count,
+                    PyObject* names) {
   if (count != 2) {
-    PyErr_SetString(PyExc_TypeError, "call it as write(pos, bytes)");
+    PyErr_SetString(PyExc_TypeError, "call it as write(pos, bytes, *, fence=None)");
     return nullptr;
   }
   AreaObject* const self = Self(self_object);
   if (self->session->closed) return RaiseClosed(NameOf(self));
   uint64_t pos = 0;
   if (!ParseSize(args[0], "pos", NameOf(self), &pos)) return nullptr;
+  uint64_t fence = 0;
+  if (!TakeFence("write", args, count, names, self, &fence)) return nullptr;
   const Bytes bytes(args[1]);
-  if (!bytes.ok() || !WriteRange(self, pos, bytes.span())) return nullptr;
+  if (!bytes.ok() || !WriteRange(self, pos, bytes.span(), fence)) return nullptr;
   Py_RETURN_NONE;
 }
 
-PyObject* AreaFill(PyObject* self_object, PyObject* const* args, Py_ssize_t count) {
+PyObject* AreaFill(PyObject* self_object, PyObject* const* args, Py_ssize_t count,
+                   PyObject* names) {
   if (count != 3) {
-    PyErr_SetString(PyExc_TypeError, "call it as fill(pos, len, value)");
+    PyErr_SetString(PyExc_TypeError, "call it as fill(pos, len, value, *, fence=None)");
     return nullptr;
   }
   AreaObject* const self = Self(self_object);
@@ -151,13 +157,16 @@ PyObject* AreaFill(PyObject* self_object, PyObject* const* args, Py_ssize_t coun
   uint64_t pos = 0;
   uint64_t len = 0;
   uint64_t value = 0;
+  uint64_t fence = 0;
   if (!ParseSize(args[0], "pos", NameOf(self), &pos) ||
       !ParseSize(args[1], "len", NameOf(self), &len) ||
-      !ParseValue(args[2], WordType::kU8, NameOf(self), &value) || !EnsureLane(self)) {
+      !ParseValue(args[2], WordType::kU8, NameOf(self), &value) ||
+      !TakeFence("fill", args, count, names, self, &fence) || !EnsureLane(self)) {
     return nullptr;
   }
-  const Status status =
-      Run(self, len, [&] { return self->area->Fill(pos, len, static_cast<std::byte>(value)); });
+  const Status status = Run(self, len, [&] {
+    return self->area->Fill(pos, len, static_cast<std::byte>(value), fence);
+  });
   if (!status.ok()) return Raise(status, NameOf(self));
   Py_RETURN_NONE;
 }
@@ -230,7 +239,7 @@ int AreaAssign(PyObject* self_object, PyObject* key, PyObject* value) {
           NameOf(self));
     return -1;
   }
-  return WriteRange(self, range.pos, bytes.span()) ? 0 : -1;
+  return WriteRange(self, range.pos, bytes.span(), 0) ? 0 : -1;
 }
 
 }  // namespace statehouse::python

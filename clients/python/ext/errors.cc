@@ -10,9 +10,14 @@ PyObject* Raise(Reason reason, const std::string& message, const char* name) {
   if (PyErr_Occurred() != nullptr) return nullptr;
   PyObject* const module = PyImport_ImportModule("statehouse.errors");
   if (module == nullptr) return nullptr;
+  // A message may quote what is no text.
+  PyObject* const text = PyUnicode_DecodeUTF8(
+      message.data(), static_cast<Py_ssize_t>(message.size()), "replace");
   PyObject* const error =
-      PyObject_CallMethod(module, "from_reason", "is#s", static_cast<int>(reason), message.data(),
-                          static_cast<Py_ssize_t>(message.size()), name);
+      text == nullptr ? nullptr
+                      : PyObject_CallMethod(module, "from_reason", "iOs", static_cast<int>(reason),
+                                            text, name);
+  Py_XDECREF(text);
   Py_DECREF(module);
   if (error == nullptr) return nullptr;
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error)), error);

@@ -83,6 +83,24 @@ bool ParseDeltaSlow(PyObject* object, const char* name, uint64_t* delta) {
   return true;
 }
 
+bool ParseFence(PyObject* object, const char* name, uint64_t* fence) {
+  *fence = 0;
+  if (object == nullptr || object == Py_None || SmallUnsigned(object, fence)) return true;
+  if (PyLong_Check(object) == 0) {
+    PyErr_Format(PyExc_TypeError, "fence must be an int, not %s", Py_TYPE(object)->tp_name);
+    return false;
+  }
+  WideNumber number;
+  if (!ParseWide(object, &number)) return false;
+  if (number.negative || !number.fits) {
+    Raise(Reason::kInvalidArgument,
+          "fence is " + TextOf(number) + "; it must be 0 or more and below 2^64", name);
+    return false;
+  }
+  *fence = number.bits;
+  return true;
+}
+
 bool ParseSeconds(PyObject* object, const char* name, int64_t none_ns, int64_t* nanoseconds) {
   if (object == nullptr || object == Py_None) {
     *nanoseconds = none_ns;

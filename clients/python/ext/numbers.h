@@ -71,6 +71,10 @@ inline PyObject* NumberFromBits(WordType type, uint64_t bits) {
                         : PyLong_FromUnsignedLongLong(bits);
 }
 
+// A fencing token; none (0) where `object` is null or None. TypeError and InvalidArgument as the
+// Python modules raise them.
+bool ParseFence(PyObject* object, const char* name, uint64_t* fence);
+
 // Seconds as a float or int; None gives `none_ns`. InvalidArgument when negative or not a number.
 // Infinity is for ever.
 bool ParseSeconds(PyObject* object, const char* name, int64_t none_ns, int64_t* nanoseconds);

@@ -25,6 +25,7 @@ struct SessionObject {
 struct AreaObject {
   PyObject_HEAD SessionObject* session;
   std::shared_ptr<LocalArea> area;
+  PyObject* make_lock;  // Called as make_lock(area, …) by area.lock(…).
 };
 
 struct CompareExchangeResultObject {
@@ -46,7 +47,7 @@ bool PrepareCompareExchangeResultType();
 bool PrepareLockTypes();
 
 // A new Area object. Null with an exception set.
-PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area);
+PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area, PyObject* make_lock);
 
 // While it lives, the GIL is released and the session is not torn down.
 class WithoutGil final {
@@ -68,8 +69,8 @@ PyObject* RaiseClosed(const char* name);
 extern PyMethodDef area_word_methods[];
 extern const size_t area_word_method_count;
 PyObject* AreaRead(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
-PyObject* AreaWrite(PyObject* self, PyObject* const* args, Py_ssize_t count);
-PyObject* AreaFill(PyObject* self, PyObject* const* args, Py_ssize_t count);
+PyObject* AreaWrite(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
+PyObject* AreaFill(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
 PyObject* AreaWait(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
 PyObject* AreaSubscript(PyObject* self, PyObject* key);
 int AreaAssign(PyObject* self, PyObject* key, PyObject* value);
@@ -88,5 +89,16 @@ inline bool EnsureLane(AreaObject* self) {
 // (null-terminated); a missing one beyond `required` stays null. False with TypeError set.
 bool TakeArguments(const char* function, const char* const* parameters, size_t required,
                    PyObject* const* args, Py_ssize_t count, PyObject* names, PyObject** values);
+
+// The keyword argument `fence` of a method of an area that has no other one: 0 where it is not
+// given. False with an exception set.
+bool TakeFenceSlow(const char* function, PyObject* const* args, Py_ssize_t count, PyObject* names,
+                   const char* area, uint64_t* fence);
+inline bool TakeFence(const char* function, PyObject* const* args, Py_ssize_t count,
+                      PyObject* names, const AreaObject* area, uint64_t* fence) {
+  if (names == nullptr) [[likely]]
+    return true;
+  return TakeFenceSlow(function, args, count, names, area->area->name().c_str(), fence);
+}
 
 }  // namespace statehouse::python

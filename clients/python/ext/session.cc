@@ -71,10 +71,14 @@ PyObject* Close(PyObject* object, PyObject*) {
   Py_RETURN_NONE;
 }
 
-PyObject* Open(PyObject* object, PyObject* name_object) {
+PyObject* Open(PyObject* object, PyObject* const* args, Py_ssize_t count) {
   SessionObject* const self = Self(object);
+  if (count != 2) {
+    PyErr_SetString(PyExc_TypeError, "call it as open(name, make_lock)");
+    return nullptr;
+  }
   Py_ssize_t length = 0;
-  const char* const text = PyUnicode_AsUTF8AndSize(name_object, &length);
+  const char* const text = PyUnicode_AsUTF8AndSize(args[0], &length);
   if (text == nullptr) return nullptr;
   if (self->closed) return RaiseClosed(text);
   const std::string name(text, static_cast<size_t>(length));
@@ -84,7 +88,7 @@ PyObject* Open(PyObject* object, PyObject* name_object) {
     area = self->session->Open(name);
   }
   if (!area.ok()) return Raise(area.status(), name.c_str());
-  return NewArea(self, *std::move(area));
+  return NewArea(self, *std::move(area), args[1]);
 }
 
 PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
@@ -129,7 +133,9 @@ PyCFunction AsMethod(Function function) {
 }
 
 PyMethodDef session_methods[] = {
-    {"open", &Open, METH_O, PyDoc_STR("open(name) -> Area: an area that exists.")},
+    {"open", AsMethod(&Open), METH_FASTCALL,
+     PyDoc_STR("open(name, make_lock) -> Area: an area that exists; its lock(…) is "
+               "make_lock(area, …).")},
     {"call", AsMethod(&Call), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("call(method, request, timeout, idempotent, name='', long_running=False) -> bytes: "
                "one unary call; a long-running one has a connection of its own.")},

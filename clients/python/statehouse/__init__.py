@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from ._area_locks import AreaLock
 from ._client import Areas, Client, connect
 from ._cursor import Cursor
 from ._dict_verbs import KEEP_TTL, DictEntry, Edited
@@ -66,6 +67,7 @@ __all__ = [
     "AlreadyExists",
     "Area",
     "AreaInfo",
+    "AreaLock",
     "Areas",
     "BackingInvalid",
     "Cancelled",

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import errors
 from ._control import AREAS, Call, area_pb2
+from ._dict_verbs import fence_of
 from .types import WORD_TYPES, BytesLike
 
 _PIECE_BYTES = 1 << 20  # A longer range takes several calls.
@@ -39,28 +40,32 @@ class AreaCalls:
     def load(self, word_type: str, pos: int) -> Call:
         return self._word("Load", word_type, pos, True)
 
-    def store(self, word_type: str, pos: int, value: int) -> Call:
-        return self._word("Store", word_type, pos, value=self._value(word_type, value))
+    def store(self, word_type: str, pos: int, value: int, fence: int | None = None) -> Call:
+        return self._word("Store", word_type, pos, value=self._value(word_type, value), fence=fence_of(fence))
 
-    def add(self, word_type: str, pos: int, delta: int) -> Call:
-        return self._word("Add", word_type, pos, delta=self._delta(delta))
+    def add(self, word_type: str, pos: int, delta: int, fence: int | None = None) -> Call:
+        return self._word("Add", word_type, pos, delta=self._delta(delta), fence=fence_of(fence))
 
-    def compare_exchange(self, word_type: str, pos: int, expected: int, desired: int) -> Call:
+    def compare_exchange(
+        self, word_type: str, pos: int, expected: int, desired: int, fence: int | None = None
+    ) -> Call:
         return self._word(
             "CompareExchange",
             word_type,
             pos,
             expected=self._value(word_type, expected),
             desired=self._value(word_type, desired),
+            fence=fence_of(fence),
         )
 
-    def bitwise(self, operator: str, word_type: str, pos: int, operand: int) -> Call:
+    def bitwise(self, operator: str, word_type: str, pos: int, operand: int, fence: int | None = None) -> Call:
         return self._word(
             "Bitwise",
             word_type,
             pos,
             operator=_OPERATORS[operator],
             operand=self._value(word_type, operand),
+            fence=fence_of(fence),
         )
 
     def _value(self, word_type: str, number: int) -> Any:
@@ -125,14 +130,15 @@ class AreaCalls:
             for at, size in _pieces(length)
         ]
 
-    def writes(self, pos: int, data: memoryview) -> list[Call]:
+    def writes(self, pos: int, data: memoryview, fence: int | None = None) -> list[Call]:
         pos = self._position(pos)
+        token = fence_of(fence)
         self._bounds(pos, data.nbytes)
         return [
             Call(
                 AREAS + "WriteArea",
                 self.pb.WriteAreaRequest(
-                    name=self.name, pos=pos + at, data=bytes(data[at : at + size])
+                    name=self.name, pos=pos + at, data=bytes(data[at : at + size]), fence=token
                 ),
                 self.pb.WriteAreaResponse,
                 False,
@@ -141,11 +147,13 @@ class AreaCalls:
             for at, size in _pieces(data.nbytes)
         ]
 
-    def fill(self, pos: int, length: int, value: int) -> Call:
+    def fill(self, pos: int, length: int, value: int, fence: int | None = None) -> Call:
         pos = self._position(pos)
         length = self._position(length, "len")
         self._value("u8", value)
-        request = self.pb.FillAreaRequest(name=self.name, pos=pos, len=length, value=value)
+        request = self.pb.FillAreaRequest(
+            name=self.name, pos=pos, len=length, value=value, fence=fence_of(fence)
+        )
         return Call(AREAS + "FillArea", request, self.pb.FillAreaResponse, False, self.name)
 
     def wait(self, since: int | None, timeout: float) -> Call:

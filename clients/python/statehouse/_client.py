@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from . import _control, _dicts, _local
+from ._area_locks import AreaLock
 from ._control import Call
 from ._dicts import Dicts
 from ._locks import TTL_DEFAULT, Leasing, Lock, Locks
@@ -83,10 +84,10 @@ class Client:
         if size is not None:
             info = self.areas.create(name, size=size)
         if self.transport == "local":
-            return cast(Area, self._session.open(_control.check_name(name)))
+            return cast(Area, self._session.open(_control.check_name(name), self._area_lock))
         if size is None:
             info = self.areas.describe(name)
-        return cast(Area, NetworkArea(self._session, info.name, info.size, info.index))
+        return cast(Area, NetworkArea(self._session, info.name, info.size, info.index, self._area_lock))
 
     def dict(
         self,
@@ -127,16 +128,17 @@ class Client:
         timeout: Any = None,
         owner: str | None = None,
         on_lost: Callable[[Lock], None] | None = None,
+        manual_renewal: bool = False,
     ) -> Lock:
         """A lock by its name; nothing is asked before ``acquire`` or ``with``.
 
         ``ttl`` (seconds or a timedelta, 0.1 s to 7 days): how long the lease outlives the last renewal, which the client does at a third
-        of it. ``shared``: held together with other shared holders. ``hold_max``: renewals reach at most so far after the grant, so that a
-        process that hangs while its renewing thread goes on loses the lock in the end. ``timeout``: how long ``with`` waits; for ever if
-        None. ``owner``: who this is, for ``locks.describe``. ``on_lost(lock)`` is called once, from a thread of the client, when the lease
-        is over before its release.
+        of it, unless ``manual_renewal``: then the caller does, with ``renew``. ``shared``: held together with other shared holders.
+        ``hold_max`` (0.1 s or more): renewals reach at most so far after the grant, so that a process that hangs while its renewing
+        thread goes on loses the lock in the end. ``timeout``: how long ``with`` waits; for ever if None. ``owner``: who this is, for
+        ``locks.describe``. ``on_lost(lock)`` is called once, from a thread of the client, when the lease is over before its release.
         """
-        return self._lock(name, ttl, shared, 1, hold_max, timeout, owner, on_lost)
+        return self._lock(name, ttl, shared, 1, hold_max, timeout, owner, on_lost, manual_renewal)
 
     def semaphore(
         self,
@@ -148,9 +150,10 @@ class Client:
         timeout: Any = None,
         owner: str | None = None,
         on_lost: Callable[[Lock], None] | None = None,
+        manual_renewal: bool = False,
     ) -> Lock:
         """A lock that ``limit`` holders (1 to 1,048,576) have at once. Everybody who uses it says the same limit, else Conflict."""
-        return self._lock(name, ttl, False, limit, hold_max, timeout, owner, on_lost)
+        return self._lock(name, ttl, False, limit, hold_max, timeout, owner, on_lost, manual_renewal)
 
     def _lock(
         self,
@@ -162,6 +165,7 @@ class Client:
         timeout: Any,
         owner: str | None,
         on_lost: Callable[[Lock], None] | None,
+        manual_renewal: bool,
     ) -> Lock:
         if self._leasing is None:
             self._leasing = Leasing(self)
@@ -176,6 +180,40 @@ class Client:
             timeout=timeout,
             owner=owner,
             on_lost=on_lost,
+            manual_renewal=manual_renewal,
+        )
+
+    def _area_lock(
+        self,
+        area: Any,
+        pos: int = 0,
+        len: int | None = None,
+        *,
+        ttl: Any = TTL_DEFAULT,
+        shared: bool = False,
+        hold_max: Any = None,
+        timeout: Any = None,
+        owner: str | None = None,
+        on_lost: Callable[[Lock], None] | None = None,
+        manual_renewal: bool = False,
+    ) -> AreaLock:
+        """For areas: see statehouse.types.Area.lock."""
+        if self._leasing is None:
+            self._leasing = Leasing(self)
+        return AreaLock(
+            self._leasing,
+            self,
+            area.name,
+            area.size,
+            pos,
+            len,
+            ttl=ttl,
+            shared=shared,
+            hold_max=hold_max,
+            timeout=timeout,
+            owner=owner,
+            on_lost=on_lost,
+            manual_renewal=manual_renewal,
         )
 
     def status(self) -> ServiceStatus:

@@ -124,4 +124,7 @@ def service_status(response: Any) -> ServiceStatus:
         http_address=response.http_address,
         dicts=response.dicts,
         dict_entries=response.dict_entries,
+        locks_held=response.locks_held,
+        lock_waiters=response.lock_waiters,
+        sessions=response.sessions,
     )

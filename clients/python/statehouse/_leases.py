@@ -32,6 +32,7 @@ class Holder(Protocol):
     """What a keeper keeps: an object that holds a lease now and then."""
 
     ttl_s: float
+    manual_renewal: bool  # The holder renews; the keeper only looks whether the lease is over.
     lease: Any  # None while it holds none.
     thread_id: int  # Of whoever took it.
 
@@ -98,7 +99,7 @@ class LeaseKeeper:
 
     def _renew(self, holder: Holder, lease: Any) -> bool:
         """False where it should be tried again soon."""
-        if any(thread.ident == holder.thread_id for thread in threading.enumerate()):
+        if not holder.manual_renewal and any(thread.ident == holder.thread_id for thread in threading.enumerate()):
             try:
                 lease.renew(0)
             except errors.LockLost:

@@ -42,6 +42,14 @@ def nanoseconds(value: Any, what: str, name: str) -> int:
     return round(seconds * NS_PER_S)
 
 
+def some_nanoseconds(value: Any, what: str, name: str) -> int:
+    """As nanoseconds, more than 0: 0 has a meaning of its own in the calls."""
+    ns = nanoseconds(value, what, name)
+    if ns == 0:
+        raise InvalidArgument(f"{what} is {value!r}; it must be 100 ms or more", reason="INVALID_ARGUMENT", name=name)
+    return ns
+
+
 def _set(duration: Any, ns: int) -> None:
     duration.seconds, duration.nanos = divmod(ns, NS_PER_S)
 

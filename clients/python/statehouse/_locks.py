@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _local, _lock_calls, errors
-from ._leases import ForkCount, LeaseKeeper
+from ._leases import ForkCount, Holder, LeaseKeeper
 from ._lock_calls import NS_PER_S, TTL_DEFAULT
 from ._remote_leases import RemoteLeases
 from .types import LockInfo
@@ -57,8 +57,8 @@ class Leasing:
                 raise
         return self._remote.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner)
 
-    def keep(self, lock: Lock) -> None:
-        self._keeper.add(lock)
+    def keep(self, holder: Holder) -> None:
+        self._keeper.add(holder)
 
     def close(self) -> None:
         self._keeper.close()
@@ -94,6 +94,7 @@ class Lock:
         timeout: Any,
         owner: str | None,
         on_lost: Callable[[Lock], None] | None,
+        manual_renewal: bool,
     ) -> None:
         """Not for users: Client.lock() and Client.semaphore() make it."""
         self._leasing = leasing
@@ -101,7 +102,7 @@ class Lock:
         self.name = _lock_calls.check_lock_name(name)
         self._ttl_ns = _lock_calls.nanoseconds(ttl, "ttl", name)
         self.ttl_s = self._ttl_ns / NS_PER_S
-        self._hold_ns = 0 if hold_max is None else _lock_calls.nanoseconds(hold_max, "hold_max", name)
+        self._hold_ns = 0 if hold_max is None else _lock_calls.some_nanoseconds(hold_max, "hold_max", name)
         self._timeout_ns = -1 if timeout is None else _lock_calls.nanoseconds(timeout, "timeout", name)
         self._shared = bool(shared)
         if isinstance(limit, bool) or not isinstance(limit, int):
@@ -113,6 +114,7 @@ class Lock:
         self._limit = limit
         self._owner = None if owner is None else owner[:OWNER_BYTES_MAX]
         self._on_lost = on_lost
+        self.manual_renewal = manual_renewal
         self._begin()
 
     def _begin(self) -> None:
@@ -146,9 +148,7 @@ class Lock:
             else:
                 timeout_ns = -1 if timeout == -1 else _lock_calls.nanoseconds(timeout, "timeout", self.name)
             owner = self._owner if self._owner is not None else self._leasing.owner()
-            lease = self._leasing.acquire(
-                self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner
-            )
+            lease = self._take(timeout_ns, owner)
             if lease is None:
                 self._mine.release()
                 return False
@@ -163,6 +163,9 @@ class Lock:
             self._kept = True
             self._leasing.keep(self)
         return True
+
+    def _take(self, timeout_ns: int, owner: str) -> Any:
+        return self._leasing.acquire(self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner)
 
     def on_lease_over(self, lease: Any) -> None:
         """For the client's keeper of leases."""
@@ -195,7 +198,7 @@ class Lock:
         lease = self.lease
         if lease is None:
             raise RuntimeError(f"renewal of the lock {self.name!r}, which this object does not hold")
-        lease.renew(0 if ttl is None else _lock_calls.nanoseconds(ttl, "ttl", self.name))
+        lease.renew(0 if ttl is None else _lock_calls.some_nanoseconds(ttl, "ttl", self.name))
 
     def locked(self) -> bool:
         """Whether anybody holds it, as of now: this object, or another one in any process."""

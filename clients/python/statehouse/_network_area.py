@@ -10,6 +10,7 @@ from typing import Any
 
 from . import errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
+from ._area_locks import AreaLock
 from ._control import Call
 from ._local import CompareExchangeResult
 from ._network_session import NetworkSession
@@ -21,9 +22,12 @@ class NetworkArea:
 
     transport = "network"
 
-    def __init__(self, session: NetworkSession, name: str, size: int, index: int) -> None:
+    def __init__(
+        self, session: NetworkSession, name: str, size: int, index: int, make_lock: Callable[..., AreaLock]
+    ) -> None:
         self._session = session
         self._calls = AreaCalls(name, size)
+        self._make_lock = make_lock
         self.name = name
         self.size = size
         self.index = index
@@ -42,12 +46,12 @@ class NetworkArea:
     def read(self, pos: int, len: int | None = None) -> bytes:
         return b"".join(self._session.call(call).data for call in self._calls.reads(pos, len))
 
-    def write(self, pos: int, bytes: BytesLike, /) -> None:
-        for call in self._calls.writes(pos, bytes_of(bytes)):
+    def write(self, pos: int, bytes: BytesLike, /, *, fence: int | None = None) -> None:
+        for call in self._calls.writes(pos, bytes_of(bytes), fence):
             self._session.call(call)
 
-    def fill(self, pos: int, len: int, value: int, /) -> None:
-        self._session.call(self._calls.fill(pos, len, value))
+    def fill(self, pos: int, len: int, value: int, /, *, fence: int | None = None) -> None:
+        self._session.call(self._calls.fill(pos, len, value, fence))
 
     def wait(self, since: int, timeout: float | None = None) -> bool:
         deadline = time.monotonic() + self._calls.wait_timeout(timeout)
@@ -57,6 +61,9 @@ class NetworkArea:
             changed: bool = self._session.call(call, seconds + self._session.timeout).changed
             if changed or time.monotonic() >= deadline:
                 return changed
+
+    def lock(self, pos: int = 0, len: int | None = None, **options: Any) -> AreaLock:
+        return self._make_lock(self, pos, len, **options)
 
     def memoryview(self) -> builtins.memoryview:
         raise errors.TransportError(
@@ -114,22 +121,22 @@ def _add_word_methods(word_type: str) -> None:
     def load(self: NetworkArea, pos: int, /) -> int:
         return self._word(self._calls.load(word_type, pos))
 
-    def store(self: NetworkArea, pos: int, value: int, /) -> None:
-        self._session.call(self._calls.store(word_type, pos, value))
+    def store(self: NetworkArea, pos: int, value: int, /, *, fence: int | None = None) -> None:
+        self._session.call(self._calls.store(word_type, pos, value, fence))
 
-    def add(self: NetworkArea, pos: int, delta: int = 1, /) -> int:
-        return self._word(self._calls.add(word_type, pos, delta))
+    def add(self: NetworkArea, pos: int, delta: int = 1, /, *, fence: int | None = None) -> int:
+        return self._word(self._calls.add(word_type, pos, delta, fence))
 
     def compare_exchange(
-        self: NetworkArea, pos: int, expected: int, desired: int
+        self: NetworkArea, pos: int, expected: int, desired: int, *, fence: int | None = None
     ) -> CompareExchangeResult:
-        call = self._calls.compare_exchange(word_type, pos, expected, desired)
+        call = self._calls.compare_exchange(word_type, pos, expected, desired, fence)
         response = self._session.call(call)
         return CompareExchangeResult(response.exchanged, number_of(response.found))
 
     def bitwise(operator: str) -> Callable[..., int]:
-        def combine(self: NetworkArea, pos: int, operand: int, /) -> int:
-            return self._word(self._calls.bitwise(operator, word_type, pos, operand))
+        def combine(self: NetworkArea, pos: int, operand: int, /, *, fence: int | None = None) -> int:
+            return self._word(self._calls.bitwise(operator, word_type, pos, operand, fence))
 
         return combine
 

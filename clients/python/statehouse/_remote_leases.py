@@ -31,18 +31,23 @@ class RemoteLease:
         self._name = name
         self.session_id = session_id
         self.token = token
+        self._mutex = threading.Lock()
         self._valid_until = valid_until
         self._over = False
 
     def left(self) -> float:
         """Seconds that the lease has left by this process's clock; 0.0 once it is lost."""
-        return 0.0 if self._over else max(0.0, self._valid_until - time.monotonic())
+        left = 0.0 if self._over else max(0.0, self._valid_until - time.monotonic())
+        if left == 0.0:
+            self._over = True  # Whoever was told so is not told otherwise later.
+        return left
 
     def lose(self) -> None:
         self._over = True
 
     def renew(self, ttl_ns: int) -> None:
-        if self._over:
+        self._leases.check_open()
+        if self.left() <= 0:
             raise errors.by_name("LOCK_LOST", f"the lease of lock {self._name!r} is over", self._name)
         before = time.monotonic()
         try:
@@ -50,9 +55,13 @@ class RemoteLease:
         except (errors.LockLost, errors.NotFound) as lost:
             self._over = True
             raise errors.by_name("LOCK_LOST", str(lost), self._name) from None
-        self._valid_until = before + _lock_calls.seconds_of(response.expires_in)
+        valid_until = before + _lock_calls.seconds_of(response.expires_in)
+        # A lease is never made shorter: the answer to an earlier renewal may come later.
+        with self._mutex:
+            self._valid_until = max(self._valid_until, valid_until)
 
     def release(self) -> bool:
+        told = self._over  # That it is lost.
         valid = self.left() > 0
         self._over = True
         self._leases.forget(self)
@@ -61,7 +70,7 @@ class RemoteLease:
         except errors.NotFound:  # The session is over, and with it the lease.
             return False
         # "Not held" may be the answer to a call that was sent twice; while the lease was good it was held.
-        return bool(response.held) or valid
+        return valid or (bool(response.held) and not told)
 
 
 class RemoteLeases:
@@ -91,11 +100,15 @@ class RemoteLeases:
         if self._pid != os.getpid():
             self._begin()
 
+    def check_open(self) -> None:
+        self._here()
+        if self._closed:
+            raise errors.by_name("CLIENT_CLOSED", "the client was closed before this call; connect again", "")
+
     def _session(self) -> int:
         self._here()
         with self._lock:
-            if self._closed:
-                raise errors.by_name("CLIENT_CLOSED", "the client was closed before this call; connect again", "")
+            self.check_open()
             if self._session_id == 0:
                 opened = self.call(_lock_calls.open_session(self._client_name, round(_SESSION_TTL_S * _lock_calls.NS_PER_S)))
                 self._session_id = opened.session_id

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import functools
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from typing import Any, cast
 
 from . import _client, _control, _dicts, errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
+from ._area_locks import AreaLock
 from ._async_dict import AsyncSharedDict, LocalAsyncSharedDict, NetworkAsyncSharedDict
 from ._async_locks import AsyncLock, AsyncLocks
 from ._control import Call
@@ -116,7 +118,10 @@ class AsyncClient:
             info = await self.areas.create(name, size=size)
         else:
             info = await self.areas.describe(name)
-        return cast(AsyncArea, NetworkAsyncArea(self._network, info.name, info.size, info.index))
+        return cast(
+            AsyncArea,
+            NetworkAsyncArea(self._network, info.name, info.size, info.index, self._blocking._area_lock),
+        )
 
     async def dict(
         self,
@@ -159,21 +164,44 @@ class AsyncClient:
         hold_max: Any = None,
         timeout: Any = None,
         owner: str | None = None,
+        manual_renewal: bool = False,
     ) -> AsyncLock:
         """See statehouse.Client.lock."""
         return AsyncLock(
             lambda on_lost: self._blocking.lock(
-                name, ttl=ttl, shared=shared, hold_max=hold_max, timeout=timeout, owner=owner, on_lost=on_lost
+                name,
+                ttl=ttl,
+                shared=shared,
+                hold_max=hold_max,
+                timeout=timeout,
+                owner=owner,
+                on_lost=on_lost,
+                manual_renewal=manual_renewal,
             )
         )
 
     def semaphore(
-        self, name: str, limit: int, *, ttl: Any = TTL_DEFAULT, hold_max: Any = None, timeout: Any = None, owner: str | None = None
+        self,
+        name: str,
+        limit: int,
+        *,
+        ttl: Any = TTL_DEFAULT,
+        hold_max: Any = None,
+        timeout: Any = None,
+        owner: str | None = None,
+        manual_renewal: bool = False,
     ) -> AsyncLock:
         """See statehouse.Client.semaphore."""
         return AsyncLock(
             lambda on_lost: self._blocking.semaphore(
-                name, limit, ttl=ttl, hold_max=hold_max, timeout=timeout, owner=owner, on_lost=on_lost
+                name,
+                limit,
+                ttl=ttl,
+                hold_max=hold_max,
+                timeout=timeout,
+                owner=owner,
+                on_lost=on_lost,
+                manual_renewal=manual_renewal,
             )
         )
 
@@ -299,17 +327,20 @@ class LocalAsyncArea:
         length = self.size if len is None else len
         return cast(bytes, await _apart(length, self._area.read, pos, len))
 
-    async def write(self, pos: int, bytes: BytesLike, /) -> None:
-        await _apart(bytes_of(bytes).nbytes, self._area.write, pos, bytes)
+    async def write(self, pos: int, bytes: BytesLike, /, *, fence: int | None = None) -> None:
+        await _apart(bytes_of(bytes).nbytes, functools.partial(self._area.write, fence=fence), pos, bytes)
 
-    async def fill(self, pos: int, len: int, value: int, /) -> None:
-        await _apart(len, self._area.fill, pos, len, value)
+    async def fill(self, pos: int, len: int, value: int, /, *, fence: int | None = None) -> None:
+        await _apart(len, functools.partial(self._area.fill, fence=fence), pos, len, value)
 
     async def wait(self, since: int, timeout: float | None = None) -> bool:
         sound = 0 <= since < 1 << 64 and (timeout is None or timeout >= 0)
         if sound and self._area.updates != since:
             return True
         return await _wait_in_thread(self._area, since, timeout)
+
+    def lock(self, pos: int = 0, len: int | None = None, **options: Any) -> AsyncLock:
+        return AsyncLock(lambda on_lost: self._area.lock(pos, len, on_lost=on_lost, **options))
 
 
 async def _apart(length: int, operation: Callable[..., Any], *args: Any) -> Any:
@@ -438,9 +469,12 @@ class NetworkAsyncArea:
 
     transport = "network"
 
-    def __init__(self, session: _AsyncNetworkSession, name: str, size: int, index: int) -> None:
+    def __init__(
+        self, session: _AsyncNetworkSession, name: str, size: int, index: int, make_lock: Callable[..., AreaLock]
+    ) -> None:
         self._session = session
         self._calls = AreaCalls(name, size)
+        self._make_lock = make_lock
         self.name = name
         self.size = size
         self.index = index
@@ -459,12 +493,12 @@ class NetworkAsyncArea:
         pieces = [(await self._session.call(call)).data for call in self._calls.reads(pos, len)]
         return b"".join(pieces)
 
-    async def write(self, pos: int, bytes: BytesLike, /) -> None:
-        for call in self._calls.writes(pos, bytes_of(bytes)):
+    async def write(self, pos: int, bytes: BytesLike, /, *, fence: int | None = None) -> None:
+        for call in self._calls.writes(pos, bytes_of(bytes), fence):
             await self._session.call(call)
 
-    async def fill(self, pos: int, len: int, value: int, /) -> None:
-        await self._session.call(self._calls.fill(pos, len, value))
+    async def fill(self, pos: int, len: int, value: int, /, *, fence: int | None = None) -> None:
+        await self._session.call(self._calls.fill(pos, len, value, fence))
 
     async def wait(self, since: int, timeout: float | None = None) -> bool:
         deadline = time.monotonic() + self._calls.wait_timeout(timeout)
@@ -474,6 +508,9 @@ class NetworkAsyncArea:
             response = await self._session.call(call, seconds + self._session.timeout)
             if response.changed or time.monotonic() >= deadline:
                 return cast(bool, response.changed)
+
+    def lock(self, pos: int = 0, len: int | None = None, **options: Any) -> AsyncLock:
+        return AsyncLock(lambda on_lost: self._make_lock(self, pos, len, on_lost=on_lost, **options))
 
     async def _word(self, call: Call) -> int:
         return number_of((await self._session.call(call)).value)
@@ -491,22 +528,22 @@ def _add_network_methods(word_type: str) -> None:
     async def load(self: NetworkAsyncArea, pos: int, /) -> int:
         return await self._word(self._calls.load(word_type, pos))
 
-    async def store(self: NetworkAsyncArea, pos: int, value: int, /) -> None:
-        await self._session.call(self._calls.store(word_type, pos, value))
+    async def store(self: NetworkAsyncArea, pos: int, value: int, /, *, fence: int | None = None) -> None:
+        await self._session.call(self._calls.store(word_type, pos, value, fence))
 
-    async def add(self: NetworkAsyncArea, pos: int, delta: int = 1, /) -> int:
-        return await self._word(self._calls.add(word_type, pos, delta))
+    async def add(self: NetworkAsyncArea, pos: int, delta: int = 1, /, *, fence: int | None = None) -> int:
+        return await self._word(self._calls.add(word_type, pos, delta, fence))
 
     async def compare_exchange(
-        self: NetworkAsyncArea, pos: int, expected: int, desired: int
+        self: NetworkAsyncArea, pos: int, expected: int, desired: int, *, fence: int | None = None
     ) -> CompareExchangeResult:
-        call = self._calls.compare_exchange(word_type, pos, expected, desired)
+        call = self._calls.compare_exchange(word_type, pos, expected, desired, fence)
         response = await self._session.call(call)
         return CompareExchangeResult(response.exchanged, number_of(response.found))
 
     def bitwise(operator: str) -> Callable[..., Awaitable[int]]:
-        async def combine(self: NetworkAsyncArea, pos: int, operand: int, /) -> int:
-            return await self._word(self._calls.bitwise(operator, word_type, pos, operand))
+        async def combine(self: NetworkAsyncArea, pos: int, operand: int, /, *, fence: int | None = None) -> int:
+            return await self._word(self._calls.bitwise(operator, word_type, pos, operand, fence))
 
         return combine
 

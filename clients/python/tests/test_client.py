@@ -119,6 +119,24 @@ def test_status_tells_of_the_service(client: statehouse.Client) -> None:
     assert status.start_time > 0
 
 
+def test_status_counts_locks_their_waiters_and_sessions(service: Service, client: statehouse.Client, area_name: str) -> None:
+    wait_until(lambda: client.status().lock_waiters == 0, "nobody waits any more")
+    with service.connect("network") as other:
+        held = [client.lock(f"{area_name}/{number}") for number in range(100)]
+        waiting = threading.Thread(target=other.lock(held[0].name).acquire, daemon=True)
+        for lock in held:
+            lock.acquire()
+        waiting.start()
+        wait_until(lambda: client.status().lock_waiters == 1, "the waiter is counted")
+        wait_until(lambda: client.status().locks_held >= 100, "the holders are counted")
+        assert client.status().sessions >= 1
+        for lock in held:
+            lock.release()
+        waiting.join(PATIENCE_S)
+        assert not waiting.is_alive()
+    wait_until(lambda: client.status().locks_held < 100, "what was given back is not counted")
+
+
 def test_everything_refuses_after_close(
     service: Service, client: statehouse.Client, area: statehouse.Area
 ) -> None:

@@ -41,7 +41,7 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, transfer, plan, locks, recipe = blocks("docs/PYTHON.md")
+    first, transfer, plan, locks, ranges, recipe = blocks("docs/PYTHON.md")
     exec(first, {})
     with statehouse.connect() as c:
         d = c.dict("config")
@@ -57,6 +57,9 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
             assert names["outcome"].compared is compared and d["stock"] == stock
         exec(locks, {})
         assert d["release"] == "1.4" and not list(c.locks.list("deploy"))
+        exec(ranges, {})
+        assert c.area("board").read(4096, 4) == b"mine" and not list(c.locks.list("area/board/"))
+        c.areas.delete("board")
         c.dicts.delete("config")
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)

@@ -78,7 +78,7 @@ def test_bad_arguments_ask_nothing(client: statehouse.Client, area_name: str) ->
     for ttl in (0, 0.05, 8 * 86_400):
         with pytest.raises(statehouse.InvalidArgument):
             client.lock(area_name, ttl=ttl).acquire(False)
-    for options in ({"ttl": -1}, {"ttl": float("nan")}, {"hold_max": -1}, {"timeout": -1}):
+    for options in ({"ttl": -1}, {"ttl": float("nan")}, {"hold_max": -1}, {"hold_max": 0}, {"timeout": -1}):
         with pytest.raises(statehouse.InvalidArgument):
             client.lock(area_name, **options)
     for wrong in ({"ttl": "1"}, {"ttl": True}):
@@ -176,6 +176,24 @@ def test_a_lease_is_renewed_while_its_thread_lives(client: statehouse.Client, ot
     in_thread(leave).join()
     assert left.acquire(timeout=LONG_S), "its thread ended: nobody renews it"
     left.release()
+
+
+def test_who_renews_by_hand_keeps_it_so_long_as_it_does(
+    client: statehouse.Client, other: statehouse.Client, area_name: str
+) -> None:
+    told = threading.Event()
+    lock = client.lock(area_name, ttl=0.3, manual_renewal=True, on_lost=lambda _: told.set())
+    assert lock.acquire(False)
+    with pytest.raises(statehouse.InvalidArgument):
+        lock.renew(0)
+    lock.renew(LONG_S)
+    assert lock.expires_in > LONG_S / 2
+    lock.release()
+    assert lock.acquire(False)
+    wait_until(lambda: other.lock(area_name).acquire(False), "its lease is over, because nobody renewed it")
+    assert told.wait(PATIENCE_S) and lock.lost
+    with pytest.raises(statehouse.LockLost):
+        lock.release()
 
 
 def test_a_bound_on_holding_ends_a_lease_that_is_renewed(client: statehouse.Client, other: statehouse.Client, area_name: str) -> None:

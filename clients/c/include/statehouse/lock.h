@@ -13,12 +13,12 @@
  * A lease ends when it is released, at its ttl when it is not renewed, and at once when the process
  * ends. The library renews it at a third of the ttl, on a thread of its own, until it is released.
  * A lease alone does not exclude: a process that was stopped past its lease's end may go on and
- * write. Pass the token as `fence` to what you write (sh_write_options), which then refuses who is
- * late.
+ * write. Pass the token as `fence` to what you write (sh_write_options, sh_write_fenced), which
+ * then refuses who is late.
  *
  * Requests are served in the order of their arrival. Tokens grow with every grant of the service.
- * Errors of every call: SH_NAME_INVALID, SH_INVALID_ARGUMENT, SH_PERMISSION_DENIED, SH_UNAVAILABLE,
- * SH_CLIENT_CLOSED.
+ * Errors of every call: SH_NAME_INVALID, SH_INVALID_ARGUMENT (also where a client or lock is NULL),
+ * SH_PERMISSION_DENIED, SH_UNAVAILABLE, SH_TIMEOUT, SH_CLIENT_CLOSED.
  */
 #ifndef STATEHOUSE_LOCK_H_
 #define STATEHOUSE_LOCK_H_
@@ -40,7 +40,7 @@ typedef struct sh_lock_options {
   uint32_t limit;       /* Holders at once in exclusive mode: a semaphore; 0 is 1. */
   uint64_t ttl_ms;      /* 100 to 604,800,000 (7 days); 0 is 10,000. */
   uint64_t hold_max_ms; /* Renewals reach at most so far, so that a holder that hangs loses the lock
-                           in the end; 0: no bound. */
+                           in the end; at least 100; 0: no bound. */
   uint64_t timeout_ms;  /* How long to wait; 0: for ever, unless `try_only`. */
   int try_only;         /* Do not wait. */
   int manual_renewal;   /* The caller renews. */
@@ -58,17 +58,28 @@ typedef struct sh_lock sh_lock;
  * SH_CONFLICT (in use with another limit), SH_LIMIT_EXCEEDED, SH_STALLED. */
 SH_API sh_reason sh_lock_acquire(sh_client *client, const char *name,
                                  const sh_lock_options *options, sh_lock **lock, sh_error **error);
-/* The fencing token: higher than every token of every earlier grant. */
+/* Takes the lock of a range of an area, and with it the fences of the range: the token of the lock
+ * is for sh_write_fenced and its like. Ranges are locked by whole stripes of the area (4 KiB, or
+ * more where the area has more than 1,024 of them), so that two that do not overlap may still
+ * exclude each other; more than 32 stripes lock the area as a whole, exclusively. So does
+ * sh_lock_acquire of "area/<name>". All or nothing within `timeout_ms`. Where a part of it is lost,
+ * the lock is. `area` was opened by `client` and may be closed before the lock. Further errors:
+ * SH_OUT_OF_BOUNDS, SH_INVALID_ARGUMENT (`len` 0, a limit), SH_LOCK_LOST (a part was lost while the
+ * rest was waited for). */
+SH_API sh_reason sh_area_lock(sh_client *client, const sh_area *area, uint64_t pos, uint64_t len,
+                              const sh_lock_options *options, sh_lock **lock, sh_error **error);
+/* The fencing token: higher than every token of every earlier grant. 0 for NULL. */
 SH_API uint64_t sh_lock_token(const sh_lock *lock);
-/* The name that it was taken by. */
+/* The name that it was taken by, "area/<name>" of a range; "" for NULL. */
 SH_API const char *sh_lock_name(const sh_lock *lock);
 /* 1 while the lease is good, by this process's clock; *left_ms (may be NULL) is what is left. Once
- * 0 it stays 0. */
+ * 0 it stays 0; NULL gives 0. */
 SH_API int sh_lock_held(const sh_lock *lock, uint64_t *left_ms);
 /* Lengthens the lease to `ttl_ms` from now; 0: as it was taken with. SH_LOCK_LOST: it is over. */
 SH_API sh_reason sh_lock_renew(sh_lock *lock, uint64_t ttl_ms, sh_error **error);
 /* Gives the lock back and frees the handle, whatever the result. *held (may be NULL): it was held
- * until now; that it was lost before is no error. Errors: SH_CLIENT_FORKED. NULL is allowed. */
+ * until now; that it was lost before is no error. NULL is allowed. Further errors:
+ * SH_CLIENT_FORKED. */
 SH_API sh_reason sh_lock_release(sh_lock *lock, int *held, sh_error **error);
 
 /* A holder or waiter. */

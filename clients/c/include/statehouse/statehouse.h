@@ -249,6 +249,27 @@ SH_API sh_reason sh_write(sh_area *area, uint64_t pos, const void *bytes, uint64
 SH_API sh_reason sh_fill(sh_area *area, uint64_t pos, uint64_t len, uint8_t value,
                          sh_error **error);
 
+/* The same writes with a fencing token, as of a lock's grant (sh_lock_token): refused with
+ * SH_FENCED where a higher one wrote to a stripe of the area that the call touches, else the token
+ * is kept there as the highest. A stripe is 4 KiB, or more where the area has more than 1,024 of
+ * them. Of a range in several pieces those before the refused one are written; a compare_exchange
+ * that does not exchange is refused as well but keeps no token. `fence` 0: none, as without.
+ * Writes without a fence are refused by no fence. */
+SH_API sh_reason sh_store_fenced(sh_area *area, sh_word_type type, uint64_t pos, uint64_t value,
+                                 uint64_t fence, sh_error **error);
+SH_API sh_reason sh_add_fenced(sh_area *area, sh_word_type type, uint64_t pos, int64_t delta,
+                               uint64_t fence, uint64_t *value, sh_error **error);
+SH_API sh_reason sh_compare_exchange_fenced(sh_area *area, sh_word_type type, uint64_t pos,
+                                            uint64_t expected, uint64_t desired, uint64_t fence,
+                                            int *exchanged, uint64_t *found, sh_error **error);
+SH_API sh_reason sh_bitwise_fenced(sh_area *area, sh_bitwise_operator op, sh_word_type type,
+                                   uint64_t pos, uint64_t operand, uint64_t fence, uint64_t *value,
+                                   sh_error **error);
+SH_API sh_reason sh_write_fenced(sh_area *area, uint64_t pos, const void *bytes, uint64_t len,
+                                 uint64_t fence, sh_error **error);
+SH_API sh_reason sh_fill_fenced(sh_area *area, uint64_t pos, uint64_t len, uint8_t value,
+                                uint64_t fence, sh_error **error);
+
 #define SH_FOREVER UINT64_MAX
 
 /* The update counter: grows by at least one with every completed mutation of the area. */
@@ -276,6 +297,9 @@ typedef struct sh_status {
   uint64_t memory_limit_bytes; /* 0: none. */
   uint64_t recoveries;         /* Dead workers whose lanes were recovered. */
   int64_t start_time_ns;       /* Unix time. */
+  uint32_t locks_held;         /* Grants of locks; at most a second old. */
+  uint32_t lock_waiters;       /* Requests that wait for a lock; at most a second old. */
+  uint32_t sessions;           /* That are open. */
 } sh_status;
 SH_API sh_reason sh_get_status(sh_client *client, sh_status *status, sh_error **error);
 

@@ -85,31 +85,37 @@ class Area final {
         [&](sh_error** e) { return sh_load(area_.get(), WordTypeOf<T>(), pos, &value, e); },
         [&] { return static_cast<T>(value); });
   }
-  // Errors: as Load, SH_READ_ONLY, SH_STALLED.
+  // `fence` of this and of everything that writes: a fencing token (Lock::token()); 0: none. It is
+  // refused with SH_FENCED where a higher one wrote to a stripe that the call touches; see
+  // sh_store_fenced. Errors: as Load, SH_READ_ONLY, SH_FENCED, SH_STALLED.
   template <Word T>
-  Result<Done> Store(uint64_t pos, std::type_identity_t<T> value) {
+  Result<Done> Store(uint64_t pos, std::type_identity_t<T> value, uint64_t fence = 0) {
     return Finish<Done>(
-        [&](sh_error** e) { return sh_store(area_.get(), WordTypeOf<T>(), pos, Widen(value), e); },
+        [&](sh_error** e) {
+          return sh_store_fenced(area_.get(), WordTypeOf<T>(), pos, Widen(value), fence, e);
+        },
         [] { return Done(); });
   }
   // Adds modulo the width, and gives the new value. Errors: as Store.
   template <Word T>
-  Result<T> Add(uint64_t pos, int64_t delta = 1) {
+  Result<T> Add(uint64_t pos, int64_t delta = 1, uint64_t fence = 0) {
     uint64_t value = 0;
     return Finish<T>(
-        [&](sh_error** e) { return sh_add(area_.get(), WordTypeOf<T>(), pos, delta, &value, e); },
+        [&](sh_error** e) {
+          return sh_add_fenced(area_.get(), WordTypeOf<T>(), pos, delta, fence, &value, e);
+        },
         [&] { return static_cast<T>(value); });
   }
   // Writes `desired` if the word equals `expected`. Errors: as Store.
   template <Word T>
   Result<Exchange<T>> CompareExchange(uint64_t pos, std::type_identity_t<T> expected,
-                                      std::type_identity_t<T> desired) {
+                                      std::type_identity_t<T> desired, uint64_t fence = 0) {
     int exchanged = 0;
     uint64_t found = 0;
     return Finish<Exchange<T>>(
         [&](sh_error** e) {
-          return sh_compare_exchange(area_.get(), WordTypeOf<T>(), pos, Widen(expected),
-                                     Widen(desired), &exchanged, &found, e);
+          return sh_compare_exchange_fenced(area_.get(), WordTypeOf<T>(), pos, Widen(expected),
+                                            Widen(desired), fence, &exchanged, &found, e);
         },
         [&] {
           return Exchange<T>{exchanged != 0, static_cast<T>(found)};
@@ -117,16 +123,16 @@ class Area final {
   }
   // Combine bit by bit, and give the new value. Errors: as Store.
   template <Word T>
-  Result<T> BitwiseAnd(uint64_t pos, std::type_identity_t<T> operand) {
-    return Bitwise<T>(SH_AND, pos, operand);
+  Result<T> BitwiseAnd(uint64_t pos, std::type_identity_t<T> operand, uint64_t fence = 0) {
+    return Bitwise<T>(SH_AND, pos, operand, fence);
   }
   template <Word T>
-  Result<T> BitwiseOr(uint64_t pos, std::type_identity_t<T> operand) {
-    return Bitwise<T>(SH_OR, pos, operand);
+  Result<T> BitwiseOr(uint64_t pos, std::type_identity_t<T> operand, uint64_t fence = 0) {
+    return Bitwise<T>(SH_OR, pos, operand, fence);
   }
   template <Word T>
-  Result<T> BitwiseXor(uint64_t pos, std::type_identity_t<T> operand) {
-    return Bitwise<T>(SH_XOR, pos, operand);
+  Result<T> BitwiseXor(uint64_t pos, std::type_identity_t<T> operand, uint64_t fence = 0) {
+    return Bitwise<T>(SH_XOR, pos, operand, fence);
   }
 
   // Fills `out` from `pos` on. Errors: as Load, SH_STALLED.
@@ -145,15 +151,17 @@ class Area final {
         [&] { return std::move(bytes); });
   }
   // All of `bytes` or nothing, up to 64 KiB; longer ranges piece by piece. Errors: as Store.
-  Result<Done> Write(uint64_t pos, std::span<const std::byte> bytes) {
-    return Finish<Done>(
-        [&](sh_error** e) { return sh_write(area_.get(), pos, bytes.data(), bytes.size(), e); },
-        [] { return Done(); });
-  }
-  Result<Done> Fill(uint64_t pos, uint64_t len, std::byte value) {
+  Result<Done> Write(uint64_t pos, std::span<const std::byte> bytes, uint64_t fence = 0) {
     return Finish<Done>(
         [&](sh_error** e) {
-          return sh_fill(area_.get(), pos, len, static_cast<uint8_t>(value), e);
+          return sh_write_fenced(area_.get(), pos, bytes.data(), bytes.size(), fence, e);
+        },
+        [] { return Done(); });
+  }
+  Result<Done> Fill(uint64_t pos, uint64_t len, std::byte value, uint64_t fence = 0) {
+    return Finish<Done>(
+        [&](sh_error** e) {
+          return sh_fill_fenced(area_.get(), pos, len, static_cast<uint8_t>(value), fence, e);
         },
         [] { return Done(); });
   }
@@ -215,11 +223,12 @@ class Area final {
     return internal::Finish<T>(call, value);
   }
   template <Word T>
-  Result<T> Bitwise(sh_bitwise_operator op, uint64_t pos, T operand) {
+  Result<T> Bitwise(sh_bitwise_operator op, uint64_t pos, T operand, uint64_t fence) {
     uint64_t value = 0;
     return Finish<T>(
         [&](sh_error** e) {
-          return sh_bitwise(area_.get(), op, WordTypeOf<T>(), pos, Widen(operand), &value, e);
+          return sh_bitwise_fenced(area_.get(), op, WordTypeOf<T>(), pos, Widen(operand), fence,
+                                   &value, e);
         },
         [&] { return static_cast<T>(value); });
   }
@@ -368,7 +377,19 @@ class Client final {
   // errors: SH_CONFLICT (in use with another limit), SH_LIMIT_EXCEEDED, SH_STALLED.
   Result<std::optional<Lock>> AcquireLock(const std::string& name,
                                           const LockOptions& options = {}) {
-    return Lock::Acquire(client_.get(), name, options);
+    const auto take = [&](const sh_lock_options& c, sh_lock** lock, sh_error** e) {
+      return sh_lock_acquire(client_.get(), name.c_str(), &c, lock, e);
+    };
+    return Lock::Acquire(name, options, take);
+  }
+  // Takes the lock of a range of an area that this client opened; its token is for that area's
+  // writes. Stripes and errors: see sh_area_lock.
+  Result<std::optional<Lock>> AcquireAreaLock(const Area& area, uint64_t pos, uint64_t len,
+                                              const LockOptions& options = {}) {
+    const auto take = [&](const sh_lock_options& c, sh_lock** lock, sh_error** e) {
+      return sh_area_lock(client_.get(), area.area_.get(), pos, len, &c, lock, e);
+    };
+    return Lock::Acquire(area.name(), options, take);
   }
   // Who has one lock; without parties where nobody uses it.
   Result<LockInfo> DescribeLock(const std::string& name) {

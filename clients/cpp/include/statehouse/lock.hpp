@@ -128,17 +128,21 @@ class Lock final {
 
   explicit Lock(std::unique_ptr<Lease> lease) : lease_(std::move(lease)) {}
 
-  static Result<std::optional<Lock>> Acquire(sh_client* client, const std::string& name,
-                                             const LockOptions& options) {
+  // `take` is sh_lock_acquire or its like, with all but the options, the lock and the error given.
+  template <typename Take>
+  static Result<std::optional<Lock>> Acquire(const std::string& name, const LockOptions& options,
+                                             const Take& take) {
+    if (options.limit == 0) {  // Means 1 in the C interface.
+      return Error(SH_INVALID_ARGUMENT, "LockOptions.limit is 0; it must be 1 or more", name,
+                   /*retryable=*/false);
+    }
     auto lease = std::make_unique<Lease>();
     lease->on_lost = options.on_lost;
     sh_lock_options c_options = options.ToC();
     c_options.on_lost = &Lease::Tell;
     c_options.context = lease.get();
     return internal::Finish<std::optional<Lock>>(
-        [&](sh_error** e) {
-          return sh_lock_acquire(client, name.c_str(), &c_options, &lease->lock, e);
-        },
+        [&](sh_error** e) { return take(c_options, &lease->lock, e); },
         [&] {
           if (lease->lock == nullptr) return std::optional<Lock>();
           return std::optional<Lock>(Lock(std::move(lease)));
