@@ -67,6 +67,15 @@ EngineOptions EngineOptionsOf(const Config& config) {
   return options;
 }
 
+WatchHubOptions WatchHubOptionsOf(const Config& config) {
+  WatchHubOptions options;
+  options.watches_max = config.watches.count_max;
+  options.feed.log_bytes = config.watches.history_bytes / 8 * 8;
+  options.feed.history_ms = config.watches.history_s * 1000;
+  options.keep_ms = config.watches.keep_s * 1000;
+  return options;
+}
+
 Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescriptors* inherited,
                            DescriptorVault* vault) {
   for (const AreaConfig& declared : config.declared_areas) {

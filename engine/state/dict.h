@@ -314,7 +314,7 @@ class Dict final {
   const std::atomic<uint32_t>& watch_event() const { return line_->event; }
   // As Scan, and appends to *sequences, for each bucket that was read, the version up to which its
   // changes are in what was given: of a change record of that bucket, whether the scan saw it. At
-  // most `buckets_max` buckets.
+  // most `buckets_max` buckets. A damaged bucket gives its sound entries.
   Status ScanWithSequences(uint32_t* bucket, uint32_t buckets_max, size_t limit,
                            std::string_view prefix, const std::function<void(DictEntry&)>& take,
                            std::vector<uint64_t>* sequences,

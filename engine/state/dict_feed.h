@@ -25,9 +25,6 @@
 
 namespace statehouse {
 
-inline constexpr uint64_t kFeedLogBytesMin = 64 << 10;
-inline constexpr uint64_t kFeedLogBytesMax = uint64_t{1} << 30;
-
 struct DictChange {
   uint64_t revision = 0;
   uint64_t version = 0;  // The entry's, also of one that is gone.
@@ -43,7 +40,7 @@ struct DictChange {
 };
 
 struct DictFeedOptions {
-  uint64_t log_bytes = 8 << 20;    // Of history. REQUIRES: between kFeedLogBytesMin and …Max.
+  uint64_t log_bytes = kFeedLogBytesDefault;  // Of history. REQUIRES: between kFeedLogBytesMin and …Max.
   uint64_t history_ms = 600'000;   // Older changes go at the next Drain.
 };
 

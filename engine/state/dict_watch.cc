@@ -29,7 +29,8 @@ Status Dict::ScanWithSequences(uint32_t* bucket, uint32_t buckets_max, size_t li
     if (now != DictState::kLive && now != DictState::kMoving) return RefuseState();
     entries.clear();
     uint64_t sequence = 0;
-    SH_RETURN_IF_ERROR(ReadBucket(*bucket, prefix, operation_timeout_ns, &entries, &sequence));
+    const Status read = ReadBucket(*bucket, prefix, operation_timeout_ns, &entries, &sequence);
+    if (!read.ok() && read.reason() != Reason::kDataLoss) return read;
     for (DictEntry& entry : entries) take(entry);
     given += entries.size();
     sequences->push_back(sequence);

@@ -14,6 +14,7 @@
 #include "service/api/slow_calls.h"
 #include "service/api/verbs.h"
 #include "service/api/wait_table.h"
+#include "service/api/watch_stream.h"
 
 namespace statehouse {
 namespace {
@@ -37,6 +38,8 @@ Status PastDeadline(std::string_view method) {
   return Status(Reason::kTimeout, std::string(method) + ": the deadline passed before an answer");
 }
 
+constexpr std::string_view kWatchDict = "/statehouse.v1.Dicts/WatchDict";
+
 class DispatcherCore;
 
 struct Method {
@@ -57,6 +60,7 @@ class DispatcherCore {
         observer_(parts.observer),
         locks_(std::move(parts.locks)),
         sessions_(std::move(parts.sessions)),
+        watches_(std::move(parts.watches)),
         waits_(WaitTable::Start(options_.waiters_max)),
         slow_(slow_lane) {}
 
@@ -65,6 +69,8 @@ class DispatcherCore {
   const Engine& engine() const { return *engine_; }
   const std::shared_ptr<LockService>& locks() const { return locks_; }
   const std::shared_ptr<SessionTable>& sessions() const { return sessions_; }
+  const std::shared_ptr<WatchHub>& watches() const { return watches_; }
+  CallObserver& observer() { return *observer_; }
   WaitTable& waits() { return *waits_; }
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
@@ -115,6 +121,7 @@ class DispatcherCore {
   void PostSlow(std::unique_ptr<SlowCalls::Task> task) { slow_.Post(std::move(task)); }
 
   void Shutdown() {
+    watches_->Shutdown();
     waits_->Shutdown();
     slow_.Shutdown();
     sessions_->Shutdown();
@@ -128,6 +135,7 @@ class DispatcherCore {
   CallObserver* const observer_;
   const std::shared_ptr<LockService> locks_;
   const std::shared_ptr<SessionTable> sessions_;
+  const std::shared_ptr<WatchHub> watches_;
   std::atomic<uint32_t> in_flight_{0};
   const std::shared_ptr<WaitTable> waits_;
   SlowCalls slow_;
@@ -362,6 +370,51 @@ std::shared_ptr<PendingCall> RunHold(DispatcherCore& core, const Lane& lane, std
   return holds == 0 ? nullptr : std::make_shared<PendingHold>(core.sessions(), holds);
 }
 
+// A watch of a dict, told to the observer once: when it ends, with the time that opening it took.
+class DictStream final : public ServedStream {
+ public:
+  DictStream(CallObserver& observer, Door door, std::chrono::nanoseconds took,
+             std::shared_ptr<ServedDict> served, bool keys_only)
+      : observer_(observer),
+        door_(door),
+        took_(took),
+        served_(std::move(served)),
+        keys_only_(keys_only) {}
+  ~DictStream() override {
+    if (watch_ == nullptr) return;
+    watch_->Close();
+    observer_.OnCall(door_, kWatchDict, end_, took_);
+  }
+
+  void SetWatch(std::shared_ptr<Watch> watch) { watch_ = std::move(watch); }
+
+  Found Poll(std::string* message, Status* status) override {
+    WatchEvent event;
+    const Watch::Found found = watch_->Poll(&event);
+    if (found == Watch::Found::kNothing) return Found::kNothing;
+    if (found == Watch::Found::kEnd) return EndWith(watch_->status(), status);
+    StatusOr<std::string> encoded = EncodeWatchEvent(served_->dict(), event, keys_only_);
+    if (!encoded.ok()) return EndWith(encoded.status(), status);
+    *message = *std::move(encoded);
+    return Found::kMessage;
+  }
+
+ private:
+  Found EndWith(const Status& why, Status* status) {
+    end_ = why.reason();
+    *status = why;
+    return Found::kEnd;
+  }
+
+  CallObserver& observer_;
+  const Door door_;
+  const std::chrono::nanoseconds took_;
+  const std::shared_ptr<ServedDict> served_;
+  const bool keys_only_;
+  Reason end_ = Reason::kCancelled;
+  std::shared_ptr<Watch> watch_;
+};
+
 #define SH_VERB(service, name, runner, is_named)                          \
   Method {                                                                \
     "/statehouse.v1." #service "/" #name, false, is_named,                \
@@ -450,10 +503,27 @@ class DispatcherImpl final : public Dispatcher {
     return by_path_.find(method) != by_path_.end();
   }
 
+  bool Streams(std::string_view method) const override { return method == kWatchDict; }
+
+  StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext& context,
+                                                     std::string_view method,
+                                                     std::string_view request,
+                                                     std::function<void()> notify) override {
+    const Clock::time_point began = Clock::now();
+    StatusOr<std::unique_ptr<ServedStream>> stream =
+        OpenWatch(context, method, request, std::move(notify));
+    if (!stream.ok()) {
+      core_.observer().OnCall(context.door, Streams(method) ? method : "unknown",
+                              stream.status().reason(), Clock::now() - began);
+    }
+    return stream;
+  }
+
   std::vector<std::string> Methods() const override {
     std::vector<std::string> paths;
-    paths.reserve(methods_.size());
+    paths.reserve(methods_.size() + 1);
     for (const Method& method : methods_) paths.push_back(method.path);
+    paths.emplace_back(kWatchDict);
     return paths;
   }
 
@@ -472,6 +542,12 @@ class DispatcherImpl final : public Dispatcher {
                           authenticator->Revalidate(identity));
       return RequireLock(*engine, *now, name, Verb::kLock);
     });
+    core_.watches()->Recheck(
+        [authenticator](const Identity& identity, const std::string& dict) -> Status {
+          SH_ASSIGN_OR_RETURN(const std::shared_ptr<const Identity> now,
+                              authenticator->Revalidate(identity));
+          return now->Require(ObjectKind::kDict, dict, Verb::kRead);
+        });
     core_.sessions()->Recheck([authenticator](const std::string& token_id) {
       return authenticator->Revalidate(Identity(token_id, "", 0, {})).ok();
     });
@@ -483,6 +559,30 @@ class DispatcherImpl final : public Dispatcher {
   }
 
  private:
+  StatusOr<std::unique_ptr<ServedStream>> OpenWatch(const CallContext& context,
+                                                    std::string_view method,
+                                                    std::string_view bytes,
+                                                    std::function<void()> notify) {
+    const Clock::time_point began = Clock::now();
+    const Status refused = Check(context, method, bytes.size(),
+                                 Streams(method) ? &watch_method_ : nullptr, began);
+    if (!refused.ok()) return refused;
+    v1::WatchDictRequest request;
+    if (!Decode(bytes, &request)) return Undecodable(method);
+    SH_ASSIGN_OR_RETURN(
+        WatchAsk ask,
+        PlanWatchDict(core_.ContextFor(*context.identity, context.lane, true), request));
+    ask.identity = context.identity;
+    std::shared_ptr<ServedDict> served = ask.served;
+    const bool keys_only = ask.keys_only;
+    SH_ASSIGN_OR_RETURN(std::shared_ptr<Watch> watch,
+                        core_.watches()->Open(std::move(ask), std::move(notify)));
+    auto stream = std::make_unique<DictStream>(core_.observer(), context.door, Clock::now() - began,
+                                               std::move(served), keys_only);
+    stream->SetWatch(std::move(watch));
+    return std::unique_ptr<ServedStream>(std::move(stream));
+  }
+
   // What is refused before a verb runs.
   Status Check(const CallContext& context, std::string_view method, size_t request_bytes,
                const Method* known, Clock::time_point now) {
@@ -505,6 +605,7 @@ class DispatcherImpl final : public Dispatcher {
     return Status();
   }
 
+  const Method watch_method_{std::string(kWatchDict), false, true, nullptr};
   DispatcherCore core_;
   const std::vector<Method> methods_;
   std::unordered_map<std::string_view, const Method*> by_path_;  // Views into methods_.
