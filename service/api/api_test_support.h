@@ -169,6 +169,7 @@ class TestService {
   Engine& engine() { return *engine_; }
   Dispatcher& dispatcher() { return *dispatcher_; }
   RememberingControl& control() { return control_; }
+  WatchHub& watches() { return *watches_; }
   CountingObserver& observer() { return observer_; }
 
   CallContext Context(std::shared_ptr<const Identity> identity) const {
