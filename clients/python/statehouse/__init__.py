@@ -24,6 +24,7 @@ from ._plan import Plan, PlanOutcome
 from ._shared_dict import SharedDict
 from ._transaction import Transaction
 from ._values import Tagged, Tensor, register
+from ._watch import Watch, WatchEvent
 from .errors import (
     AlreadyExists,
     BackingInvalid,
@@ -117,6 +118,8 @@ __all__ = [
     "Unimplemented",
     "ValueOutOfRange",
     "VersionMismatch",
+    "Watch",
+    "WatchEvent",
     "connect",
     "register",
 ]
