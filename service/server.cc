@@ -236,7 +236,8 @@ Status Server::StartParts() {
   dispatcher_ = NewDispatcher(options, {engine_.get(), locks_, sessions_, watches_, this, &relay_},
                               engine_->DaemonLane(kSlowLane));
   metrics_ = NewMetrics(engine_.get(), dispatcher_->Methods(), Version(),
-                        [this] { return LeaseNumbersOf(*locks_, *sessions_); });
+                        [this] { return LeaseNumbersOf(*locks_, *sessions_); },
+                        [this] { return WatchNumbersOf(*watches_); });
   relay_.SetTarget(metrics_.get());
   return Status();
 }

@@ -130,6 +130,22 @@ LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessio
   return numbers;
 }
 
+WatchNumbers WatchNumbersOf(const WatchHub& watches) {
+  const WatchTotals totals = watches.Totals();
+  WatchNumbers numbers;
+  numbers.watches = totals.watches;
+  numbers.dicts = totals.dicts;
+  numbers.history_changes = totals.history_changes;
+  numbers.lag_revisions = totals.lag_revisions;
+  numbers.changes = totals.changes;
+  numbers.coalesced = totals.coalesced;
+  for (size_t reason = 1; reason < kResyncReasons; ++reason) {
+    numbers.resyncs.emplace_back(ResyncReasonName(static_cast<ResyncReason>(reason)),
+                                 totals.resyncs[reason]);
+  }
+  return numbers;
+}
+
 std::string EndpointsJson(const Endpoints& endpoints) {
   std::string listen;
   for (const std::string& address : endpoints.listen) {

@@ -32,6 +32,9 @@ Status RaiseDescriptorLimit();
 // What /metrics tells of locks and sessions.
 LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions);
 
+// What /metrics tells of watches.
+WatchNumbers WatchNumbersOf(const WatchHub& watches);
+
 // What endpoints.json holds: where the service listens, and no secret.
 struct Endpoints {
   std::string runtime_dir;

@@ -24,6 +24,13 @@ constexpr uint64_t kScanTimeoutNs = 100'000;
 
 }  // namespace
 
+std::string_view ResyncReasonName(ResyncReason reason) {
+  constexpr std::string_view kNames[kResyncReasons] = {
+      "unspecified", "history_gone", "revision_unknown", "slow_watcher",
+      "overrun",     "replaced",     "damaged"};
+  return kNames[static_cast<size_t>(reason)];
+}
+
 void Watch::Close() {
   {
     const std::lock_guard<std::mutex> lock(dict_->mutex);

@@ -43,7 +43,9 @@ enum class ResyncReason : uint8_t {
   kReplaced = 5,
   kDamaged = 6,
 };
-inline constexpr size_t kResyncReasons = 7;
+inline constexpr size_t kResyncReasons = 7;  // The first is none.
+// "history_gone" and so on.
+std::string_view ResyncReasonName(ResyncReason reason);
 
 struct WatchAsk {
   std::shared_ptr<ServedDict> served;
