@@ -202,8 +202,8 @@ Status Server::PrepareMemory() {
                       Engine::Start(EngineOptionsOf(config_), std::move(for_engine), link_.get()));
   for (const std::string& warning : engine_->TakeStartWarnings()) spdlog::error("{}", warning);
   SH_RETURN_IF_ERROR(StartSessions(std::move(sessions)));
-  watches_ = WatchHub::Start(WatchHubOptionsOf(config_), &engine_->dicts(), link_.get(),
-                             std::move(feeds));
+  watches_ =
+      WatchHub::Start(WatchHubOptionsOf(config_), &engine_->dicts(), link_.get(), std::move(feeds));
   return CreateDeclaredAreas(config_, engine_.get(), &inherited_, link_.get());
 }
 
@@ -235,9 +235,10 @@ Status Server::StartParts() {
   options.drain_grace = milliseconds(config_.drain_grace_ms);
   dispatcher_ = NewDispatcher(options, {engine_.get(), locks_, sessions_, watches_, this, &relay_},
                               engine_->DaemonLane(kSlowLane));
-  metrics_ = NewMetrics(engine_.get(), dispatcher_->Methods(), Version(),
-                        [this] { return LeaseNumbersOf(*locks_, *sessions_); },
-                        [this] { return WatchNumbersOf(*watches_); });
+  metrics_ = NewMetrics(
+      engine_.get(), dispatcher_->Methods(), Version(),
+      [this] { return LeaseNumbersOf(*locks_, *sessions_); },
+      [this] { return WatchNumbersOf(*watches_); });
   relay_.SetTarget(metrics_.get());
   return Status();
 }

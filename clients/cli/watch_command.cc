@@ -51,8 +51,9 @@ struct Until {
     if (equals == std::string::npos) return {text, std::nullopt};
     nlohmann::json value = nlohmann::json::parse(text.substr(equals + 1), nullptr, false);
     if (value.is_discarded()) {
-      throw Failed{kExitUsage, "--until \"" + text + "\": what follows the = is no JSON; texts are "
-                               "quoted twice, as in 'state=\"ready\"'"};
+      throw Failed{kExitUsage, "--until \"" + text +
+                                   "\": what follows the = is no JSON; texts are "
+                                   "quoted twice, as in 'state=\"ready\"'"};
     }
     return {text.substr(0, equals), std::move(value)};
   }
@@ -173,7 +174,8 @@ class Watching final {
       // Half a snapshot cannot be continued.
       if (revision_ == 0 && events_ != 0) Tell({.kind = "resync", .reason = "connection lost"});
       std::uniform_int_distribution<int> draw(pause_ms / 2, pause_ms);
-      std::this_thread::sleep_for(std::chrono::milliseconds(draw(random)));
+      std::this_thread::sleep_until(std::chrono::steady_clock::now() +
+                                    std::chrono::milliseconds(draw(random)));
     }
   }
 
@@ -227,9 +229,9 @@ class Watching final {
         done = Tell({.kind = "progress", .revision = message.revision()});
         break;
       case v1::WatchDictResponse::kResync:
-        done = Tell({.kind = "resync",
-                     .reason = kReasons[static_cast<size_t>(message.resync().reason()) %
-                                        kReasons.size()]});
+        done = Tell(
+            {.kind = "resync",
+             .reason = kReasons[static_cast<size_t>(message.resync().reason()) % kReasons.size()]});
         revision_ = 0;
         request_.clear_from_revision();
         break;
@@ -264,8 +266,9 @@ class Watching final {
 void AddWatchCommand(CLI::App* app, const Globals* globals) {
   const auto arguments = std::make_shared<WatchArguments>();
   CLI::App* const command = app->add_subcommand(
-      "watch", "Tell what is in a dict and every change of it, as it is made; -o json: a JSON "
-               "object on each line");
+      "watch",
+      "Tell what is in a dict and every change of it, as it is made; -o json: a JSON "
+      "object on each line");
   command->add_option("dict", arguments->name, "Name, or #<index>")->required();
   command->add_option("prefix", arguments->prefix, "Only keys that begin with it");
   arguments->key_option =
@@ -276,8 +279,7 @@ void AddWatchCommand(CLI::App* app, const Globals* globals) {
       ->check(CLI::PositiveNumber);
   command->add_flag("--no-snapshot", arguments->no_snapshot, "Only changes, no entries first");
   command->add_flag("--keys-only", arguments->keys_only, "Without values");
-  command
-      ->add_option("--kind", arguments->kinds, "Only these changes: put, delete, expire, evict")
+  command->add_option("--kind", arguments->kinds, "Only these changes: put, delete, expire, evict")
       ->check(CLI::IsMember({"put", "delete", "expire", "evict"}));
   command
       ->add_option("--slow", arguments->slow,

@@ -13,8 +13,8 @@ namespace statehouse {
 void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, uint64_t timeout_ns);
 
 // Sleeps while every words[i] == expected[i], at most `timeout_ns`; as FutexWait otherwise. At most
-// kFutexWordsMax words, at least one. False where the kernel cannot wait for several (before 5.16): it did not
-// sleep.
+// kFutexWordsMax words, at least one. False where the kernel cannot wait for several (before 5.16):
+// it did not sleep.
 inline constexpr uint32_t kFutexWordsMax = 128;
 bool FutexWaitAny(std::span<const std::atomic<uint32_t>* const> words,
                   std::span<const uint32_t> expected, uint64_t timeout_ns);

@@ -319,7 +319,9 @@ class Dict final {
                            std::string_view prefix, const std::function<void(DictEntry&)>& take,
                            std::vector<uint64_t>* sequences,
                            uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
-  uint32_t BucketOfKey(std::string_view key) const { return BucketOf(HashKey(geometry_.seed, key)); }
+  uint32_t BucketOfKey(std::string_view key) const {
+    return BucketOf(HashKey(geometry_.seed, key));
+  }
 
   // A lane's ring of changes, for the merger: the bytes, and the words that say what is in them.
   const DictLaneRecord& LaneRecordOf(uint32_t lane) const { return Record(lane); }

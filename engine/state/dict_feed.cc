@@ -11,8 +11,8 @@
 namespace statehouse {
 namespace {
 
-// A batch takes at most about this part of the log, and a value that is larger is left out: a reader
-// takes it from the entry.
+// A batch takes at most about this part of the log, and a value that is larger is left out: a
+// reader takes it from the entry.
 constexpr uint64_t kLogShare = 4;
 
 uint64_t UnixMs() {
@@ -37,8 +37,8 @@ struct DictFeed::Read {
   DictChange change;
   uint32_t lane = 0;
   uint32_t bucket = 0;
-  uint64_t end = 0;       // In the lane's ring.
-  bool is_sure = false;   // It is in the first of the two looks, so all that came before it is read.
+  uint64_t end = 0;      // In the lane's ring.
+  bool is_sure = false;  // It is in the first of the two looks, so all that came before it is read.
   bool large_value = false;
 };
 
@@ -243,8 +243,7 @@ bool DictFeed::LoadRecord(uint64_t position, DictChange* change, uint64_t* recor
                          record.operation == static_cast<uint8_t>(FeedOperation::kGap) ||
                          record.operation == static_cast<uint8_t>(FeedOperation::kMoved);
   if (record.record_bytes > head_position_ - position ||
-      record.record_bytes != RecordBytes(record.key_bytes, record.value_bytes) ||
-      !is_change ||
+      record.record_bytes != RecordBytes(record.key_bytes, record.value_bytes) || !is_change ||
       record.kind > static_cast<uint8_t>(DictKind::kFloat64)) {
     return false;
   }
@@ -289,8 +288,7 @@ bool DictFeed::ReadLane(uint32_t lane, uint64_t sure, uint64_t end, std::vector<
   CopyShared(to, ring.data() + at, first);
   CopyShared(to + first, ring.data(), bytes.size() - first);
   std::atomic_thread_fence(std::memory_order_acquire);
-  const uint64_t reserved =
-      dict.LaneRecordOf(lane).ring_reserve.load(std::memory_order_relaxed);
+  const uint64_t reserved = dict.LaneRecordOf(lane).ring_reserve.load(std::memory_order_relaxed);
   if (reserved > begin + kChangeRingBytes) return false;
   *why = FeedGap::kDamaged;
   for (uint64_t from = 0; from < bytes.size();) {
@@ -329,8 +327,7 @@ void DictFeed::FillLargeValue(DictChange* change) const {
   DictEntry entry;
   bool found = false;
   const Status status = served_->dict().Get(change->key, &entry, &found, 0);
-  const bool fits = RecordBytes(change->key.size(), entry.bytes.size()) <=
-                    log_bytes_ / kLogShare;
+  const bool fits = RecordBytes(change->key.size(), entry.bytes.size()) <= log_bytes_ / kLogShare;
   change->value_gone = !status.ok() || !found || entry.version != change->version || !fits;
   if (!change->value_gone) change->bytes = std::move(entry.bytes);
 }

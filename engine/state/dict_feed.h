@@ -40,13 +40,15 @@ struct DictChange {
 };
 
 struct DictFeedOptions {
-  uint64_t log_bytes = kFeedLogBytesDefault;  // Of history. REQUIRES: between kFeedLogBytesMin and …Max.
-  uint64_t history_ms = 600'000;   // Older changes go at the next Drain.
+  uint64_t log_bytes =
+      kFeedLogBytesDefault;       // Of history. REQUIRES: between kFeedLogBytesMin and …Max.
+  uint64_t history_ms = 600'000;  // Older changes go at the next Drain.
 };
 
 class DictFeed final {
  public:
-  // Begins now: the first change has revision `first_revision`, at least 1. Errors: MEMORY_EXHAUSTED.
+  // Begins now: the first change has revision `first_revision`, at least 1. Errors:
+  // MEMORY_EXHAUSTED.
   static StatusOr<std::unique_ptr<DictFeed>> Create(const DictFeedOptions& options,
                                                     std::shared_ptr<ServedDict> served,
                                                     uint64_t first_revision);

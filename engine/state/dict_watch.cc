@@ -1,4 +1,5 @@
-// What lets somebody follow a dict's changes: the wake-up, and a scan that tells which changes it saw.
+// What lets somebody follow a dict's changes: the wake-up, and a scan that tells which changes it
+// saw.
 #include "engine/os/barrier.h"
 #include "engine/state/dict_internal.h"
 
@@ -17,8 +18,7 @@ bool Dict::ArmWatch() {
 }
 
 Status Dict::ScanWithSequences(uint32_t* bucket, uint32_t buckets_max, size_t limit,
-                               std::string_view prefix,
-                               const std::function<void(DictEntry&)>& take,
+                               std::string_view prefix, const std::function<void(DictEntry&)>& take,
                                std::vector<uint64_t>* sequences,
                                uint64_t operation_timeout_ns) const {
   size_t given = 0;

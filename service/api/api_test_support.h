@@ -156,10 +156,9 @@ class TestService {
       sessions_->TellLost(loss.session, {loss.name, loss.token});
     });
     watches_ = WatchHub::Start({}, &engine_->dicts(), &vault_, {});
-    dispatcher_ = NewDispatcher(
-        std::move(options),
-        {engine_.get(), locks_, sessions_, watches_, &control_, &observer_},
-        engine_->DaemonLane(1));
+    dispatcher_ = NewDispatcher(std::move(options),
+                                {engine_.get(), locks_, sessions_, watches_, &control_, &observer_},
+                                engine_->DaemonLane(1));
   }
   ~TestService() {
     dispatcher_->Shutdown();

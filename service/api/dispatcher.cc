@@ -370,51 +370,6 @@ std::shared_ptr<PendingCall> RunHold(DispatcherCore& core, const Lane& lane, std
   return holds == 0 ? nullptr : std::make_shared<PendingHold>(core.sessions(), holds);
 }
 
-// A watch of a dict, told to the observer once: when it ends, with the time that opening it took.
-class DictStream final : public ServedStream {
- public:
-  DictStream(CallObserver& observer, Door door, std::chrono::nanoseconds took,
-             std::shared_ptr<ServedDict> served, bool keys_only)
-      : observer_(observer),
-        door_(door),
-        took_(took),
-        served_(std::move(served)),
-        keys_only_(keys_only) {}
-  ~DictStream() override {
-    if (watch_ == nullptr) return;
-    watch_->Close();
-    observer_.OnCall(door_, kWatchDict, end_, took_);
-  }
-
-  void SetWatch(std::shared_ptr<Watch> watch) { watch_ = std::move(watch); }
-
-  Found Poll(std::string* message, Status* status) override {
-    WatchEvent event;
-    const Watch::Found found = watch_->Poll(&event);
-    if (found == Watch::Found::kNothing) return Found::kNothing;
-    if (found == Watch::Found::kEnd) return EndWith(watch_->status(), status);
-    StatusOr<std::string> encoded = EncodeWatchEvent(served_->dict(), event, keys_only_);
-    if (!encoded.ok()) return EndWith(encoded.status(), status);
-    *message = *std::move(encoded);
-    return Found::kMessage;
-  }
-
- private:
-  Found EndWith(const Status& why, Status* status) {
-    end_ = why.reason();
-    *status = why;
-    return Found::kEnd;
-  }
-
-  CallObserver& observer_;
-  const Door door_;
-  const std::chrono::nanoseconds took_;
-  const std::shared_ptr<ServedDict> served_;
-  const bool keys_only_;
-  Reason end_ = Reason::kCancelled;
-  std::shared_ptr<Watch> watch_;
-};
-
 #define SH_VERB(service, name, runner, is_named)                          \
   Method {                                                                \
     "/statehouse.v1." #service "/" #name, false, is_named,                \
@@ -560,12 +515,11 @@ class DispatcherImpl final : public Dispatcher {
 
  private:
   StatusOr<std::unique_ptr<ServedStream>> OpenWatch(const CallContext& context,
-                                                    std::string_view method,
-                                                    std::string_view bytes,
+                                                    std::string_view method, std::string_view bytes,
                                                     std::function<void()> notify) {
     const Clock::time_point began = Clock::now();
-    const Status refused = Check(context, method, bytes.size(),
-                                 Streams(method) ? &watch_method_ : nullptr, began);
+    const Status refused =
+        Check(context, method, bytes.size(), Streams(method) ? &watch_method_ : nullptr, began);
     if (!refused.ok()) return refused;
     v1::WatchDictRequest request;
     if (!Decode(bytes, &request)) return Undecodable(method);
@@ -573,14 +527,11 @@ class DispatcherImpl final : public Dispatcher {
         WatchAsk ask,
         PlanWatchDict(core_.ContextFor(*context.identity, context.lane, true), request));
     ask.identity = context.identity;
-    std::shared_ptr<ServedDict> served = ask.served;
-    const bool keys_only = ask.keys_only;
-    SH_ASSIGN_OR_RETURN(std::shared_ptr<Watch> watch,
-                        core_.watches()->Open(std::move(ask), std::move(notify)));
-    auto stream = std::make_unique<DictStream>(core_.observer(), context.door, Clock::now() - began,
-                                               std::move(served), keys_only);
-    stream->SetWatch(std::move(watch));
-    return std::unique_ptr<ServedStream>(std::move(stream));
+    const auto ended = [observer = &core_.observer(), door = context.door,
+                        took = Clock::now() - began](Reason reason) {
+      observer->OnCall(door, kWatchDict, reason, took);
+    };
+    return OpenDictStream(*core_.watches(), std::move(ask), std::move(notify), ended);
   }
 
   // What is refused before a verb runs.

@@ -1,5 +1,6 @@
 // Dispatcher: every verb by its method path, for all doors: serialized request in, serialized
-// response out, or a stream of them. It authorises, decodes, calls the engine and encodes. It knows nothing of gRPC.
+// response out, or a stream of them. It authorises, decodes, calls the engine and encodes. It knows
+// nothing of gRPC.
 #pragma once
 
 #include <chrono>

@@ -94,7 +94,56 @@ std::string EncodeChanges(const WatchEvent& event, bool keys_only) {
   return message;
 }
 
+class DictStream final : public ServedStream {
+ public:
+  DictStream(std::shared_ptr<Watch> watch, std::shared_ptr<ServedDict> served, bool keys_only,
+             std::function<void(Reason)> ended)
+      : watch_(std::move(watch)),
+        served_(std::move(served)),
+        keys_only_(keys_only),
+        ended_(std::move(ended)) {}
+  ~DictStream() override {
+    watch_->Close();
+    ended_(end_);
+  }
+
+  Found Poll(std::string* message, Status* status) override {
+    WatchEvent event;
+    const Watch::Found found = watch_->Poll(&event);
+    if (found == Watch::Found::kNothing) return Found::kNothing;
+    if (found == Watch::Found::kEnd) return EndWith(watch_->status(), status);
+    StatusOr<std::string> encoded = EncodeWatchEvent(served_->dict(), event, keys_only_);
+    if (!encoded.ok()) return EndWith(encoded.status(), status);
+    *message = *std::move(encoded);
+    return Found::kMessage;
+  }
+
+ private:
+  Found EndWith(const Status& why, Status* status) {
+    end_ = why.reason();
+    *status = why;
+    return Found::kEnd;
+  }
+
+  const std::shared_ptr<Watch> watch_;
+  const std::shared_ptr<ServedDict> served_;  // For the times to live of its entries.
+  const bool keys_only_;
+  const std::function<void(Reason)> ended_;
+  Reason end_ = Reason::kCancelled;  // Unless it ends by itself.
+};
+
 }  // namespace
+
+StatusOr<std::unique_ptr<ServedStream>> OpenDictStream(WatchHub& watches, WatchAsk ask,
+                                                       std::function<void()> notify,
+                                                       std::function<void(Reason)> ended) {
+  std::shared_ptr<ServedDict> served = ask.served;
+  const bool keys_only = ask.keys_only;
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<Watch> watch,
+                      watches.Open(std::move(ask), std::move(notify)));
+  return std::unique_ptr<ServedStream>(std::make_unique<DictStream>(
+      std::move(watch), std::move(served), keys_only, std::move(ended)));
+}
 
 StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDictRequest& request) {
   WatchAsk ask;
@@ -130,15 +179,14 @@ StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDict
     case v1::SLOW_POLICY_RESYNC: break;
     case v1::SLOW_POLICY_LATEST: ask.slow_policy = SlowPolicy::kLatest; break;
     case v1::SLOW_POLICY_CANCEL: ask.slow_policy = SlowPolicy::kCancel; break;
-    default:
-      return Refuse("slow_policy", std::to_string(request.slow_policy()) + " is no policy");
+    default: return Refuse("slow_policy", std::to_string(request.slow_policy()) + " is no policy");
   }
   if (request.has_progress_interval()) {
     SH_ASSIGN_OR_RETURN(ask.progress_ms,
                         ToMilliseconds(request.progress_interval(), "progress_interval"));
     if (ask.progress_ms < kProgressMsMin || ask.progress_ms > kProgressMsMax) {
-      return Refuse("progress_interval", std::to_string(ask.progress_ms) +
-                                             " ms is not between 100 ms and 1 hour");
+      return Refuse("progress_interval",
+                    std::to_string(ask.progress_ms) + " ms is not between 100 ms and 1 hour");
     }
   }
   return ask;
@@ -168,7 +216,9 @@ StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event
       }
       break;
     case WatchEvent::Kind::kSynced: message.mutable_synced(); break;
-    case WatchEvent::Kind::kResync: message.mutable_resync()->set_reason(ReasonOf(event.reason)); break;
+    case WatchEvent::Kind::kResync:
+      message.mutable_resync()->set_reason(ReasonOf(event.reason));
+      break;
     case WatchEvent::Kind::kProgress: message.mutable_progress(); break;
     case WatchEvent::Kind::kChanges: break;
   }

@@ -322,9 +322,9 @@ void PrometheusMetrics::AddWatches(std::vector<MetricFamily>* families) {
              watches.changes);
   AddCounter(families, "statehouse_watch_coalesced_total",
              "Changes that were left out for a newer one of the same key.", watches.coalesced);
-  MetricFamily resyncs = Family("statehouse_watch_resyncs_total",
-                                "Times that a watch had to begin anew, by reason.",
-                                MetricType::Counter);
+  MetricFamily resyncs =
+      Family("statehouse_watch_resyncs_total", "Times that a watch had to begin anew, by reason.",
+             MetricType::Counter);
   for (const auto& [reason, count] : watches.resyncs) {
     ClientMetric metric = Labelled({{"reason", reason}});
     metric.counter.value = static_cast<double>(count);

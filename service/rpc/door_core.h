@@ -108,9 +108,9 @@ class DoorCore final {
 
   std::mutex mutex_;
   std::condition_variable no_calls_;
-  uint64_t calls_ = 0;              // Guarded by mutex_.
+  uint64_t calls_ = 0;                               // Guarded by mutex_.
   std::vector<std::shared_ptr<StreamWaker>> wakes_;  // Guarded by mutex_.
-  bool posting_is_closed_ = false;  // Guarded by mutex_.
+  bool posting_is_closed_ = false;                   // Guarded by mutex_.
 };
 
 }  // namespace statehouse

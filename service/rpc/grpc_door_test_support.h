@@ -54,9 +54,11 @@ class GrpcDoorTest : public ::testing::Test {
     char pattern[] = "/tmp/sh_door_XXXXXX";
     folder_ = ::mkdtemp(pattern);
     const std::string tokens = folder_ + "/tokens.toml";
-    token_ = CreateToken(tokens, {"", 0,
+    token_ = CreateToken(tokens, {"",
+                                  0,
                                   {ParseGrant("area:*:read,write,create").value(),
-                                   ParseGrant("dict:*:read,write,create").value()}}).value();
+                                   ParseGrant("dict:*:read,write,create").value()}})
+                 .value();
     authenticator_ = NewFileAuthenticator(tokens, 1000).value();
     options.on_auth_failure = [this](Reason reason) { auth_failures_.fetch_add(1); };
     DispatcherOptions dispatcher_options;

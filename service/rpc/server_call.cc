@@ -185,9 +185,9 @@ CallContext ServerCall::MakeContext() {
 
 void ServerCall::BeginServed(std::string_view request) {
   waker_ = std::make_shared<StreamWaker>(this);
-  auto opened = core_->dispatcher().OpenStream(
-      MakeContext(), context_.method(), request,
-      [core = core_, waker = waker_] { core->PostWake(waker); });
+  auto opened =
+      core_->dispatcher().OpenStream(MakeContext(), context_.method(), request,
+                                     [core = core_, waker = waker_] { core->PostWake(waker); });
   if (!opened.ok()) {
     return Finish(ToGrpcStatus(opened.status(), ObjectNameOf(context_.method(), request)));
   }

@@ -1,5 +1,5 @@
-// Watches through the network door: what a client sees, how a stream ends, and that a slow or silent
-// client costs nobody else anything.
+// Watches through the network door: what a client sees, how a stream ends, and that a slow or
+// silent client costs nobody else anything.
 #include <gmock/gmock.h>
 
 #include <map>
@@ -29,8 +29,7 @@ class WatchDoorTest : public GrpcDoorTest {
     request.set_name("d");
     request.set_key(key);
     request.mutable_value()->set_string_value(text);
-    const auto set =
-        service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", request);
+    const auto set = service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", request);
     ASSERT_TRUE(set.ok()) << set.status().ToString();
   }
 
@@ -134,10 +133,9 @@ TEST_F(WatchDoorTest, KeysOnlyKindsNumbersAndDeletes) {
   v1::IncrementEntryRequest increment;
   increment.set_name("d");
   increment.set_key("ab");
-  ASSERT_TRUE(service_
-                  ->Call<v1::IncrementEntryResponse>("/statehouse.v1.Dicts/IncrementEntry",
-                                                     increment)
-                  .ok());
+  ASSERT_TRUE(
+      service_->Call<v1::IncrementEntryResponse>("/statehouse.v1.Dicts/IncrementEntry", increment)
+          .ok());
   v1::DeleteEntryRequest erase;
   erase.set_name("d");
   erase.set_key("a");

@@ -133,8 +133,7 @@ Watch::Found Watch::Poll(WatchEvent* event) {
     Begin();
   }
   if (resync_) return Resync(*resync_, event);
-  const Found found =
-      phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
+  const Found found = phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
   if (found == Found::kEvent) told_ns_ = MonotonicNs();
   return found;
 }
@@ -191,11 +190,12 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
   const uint64_t tail = dict_->tail();
   if (cursor_ + 1 < tail) {
     if (ask_.slow_policy != SlowPolicy::kCancel) return Resync(ResyncReason::kSlowWatcher, event);
-    ended_ = Status(Reason::kLimitExceeded,
-                    "watching dict \"" + dict_->served->record().name +
-                        "\": the watcher fell behind: the history (watches.history_bytes) goes back "
-                        "to revision " +
-                        std::to_string(tail) + ", it has read up to " + std::to_string(cursor_));
+    ended_ =
+        Status(Reason::kLimitExceeded,
+               "watching dict \"" + dict_->served->record().name +
+                   "\": the watcher fell behind: the history (watches.history_bytes) goes back "
+                   "to revision " +
+                   std::to_string(tail) + ", it has read up to " + std::to_string(cursor_));
     status_ = ended_;
     return Found::kEnd;
   }

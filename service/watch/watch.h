@@ -112,8 +112,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   // What is new, from the change after `head_before` on, is none of its business: passes it by.
   // `keys`: of all that is new; a gap among it concerns everybody. REQUIRES: the dict's mutex is
   // held.
-  void PassBy(uint64_t head_before, bool has_gap,
-              const std::unordered_set<std::string_view>& keys);
+  void PassBy(uint64_t head_before, bool has_gap, const std::unordered_set<std::string_view>& keys);
   // Changes that it has not looked at; 0 before it is live. REQUIRES: the dict's mutex is held.
   uint64_t LagRevisions() const { return phase_ == Phase::kLive ? dict_->head - cursor_ : 0; }
 

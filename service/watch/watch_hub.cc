@@ -19,10 +19,12 @@ constexpr uint64_t kLookNs = 100'000'000;
 // Where more dicts are watched than it can sleep on.
 constexpr uint64_t kBusyLookNs = 2'000'000;
 
-std::string FeedName(uint64_t dict_id) { return std::string(kFeedPrefix) + std::to_string(dict_id); }
+std::string FeedName(uint64_t dict_id) {
+  return std::string(kFeedPrefix) + std::to_string(dict_id);
+}
 
-// The first revision of a feed: above all that an earlier feed of the dict can have given, also when
-// that is forgotten: no dict has 2^20 changes in each second of its life.
+// The first revision of a feed: above all that an earlier feed of the dict can have given, also
+// when that is forgotten: no dict has 2^20 changes in each second of its life.
 uint64_t RevisionSeed() {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
@@ -218,8 +220,8 @@ bool WatchHub::Serve(WatchedDict& dict) {
   gaps_.fetch_add(dict.feed->gaps() - gaps, std::memory_order_relaxed);
   Publish(dict, std::move(fresh), drain);
   if (is == DictState::kDeleted) {
-    EndDict(dict, Status(Reason::kDictNotFound, "watching dict \"" + state.name() +
-                                                    "\": it was deleted"));
+    EndDict(dict, Status(Reason::kDictNotFound,
+                         "watching dict \"" + state.name() + "\": it was deleted"));
     return false;
   }
   return more;

@@ -6,8 +6,8 @@
 // Who owns it: the composition root; it shuts it down before the doors' queues close. Threads: Open
 //   and Recheck any; one thread of its own follows all dicts.
 // Always true: a dict is followed from its first watch until `keep_ms` after its last one, over
-//   restarts of the daemon, so that a watcher that comes back in time misses nothing. Revisions of a
-//   dict only grow, also when it is followed anew.
+//   restarts of the daemon, so that a watcher that comes back in time misses nothing. Revisions of
+//   a dict only grow, also when it is followed anew.
 // Failure: LIMIT_EXCEEDED at watches_max, DRAINING after Shutdown.
 #pragma once
 
@@ -37,10 +37,10 @@ struct WatchHubOptions {
 
 struct WatchTotals {
   uint32_t watches = 0;
-  uint32_t dicts = 0;           // That are followed.
+  uint32_t dicts = 0;  // That are followed.
   uint64_t history_changes = 0;
-  uint64_t lag_revisions = 0;   // Of the slowest live watch.
-  uint64_t changes = 0;         // Told to watchers, since this daemon started; as all below.
+  uint64_t lag_revisions = 0;  // Of the slowest live watch.
+  uint64_t changes = 0;        // Told to watchers, since this daemon started; as all below.
   uint64_t coalesced = 0;
   uint64_t gaps = 0;
   uint64_t resyncs[kResyncReasons] = {};
@@ -64,7 +64,8 @@ class WatchHub final {
   // Grants have changed: ends every watch that `allowed` refuses, with that status, and asks it for
   // later ones too.
   void Recheck(Allowed allowed);
-  // Ends every watch with DRAINING and stops the thread; feeds stay for the next daemon. Idempotent.
+  // Ends every watch with DRAINING and stops the thread; feeds stay for the next daemon.
+  // Idempotent.
   void Shutdown();
   WatchTotals Totals() const;
 

@@ -3,8 +3,8 @@
 // Drawing:
 //   DictFeed --Publish--> history: tail … head <-- each Watch reads from its own place
 //
-// Who owns it: WatchHub and its watches. Threads: what is marked "hub" on the hub's thread only, the
-// rest under `mutex`. No callback runs under it.
+// Who owns it: WatchHub and its watches. Threads: what is marked "hub" on the hub's thread only,
+// the rest under `mutex`. No callback runs under it.
 #pragma once
 
 #include <atomic>
@@ -57,8 +57,8 @@ struct WatchedDict {
 
   // The oldest change that is kept.
   uint64_t tail() const { return head - history.size() + 1; }
-  // Asks for a drain that begins from now on; `drains` reaches the ticket when it is over. REQUIRES:
-  // mutex held.
+  // Asks for a drain that begins from now on; `drains` reaches the ticket when it is over.
+  // REQUIRES: mutex held.
   uint64_t AskForDrain() {
     wanted = begun + 1;
     bell->Ring();

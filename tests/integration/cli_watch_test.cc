@@ -82,8 +82,9 @@ TEST_F(CliWatchTest, PrintsEntriesSyncedAndChanges) {
 
 TEST_F(CliWatchTest, PrintsJsonForPrograms) {
   Out("dict set d a '\"x\"'");
-  const Ran ran = Shell("{} -o json watch d --key a --count 1 | while read -r line; do echo \"$line\"; "
-                        "case \"$line\" in *synced*) {} dict set d a 2;; esac; done");
+  const Ran ran = Shell(
+      "{} -o json watch d --key a --count 1 | while read -r line; do echo \"$line\"; "
+      "case \"$line\" in *synced*) {} dict set d a 2;; esac; done");
   EXPECT_EQ(ran.code, 0) << ran.errors;
   EXPECT_TRUE(ran.out.starts_with("{\"kind\":\"entry\",\"key\":\"a\",\"value\":\"x\",\"version\":"))
       << ran.out;
@@ -120,8 +121,12 @@ TEST_F(CliWatchTest, GoesOnAfterARevision) {
 
 TEST_F(CliWatchTest, ExitCodesSayWhatIsWrong) {
   const std::pair<const char*, int> cases[] = {
-      {"watch none", 3},          {"watch d web/ --key a", 2},   {"watch d --kind get", 2},
-      {"watch d --slow never", 2}, {"watch d --until 'a=b c'", 2}, {"watch d --progress 1ms", 1},
+      {"watch none", 3},
+      {"watch d web/ --key a", 2},
+      {"watch d --kind get", 2},
+      {"watch d --slow never", 2},
+      {"watch d --until 'a=b c'", 2},
+      {"watch d --progress 1ms", 1},
       {"watch", 2},
   };
   for (const auto& [arguments, code] : cases) {
@@ -130,8 +135,7 @@ TEST_F(CliWatchTest, ExitCodesSayWhatIsWrong) {
     EXPECT_FALSE(ran.errors.empty()) << arguments;
   }
   // The dict is deleted while it is watched.
-  const Ran ran = Shell(
-      "{} watch d > /dev/null & sleep 1; {} dict rm d --yes; wait $!");
+  const Ran ran = Shell("{} watch d > /dev/null & sleep 1; {} dict rm d --yes; wait $!");
   EXPECT_EQ(ran.code, 3) << ran.errors;
 }
 

@@ -25,7 +25,8 @@ struct sh_error {
 struct sh_client {
   std::shared_ptr<statehouse::LocalSession> local;
   std::shared_ptr<statehouse::NetworkSession> network;
-  // Set in both cases: the local door carries no streams. Nothing is connected before the first one.
+  // Set in both cases: the local door carries no streams. Nothing is connected before the first
+  // one.
   std::shared_ptr<statehouse::NetworkSession> streams;
   std::unique_ptr<statehouse::Caller> local_caller;
   std::chrono::nanoseconds timeout{};

@@ -66,8 +66,7 @@ Status OpenStream(sh_client* client, const char* method, const void* request, si
                   sh_stream** stream) {
   if (client == nullptr || method == nullptr || stream == nullptr ||
       (request == nullptr && request_bytes > 0)) {
-    return Status(Reason::kInvalidArgument,
-                  "sh_stream_open: an argument is NULL that must not be");
+    return Status(Reason::kInvalidArgument, "sh_stream_open: an argument is NULL that must not be");
   }
   google::protobuf::Empty message;
   SH_RETURN_IF_ERROR(ParseRequest(method, request, request_bytes, &message));
@@ -79,8 +78,7 @@ Status OpenStream(sh_client* client, const char* method, const void* request, si
 
 Status Next(sh_stream* stream, void** response, size_t* response_bytes) {
   if (stream == nullptr || response == nullptr || response_bytes == nullptr) {
-    return Status(Reason::kInvalidArgument,
-                  "sh_stream_next: an argument is NULL that must not be");
+    return Status(Reason::kInvalidArgument, "sh_stream_next: an argument is NULL that must not be");
   }
   *response = nullptr;
   *response_bytes = 0;
@@ -111,8 +109,8 @@ void sh_call_free(void* response) { std::free(response); }
 
 sh_reason sh_stream_open(sh_client* client, const char* method, const void* request,
                          size_t request_bytes, sh_stream** stream, sh_error** error) {
-  return statehouse::Finish(
-      statehouse::OpenStream(client, method, request, request_bytes, stream), method, error);
+  return statehouse::Finish(statehouse::OpenStream(client, method, request, request_bytes, stream),
+                            method, error);
 }
 
 sh_reason sh_stream_next(sh_stream* stream, void** response, size_t* response_bytes,

@@ -75,7 +75,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
     ) -> Watch:
         """Every change as it is made, in order: ``for event in d.watch("web/")``.
 
-        First come the entries that are there ("entry" events; not with ``snapshot=False``), then a "synced" event, then changes. ``prefix``
+        First come the entries that are there ("entry" events; not with ``snapshot=False``), then "synced", then changes. ``prefix``
         or ``key`` choose the entries; with ``keys="any"`` a prefix is one of the stored text. ``from_revision``: go on after the revision of
         an earlier watch. ``keys_only``: without values. ``kinds``: of "put", "delete", "expire", "evict" only these. ``slow``: what happens
         when this program reads more slowly than the dict changes: "resync" tells everything as long as the service has it, then "resync";

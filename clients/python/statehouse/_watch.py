@@ -366,7 +366,10 @@ class Watch:
 
 
 class AsyncWatch:
-    """Watch for asyncio: ``async for event in d.watch("web/")``, ``async with``. Cancelling a task that waits for the next event loses none."""
+    """Watch for asyncio: ``async for event in d.watch("web/")``, ``async with``.
+
+    Cancelling a task that waits for the next event loses none.
+    """
 
     def __init__(self, session: Any, reader: Reader, on_resync: Callable[[WatchEvent], None] | None) -> None:
         """Not for users: AsyncSharedDict.watch() makes it."""
