@@ -41,6 +41,7 @@
 #include "service/runtime_dir.h"
 #include "service/server_parts.h"
 #include "service/session/session_table.h"
+#include "service/watch/watch_hub.h"
 
 namespace statehouse {
 namespace {
@@ -117,6 +118,7 @@ class Server final : public ServiceControl {
   std::unique_ptr<SessionStore> session_store_;
   std::shared_ptr<LockService> locks_;
   std::shared_ptr<SessionTable> sessions_;
+  std::shared_ptr<WatchHub> watches_;
   std::unique_ptr<Authenticator> authenticator_;
   ObserverRelay relay_;
   std::unique_ptr<Dispatcher> dispatcher_;
@@ -182,19 +184,26 @@ Status Server::PrepareMemory() {
     sessions = std::move(found->second);
     inherited_.erase(found);
   }
-  // The engine takes what is its own; the doors and declared areas take the rest.
+  // The engine takes what is its own; the watches, the doors and declared areas take the rest.
   InheritedDescriptors for_engine;
+  InheritedDescriptors feeds;
   for (auto it = inherited_.begin(); it != inherited_.end();) {
     const auto current = it++;
     const std::string& name = current->first;
     const bool ours =
         name.starts_with("listen.") || name.starts_with("config-fd.") || name.starts_with("dev-");
-    if (!ours) for_engine.insert(inherited_.extract(current));
+    if (name.starts_with("feed.")) {
+      feeds.insert(inherited_.extract(current));
+    } else if (!ours) {
+      for_engine.insert(inherited_.extract(current));
+    }
   }
   SH_ASSIGN_OR_RETURN(engine_,
                       Engine::Start(EngineOptionsOf(config_), std::move(for_engine), link_.get()));
   for (const std::string& warning : engine_->TakeStartWarnings()) spdlog::error("{}", warning);
   SH_RETURN_IF_ERROR(StartSessions(std::move(sessions)));
+  watches_ =
+      WatchHub::Start(WatchHubOptionsOf(config_), &engine_->dicts(), link_.get(), std::move(feeds));
   return CreateDeclaredAreas(config_, engine_.get(), &inherited_, link_.get());
 }
 
@@ -224,10 +233,12 @@ Status Server::StartParts() {
   options.areas_file_root = config_.areas.file_root;
   options.message_bytes_max = config_.network.message_bytes_max;
   options.drain_grace = milliseconds(config_.drain_grace_ms);
-  dispatcher_ = NewDispatcher(options, {engine_.get(), locks_, sessions_, this, &relay_},
+  dispatcher_ = NewDispatcher(options, {engine_.get(), locks_, sessions_, watches_, this, &relay_},
                               engine_->DaemonLane(kSlowLane));
-  metrics_ = NewMetrics(engine_.get(), dispatcher_->Methods(), Version(),
-                        [this] { return LeaseNumbersOf(*locks_, *sessions_); });
+  metrics_ = NewMetrics(
+      engine_.get(), dispatcher_->Methods(), Version(),
+      [this] { return LeaseNumbersOf(*locks_, *sessions_); },
+      [this] { return WatchNumbersOf(*watches_); });
   relay_.SetTarget(metrics_.get());
   return Status();
 }

@@ -67,6 +67,15 @@ EngineOptions EngineOptionsOf(const Config& config) {
   return options;
 }
 
+WatchHubOptions WatchHubOptionsOf(const Config& config) {
+  WatchHubOptions options;
+  options.watches_max = config.watches.count_max;
+  options.feed.log_bytes = config.watches.history_bytes / 8 * 8;
+  options.feed.history_ms = config.watches.history_s * 1000;
+  options.keep_ms = config.watches.keep_s * 1000;
+  return options;
+}
+
 Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescriptors* inherited,
                            DescriptorVault* vault) {
   for (const AreaConfig& declared : config.declared_areas) {
@@ -117,6 +126,22 @@ LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessio
   numbers.sessions = open.open;
   for (size_t end = 0; end < kSessionEnds; ++end) {
     numbers.session_ends.emplace_back(SessionEndName(static_cast<SessionEnd>(end)), open.ends[end]);
+  }
+  return numbers;
+}
+
+WatchNumbers WatchNumbersOf(const WatchHub& watches) {
+  const WatchTotals totals = watches.Totals();
+  WatchNumbers numbers;
+  numbers.watches = totals.watches;
+  numbers.dicts = totals.dicts;
+  numbers.history_changes = totals.history_changes;
+  numbers.lag_revisions = totals.lag_revisions;
+  numbers.changes = totals.changes;
+  numbers.coalesced = totals.coalesced;
+  for (size_t reason = 1; reason < kResyncReasons; ++reason) {
+    numbers.resyncs.emplace_back(ResyncReasonName(static_cast<ResyncReason>(reason)),
+                                 totals.resyncs[reason]);
   }
   return numbers;
 }

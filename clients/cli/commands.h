@@ -14,6 +14,7 @@ namespace statehouse::cli {
 // `globals` is filled while parsing and read by the callbacks; it outlives `app`.
 void AddAreaCommands(CLI::App* app, const Globals* globals);
 void AddDictCommands(CLI::App* app, const Globals* globals);
+void AddWatchCommand(CLI::App* app, const Globals* globals);
 void AddTokenCommands(CLI::App* app, const Globals* globals);
 void AddStatusCommand(CLI::App* app, const Globals* globals);
 

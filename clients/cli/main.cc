@@ -21,7 +21,8 @@ constexpr const char* kFooter =
     "  statehouse -o json area describe counters\n"
     "  statehouse dict set sessions alice '{\"visits\": 1}' --ttl 30m\n"
     "  statehouse dict incr sessions alice --path visits\n"
-    "  statehouse lock deploy --ttl 10s -- ./deploy.sh\n";
+    "  statehouse lock deploy --ttl 10s -- ./deploy.sh\n"
+    "  statehouse watch config web/ --exec './reload.sh \"$STATEHOUSE_KEY\"'\n";
 
 }  // namespace
 
@@ -46,6 +47,7 @@ int main(int argc, char** argv) {
   statehouse::cli::AddDictCommands(&app, &globals);
   std::vector<const char*> words(argv, argv + argc);
   statehouse::cli::AddLockCommands(&app, &globals, statehouse::cli::TakeCommand(&words));
+  statehouse::cli::AddWatchCommand(&app, &globals);
   statehouse::cli::AddTokenCommands(&app, &globals);
   statehouse::cli::AddStatusCommand(&app, &globals);
   try {

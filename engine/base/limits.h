@@ -48,6 +48,12 @@ inline constexpr size_t kTokenBytesMax = 512;         // An access token as it t
 inline constexpr size_t kMessageBytesMax = 16 << 20;  // One request or response.
 inline constexpr uint32_t kWaitersMax = 65'536;       // Parked waits of one service.
 
+// Watches.
+inline constexpr uint32_t kWatchesMax = 65'536;         // Open at once.
+inline constexpr uint64_t kFeedLogBytesMin = 64 << 10;  // History of one dict.
+inline constexpr uint64_t kFeedLogBytesDefault = 8 << 20;
+inline constexpr uint64_t kFeedLogBytesMax = uint64_t{1} << 30;
+
 // Sessions of clients of the network door.
 inline constexpr uint32_t kSessionsMax = 65'536;
 inline constexpr size_t kSessionNameBytesMax = 128;  // Of the text that says who the client is.

@@ -30,6 +30,7 @@ enum class Mutant {
   kDictVersionBeforeNumber = 18,  // An increment publishes the cell before it holds the number.
   kDictLockBeforeIntent = 19,     // A lock is taken before it is noted whose it is.
   kDictArmedBeforeRedo = 20,      // The tag is stored before the redo record is counted.
+  kDictWatchNotTold = 21,         // A change does not wake who waits for it.
   // Of locks.
   kLockRedoNotArmed = 31,     // The redo record is never armed.
   kLockTagKept = 32,          // The bucket is released while the redo is still armed.

@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <climits>
 #include <ctime>
 
@@ -24,6 +26,18 @@ void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, uint64_t ti
   const timespec timeout = ToTimespec(timeout_ns);
   syscall(SYS_futex, reinterpret_cast<const uint32_t*>(&word), FUTEX_WAIT, expected, &timeout,
           nullptr, 0);
+}
+
+bool FutexWaitAny(std::span<const std::atomic<uint32_t>* const> words,
+                  std::span<const uint32_t> expected, uint64_t timeout_ns) {
+  futex_waitv waiters[kFutexWordsMax];
+  const size_t count = std::min<size_t>(words.size(), kFutexWordsMax);
+  for (size_t i = 0; i < count; ++i) {
+    waiters[i] = {expected[i], reinterpret_cast<uintptr_t>(words[i]), FUTEX_32, 0};
+  }
+  const timespec until = ToTimespec(MonotonicNs() + timeout_ns);
+  const long woken = syscall(SYS_futex_waitv, waiters, count, 0, &until, CLOCK_MONOTONIC);
+  return woken >= 0 || errno != ENOSYS;
 }
 
 void FutexWakeAll(std::atomic<uint32_t>& word) {

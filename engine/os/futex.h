@@ -4,12 +4,20 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 
 namespace statehouse {
 
 // Sleeps while *word == expected, at most `timeout_ns`. May return early (a wake-up, a signal, a
 // changed word): look again.
 void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, uint64_t timeout_ns);
+
+// Sleeps while every words[i] == expected[i], at most `timeout_ns`; as FutexWait otherwise. At most
+// kFutexWordsMax words, at least one. False where the kernel cannot wait for several (before 5.16):
+// it did not sleep.
+inline constexpr uint32_t kFutexWordsMax = 128;
+bool FutexWaitAny(std::span<const std::atomic<uint32_t>* const> words,
+                  std::span<const uint32_t> expected, uint64_t timeout_ns);
 
 // Wakes everybody who sleeps on the word.
 void FutexWakeAll(std::atomic<uint32_t>& word);

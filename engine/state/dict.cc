@@ -5,6 +5,7 @@
 #include <bit>
 #include <ctime>
 
+#include "engine/os/barrier.h"
 #include "engine/os/memory.h"
 #include "engine/state/dict_internal.h"
 
@@ -156,6 +157,8 @@ StatusOr<std::unique_ptr<Dict>> Dict::Map(std::string name, const DictGeometry& 
                       std::to_string(geometry.segment_bytes()) + " sealed ones are needed");
   }
   const bool writable = access == Access::kReadWrite;
+  // Where the kernel refuses, whoever follows the changes looks again by time.
+  if (writable) (void)JoinBarriers();
   std::unique_ptr<Dict> dict(new Dict(std::move(name), geometry, access, clock_offset_ns));
   SH_ASSIGN_OR_RETURN(dict->base_, MapShared(segment, 0, geometry.segment_bytes(), writable));
   std::byte* const base = dict->base_;

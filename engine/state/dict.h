@@ -307,6 +307,22 @@ class Dict final {
   StatusOr<uint64_t> CopyOperations(const Lane& lane, Dict& target) const;
   uint64_t HighestVersion() const;
 
+  // For whoever follows the changes, one at a time: the next change, and a change of state, bumps
+  // the event word and wakes who sleeps on it, once. What was changed before ArmWatch is in the
+  // rings when it returned true; where it returned false, look again by time.
+  bool ArmWatch();
+  const std::atomic<uint32_t>& watch_event() const { return line_->event; }
+  // As Scan, and appends to *sequences, for each bucket that was read, the version up to which its
+  // changes are in what was given: of a change record of that bucket, whether the scan saw it. At
+  // most `buckets_max` buckets. A damaged bucket gives its sound entries.
+  Status ScanWithSequences(uint32_t* bucket, uint32_t buckets_max, size_t limit,
+                           std::string_view prefix, const std::function<void(DictEntry&)>& take,
+                           std::vector<uint64_t>* sequences,
+                           uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
+  uint32_t BucketOfKey(std::string_view key) const {
+    return BucketOf(HashKey(geometry_.seed, key));
+  }
+
   // A lane's ring of changes, for the merger: the bytes, and the words that say what is in them.
   const DictLaneRecord& LaneRecordOf(uint32_t lane) const { return Record(lane); }
   std::span<const std::byte> RingOf(uint32_t lane) const;
@@ -336,9 +352,10 @@ class Dict final {
   bool Look(uint64_t hash, std::string_view key, Found* found) const;
   void TakeEntry(const Found& found, DictEntry* entry) const;
   template <typename Take, typename Reset>
-  Status VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take take, Reset reset) const;
+  Status VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take take, Reset reset,
+                     uint64_t* control = nullptr) const;
   Status ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t operation_timeout_ns,
-                    std::vector<DictEntry>* entries) const;
+                    std::vector<DictEntry>* entries, uint64_t* sequence = nullptr) const;
   Status FindExpired(uint32_t bucket, uint64_t operation_timeout_ns,
                      std::vector<std::pair<std::string, uint64_t>>* expired) const;
   bool IsExpired(uint64_t expires_ms) const { return expires_ms != 0 && expires_ms <= NowMs(); }
@@ -370,6 +387,10 @@ class Dict final {
   Status BeginChange(const Lane& lane) const;
   void TakeBlock(Section& section, BlockRef now, BlockRef before) const;
   void GiveBlock(Section& section, BlockRef before) const;
+
+  // dict_watch.cc
+  void TellWatchers() const;
+  void WakeWatchers() const;
 
   // dict_write.cc
   void Fill(BlockRef ref, uint64_t hash, std::string_view key, const DictValue& value) const;

@@ -340,6 +340,16 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
   if (MutantIs(Mutant::kDictRingFirst)) Put64(record.ring_head, end);
 }
 
+// Called after the last unlock of a change. SYNC: dict.watch — the change's records are stored
+// before this load; a watcher arms and then makes every writer go through a barrier before it looks
+// at the rings, so either it sees the records or this sees that it sleeps.
+[[gnu::always_inline]] inline void Dict::TellWatchers() const {
+  if (MutantIs(Mutant::kDictWatchNotTold)) return;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (line_->armed.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    WakeWatchers();
+}
+
 // Makes readers of a bucket wait while more than one of its words changes, or lets them go on. The
 // bucket is held. SYNC: dict.mark
 inline void MarkBucket(BucketLine& bucket, bool on) {

@@ -52,8 +52,8 @@ Status Dict::Get(std::string_view key, DictEntry* entry, bool* found,
 // Calls `take` with each entry of one bucket, and `reset` when what was given is to be forgotten
 // because the bucket changed meanwhile.
 template <typename Take, typename Reset>
-Status Dict::VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take take,
-                         Reset reset) const {
+Status Dict::VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take take, Reset reset,
+                         uint64_t* control) const {
   const BucketLine& head = buckets_[bucket];
   Backoff backoff(operation_timeout_ns);
   for (;;) {
@@ -87,6 +87,7 @@ Status Dict::VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take ta
     // SYNC: dict.mark
     if ((head.link.load(std::memory_order_acquire) & kLinkTransaction) == 0 &&
         Get64(head.control) == word) {
+      if (control != nullptr) *control = word;
       return damaged ? RefuseDamaged("a bucket") : Status();
     }
     reset();
@@ -95,11 +96,13 @@ Status Dict::VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take ta
 }
 
 // The entries of one bucket that begin with `prefix`, as they stood at one time. Expired ones are
-// left out.
+// left out. *sequence: the version up to which its changes are in them.
 Status Dict::ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t operation_timeout_ns,
-                        std::vector<DictEntry>* entries) const {
+                        std::vector<DictEntry>* entries, uint64_t* sequence) const {
   const size_t before = entries->size();
+  uint64_t highest = 0;
   const auto take = [&](const Found& found) {
+    highest = std::max(highest, found.version);
     const bool wanted = found.shape.key_bytes >= prefix.size() &&
                         EqualShared(found.key(), prefix.data(), prefix.size()) &&
                         !IsExpired(found.expires_ms);
@@ -109,7 +112,16 @@ Status Dict::ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t opera
     CopyShared(reinterpret_cast<std::byte*>(entry.key.data()), found.key(), found.shape.key_bytes);
     TakeEntry(found, &entry);
   };
-  return VisitBucket(bucket, operation_timeout_ns, take, [&] { entries->resize(before); });
+  const auto reset = [&] {
+    entries->resize(before);
+    highest = 0;
+  };
+  if (sequence == nullptr) return VisitBucket(bucket, operation_timeout_ns, take, reset);
+  uint64_t word = 0;
+  const Status status = VisitBucket(bucket, operation_timeout_ns, take, reset, &word);
+  // A holder may have published its change already.
+  *sequence = std::max(SequenceOf(word), highest);
+  return status;
 }
 
 // Key and version of the bucket's entries whose time is over.

@@ -64,6 +64,8 @@ RecoveryReport Dict::RecoverLane(uint32_t lane) {
       if (ReleaseDead(ids[i], lane)) ++report.stripes_released;
     }
   }
+  // Of a change that was finished here, or whose lane died before it woke anybody.
+  TellWatchers();
   return report;
 }
 

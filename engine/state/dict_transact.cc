@@ -228,6 +228,7 @@ class Dict::Transaction final {
     if (status.ok() && !*again && writes_) {
       Write();
       dict_.Unlock(section_, true);
+      dict_.TellWatchers();
     } else {
       dict_.Unlock(section_, false);
     }

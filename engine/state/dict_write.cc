@@ -281,6 +281,7 @@ Status Dict::TrySet(const Lane& lane, std::string_view key, uint64_t hash, const
   }
   Commit(section);
   Unlock(section, true);
+  TellWatchers();
   if (before != 0) TidyAfter(lane, ClassOf(before));
   return Status();
 }
@@ -368,6 +369,7 @@ Status Dict::Delete(const Lane& lane, std::string_view key, const DictDeleteOpti
   AppendChange(section, options.why, key, DictValue(), section.next_version());
   Commit(section);
   Unlock(section, true);
+  TellWatchers();
   if (before != 0) TidyAfter(lane, ClassOf(before));
   return Status();
 }
@@ -462,6 +464,7 @@ Status Dict::TryIncrement(const Lane& lane, std::string_view key, uint64_t hash,
   if (fences) [[unlikely]]
     MarkBucket(buckets_[BucketOf(hash)], false);
   Unlock(section, true);
+  TellWatchers();
   if (before != 0) TidyAfter(lane, ClassOf(before));
   return Status();
 }

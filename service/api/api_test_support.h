@@ -24,6 +24,7 @@
 #include "service/auth/token_file.h"
 #include "service/lease/lock_service.h"
 #include "service/session/session_table.h"
+#include "service/watch/watch_hub.h"
 
 namespace statehouse {
 
@@ -154,9 +155,10 @@ class TestService {
     locks_->SetOnLoss([this](const LockLoss& loss) {
       sessions_->TellLost(loss.session, {loss.name, loss.token});
     });
-    dispatcher_ =
-        NewDispatcher(std::move(options), {engine_.get(), locks_, sessions_, &control_, &observer_},
-                      engine_->DaemonLane(1));
+    watches_ = WatchHub::Start({}, &engine_->dicts(), &vault_, {});
+    dispatcher_ = NewDispatcher(std::move(options),
+                                {engine_.get(), locks_, sessions_, watches_, &control_, &observer_},
+                                engine_->DaemonLane(1));
   }
   ~TestService() {
     dispatcher_->Shutdown();
@@ -166,6 +168,7 @@ class TestService {
   Engine& engine() { return *engine_; }
   Dispatcher& dispatcher() { return *dispatcher_; }
   RememberingControl& control() { return control_; }
+  WatchHub& watches() { return *watches_; }
   CountingObserver& observer() { return observer_; }
 
   CallContext Context(std::shared_ptr<const Identity> identity) const {
@@ -217,6 +220,7 @@ class TestService {
   std::unique_ptr<SessionStore> session_store_;
   std::shared_ptr<LockService> locks_;
   std::shared_ptr<SessionTable> sessions_;
+  std::shared_ptr<WatchHub> watches_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::shared_ptr<const Identity> identity_ =
       IdentityOf({"area:*:read,write,create,admin", "dict:*:read,write,create,admin",

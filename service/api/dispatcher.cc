@@ -14,6 +14,7 @@
 #include "service/api/slow_calls.h"
 #include "service/api/verbs.h"
 #include "service/api/wait_table.h"
+#include "service/api/watch_stream.h"
 
 namespace statehouse {
 namespace {
@@ -37,6 +38,8 @@ Status PastDeadline(std::string_view method) {
   return Status(Reason::kTimeout, std::string(method) + ": the deadline passed before an answer");
 }
 
+constexpr std::string_view kWatchDict = "/statehouse.v1.Dicts/WatchDict";
+
 class DispatcherCore;
 
 struct Method {
@@ -57,6 +60,7 @@ class DispatcherCore {
         observer_(parts.observer),
         locks_(std::move(parts.locks)),
         sessions_(std::move(parts.sessions)),
+        watches_(std::move(parts.watches)),
         waits_(WaitTable::Start(options_.waiters_max)),
         slow_(slow_lane) {}
 
@@ -65,6 +69,8 @@ class DispatcherCore {
   const Engine& engine() const { return *engine_; }
   const std::shared_ptr<LockService>& locks() const { return locks_; }
   const std::shared_ptr<SessionTable>& sessions() const { return sessions_; }
+  const std::shared_ptr<WatchHub>& watches() const { return watches_; }
+  CallObserver& observer() { return *observer_; }
   WaitTable& waits() { return *waits_; }
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
@@ -115,6 +121,7 @@ class DispatcherCore {
   void PostSlow(std::unique_ptr<SlowCalls::Task> task) { slow_.Post(std::move(task)); }
 
   void Shutdown() {
+    watches_->Shutdown();
     waits_->Shutdown();
     slow_.Shutdown();
     sessions_->Shutdown();
@@ -128,6 +135,7 @@ class DispatcherCore {
   CallObserver* const observer_;
   const std::shared_ptr<LockService> locks_;
   const std::shared_ptr<SessionTable> sessions_;
+  const std::shared_ptr<WatchHub> watches_;
   std::atomic<uint32_t> in_flight_{0};
   const std::shared_ptr<WaitTable> waits_;
   SlowCalls slow_;
@@ -451,10 +459,27 @@ class DispatcherImpl final : public Dispatcher {
     return by_path_.find(method) != by_path_.end();
   }
 
+  bool Streams(std::string_view method) const override { return method == kWatchDict; }
+
+  StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext& context,
+                                                     std::string_view method,
+                                                     std::string_view request,
+                                                     std::function<void()> notify) override {
+    const Clock::time_point began = Clock::now();
+    StatusOr<std::unique_ptr<ServedStream>> stream =
+        OpenWatch(context, method, request, std::move(notify));
+    if (!stream.ok()) {
+      core_.observer().OnCall(context.door, Streams(method) ? method : "unknown",
+                              stream.status().reason(), Clock::now() - began);
+    }
+    return stream;
+  }
+
   std::vector<std::string> Methods() const override {
     std::vector<std::string> paths;
-    paths.reserve(methods_.size());
+    paths.reserve(methods_.size() + 1);
     for (const Method& method : methods_) paths.push_back(method.path);
+    paths.emplace_back(kWatchDict);
     return paths;
   }
 
@@ -473,6 +498,12 @@ class DispatcherImpl final : public Dispatcher {
                           authenticator->Revalidate(identity));
       return RequireLock(*engine, *now, name, Verb::kLock);
     });
+    core_.watches()->Recheck(
+        [authenticator](const Identity& identity, const std::string& dict) -> Status {
+          SH_ASSIGN_OR_RETURN(const std::shared_ptr<const Identity> now,
+                              authenticator->Revalidate(identity));
+          return now->Require(ObjectKind::kDict, dict, Verb::kRead);
+        });
     core_.sessions()->Recheck([authenticator](const std::string& token_id) {
       return authenticator->Revalidate(Identity(token_id, "", 0, {})).ok();
     });
@@ -484,6 +515,26 @@ class DispatcherImpl final : public Dispatcher {
   }
 
  private:
+  StatusOr<std::unique_ptr<ServedStream>> OpenWatch(const CallContext& context,
+                                                    std::string_view method, std::string_view bytes,
+                                                    std::function<void()> notify) {
+    const Clock::time_point began = Clock::now();
+    const Status refused =
+        Check(context, method, bytes.size(), Streams(method) ? &watch_method_ : nullptr, began);
+    if (!refused.ok()) return refused;
+    v1::WatchDictRequest request;
+    if (!Decode(bytes, &request)) return Undecodable(method);
+    SH_ASSIGN_OR_RETURN(
+        WatchAsk ask,
+        PlanWatchDict(core_.ContextFor(*context.identity, context.lane, true), request));
+    ask.identity = context.identity;
+    const auto ended = [observer = &core_.observer(), door = context.door,
+                        took = Clock::now() - began](Reason reason) {
+      observer->OnCall(door, kWatchDict, reason, took);
+    };
+    return OpenDictStream(*core_.watches(), std::move(ask), std::move(notify), ended);
+  }
+
   // What is refused before a verb runs.
   Status Check(const CallContext& context, std::string_view method, size_t request_bytes,
                const Method* known, Clock::time_point now) {
@@ -506,6 +557,7 @@ class DispatcherImpl final : public Dispatcher {
     return Status();
   }
 
+  const Method watch_method_{std::string(kWatchDict), false, true, nullptr};
   DispatcherCore core_;
   const std::vector<Method> methods_;
   std::unordered_map<std::string_view, const Method*> by_path_;  // Views into methods_.

@@ -1,5 +1,6 @@
-// Dispatcher: every unary verb by its method path, for all doors: serialized request in, serialized
-// response out. It authorises, decodes, calls the engine and encodes. It knows nothing of gRPC.
+// Dispatcher: every verb by its method path, for all doors: serialized request in, serialized
+// response out, or a stream of them. It authorises, decodes, calls the engine and encodes. It knows
+// nothing of gRPC.
 #pragma once
 
 #include <chrono>
@@ -18,6 +19,7 @@ namespace statehouse {
 
 class LockService;
 class SessionTable;
+class WatchHub;
 
 // The way in. The local door's operations never reach the daemon, so its calls are those over the
 // attach socket.
@@ -65,6 +67,16 @@ class ServiceControl {
   virtual uint32_t BeginDrain(std::chrono::milliseconds grace) = 0;
 };
 
+// The responses of a streaming call. The door polls it on one thread; destroying it ends the call.
+class ServedStream {
+ public:
+  enum class Found : uint8_t { kMessage, kNothing, kEnd };
+  virtual ~ServedStream() = default;
+  // The next serialized response; nothing yet, and the `notify` that it was opened with is called
+  // when there is; or the end, with *status why (never OK).
+  virtual Found Poll(std::string* message, Status* status) = 0;
+};
+
 // Answers: a serialized response, or why not.
 using DoneCallback = std::function<void(StatusOr<std::string>)>;
 
@@ -78,7 +90,15 @@ class Dispatcher {
   // to Dispatch only.
   virtual std::shared_ptr<PendingCall> Dispatch(const CallContext& context, std::string_view method,
                                                 std::string_view request, DoneCallback done) = 0;
+  // Of every method but the streaming ones.
   virtual bool Knows(std::string_view method) const = 0;
+  virtual bool Streams(std::string_view method) const = 0;
+  // Begins a streaming call. `notify` may be called at once and from any thread, never after the
+  // stream was destroyed. REQUIRES: as Dispatch; the stream is destroyed before the dispatcher.
+  virtual StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext& context,
+                                                             std::string_view method,
+                                                             std::string_view request,
+                                                             std::function<void()> notify) = 0;
   virtual std::vector<std::string> Methods() const = 0;
   virtual uint32_t CallsInFlight() const = 0;
   // The access tokens have changed: ends each parked call whose token was revoked or may not read
@@ -104,11 +124,13 @@ struct DispatcherParts {
   Engine* engine = nullptr;
   std::shared_ptr<LockService> locks;
   std::shared_ptr<SessionTable> sessions;
+  std::shared_ptr<WatchHub> watches;
   ServiceControl* control = nullptr;
   CallObserver* observer = nullptr;
 };
 
-// `slow_lane` belongs to the dispatcher's slow thread. Shutdown shuts locks and sessions down too.
+// `slow_lane` belongs to the dispatcher's slow thread. Shutdown shuts watches, locks and
+// sessions down too.
 std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, DispatcherParts parts,
                                           Lane slow_lane);
 

@@ -390,13 +390,19 @@ TEST_F(VerbsTest, UnknownMethodsAndDamagedRequestsAreCountedAndRefused) {
   EXPECT_EQ(unknown.Await().status().reason(), Reason::kUnimplemented);
   EXPECT_EQ(service_.observer().count("unknown", Reason::kUnimplemented), 1u);
   for (const std::string& method : service_.dispatcher().Methods()) {
-    Answer damaged;
-    service_.Send(method, "\xff\xff\xff", &damaged);
-    EXPECT_EQ(damaged.Await().status().reason(), Reason::kInvalidArgument) << method;
-    EXPECT_EQ(damaged.times(), 1);
+    if (service_.dispatcher().Streams(method)) {
+      const auto stream = service_.dispatcher().OpenStream(
+          service_.Context(IdentityOf({"dict:*:read"})), method, "\xff\xff\xff", [] {});
+      EXPECT_EQ(stream.status().reason(), Reason::kInvalidArgument) << method;
+    } else {
+      Answer damaged;
+      service_.Send(method, "\xff\xff\xff", &damaged);
+      EXPECT_EQ(damaged.Await().status().reason(), Reason::kInvalidArgument) << method;
+      EXPECT_EQ(damaged.times(), 1);
+    }
     EXPECT_EQ(service_.observer().count(method, Reason::kInvalidArgument), 1u) << method;
   }
-  EXPECT_EQ(service_.dispatcher().Methods().size(), 42u);
+  EXPECT_EQ(service_.dispatcher().Methods().size(), 43u);
   EXPECT_EQ(service_.dispatcher().CallsInFlight(), 0u);
 }
 

@@ -83,6 +83,15 @@ struct Config {
     friend bool operator==(const Dicts&, const Dicts&) = default;
   } dicts;
 
+  struct Watches {
+    uint32_t count_max = kWatchesMax;
+    uint64_t history_bytes = kFeedLogBytesDefault;  // Of each dict that is watched.
+    uint64_t history_s = 600;                       // Older changes are given up.
+    uint64_t keep_s = 60;  // After its last watch a dict is followed for so long.
+
+    friend bool operator==(const Watches&, const Watches&) = default;
+  } watches;
+
   struct Sessions {
     uint32_t count_max = kSessionsMax;
 

@@ -50,7 +50,8 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
       "atomic_range_bytes = 8192\nfile_root = \"/srv\"\noperation_timeout_ms = 9\n"
       "[network]\nmessage_bytes_max = \"1M\"\nkeepalive_min_ping_s = 2\nconnections_max = 11\n"
       "[log]\nformat = \"json\"\nlevel = \"warn\"\n[attach]\nleases_per_process_max = 4\n"
-      "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n[sessions]\ncount_max = 7\n");
+      "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n[sessions]\ncount_max = 7\n"
+      "[watches]\ncount_max = 8\nhistory_bytes = \"1M\"\nhistory_s = 9\nkeep_s = 10\n");
 
   EXPECT_EQ(config.drain_grace_ms, 7u);
   EXPECT_TRUE(config.dev);
@@ -63,6 +64,10 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
   EXPECT_EQ(config.dicts.count_max, 6u);
   EXPECT_EQ(config.dicts.size_max, 2u << 20);
   EXPECT_EQ(config.sessions.count_max, 7u);
+  EXPECT_EQ(config.watches.count_max, 8u);
+  EXPECT_EQ(config.watches.history_bytes, 1u << 20);
+  EXPECT_EQ(config.watches.history_s, 9u);
+  EXPECT_EQ(config.watches.keep_s, 10u);
   EXPECT_EQ(config.areas.atomic_range_bytes, 8192u);
   EXPECT_EQ(config.areas.file_root, "/srv");
   EXPECT_EQ(config.areas.operation_timeout_ms, 9u);
@@ -109,6 +114,11 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[dicts]\ncount_max = 1025", "is not within"},
       {"[dicts]\nsize_max = \"65G\"", "is not within"},
       {"[sessions]\ncount_max = 65537", "is not within"},
+      {"[watches]\ncount_max = 65537", "is not within"},
+      {"[watches]\nhistory_bytes = 65535", "is not within"},
+      {"[watches]\nhistory_bytes = \"1025M\"", "is not within"},
+      {"[watches]\nhistory_s = 0", "is not within"},
+      {"[watches]\nkeep_s = 604801", "is not within"},
       {"[areas]\nsize_max = \"17G\"", "is not within"},
       {"[areas]\noperation_timeout_ms = 0", "is not within"},
       {"[log]\nlevel = \"loud\"", "is none of trace, debug, info, warn, error"},

@@ -143,6 +143,20 @@ std::vector<Setting> MakeSettings() {
       SH_SETTING(
           "dicts.size_max", "", kBytes, dicts.size_max, "Largest max_bytes that a dict may have.",
           [](const Config& c) { return OutOfRange(c.dicts.size_max, 65'536, kDictBytesMax); }),
+      SH_SETTING("watches.count_max", "", kNumber, watches.count_max,
+                 "Watches that may be open at once.",
+                 [](const Config& c) { return OutOfRange(c.watches.count_max, 1, kWatchesMax); }),
+      SH_SETTING("watches.history_bytes", "", kBytes, watches.history_bytes,
+                 "History of each dict that is watched: how far a watcher may fall behind.",
+                 [](const Config& c) {
+                   return OutOfRange(c.watches.history_bytes, kFeedLogBytesMin, kFeedLogBytesMax);
+                 }),
+      SH_SETTING("watches.history_s", "", kNumber, watches.history_s,
+                 "Changes that are older are given up, in seconds.",
+                 [](const Config& c) { return OutOfRange(c.watches.history_s, 1, 604'800); }),
+      SH_SETTING("watches.keep_s", "", kNumber, watches.keep_s,
+                 "After its last watch a dict's changes are kept for so many seconds.",
+                 [](const Config& c) { return OutOfRange(c.watches.keep_s, 0, 604'800); }),
       SH_SETTING("sessions.count_max", "", kNumber, sessions.count_max,
                  "Sessions of clients of the network door that may be open at once.",
                  [](const Config& c) { return OutOfRange(c.sessions.count_max, 1, kSessionsMax); }),

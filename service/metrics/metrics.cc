@@ -52,7 +52,7 @@ ClientMetric Labelled(std::vector<std::pair<const char*, std::string_view>> labe
 class PrometheusMetrics final : public Metrics {
  public:
   PrometheusMetrics(Engine* engine, std::vector<std::string> methods, std::string version,
-                    std::function<LeaseNumbers()> leases);
+                    std::function<LeaseNumbers()> leases, std::function<WatchNumbers()> watches);
 
   void OnCall(Door door, std::string_view method, Reason reason,
               std::chrono::nanoseconds took) override;
@@ -68,10 +68,12 @@ class PrometheusMetrics final : public Metrics {
   void AddEngine(std::vector<MetricFamily>* families);
   void AddDicts(std::vector<MetricFamily>* families);
   void AddLeases(std::vector<MetricFamily>* families);
+  void AddWatches(std::vector<MetricFamily>* families);
   void AddProcess(std::vector<MetricFamily>* families);
 
   Engine* const engine_;
   const std::function<LeaseNumbers()> leases_;
+  const std::function<WatchNumbers()> watches_;
   const std::string version_;
   const double start_time_s_;
   std::vector<std::string> methods_;                    // The last one is "unknown".
@@ -83,9 +85,11 @@ class PrometheusMetrics final : public Metrics {
 };
 
 PrometheusMetrics::PrometheusMetrics(Engine* engine, std::vector<std::string> methods,
-                                     std::string version, std::function<LeaseNumbers()> leases)
+                                     std::string version, std::function<LeaseNumbers()> leases,
+                                     std::function<WatchNumbers()> watches)
     : engine_(engine),
       leases_(std::move(leases)),
+      watches_(std::move(watches)),
       version_(std::move(version)),
       start_time_s_(static_cast<double>(time(nullptr))),
       methods_(std::move(methods)) {
@@ -301,6 +305,34 @@ void PrometheusMetrics::AddLeases(std::vector<MetricFamily>* families) {
   families->push_back(std::move(ends));
 }
 
+void PrometheusMetrics::AddWatches(std::vector<MetricFamily>* families) {
+  if (watches_ == nullptr) return;
+  const WatchNumbers watches = watches_();
+  AddGauge(families, "statehouse_watches", "Watches that are open.", watches.watches);
+  AddGauge(families, "statehouse_watched_dicts",
+           "Dicts whose changes are followed, also for a while after their last watch.",
+           watches.dicts);
+  AddGauge(families, "statehouse_watch_history_changes",
+           "Changes that are kept for watches that are behind or come back.",
+           static_cast<double>(watches.history_changes));
+  AddGauge(families, "statehouse_watch_lag_revisions",
+           "Changes that the slowest live watch was not told yet.",
+           static_cast<double>(watches.lag_revisions));
+  AddCounter(families, "statehouse_watch_changes_total", "Changes that watches were told.",
+             watches.changes);
+  AddCounter(families, "statehouse_watch_coalesced_total",
+             "Changes that were left out for a newer one of the same key.", watches.coalesced);
+  MetricFamily resyncs =
+      Family("statehouse_watch_resyncs_total", "Times that a watch had to begin anew, by reason.",
+             MetricType::Counter);
+  for (const auto& [reason, count] : watches.resyncs) {
+    ClientMetric metric = Labelled({{"reason", reason}});
+    metric.counter.value = static_cast<double>(count);
+    resyncs.metric.push_back(std::move(metric));
+  }
+  families->push_back(std::move(resyncs));
+}
+
 void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   MetricFamily build =
       Family("statehouse_build_info", "Always 1; the label tells the release.", MetricType::Gauge);
@@ -320,6 +352,7 @@ std::string PrometheusMetrics::Scrape() {
   AddEngine(&families);
   AddDicts(&families);
   AddLeases(&families);
+  AddWatches(&families);
   AddProcess(&families);
   return prometheus::TextSerializer().Serialize(families);
 }
@@ -327,9 +360,10 @@ std::string PrometheusMetrics::Scrape() {
 }  // namespace
 
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
-                                    std::string version, std::function<LeaseNumbers()> leases) {
+                                    std::string version, std::function<LeaseNumbers()> leases,
+                                    std::function<WatchNumbers()> watches) {
   return std::make_unique<PrometheusMetrics>(engine, std::move(methods), std::move(version),
-                                             std::move(leases));
+                                             std::move(leases), std::move(watches));
 }
 
 }  // namespace statehouse

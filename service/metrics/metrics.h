@@ -33,6 +33,17 @@ struct LeaseNumbers {
   std::vector<std::pair<std::string_view, uint64_t>> session_ends;  // By reason.
 };
 
+// What is known of watches, read when scraped.
+struct WatchNumbers {
+  uint32_t watches = 0;
+  uint32_t dicts = 0;
+  uint64_t history_changes = 0;
+  uint64_t lag_revisions = 0;
+  uint64_t changes = 0;
+  uint64_t coalesced = 0;
+  std::vector<std::pair<std::string_view, uint64_t>> resyncs;  // By reason.
+};
+
 class Metrics : public CallObserver {
  public:
   // A refused authentication at a door: UNAUTHENTICATED, TOKEN_EXPIRED or RATE_LIMITED.
@@ -43,9 +54,10 @@ class Metrics : public CallObserver {
   virtual std::string Scrape() = 0;
 };
 
-// `methods` label the calls; `engine` and what `leases` reads outlive it.
+// `methods` label the calls; `engine` and what `leases` and `watches` read outlive it.
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
                                     std::string version,
-                                    std::function<LeaseNumbers()> leases = nullptr);
+                                    std::function<LeaseNumbers()> leases = nullptr,
+                                    std::function<WatchNumbers()> watches = nullptr);
 
 }  // namespace statehouse

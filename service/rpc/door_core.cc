@@ -34,6 +34,21 @@ void DoorCore::Post(std::function<void()> work) {
   new Posted(this, std::move(work));
 }
 
+void DoorCore::PostWake(std::shared_ptr<StreamWaker> waker) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (posting_is_closed_) return;
+  wakes_.push_back(std::move(waker));
+  if (wakes_.size() > 1) return;
+  new Posted(this, [this] {
+    std::vector<std::shared_ptr<StreamWaker>> wakes;
+    {
+      const std::lock_guard<std::mutex> taking(mutex_);
+      wakes.swap(wakes_);
+    }
+    for (const std::shared_ptr<StreamWaker>& woken : wakes) woken->Wake();
+  });
+}
+
 void DoorCore::ClosePosting() {
   const std::lock_guard<std::mutex> lock(mutex_);
   posting_is_closed_ = true;

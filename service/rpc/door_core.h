@@ -12,9 +12,11 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_set>
+#include <vector>
 
 #include "engine/state/area.h"
 #include "service/api/dispatcher.h"
@@ -33,14 +35,30 @@ class Event {
   virtual void OnEvent(bool ok) = 0;
 };
 
-// A call of a stream kind (health watch, reflection), as the door sees it.
+// A call of a stream kind (health watch, reflection, served), as the door sees it.
 class OpenStream {
  public:
   virtual ~OpenStream() = default;
   // The service's health changed.
   virtual void OnHealthChange() = 0;
+  // There may be something to send.
+  virtual void OnReady() = 0;
   // The door shuts down: the stream ends now.
   virtual void OnShutdown() = 0;
+};
+
+// Lets other threads wake a streaming call that may be over by then.
+class StreamWaker {
+ public:
+  explicit StreamWaker(OpenStream* stream) : stream_(stream) {}
+  // On the polling thread.
+  void Wake() {
+    if (stream_ != nullptr) stream_->OnReady();
+  }
+  void Forget() { stream_ = nullptr; }
+
+ private:
+  OpenStream* stream_;
 };
 
 class DoorCore final {
@@ -65,6 +83,9 @@ class DoorCore final {
 
   // Runs `work` on the polling thread soon; not at all after ClosePosting.
   void Post(std::function<void()> work);
+  // Calls waker->Wake() on the polling thread soon, unless its call is over by then. Many at once
+  // cost one event. Any thread.
+  void PostWake(std::shared_ptr<StreamWaker> waker);
   void ClosePosting();
 
   // Started calls that are not deleted yet.
@@ -87,8 +108,9 @@ class DoorCore final {
 
   std::mutex mutex_;
   std::condition_variable no_calls_;
-  uint64_t calls_ = 0;              // Guarded by mutex_.
-  bool posting_is_closed_ = false;  // Guarded by mutex_.
+  uint64_t calls_ = 0;                               // Guarded by mutex_.
+  std::vector<std::shared_ptr<StreamWaker>> wakes_;  // Guarded by mutex_.
+  bool posting_is_closed_ = false;                   // Guarded by mutex_.
 };
 
 }  // namespace statehouse

@@ -56,7 +56,9 @@ ServerCall::ServerCall(DoorCore* core)
       finished_(this, &ServerCall::OnFinished),
       over_(this, &ServerCall::OnOver) {}
 
-ServerCall::~ServerCall() = default;
+ServerCall::~ServerCall() {
+  if (waker_ != nullptr) waker_->Forget();
+}
 
 void ServerCall::Request(DoorCore* core) {
   auto* const call = new ServerCall(core);  // Deletes itself.
@@ -87,7 +89,9 @@ void ServerCall::Route() {
     if (OpenAsStream()) StartRead();
     return;
   }
-  if (!core_->dispatcher().Knows(method)) {
+  if (core_->dispatcher().Streams(method)) {
+    kind_ = Kind::kServed;
+  } else if (!core_->dispatcher().Knows(method)) {
     return Finish(ToGrpcStatus(
         Status(Reason::kUnimplemented,
                "method \"" + PresentableText(method, 256) + "\": this service does not know it"),
@@ -166,15 +170,56 @@ void ServerCall::OnRead(bool ok) {
     case Kind::kHealthCheck: return AnswerHealthCheck(bytes.view());
     case Kind::kHealthWatch: return BeginHealthWatch(bytes.view());
     case Kind::kReflection: return AnswerReflection(bytes.view());
+    case Kind::kServed: return BeginServed(bytes.view());
   }
 }
 
-void ServerCall::DispatchUnary(std::string_view request) {
+CallContext ServerCall::MakeContext() {
   CallContext call;
   call.door = Door::kNetwork;
   call.identity = std::move(identity_);
   call.deadline = Deadline();
   call.lane = core_->lane();
+  return call;
+}
+
+void ServerCall::BeginServed(std::string_view request) {
+  waker_ = std::make_shared<StreamWaker>(this);
+  auto opened =
+      core_->dispatcher().OpenStream(MakeContext(), context_.method(), request,
+                                     [core = core_, waker = waker_] { core->PostWake(waker); });
+  if (!opened.ok()) {
+    return Finish(ToGrpcStatus(opened.status(), ObjectNameOf(context_.method(), request)));
+  }
+  served_ = *std::move(opened);
+  OnReady();
+}
+
+// One message is under way at a time, so a slow reader costs that one.
+void ServerCall::OnReady() {
+  if (served_ == nullptr || is_writing_ || finish_was_called_.load(std::memory_order_relaxed)) {
+    return;
+  }
+  if (was_cancelled_) {
+    served_.reset();
+    return Finish(grpc::Status::CANCELLED);
+  }
+  std::string message;
+  Status status;
+  switch (served_->Poll(&message, &status)) {
+    case ServedStream::Found::kMessage: return StartWrite(std::move(message));
+    case ServedStream::Found::kNothing: return;
+    case ServedStream::Found::kEnd: break;
+  }
+  served_.reset();
+  std::string name;
+  ContiguousBytes request;
+  if (request.Read(message_)) name = ObjectNameOf(context_.method(), request.view());
+  Finish(ToGrpcStatus(status, name));
+}
+
+void ServerCall::DispatchUnary(std::string_view request) {
+  const CallContext call = MakeContext();
   // The call stays until this thread has seen its events, so the answer may come before Dispatch
   // returns.
   pending_ = core_->dispatcher().Dispatch(
@@ -239,10 +284,15 @@ void ServerCall::AnswerReflection(std::string_view request) {
 void ServerCall::OnWritten(bool ok) {
   is_writing_ = false;
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
-  if (!ok) return Finish(grpc::Status::CANCELLED);
+  if (!ok) {
+    served_.reset();
+    return Finish(grpc::Status::CANCELLED);
+  }
   if (ends_now_) return OnShutdown();
   if (kind_ == Kind::kHealthWatch) {
     SendHealth();
+  } else if (kind_ == Kind::kServed) {
+    OnReady();
   } else {
     StartRead();
   }
@@ -272,7 +322,9 @@ void ServerCall::OnOver(bool ok) {
   was_cancelled_ = context_.IsCancelled();
   if (was_cancelled_ && pending_ != nullptr) pending_->Cancel();
   // An idle health watch has no event under way that could tell it.
-  if (is_watching_ && !is_writing_ && !finish_was_called_.load(std::memory_order_relaxed)) {
+  if ((is_watching_ || served_ != nullptr) && !is_writing_ &&
+      !finish_was_called_.load(std::memory_order_relaxed)) {
+    served_.reset();
     Finish(grpc::Status::CANCELLED);
   }
   DeleteIfOver();

@@ -6,6 +6,7 @@
 //   requested -> started -> read -> (dispatched, perhaps parked) -> finished        unary
 //                        -> read -> written -> read …            -> finished        reflection
 //                        -> read -> written (again at each change of health)        health watch
+//                        -> read -> written (again when its stream has more)        served stream
 //
 // Who owns it: itself. It is deleted by the polling thread when Finish has been delivered, gRPC has
 // said that the call is over
@@ -39,10 +40,11 @@ class ServerCall final : public OpenStream {
   static void Request(DoorCore* core);
 
   void OnHealthChange() override;
+  void OnReady() override;
   void OnShutdown() override;
 
  private:
-  enum class Kind : uint8_t { kUnary, kHealthCheck, kHealthWatch, kReflection };
+  enum class Kind : uint8_t { kUnary, kHealthCheck, kHealthWatch, kReflection, kServed };
 
   // Calls one member function; the object that a tag points to.
   class Step final : public Event {
@@ -73,6 +75,8 @@ class ServerCall final : public OpenStream {
   void AnswerHealthCheck(std::string_view request);
   void BeginHealthWatch(std::string_view request);
   void SendHealth();
+  void BeginServed(std::string_view request);
+  CallContext MakeContext();
   void AnswerReflection(std::string_view request);
   StatusOr<std::shared_ptr<const Identity>> Authenticate();
   std::chrono::steady_clock::time_point Deadline() const;
@@ -106,6 +110,10 @@ class ServerCall final : public OpenStream {
   bool is_watching_ = false;
   int status_sent_ = -1;
   ReflectionStream reflection_;
+
+  // Served stream.
+  std::unique_ptr<ServedStream> served_;
+  std::shared_ptr<StreamWaker> waker_;
 
   // Held while another thread finishes the call, so that the polling thread does not delete it
   // under its feet.

@@ -59,6 +59,8 @@ Status Connect(const char* url, const sh_options* options, sh_client** client) {
   const std::string client_name = named ? options->client_name : "c/0.1.0";
   auto handle = std::make_unique<sh_client>();
   handle->timeout = endpoint.timeout;
+  handle->streams =
+      std::make_shared<NetworkSession>(endpoint.grpc_target, endpoint.token, client_name);
   if (endpoint.local) {
     LocalSessionOptions local;
     local.runtime_dir = endpoint.runtime_dir;
@@ -68,8 +70,7 @@ Status Connect(const char* url, const sh_options* options, sh_client** client) {
     SH_ASSIGN_OR_RETURN(handle->local, LocalSession::Attach(std::move(local)));
     handle->local_caller = std::make_unique<LocalCaller>(handle->local);
   } else {
-    handle->network =
-        std::make_shared<NetworkSession>(endpoint.grpc_target, endpoint.token, client_name);
+    handle->network = handle->streams;
   }
   handle->locks = std::make_shared<ClientLocks>(handle->local, &handle->caller(), client_name,
                                                 endpoint.timeout);
@@ -202,7 +203,7 @@ void sh_close(sh_client* client) {
   if (client == nullptr) return;
   client->locks->Close();
   if (client->local != nullptr) client->local->Close();
-  if (client->network != nullptr) client->network->Close();
+  client->streams->Close();
   delete client;
 }
 

@@ -25,6 +25,9 @@ struct sh_error {
 struct sh_client {
   std::shared_ptr<statehouse::LocalSession> local;
   std::shared_ptr<statehouse::NetworkSession> network;
+  // Set in both cases: the local door carries no streams. Nothing is connected before the first
+  // one.
+  std::shared_ptr<statehouse::NetworkSession> streams;
   std::unique_ptr<statehouse::Caller> local_caller;
   std::chrono::nanoseconds timeout{};
   std::shared_ptr<statehouse::ClientLocks> locks;

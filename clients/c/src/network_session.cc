@@ -1,7 +1,6 @@
 #include "clients/c/src/network_session.h"
 
 #include <google/protobuf/io/coded_stream.h>
-#include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/impl/codegen/client_unary_call.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
@@ -160,6 +159,28 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
       grpc::internal::BlockingUnaryCall<MessageLite, MessageLite, MessageLite, MessageLite>(
           channel.get(), rpc, &context, request, response);
   return status.ok() ? Status() : FromGrpc(status, method, target_);
+}
+
+StatusOr<std::unique_ptr<NetworkStream>> NetworkSession::Stream(
+    const std::string& method, const google::protobuf::Empty& request) {
+  auto stream = std::make_unique<NetworkStream>();
+  SH_ASSIGN_OR_RETURN(stream->channel_, ChannelOfThisProcess());
+  stream->method_ = method;
+  stream->target_ = target_;
+  stream->context_.set_wait_for_ready(true);
+  if (!authorization_.empty()) stream->context_.AddMetadata("authorization", authorization_);
+  const grpc::internal::RpcMethod rpc(stream->method_.c_str(),
+                                      grpc::internal::RpcMethod::SERVER_STREAMING);
+  stream->reader_.reset(grpc::internal::ClientReaderFactory<google::protobuf::Empty>::Create(
+      stream->channel_.get(), rpc, &stream->context_, request));
+  return stream;
+}
+
+bool NetworkStream::Next(google::protobuf::Empty* response, Status* status) {
+  if (reader_->Read(response)) return true;
+  const grpc::Status ended = reader_->Finish();
+  *status = ended.ok() ? Status() : FromGrpc(ended, method_, target_);
+  return false;
 }
 
 Status NetworkSession::Call(const std::string& method, const MessageLite& request,

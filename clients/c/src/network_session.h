@@ -1,8 +1,12 @@
-// NetworkSession: the network door of the C library: unary gRPC calls over one channel, made at the
+// NetworkSession: the network door of the C library: gRPC calls over one channel, made at the
 // first call.
 #pragma once
 
+#include <google/protobuf/empty.pb.h>
 #include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
+#include <grpcpp/support/sync_stream.h>
 
 #include <chrono>
 #include <memory>
@@ -13,6 +17,23 @@
 #include "engine/base/status.h"
 
 namespace statehouse {
+
+// The responses of a streaming call. Next: one thread at a time; Cancel: any. Any message's bytes
+// travel in an Empty: what it does not know it keeps as it is.
+class NetworkStream final {
+ public:
+  // False at the end; then *status says why, OK where the service ended it.
+  bool Next(google::protobuf::Empty* response, Status* status);
+  void Cancel() { context_.TryCancel(); }
+
+ private:
+  friend class NetworkSession;
+  std::string method_;
+  std::string target_;
+  std::shared_ptr<grpc::Channel> channel_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<google::protobuf::Empty>> reader_;
+};
 
 // Who owns it: shared by the client handle and its areas.
 // Threads: any at once. Always true: no thread and no channel before the first call, so that a
@@ -25,7 +46,10 @@ class NetworkSession final : public Caller {
 
   Status Call(const std::string& method, const google::protobuf::MessageLite& request,
               google::protobuf::MessageLite* response, const CallOptions& options) override;
-  // Later calls fail with CLIENT_CLOSED.
+  // Begins a streaming call; it waits for the service as long as that takes.
+  StatusOr<std::unique_ptr<NetworkStream>> Stream(const std::string& method,
+                                                  const google::protobuf::Empty& request);
+  // Later calls fail with CLIENT_CLOSED; streams go on until they are closed.
   void Close();
 
  private:

@@ -25,6 +25,7 @@ from ._plan import Plan, PlanOutcome
 from ._shared_dict import SharedDict
 from ._transaction import Transaction
 from ._values import Tagged, Tensor, register
+from ._watch import Watch, WatchEvent
 from .errors import (
     AlreadyExists,
     BackingInvalid,
@@ -119,6 +120,8 @@ __all__ = [
     "Unimplemented",
     "ValueOutOfRange",
     "VersionMismatch",
+    "Watch",
+    "WatchEvent",
     "connect",
     "register",
 ]

@@ -13,6 +13,7 @@ from ._dict_calls import DictCalls, named
 from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts, condition_of
 from ._plan import Plan, PlanOutcome
 from ._transaction import AsyncTransaction, rerun_async
+from ._watch import AsyncWatch, Reader, WatchEvent, check_options
 
 _Result = TypeVar("_Result")
 _SCAN_PAGE = 256
@@ -28,6 +29,7 @@ class AsyncSharedDict(DictVerbs):
     """
 
     transport = ""
+    _streams: Any = None  # Of the client that opened it.
 
     async def _do(self, request: tuple[Any, ...]) -> Any:
         """Carries one request of a verb out."""
@@ -48,6 +50,32 @@ class AsyncSharedDict(DictVerbs):
 
     def __repr__(self) -> str:
         return f"<statehouse {self.transport} dict {self.name}, asynchronous>"
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        key: Any = None,
+        snapshot: bool = True,
+        from_revision: int | None = None,
+        keys_only: bool = False,
+        kinds: Iterable[str] | None = None,
+        slow: str = "resync",
+        progress: Any = None,
+        on_resync: Callable[[WatchEvent], None] | None = None,
+    ) -> AsyncWatch:
+        """See SharedDict.watch: ``async for event in d.watch("web/")``."""
+        options = check_options(
+            prefix,
+            None if key is None else self._key(key),
+            snapshot,
+            from_revision,
+            keys_only,
+            kinds,
+            slow,
+            progress,
+        )
+        return AsyncWatch(self._streams, Reader(self.name, options, self._from_key), on_resync)
 
     async def get(self, key: Any, default: Any = None) -> Any:
         return await self._run(self._get(key, default))

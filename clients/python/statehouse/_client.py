@@ -52,7 +52,7 @@ def connect(
         session: Any = _local.Session(runtime_dir, found_token, name, seconds)
     else:
         session = NetworkSession(target, found_token, seconds)
-    return Client(session, seconds)
+    return Client(session, seconds, target, found_token)
 
 
 class Client:
@@ -61,10 +61,14 @@ class Client:
     fork(): it goes on in the child, which attaches (or connects) by itself at its first operation.
     """
 
-    def __init__(self, session: Any, timeout: float) -> None:
+    def __init__(self, session: Any, timeout: float, target: str, token: str) -> None:
         """Not for users: connect() makes clients."""
         self._session = session
         self._timeout = timeout
+        # The local door carries no streams: those come over the network door of the same service.
+        self._streams = (
+            session if isinstance(session, NetworkSession) else NetworkSession(target, token, timeout)
+        )
         self.areas = Areas(self)
         self.dicts = Dicts(self)
         self.locks = Locks(self)
@@ -114,9 +118,13 @@ class Client:
             ).name
         elif self.transport == "network":
             name = self.dicts.describe(name).name
+        shared: SharedDict
         if self.transport == "local":
-            return LocalSharedDict(self._session, _dicts.check_dict_name(name), any_keys)
-        return NetworkSharedDict(self._session, name, any_keys)
+            shared = LocalSharedDict(self._session, _dicts.check_dict_name(name), any_keys)
+        else:
+            shared = NetworkSharedDict(self._session, name, any_keys)
+        shared._streams = self._streams
+        return shared
 
     def lock(
         self,
@@ -226,6 +234,7 @@ class Client:
         if self._leasing is not None and not self._session.closed:
             self._leasing.close()
         self._session.close()
+        self._streams.close()
 
     @property
     def closed(self) -> bool:

@@ -1,4 +1,4 @@
-"""The network door: unary gRPC calls.
+"""The network door: gRPC calls, unary ones and streams.
 
 grpcio is imported at the first call, and a channel is made then, so a process may fork until that moment; a child
 makes a channel of its own, whatever its parent did.
@@ -202,6 +202,18 @@ class NetworkSession:
                 self._condition.notify_all()
 
     def _method(self, call: Call) -> Any:
+        self._make_channel()
+        method = self._methods.get(call.method)
+        if method is None:
+            method = self._channel.unary_unary(
+                call.method,
+                request_serializer=lambda request: request.SerializeToString(),
+                response_deserializer=call.response_type.FromString,
+            )
+            self._methods[call.method] = method
+        return method
+
+    def _make_channel(self) -> None:
         if self._pid != os.getpid():
             if self._channel is not None:
                 self._inherited.append((self._channel, self._methods))
@@ -214,15 +226,21 @@ class NetworkSession:
             self._answered = False
             with _grpc_start():
                 self._channel = grpc.insecure_channel(self.target, options=CHANNEL_OPTIONS)
-        method = self._methods.get(call.method)
-        if method is None:
-            method = self._channel.unary_unary(
+
+    def stream(self, call: Call) -> Any:
+        """Begins a streaming call: its responses, which can be iterated and cancelled. A fork of this process cuts it short (CANCELLED).
+        It waits for the service as long as that takes."""
+        with self._condition:
+            while self._forking:
+                self._condition.wait()
+            if self._closed:
+                raise closed_error(call.name)
+            self._make_channel()
+            return self._channel.unary_stream(
                 call.method,
                 request_serializer=lambda request: request.SerializeToString(),
                 response_deserializer=call.response_type.FromString,
-            )
-            self._methods[call.method] = method
-        return method
+            )(call.request, metadata=self.metadata, wait_for_ready=True)
 
     def before_fork(self) -> None:
         with self._condition:

@@ -13,6 +13,7 @@ from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _part
 from ._dict_views import SharedItemsView, SharedKeysView, SharedValuesView
 from ._plan import Plan, PlanOutcome
 from ._transaction import Transaction, rerun
+from ._watch import Reader, Watch, WatchEvent, check_options
 
 _Result = TypeVar("_Result")
 _REPR_ENTRIES = 100  # More are shown as "…".
@@ -37,6 +38,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
 
     transport = ""
     __hash__ = None  # type: ignore[assignment]
+    _streams: Any = None  # Of the client that opened it.
 
     def _do(self, request: tuple[Any, ...]) -> Any:
         """Carries one request of a verb out."""
@@ -57,6 +59,42 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
 
     def _value(self, text: str, entry: Entry) -> Any:
         return _local.decode_value(entry[0], _tracked_root.Root(self, text, entry[1]))
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        key: Any = None,
+        snapshot: bool = True,
+        from_revision: int | None = None,
+        keys_only: bool = False,
+        kinds: Iterable[str] | None = None,
+        slow: str = "resync",
+        progress: Any = None,
+        on_resync: Callable[[WatchEvent], None] | None = None,
+    ) -> Watch:
+        """Every change as it is made, in order: ``for event in d.watch("web/")``.
+
+        First come the entries that are there ("entry" events; not with ``snapshot=False``), then "synced", then changes. ``prefix``
+        or ``key`` choose the entries; with ``keys="any"`` a prefix is one of the stored text. ``from_revision``: go on after the revision of
+        an earlier watch. ``keys_only``: without values. ``kinds``: of "put", "delete", "expire", "evict" only these. ``slow``: what happens
+        when this program reads more slowly than the dict changes: "resync" tells everything as long as the service has it, then "resync";
+        "latest" leaves out older changes of a key; "cancel" ends the watch with LimitExceeded. ``progress`` (seconds or a timedelta, 0.1 to
+        3600): a "progress" event when nothing came for so long. ``on_resync(event)`` is called as a "resync" is read.
+
+        It always uses the network door, also where the dict is mapped. Errors: InvalidArgument here; the rest as Watch says.
+        """
+        options = check_options(
+            prefix,
+            None if key is None else self._key(key),
+            snapshot,
+            from_revision,
+            keys_only,
+            kinds,
+            slow,
+            progress,
+        )
+        return Watch(self._streams, Reader(self.name, options, self._from_key), on_resync)
 
     # What dict has.
 

@@ -95,9 +95,10 @@ class AsyncClient:
     def __init__(self, blocking: _client.Client) -> None:
         """Not for users: connect() makes clients."""
         self._blocking = blocking
+        self._streams = _AsyncNetworkSession(blocking._streams)
         self._network: _AsyncNetworkSession | None = None
         if isinstance(blocking._session, NetworkSession):
-            self._network = _AsyncNetworkSession(blocking._session)
+            self._network = self._streams
         self.areas = AsyncAreas(self)
         self.dicts = AsyncDicts(self)
         self.locks = AsyncLocks(self)
@@ -146,14 +147,18 @@ class AsyncClient:
                 create=create,
                 keys=keys,
             )
-            return LocalAsyncSharedDict(cast(Any, shared))
+            local = LocalAsyncSharedDict(cast(Any, shared))
+            local._streams = self._streams
+            return local
         if create:
             info = await self.dicts.create(
                 name, max_entries=max_entries, max_bytes=max_bytes, default_ttl=default_ttl, evict=evict
             )
         else:
             info = await self.dicts.describe(name)
-        return NetworkAsyncSharedDict(self._network, info.name, any_keys)
+        remote = NetworkAsyncSharedDict(self._network, info.name, any_keys)
+        remote._streams = self._streams
+        return remote
 
     def lock(
         self,
@@ -209,8 +214,7 @@ class AsyncClient:
         return _control.service_status(await self._call(_control.status()))
 
     async def close(self) -> None:
-        if self._network is not None:
-            await self._network.close()
+        await self._streams.close()
         await asyncio.to_thread(self._blocking.close)
 
     async def __aenter__(self) -> AsyncClient:
@@ -447,6 +451,22 @@ class _AsyncNetworkSession:
             if not call.idempotent or time.monotonic() + delay >= deadline:
                 raise error
             await asyncio.sleep(delay)
+
+    @property
+    def target(self) -> str:
+        return self._session.target
+
+    @property
+    def closed(self) -> bool:
+        return self._session.closed
+
+    def stream(self, call: Call) -> Any:
+        """Begins a streaming call, whose responses ``read()`` gives."""
+        return self._channel_of_this_process().unary_stream(
+            call.method,
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=call.response_type.FromString,
+        )(call.request, metadata=self._session.metadata, wait_for_ready=True)
 
     def _channel_of_this_process(self) -> Any:
         import grpc.aio

@@ -313,6 +313,23 @@ SH_API sh_reason sh_call(sh_client *client, const char *method, const void *requ
                          size_t *response_bytes, sh_error **error);
 SH_API void sh_call_free(void *response);
 
+/* One streaming call by its method's path ("/statehouse.v1.Dicts/WatchDict"), in the manner of
+ * sh_call. It always goes over the network door, also where the client uses the local one, and
+ * waits for the service as long as that takes. Errors: SH_INVALID_ARGUMENT, SH_CLIENT_CLOSED,
+ * SH_CLIENT_FORKED. */
+typedef struct sh_stream sh_stream;
+SH_API sh_reason sh_stream_open(sh_client *client, const char *method, const void *request,
+                                size_t request_bytes, sh_stream **stream, sh_error **error);
+/* Waits for the next encoded response, to be freed with sh_call_free. At the end of the stream
+ * *response is NULL: with SH_OK it was whole, else the error says why it ended. One thread at a
+ * time. */
+SH_API sh_reason sh_stream_next(sh_stream *stream, void **response, size_t *response_bytes,
+                                sh_error **error);
+/* Ends the stream with SH_CANCELLED, from any thread while it is open. */
+SH_API void sh_stream_cancel(sh_stream *stream);
+/* Ends the stream and frees it; nobody is in sh_stream_next. NULL is allowed. */
+SH_API void sh_stream_close(sh_stream *stream);
+
 #ifdef __cplusplus
 }
 #endif

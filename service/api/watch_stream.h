@@ -1,0 +1,26 @@
+// The streams of watch.proto, for every door.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "service/api/verbs.h"
+#include "service/watch/watch_hub.h"
+#include "statehouse/v1/watch.pb.h"
+
+namespace statehouse {
+
+// What a request asks for, authorised and checked. Errors: as ResolveDict, KEY_INVALID,
+// INVALID_ARGUMENT.
+StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDictRequest& request);
+
+// Begins it. `ended` is told once, when the stream is over, and why.
+StatusOr<std::unique_ptr<ServedStream>> OpenDictStream(WatchHub& watches, WatchAsk ask,
+                                                       std::function<void()> notify,
+                                                       std::function<void(Reason)> ended);
+
+// A serialized WatchDictResponse. DATA_LOSS where a value is none: a worker on the host stored it.
+StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event, bool keys_only);
+
+}  // namespace statehouse

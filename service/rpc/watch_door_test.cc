@@ -1,0 +1,307 @@
+// Watches through the network door: what a client sees, how a stream ends, and that a slow or
+// silent client costs nobody else anything.
+#include <gmock/gmock.h>
+
+#include <map>
+#include <optional>
+#include <thread>
+
+#include "service/rpc/grpc_door_test_support.h"
+#include "statehouse/v1/dict.grpc.pb.h"
+
+namespace statehouse {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+
+class WatchDoorTest : public GrpcDoorTest {
+ protected:
+  WatchDoorTest() : stub_(v1::Dicts::NewStub(Channel())) {
+    v1::CreateDictRequest create;
+    create.set_name("d");
+    EXPECT_TRUE(
+        service_->Call<v1::CreateDictResponse>("/statehouse.v1.Dicts/CreateDict", create).ok());
+  }
+
+  void Set(const std::string& key, const std::string& text) {
+    v1::SetEntryRequest request;
+    request.set_name("d");
+    request.set_key(key);
+    request.mutable_value()->set_string_value(text);
+    const auto set = service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", request);
+    ASSERT_TRUE(set.ok()) << set.status().ToString();
+  }
+
+  struct Stream {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::WatchDictResponse>> reader;
+    // The next message, or nothing at the end.
+    std::optional<v1::WatchDictResponse> Next() {
+      v1::WatchDictResponse message;
+      if (!reader->Read(&message)) return std::nullopt;
+      return message;
+    }
+    // Reads up to the message that has `synced`.
+    uint64_t AwaitSynced() {
+      for (;;) {
+        const auto message = Next();
+        if (!message) return 0;
+        if (message->has_synced()) return message->revision();
+      }
+    }
+    grpc::Status Finish() { return reader->Finish(); }
+  };
+  std::unique_ptr<Stream> Open(v1::WatchDictRequest request, v1::Dicts::Stub* stub = nullptr) {
+    auto stream = std::make_unique<Stream>();
+    Authorize(&stream->context);
+    stream->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    stream->reader = (stub == nullptr ? *stub_ : *stub).WatchDict(&stream->context, request);
+    return stream;
+  }
+  static v1::WatchDictRequest Watch() {
+    v1::WatchDictRequest request;
+    request.set_name("d");
+    return request;
+  }
+  grpc::Status Refusal(const v1::WatchDictRequest& request) {
+    const auto stream = Open(request);
+    EXPECT_FALSE(stream->Next().has_value());
+    return stream->Finish();
+  }
+
+  std::unique_ptr<v1::Dicts::Stub> stub_;
+};
+
+TEST_F(WatchDoorTest, SnapshotSyncedChangesAndResume) {
+  Set("a", "one");
+  auto stream = Open(Watch());
+  auto message = stream->Next();
+  ASSERT_TRUE(message.has_value());
+  ASSERT_EQ(message->snapshot().entries_size(), 1);
+  EXPECT_EQ(message->snapshot().entries(0).key(), "a");
+  EXPECT_EQ(message->snapshot().entries(0).value().string_value(), "one");
+  EXPECT_EQ(message->revision(), 0u);
+  message = stream->Next();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_TRUE(message->has_synced());
+  const uint64_t synced = message->revision();
+  EXPECT_GT(synced, 0u);
+  Set("a", "two");
+  message = stream->Next();
+  ASSERT_TRUE(message.has_value());
+  ASSERT_EQ(message->changes().changes_size(), 1);
+  const v1::DictChange& change = message->changes().changes(0);
+  EXPECT_EQ(change.kind(), v1::CHANGE_KIND_PUT);
+  EXPECT_EQ(change.key(), "a");
+  EXPECT_EQ(change.value().string_value(), "two");
+  EXPECT_EQ(change.revision(), synced + 1);
+  EXPECT_EQ(message->revision(), synced + 1);
+  EXPECT_GT(change.version(), 0u);
+  EXPECT_GT(change.time().seconds(), 0);
+  EXPECT_FALSE(change.coalesced());
+  EXPECT_FALSE(change.value_gone());
+  stream->context.TryCancel();
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  Set("b", "three");
+  v1::WatchDictRequest resume = Watch();
+  resume.set_from_revision(synced + 1);
+  stream = Open(resume);
+  message = stream->Next();
+  ASSERT_TRUE(message.has_value());
+  ASSERT_EQ(message->changes().changes_size(), 1);
+  EXPECT_EQ(message->changes().changes(0).key(), "b");
+  EXPECT_EQ(stream->AwaitSynced(), synced + 2);
+}
+
+TEST_F(WatchDoorTest, KeysOnlyKindsNumbersAndDeletes) {
+  Set("a", "one");
+  v1::WatchDictRequest keys = Watch();
+  keys.set_keys_only(true);
+  keys.set_prefix("a");
+  const auto stream = Open(keys);
+  auto message = stream->Next();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_EQ(message->snapshot().entries(0).key(), "a");
+  EXPECT_FALSE(message->snapshot().entries(0).has_value());
+  EXPECT_GT(stream->AwaitSynced(), 0u);
+  v1::WatchDictRequest deletes = Watch();
+  deletes.set_skip_snapshot(true);
+  deletes.add_kinds(v1::CHANGE_KIND_DELETE);
+  const auto other = Open(deletes);
+  EXPECT_GT(other->AwaitSynced(), 0u);
+  v1::IncrementEntryRequest increment;
+  increment.set_name("d");
+  increment.set_key("ab");
+  ASSERT_TRUE(
+      service_->Call<v1::IncrementEntryResponse>("/statehouse.v1.Dicts/IncrementEntry", increment)
+          .ok());
+  v1::DeleteEntryRequest erase;
+  erase.set_name("d");
+  erase.set_key("a");
+  ASSERT_TRUE(
+      service_->Call<v1::DeleteEntryResponse>("/statehouse.v1.Dicts/DeleteEntry", erase).ok());
+  std::vector<std::string> told;
+  while (told.size() < 2) {
+    message = stream->Next();
+    ASSERT_TRUE(message.has_value());
+    for (const v1::DictChange& change : message->changes().changes()) {
+      EXPECT_FALSE(change.has_value());
+      told.push_back(v1::ChangeKind_Name(change.kind()) + " " + change.key());
+    }
+  }
+  EXPECT_EQ(told, (std::vector<std::string>{"CHANGE_KIND_PUT ab", "CHANGE_KIND_DELETE a"}));
+  message = other->Next();
+  ASSERT_TRUE(message.has_value());
+  ASSERT_EQ(message->changes().changes_size(), 1);
+  EXPECT_EQ(message->changes().changes(0).key(), "a");
+}
+
+TEST_F(WatchDoorTest, BadRequestsAreRefused) {
+  v1::WatchDictRequest request = Watch();
+  request.set_name("none");
+  EXPECT_EQ(ReasonOf(Refusal(request)), v1::ERROR_REASON_DICT_NOT_FOUND);
+  request.set_name("bad name");
+  EXPECT_EQ(ReasonOf(Refusal(request)), v1::ERROR_REASON_NAME_INVALID);
+  request = Watch();
+  request.set_key("");
+  EXPECT_EQ(ReasonOf(Refusal(request)), v1::ERROR_REASON_KEY_INVALID);
+  request.set_key(std::string(kDictKeyBytesMax + 1, 'k'));
+  EXPECT_EQ(ReasonOf(Refusal(request)), v1::ERROR_REASON_KEY_INVALID);
+  request.set_prefix(std::string(kDictKeyBytesMax + 1, 'k'));
+  EXPECT_EQ(ReasonOf(Refusal(request)), v1::ERROR_REASON_KEY_INVALID);
+  request = Watch();
+  request.set_from_revision(0);
+  EXPECT_THAT(Refusal(request).error_message(), HasSubstr("from_revision"));
+  request = Watch();
+  request.add_kinds(v1::CHANGE_KIND_UNSPECIFIED);
+  EXPECT_THAT(Refusal(request).error_message(), HasSubstr("kinds"));
+  request = Watch();
+  request.set_slow_policy(static_cast<v1::SlowPolicy>(4));
+  EXPECT_THAT(Refusal(request).error_message(), HasSubstr("slow_policy"));
+  for (const int64_t nanos : {int64_t{99'999'999}, int64_t{0}}) {
+    request = Watch();
+    request.mutable_progress_interval()->set_nanos(static_cast<int32_t>(nanos));
+    EXPECT_THAT(Refusal(request).error_message(), HasSubstr("progress_interval"));
+  }
+  request = Watch();
+  request.mutable_progress_interval()->set_seconds(3601);
+  EXPECT_THAT(Refusal(request).error_message(), HasSubstr("progress_interval"));
+  EXPECT_EQ(service_->watches().Totals().watches, 0u);
+  // At the limits.
+  request.mutable_progress_interval()->set_seconds(3600);
+  request.set_key(std::string(kDictKeyBytesMax, 'k'));
+  EXPECT_GT(Open(request)->AwaitSynced(), 0u);
+  request.mutable_progress_interval()->set_seconds(0);
+  request.mutable_progress_interval()->set_nanos(100'000'000);
+  const auto stream = Open(request);
+  EXPECT_GT(stream->AwaitSynced(), 0u);
+  const auto progress = stream->Next();
+  ASSERT_TRUE(progress.has_value());
+  EXPECT_TRUE(progress->has_progress());
+}
+
+TEST_F(WatchDoorTest, NeedsATokenWithTheRightToRead) {
+  grpc::ClientContext context;
+  auto reader = stub_->WatchDict(&context, Watch());
+  v1::WatchDictResponse message;
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_EQ(ReasonOf(reader->Finish()), v1::ERROR_REASON_UNAUTHENTICATED);
+  const std::string tokens = folder_ + "/tokens.toml";
+  const std::string other =
+      CreateToken(tokens, {"", 0, {ParseGrant("dict:other:read").value()}}).value();
+  ASSERT_TRUE(authenticator_->Reload().ok());
+  grpc::ClientContext with_other;
+  with_other.AddMetadata("authorization", "Bearer " + other);
+  reader = stub_->WatchDict(&with_other, Watch());
+  EXPECT_FALSE(reader->Read(&message));
+  EXPECT_EQ(ReasonOf(reader->Finish()), v1::ERROR_REASON_PERMISSION_DENIED);
+}
+
+TEST_F(WatchDoorTest, EndsWithTheTokenTheDictAndTheService) {
+  auto stream = Open(Watch());
+  ASSERT_GT(stream->AwaitSynced(), 0u);
+  const std::string tokens = folder_ + "/tokens.toml";
+  const auto listed = ListTokens(tokens);
+  ASSERT_TRUE(listed.ok());
+  ASSERT_TRUE(RevokeToken(tokens, listed->front().id).ok());
+  ASSERT_TRUE(authenticator_->Reload().ok());
+  service_->dispatcher().RecheckIdentities(authenticator_.get());
+  EXPECT_FALSE(stream->Next().has_value());
+  EXPECT_EQ(ReasonOf(stream->Finish()), v1::ERROR_REASON_UNAUTHENTICATED);
+
+  token_ = CreateToken(tokens, {"", 0, {ParseGrant("dict:*:read").value()}}).value();
+  ASSERT_TRUE(authenticator_->Reload().ok());
+  stream = Open(Watch());
+  ASSERT_GT(stream->AwaitSynced(), 0u);
+  v1::DeleteDictRequest erase;
+  erase.set_name("d");
+  ASSERT_TRUE(
+      service_->Call<v1::DeleteDictResponse>("/statehouse.v1.Dicts/DeleteDict", erase).ok());
+  EXPECT_FALSE(stream->Next().has_value());
+  EXPECT_EQ(ReasonOf(stream->Finish()), v1::ERROR_REASON_DICT_NOT_FOUND);
+
+  v1::CreateDictRequest create;
+  create.set_name("d");
+  ASSERT_TRUE(
+      service_->Call<v1::CreateDictResponse>("/statehouse.v1.Dicts/CreateDict", create).ok());
+  stream = Open(Watch());
+  ASSERT_GT(stream->AwaitSynced(), 0u);
+  service_->dispatcher().Shutdown();
+  EXPECT_FALSE(stream->Next().has_value());
+  EXPECT_EQ(ReasonOf(stream->Finish()), v1::ERROR_REASON_DRAINING);
+}
+
+TEST_F(WatchDoorTest, AClientThatGoesLeavesNothingBehind) {
+  {
+    const auto stream = Open(Watch());
+    ASSERT_GT(stream->AwaitSynced(), 0u);
+    EXPECT_EQ(service_->watches().Totals().watches, 1u);
+    stream->context.TryCancel();
+    EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  EXPECT_TRUE(Eventually([&] { return service_->watches().Totals().watches == 0; }));
+  // Also when it goes while a message is on its way to it, and when the door stops under it.
+  const auto silent = Open(Watch());
+  ASSERT_GT(silent->AwaitSynced(), 0u);
+  for (int i = 0; i < 200; ++i) Set("k" + std::to_string(i), std::string(100'000, 'x'));
+  silent->context.TryCancel();
+  EXPECT_EQ(silent->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(Eventually([&] { return service_->watches().Totals().watches == 0; }));
+  const auto last = Open(Watch());
+  ASSERT_GT(last->AwaitSynced(), 0u);
+  door_->Shutdown(milliseconds(0));
+  EXPECT_FALSE(last->Next().has_value());
+  EXPECT_EQ(service_->watches().Totals().watches, 0u);
+}
+
+TEST_F(WatchDoorTest, AThousandStreamsAndOneThatNeverReads) {
+  constexpr int kStreams = 1000;
+  constexpr int kChannels = 10;
+  std::vector<std::unique_ptr<v1::Dicts::Stub>> stubs;
+  for (int i = 0; i < kChannels; ++i) stubs.push_back(v1::Dicts::NewStub(Channel()));
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (int i = 0; i < kStreams; ++i) streams.push_back(Open(Watch(), stubs[i % kChannels].get()));
+  const auto silent_stub = v1::Dicts::NewStub(Channel());
+  const auto silent = Open(Watch(), silent_stub.get());
+  for (const auto& stream : streams) ASSERT_GT(stream->AwaitSynced(), 0u);
+  // More than a connection's window: the silent one is stuck in the middle.
+  for (int i = 0; i < 20; ++i) Set("big", std::string(200'000, static_cast<char>('a' + i)));
+  Set("end", "end");
+  for (const auto& stream : streams) {
+    bool has_end = false;
+    while (!has_end) {
+      const auto message = stream->Next();
+      ASSERT_TRUE(message.has_value());
+      for (const v1::DictChange& change : message->changes().changes()) {
+        has_end = has_end || change.key() == "end";
+      }
+    }
+  }
+  EXPECT_EQ(service_->watches().Totals().watches, kStreams + 1u);
+  for (const auto& stream : streams) stream->context.TryCancel();
+  silent->context.TryCancel();
+}
+
+}  // namespace
+}  // namespace statehouse

@@ -1,0 +1,310 @@
+#include "service/watch/watch.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <utility>
+
+#include "engine/os/futex.h"
+
+namespace statehouse {
+namespace {
+
+// Of one message.
+constexpr size_t kEntriesPerMessage = 256;
+constexpr size_t kChangesPerMessage = 512;
+constexpr size_t kBytesPerMessage = 64 << 10;
+// Read before others have their turn.
+constexpr uint32_t kBucketsPerTurn = 8192;
+// A watcher with SlowPolicy::kLatest that is further behind gets the newest change of each key.
+constexpr uint64_t kFarBehind = 1024;
+constexpr uint64_t kLatestWindow = 65'536;
+// A bucket that cannot be read now (a transaction is inside) is tried again then.
+constexpr uint64_t kRetryNs = 5'000'000;
+constexpr uint64_t kScanTimeoutNs = 100'000;
+
+}  // namespace
+
+std::string_view ResyncReasonName(ResyncReason reason) {
+  constexpr std::string_view kNames[kResyncReasons] = {
+      "unspecified", "history_gone", "revision_unknown", "slow_watcher",
+      "overrun",     "replaced",     "damaged"};
+  return kNames[static_cast<size_t>(reason)];
+}
+
+void Watch::Close() {
+  {
+    const std::lock_guard<std::mutex> lock(dict_->mutex);
+    if (dict_->watches.erase(this) > 0 && dict_->watches.empty()) {
+      dict_->idle_since_ns = MonotonicNs();
+    }
+    waits_ = false;
+    if (ended_.ok()) ended_ = Status(Reason::kCancelled, "the watch was closed");
+  }
+  const std::lock_guard<std::mutex> lock(notify_mutex_);
+  notify_ = nullptr;
+}
+
+void Watch::End(const Status& why) {
+  {
+    const std::lock_guard<std::mutex> lock(dict_->mutex);
+    if (!ended_.ok()) return;
+    ended_ = why;
+    waits_ = false;
+  }
+  Notify();
+}
+
+void Watch::Notify() {
+  const std::lock_guard<std::mutex> lock(notify_mutex_);
+  if (notify_) notify_();
+}
+
+bool Watch::IsDue(uint64_t now_ns) const {
+  if (!waits_) return false;
+  return (dict_->ready && (phase_ == Phase::kStarting || cursor_ < dict_->head)) ||
+         !dict_->ended.ok() || (ticket_ != 0 && dict_->drains >= ticket_) || due_ns_ <= now_ns;
+}
+
+Watch::Found Watch::Wait(uint64_t due_ns) {
+  waits_ = true;
+  due_ns_ = due_ns;
+  if (due_ns != UINT64_MAX) dict_->bell->Ring();
+  return Found::kNothing;
+}
+
+void Watch::Begin() {
+  const uint64_t from = ask_.from_revision.value_or(0);
+  if (!ask_.from_revision) {
+    ask_.snapshot ? BeginSnapshot() : BeginLive();
+  } else if (from > dict_->head) {
+    resync_ = ResyncReason::kRevisionUnknown;
+  } else if (from + 1 < dict_->tail()) {
+    resync_ = ResyncReason::kHistoryGone;
+  } else {
+    cursor_ = from;
+    can_resume_ = true;
+    phase_ = Phase::kCatchingUp;
+    ticket_ = dict_->AskForDrain();
+  }
+}
+
+void Watch::BeginSnapshot() {
+  phase_ = Phase::kSnapshot;
+  cursor_ = dict_->head;
+  can_resume_ = false;
+  scanned_ = dict_->served;
+  sequences_.clear();
+  const Dict& dict = scanned_->dict();
+  first_bucket_ = ask_.key ? dict.BucketOfKey(*ask_.key) : 0;
+  end_bucket_ = ask_.key ? first_bucket_ + 1 : dict.geometry().bucket_count;
+  bucket_ = first_bucket_;
+}
+
+void Watch::BeginLive() {
+  phase_ = Phase::kCatchingUp;
+  cursor_ = dict_->head;
+  can_resume_ = true;
+  sequences_.clear();
+  ticket_ = dict_->AskForDrain();
+}
+
+Watch::Found Watch::Resync(ResyncReason reason, WatchEvent* event) {
+  counters_->resyncs[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
+  resync_.reset();
+  event->kind = WatchEvent::Kind::kResync;
+  event->reason = reason;
+  event->revision = 0;
+  ask_.snapshot ? BeginSnapshot() : BeginLive();
+  return Found::kEvent;
+}
+
+Watch::Found Watch::Poll(WatchEvent* event) {
+  *event = WatchEvent();
+  std::unique_lock<std::mutex> lock(dict_->mutex);
+  waits_ = false;
+  if (ended_.ok() && !dict_->ended.ok()) ended_ = dict_->ended;
+  if (!ended_.ok()) {
+    status_ = ended_;
+    return Found::kEnd;
+  }
+  if (phase_ == Phase::kStarting) {
+    if (!dict_->ready) return Wait(UINT64_MAX);
+    told_ns_ = MonotonicNs();
+    Begin();
+  }
+  if (resync_) return Resync(*resync_, event);
+  const Found found = phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
+  if (found == Found::kEvent) told_ns_ = MonotonicNs();
+  return found;
+}
+
+// One page of the snapshot, read without the lock.
+Watch::Found Watch::ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* event) {
+  const Dict& dict = scanned_->dict();
+  lock.unlock();
+  event->kind = WatchEvent::Kind::kSnapshot;
+  size_t bytes = 0;
+  const auto take = [&](DictEntry& entry) {
+    if (ask_.key && entry.key != *ask_.key) return;
+    if (ask_.keys_only) entry.bytes.clear();
+    bytes += entry.key.size() + entry.bytes.size();
+    event->entries.push_back(std::move(entry));
+  };
+  const std::string_view prefix = ask_.key ? *ask_.key : ask_.prefix;
+  Status status;
+  const uint32_t end = bucket_ + std::min(end_bucket_ - bucket_, kBucketsPerTurn);
+  while (bucket_ < end && event->entries.size() < kEntriesPerMessage && bytes < kBytesPerMessage &&
+         status.ok()) {
+    status =
+        dict.ScanWithSequences(&bucket_, 1, SIZE_MAX, prefix, take, &sequences_, kScanTimeoutNs);
+  }
+  lock.lock();
+  if (bucket_ == end_bucket_) {
+    phase_ = Phase::kCatchingUp;
+    ticket_ = dict_->AskForDrain();
+  }
+  if (!event->entries.empty()) return Found::kEvent;
+  if (status.ok()) {
+    if (phase_ == Phase::kCatchingUp) return TakeChanges(lock, event);
+    return Wait(0);  // It goes on at once, after others.
+  }
+  if (status.reason() == Reason::kStalled) return Wait(MonotonicNs() + kRetryNs);
+  // It moved: the hub follows it soon. It was deleted: the hub says so.
+  if (dict_->served != scanned_) return Resync(ResyncReason::kReplaced, event);
+  return Wait(MonotonicNs() + kRetryNs);
+}
+
+bool Watch::Wants(const DictChange& change) const {
+  if (change.operation == FeedOperation::kGap || change.operation == FeedOperation::kMoved) {
+    return false;
+  }
+  if ((ask_.kinds >> static_cast<uint32_t>(change.operation) & 1) == 0) return false;
+  if (ask_.key ? change.key != *ask_.key : !change.key.starts_with(ask_.prefix)) return false;
+  if (sequences_.empty()) return true;
+  const uint32_t bucket = scanned_->dict().BucketOfKey(change.key);
+  return bucket < first_bucket_ || bucket - first_bucket_ >= sequences_.size() ||
+         change.version > sequences_[bucket - first_bucket_];
+}
+
+Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* event) {
+  const uint64_t tail = dict_->tail();
+  if (cursor_ + 1 < tail) {
+    if (ask_.slow_policy != SlowPolicy::kCancel) return Resync(ResyncReason::kSlowWatcher, event);
+    ended_ =
+        Status(Reason::kLimitExceeded,
+               "watching dict \"" + dict_->served->record().name +
+                   "\": the watcher fell behind: the history (watches.history_bytes) goes back "
+                   "to revision " +
+                   std::to_string(tail) + ", it has read up to " + std::to_string(cursor_));
+    status_ = ended_;
+    return Found::kEnd;
+  }
+  if (ticket_ != 0 && dict_->drains >= ticket_) {
+    ticket_ = 0;
+    sync_at_ = dict_->head;
+  }
+  event->kind = WatchEvent::Kind::kChanges;
+  const bool has_sync = phase_ == Phase::kCatchingUp && ticket_ == 0;
+  const uint64_t end = has_sync ? sync_at_ : dict_->head;
+  if (ask_.slow_policy == SlowPolicy::kLatest && end > cursor_ + kFarBehind) {
+    TakeLatest(end, event);
+  }
+  size_t bytes = 0;
+  while (cursor_ < end && event->changes.size() < kChangesPerMessage && bytes < kBytesPerMessage) {
+    const SharedChange& next = dict_->history[cursor_ + 1 - tail];
+    if (next->change.operation == FeedOperation::kGap) {
+      constexpr ResyncReason kReasons[] = {ResyncReason::kDamaged, ResyncReason::kOverrun,
+                                           ResyncReason::kDamaged, ResyncReason::kReplaced};
+      const ResyncReason reason = kReasons[std::min<uint64_t>(next->change.bits, 3)];
+      if (event->changes.empty()) return Resync(reason, event);
+      resync_ = reason;
+      break;
+    }
+    ++cursor_;
+    if (!Wants(next->change)) continue;
+    bytes += next->change.key.size() + next->change.bytes.size() + sizeof(DictEntry);
+    event->changes.push_back({next, false});
+  }
+  event->revision = can_resume_ ? cursor_ : 0;
+  if (!event->changes.empty()) {
+    counters_->changes.fetch_add(event->changes.size(), std::memory_order_relaxed);
+    lock.unlock();
+    FillValues(event);
+    return Found::kEvent;
+  }
+  if (has_sync && cursor_ >= sync_at_) {
+    phase_ = Phase::kLive;
+    sequences_.clear();
+    sequences_.shrink_to_fit();
+    scanned_.reset();
+    can_resume_ = true;
+    event->kind = WatchEvent::Kind::kSynced;
+    event->revision = cursor_;
+    return Found::kEvent;
+  }
+  if (ask_.progress_ms == 0 || phase_ != Phase::kLive) return Wait(UINT64_MAX);
+  const uint64_t due_ns = told_ns_ + ask_.progress_ms * 1'000'000;
+  if (MonotonicNs() < due_ns) return Wait(due_ns);
+  event->kind = WatchEvent::Kind::kProgress;
+  return Found::kEvent;
+}
+
+void Watch::PassBy(uint64_t head_before, bool has_gap,
+                   const std::unordered_set<std::string_view>& keys) {
+  if (!waits_ || phase_ != Phase::kLive || cursor_ != head_before || has_gap) return;
+  const bool concerned = ask_.key ? keys.count(*ask_.key) > 0
+                                  : std::any_of(keys.begin(), keys.end(), [this](auto key) {
+                                      return key.starts_with(ask_.prefix);
+                                    });
+  if (!concerned) cursor_ = dict_->head;
+}
+
+// The newest change of each key in a window, in their order. Stops before a gap.
+void Watch::TakeLatest(uint64_t end, WatchEvent* event) {
+  const uint64_t tail = dict_->tail();
+  const uint64_t window_end = std::min(end, cursor_ + kLatestWindow);
+  std::unordered_map<std::string_view, size_t> newest;  // Views into the history.
+  size_t left_out = 0;
+  size_t bytes = 0;
+  while (cursor_ < window_end && bytes < kBytesPerMessage) {
+    const SharedChange& next = dict_->history[cursor_ + 1 - tail];
+    if (next->change.operation == FeedOperation::kGap) break;
+    ++cursor_;
+    if (!Wants(next->change)) continue;
+    const auto [at, is_new] = newest.try_emplace(next->change.key, event->changes.size());
+    if (!is_new) {
+      event->changes[at->second].change = nullptr;
+      at->second = event->changes.size();
+      ++left_out;
+    } else {
+      bytes += next->change.key.size() + next->change.bytes.size() + sizeof(DictEntry);
+    }
+    event->changes.push_back({next, !is_new});
+  }
+  std::erase_if(event->changes, [](const WatchEvent::Told& told) { return !told.change; });
+  counters_->coalesced.fetch_add(left_out, std::memory_order_relaxed);
+}
+
+// A value that the history could not keep is taken from the entry, if that is still the one.
+void Watch::FillValues(WatchEvent* event) const {
+  if (ask_.keys_only) return;
+  for (WatchEvent::Told& told : event->changes) {
+    if (!told.change->change.value_gone) continue;
+    DictEntry entry;
+    bool found = false;
+    std::shared_ptr<ServedDict> served;
+    {
+      const std::lock_guard<std::mutex> lock(dict_->mutex);
+      served = dict_->served;
+    }
+    const Status status = served->dict().Get(told.change->change.key, &entry, &found, 0);
+    if (!status.ok() || !found || entry.version != told.change->change.version) continue;
+    auto filled = std::make_shared<WatchedChange>();
+    filled->change = told.change->change;
+    filled->change.value_gone = false;
+    filled->change.bytes = std::move(entry.bytes);
+    told.change = std::move(filled);
+  }
+}
+
+}  // namespace statehouse

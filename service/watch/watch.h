@@ -1,0 +1,161 @@
+// Watch: one watcher's place in a dict's changes: what it is told next.
+//
+//   starting --> snapshot --> catching up --> live        and back to snapshot after a resync
+//
+// Snapshot and changes fit together without a gap or a repeat: the place is taken before the scan
+// begins, and the scan tells of every bucket the version up to which its changes were seen, so that
+// those are left out later. `synced` comes at the revision that the feed had when it was drained
+// after the scan's end.
+//
+// Who owns it: the door's stream, and the hub while it is open. Threads: Poll and Close one at a
+// time; the hub calls `notify` from its thread, never after Close has returned.
+// Always true: what Poll gave is never given again, and nothing before it is missing but behind a
+// resync. It keeps no changes: a slow watcher costs its place in the history.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "service/auth/authenticator.h"
+#include "service/watch/watched_dict.h"
+
+namespace statehouse {
+
+inline constexpr uint64_t kProgressMsMin = 100;
+inline constexpr uint64_t kProgressMsMax = 3'600'000;
+
+enum class SlowPolicy : uint8_t { kResync, kLatest, kCancel };
+
+enum class ResyncReason : uint8_t {
+  kHistoryGone = 1,
+  kRevisionUnknown = 2,
+  kSlowWatcher = 3,
+  kOverrun = 4,
+  kReplaced = 5,
+  kDamaged = 6,
+};
+inline constexpr size_t kResyncReasons = 7;  // The first is none.
+// "history_gone" and so on.
+std::string_view ResyncReasonName(ResyncReason reason);
+
+struct WatchAsk {
+  std::shared_ptr<ServedDict> served;
+  std::optional<std::string> key;  // Else every key with `prefix`.
+  std::string prefix;
+  std::optional<uint64_t> from_revision;
+  bool snapshot = true;
+  bool keys_only = false;
+  uint32_t kinds = ~0u;  // Bit n: FeedOperation n.
+  SlowPolicy slow_policy = SlowPolicy::kResync;
+  uint64_t progress_ms = 0;                  // 0: none.
+  std::shared_ptr<const Identity> identity;  // Who watches; for Recheck.
+};
+
+// What a watcher is told at once.
+struct WatchEvent {
+  enum class Kind : uint8_t { kSnapshot, kChanges, kSynced, kResync, kProgress };
+  struct Told {
+    SharedChange change;
+    bool coalesced = false;
+  };
+  Kind kind = Kind::kChanges;
+  uint64_t revision = 0;  // To resume from; 0: not from here.
+  std::vector<DictEntry> entries;
+  std::vector<Told> changes;
+  ResyncReason reason = ResyncReason::kHistoryGone;
+};
+
+// What the watches of one hub count.
+struct WatchCounters {
+  std::atomic<uint64_t> changes{0};    // Told to watchers.
+  std::atomic<uint64_t> coalesced{0};  // Left out for a newer one.
+  std::atomic<uint64_t> resyncs[kResyncReasons] = {};
+};
+
+class Watch final : public std::enable_shared_from_this<Watch> {
+ public:
+  enum class Found : uint8_t { kEvent, kNothing, kEnd };
+
+  Watch(WatchAsk ask, std::shared_ptr<WatchedDict> dict, std::shared_ptr<WatchCounters> counters,
+        std::function<void()> notify)
+      : ask_(std::move(ask)),
+        dict_(std::move(dict)),
+        counters_(std::move(counters)),
+        notify_(std::move(notify)) {}
+  ~Watch() { Close(); }
+
+  // The next event; or nothing yet, and `notify` is called once when it is worth to look again; or
+  // the end, and status() says why.
+  Found Poll(WatchEvent* event);
+  const Status& status() const { return status_; }
+  // Nothing is told any more. Idempotent.
+  void Close();
+
+  // For the hub.
+  void End(const Status& why);
+  const WatchAsk& ask() const { return ask_; }
+  // Whether to call Notify: it waits, and there is something or `now_ns` is what it waited for.
+  // REQUIRES: the dict's mutex is held.
+  bool IsDue(uint64_t now_ns) const;
+  // When it wants to be looked at by time; UINT64_MAX never. REQUIRES: the dict's mutex is held.
+  uint64_t due_ns() const { return waits_ ? due_ns_ : UINT64_MAX; }
+  void Notify();
+  // What is new, from the change after `head_before` on, is none of its business: passes it by.
+  // `keys`: of all that is new; a gap among it concerns everybody. REQUIRES: the dict's mutex is
+  // held.
+  void PassBy(uint64_t head_before, bool has_gap, const std::unordered_set<std::string_view>& keys);
+  // Changes that it has not looked at; 0 before it is live. REQUIRES: the dict's mutex is held.
+  uint64_t LagRevisions() const { return phase_ == Phase::kLive ? dict_->head - cursor_ : 0; }
+
+ private:
+  enum class Phase : uint8_t { kStarting, kSnapshot, kCatchingUp, kLive };
+
+  void Begin();
+  void BeginSnapshot();
+  void BeginLive();
+  Found Resync(ResyncReason reason, WatchEvent* event);
+  Found ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* event);
+  Found TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* event);
+  void TakeLatest(uint64_t end, WatchEvent* event);
+  bool Wants(const DictChange& change) const;
+  Found Wait(uint64_t due_ns);
+  void FillValues(WatchEvent* event) const;
+
+  const WatchAsk ask_;
+  const std::shared_ptr<WatchedDict> dict_;
+  const std::shared_ptr<WatchCounters> counters_;
+
+  // Guarded by the dict's mutex.
+  Phase phase_ = Phase::kStarting;
+  uint64_t cursor_ = 0;   // The last revision that was looked at.
+  uint64_t ticket_ = 0;   // Of the drain after which it is up to date; 0: none is waited for.
+  uint64_t sync_at_ = 0;  // With the drain over: where `synced` comes.
+  bool waits_ = false;
+  uint64_t due_ns_ = UINT64_MAX;
+  uint64_t told_ns_ = 0;  // When something was told last.
+  std::optional<ResyncReason> resync_;
+  bool can_resume_ = false;  // A later watch can go on after cursor_.
+  Status ended_;
+
+  // Of the one who polls.
+  std::shared_ptr<ServedDict> scanned_;  // The segment of the snapshot.
+  uint32_t first_bucket_ = 0;
+  uint32_t bucket_ = 0;
+  uint32_t end_bucket_ = 0;
+  std::vector<uint64_t> sequences_;  // From first_bucket_ on; empty: nothing is left out.
+  Status status_;
+
+  std::mutex notify_mutex_;  // Taken without the dict's mutex.
+  std::function<void()> notify_;
+};
+
+}  // namespace statehouse

@@ -1,0 +1,379 @@
+#include "service/watch/watch_hub.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <ctime>
+#include <span>
+#include <utility>
+
+#include "engine/os/futex.h"
+
+namespace statehouse {
+namespace {
+
+constexpr std::string_view kFeedPrefix = "feed.";
+// The hub looks at every dict this often whatever its words say: a worker on an old kernel takes
+// part in no barrier, and its wake-up may be missed.
+constexpr uint64_t kLookNs = 100'000'000;
+// Where more dicts are watched than it can sleep on.
+constexpr uint64_t kBusyLookNs = 2'000'000;
+
+std::string FeedName(uint64_t dict_id) {
+  return std::string(kFeedPrefix) + std::to_string(dict_id);
+}
+
+// The first revision of a feed: above all that an earlier feed of the dict can have given, also
+// when that is forgotten: no dict has 2^20 changes in each second of its life.
+uint64_t RevisionSeed() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) << 20;
+}
+
+}  // namespace
+
+void HubBell::Ring() {
+  word_.fetch_add(1, std::memory_order_seq_cst);
+  FutexWakeAll(word_);
+}
+
+std::shared_ptr<WatchHub> WatchHub::Start(const WatchHubOptions& options, DictStore* dicts,
+                                          DescriptorVault* vault,
+                                          std::map<std::string, UniqueFd> kept) {
+  std::shared_ptr<WatchHub> hub(new WatchHub(options, dicts, vault));
+  hub->Adopt(std::move(kept));
+  hub->thread_ = std::thread([raw = hub.get()] { raw->Run(); });
+  return hub;
+}
+
+WatchHub::~WatchHub() { Shutdown(); }
+
+void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
+  for (const std::shared_ptr<ServedDict>& served : dicts_->List("", 0, SIZE_MAX)) {
+    const auto at = kept.find(FeedName(served->record().id));
+    if (at == kept.end()) continue;
+    std::vector<DictChange> history;
+    auto feed = DictFeed::Adopt(options_.feed, std::move(at->second), served, &history);
+    if (!feed.ok()) {
+      // Its watchers will be told that their history is gone.
+      spdlog::error("{}; it begins anew", feed.status().message());
+      continue;
+    }
+    kept.erase(at);
+    auto dict = std::make_shared<WatchedDict>(served, bell_);
+    for (DictChange& change : history) {
+      auto shared = std::make_shared<WatchedChange>();
+      shared->change = std::move(change);
+      dict->history.push_back(std::move(shared));
+    }
+    dict->head = (*feed)->head_revision();
+    dict->feed = *std::move(feed);
+    dict->ready = true;
+    dict->idle_since_ns = MonotonicNs();
+    by_id_.emplace(dict->id, std::move(dict));
+  }
+  for (const auto& [name, fd] : kept) {
+    const Status removed = vault_->Remove(name);
+    if (!removed.ok()) spdlog::error("giving up {}: {}", name, removed.message());
+  }
+}
+
+StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void()> notify) {
+  const std::string name = ask.served->record().name;
+  const auto refuse = [&name](Reason reason, const std::string& why) {
+    return Status(reason, "watching dict \"" + name + "\": " + why);
+  };
+  const std::shared_ptr<const Identity> identity = ask.identity;
+  std::shared_ptr<const Allowed> allowed;
+  std::shared_ptr<Watch> watch;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) return refuse(Reason::kDraining, "the service is draining; try its successor");
+    size_t open = 0;
+    for (const auto& [id, dict] : by_id_) {
+      const std::lock_guard<std::mutex> dict_lock(dict->mutex);
+      open += dict->watches.size();
+    }
+    if (open >= options_.watches_max) {
+      return refuse(Reason::kLimitExceeded,
+                    std::to_string(open) + " watches are open, which is the limit");
+    }
+    std::shared_ptr<WatchedDict>& dict = by_id_[ask.served->record().id];
+    if (dict == nullptr) dict = std::make_shared<WatchedDict>(ask.served, bell_);
+    watch = std::make_shared<Watch>(std::move(ask), dict, counters_, std::move(notify));
+    const std::lock_guard<std::mutex> dict_lock(dict->mutex);
+    dict->watches.insert(watch.get());
+    dict->idle_since_ns = 0;
+    allowed = allowed_;
+  }
+  if (allowed != nullptr && identity != nullptr) {
+    if (const Status still = (*allowed)(*identity, name); !still.ok()) {
+      watch->Close();
+      return refuse(still.reason(), still.message());
+    }
+  }
+  bell_->Ring();
+  return watch;
+}
+
+void WatchHub::Recheck(Allowed allowed) {
+  const auto shared = std::make_shared<const Allowed>(std::move(allowed));
+  std::vector<std::shared_ptr<WatchedDict>> dicts;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    allowed_ = shared;
+    for (const auto& [id, dict] : by_id_) dicts.push_back(dict);
+  }
+  for (const std::shared_ptr<WatchedDict>& dict : dicts) {
+    std::vector<std::shared_ptr<Watch>> watches;
+    std::string name;
+    {
+      const std::lock_guard<std::mutex> lock(dict->mutex);
+      name = dict->served->record().name;
+      for (Watch* const watch : dict->watches) {
+        if (auto held = watch->weak_from_this().lock()) watches.push_back(std::move(held));
+      }
+    }
+    for (const std::shared_ptr<Watch>& watch : watches) {
+      if (watch->ask().identity == nullptr) continue;
+      const Status still = (*shared)(*watch->ask().identity, name);
+      if (still.ok()) continue;
+      watch->End(Status(still.reason(), "watching dict \"" + name + "\": " + still.message()));
+    }
+  }
+}
+
+void WatchHub::Shutdown() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (std::exchange(stopping_, true)) return;
+  }
+  bell_->Ring();
+  if (thread_.joinable()) thread_.join();
+  for (const std::shared_ptr<WatchedDict>& dict : All()) {
+    EndDict(*dict, Status(Reason::kDraining,
+                          "watching dict \"" + dict->served->record().name +
+                              "\": the service is draining; go on at its successor, from the last "
+                              "revision"));
+  }
+}
+
+std::vector<std::shared_ptr<WatchedDict>> WatchHub::All() const {
+  std::vector<std::shared_ptr<WatchedDict>> all;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  all.reserve(by_id_.size());
+  for (const auto& [id, dict] : by_id_) all.push_back(dict);
+  return all;
+}
+
+void WatchHub::Run() {
+  for (;;) {
+    const uint32_t bell_seen = bell_->word().load(std::memory_order_seq_cst);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (stopping_) return;
+    }
+    const std::vector<std::shared_ptr<WatchedDict>> dicts = All();
+    bool more = false;
+    uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : MonotonicNs() + kLookNs;
+    for (const std::shared_ptr<WatchedDict>& dict : dicts) {
+      more = Serve(*dict) || more;
+      const std::lock_guard<std::mutex> lock(dict->mutex);
+      for (const Watch* const watch : dict->watches) until_ns = std::min(until_ns, watch->due_ns());
+    }
+    for (const std::shared_ptr<WatchedDict>& dict : dicts) Forget(dict);
+    if (!more) Sleep(dicts, bell_seen, until_ns);
+  }
+}
+
+bool WatchHub::Serve(WatchedDict& dict) {
+  uint64_t drain = 0;
+  {
+    const std::lock_guard<std::mutex> lock(dict.mutex);
+    if (!dict.ended.ok()) return false;
+    drain = ++dict.begun;
+  }
+  if (dict.feed == nullptr) {
+    BeginFeed(dict);
+    if (dict.feed == nullptr) return false;
+  }
+  Dict& state = dict.feed->served()->dict();
+  // The state first: in a segment that was given up nothing is written any more, so what the rings
+  // have after this look is all.
+  const DictState is = state.state();
+  dict.event_seen = state.watch_event().load(std::memory_order_seq_cst);
+  std::vector<DictChange> fresh;
+  bool more = dict.feed->HasNews();
+  if (!more) {
+    // Only now: while it is busy anyway, no writer pays for waking it.
+    dict.may_sleep = state.ArmWatch();
+    more = dict.feed->HasNews();
+  }
+  const uint64_t gaps = dict.feed->gaps();
+  if (more) dict.feed->Drain(&fresh);
+  if (is == DictState::kMoved) {
+    while (dict.feed->HasNews()) dict.feed->Drain(&fresh);
+    FollowMove(dict, &fresh);
+    more = true;
+  }
+  gaps_.fetch_add(dict.feed->gaps() - gaps, std::memory_order_relaxed);
+  Publish(dict, std::move(fresh), drain);
+  if (is == DictState::kDeleted) {
+    EndDict(dict, Status(Reason::kDictNotFound,
+                         "watching dict \"" + state.name() + "\": it was deleted"));
+    return false;
+  }
+  return more;
+}
+
+void WatchHub::BeginFeed(WatchedDict& dict) {
+  std::shared_ptr<ServedDict> served;
+  {
+    const std::lock_guard<std::mutex> lock(dict.mutex);
+    served = dict.served;
+  }
+  // It may have moved since the watch was opened.
+  if (served->dict().state() == DictState::kMoved) {
+    auto now = dicts_->Find("#" + std::to_string(served->record().index));
+    if (now.ok()) served = *std::move(now);
+  }
+  uint64_t first = RevisionSeed();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // One is left out, so that nobody seems to go on from the last feed.
+    first = std::max(first, last_head_ + 2);
+  }
+  auto feed = DictFeed::Create(options_.feed, served, first);
+  Status status = feed.status();
+  if (status.ok()) status = vault_->Store(FeedName(dict.id), (*feed)->fd());
+  if (!status.ok()) {
+    spdlog::error("following dict \"{}\": {}", served->record().name, status.message());
+    return EndDict(dict, Status(status.reason(), "watching dict \"" + served->record().name +
+                                                     "\": " + status.message()));
+  }
+  dict.feed = *std::move(feed);
+  const std::lock_guard<std::mutex> lock(dict.mutex);
+  dict.served = std::move(served);
+  dict.head = first - 1;
+  dict.ready = true;
+}
+
+void WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh) {
+  const DictRecord& record = dict.feed->served()->record();
+  auto next = dicts_->Find("#" + std::to_string(record.index));
+  if (!next.ok()) {
+    return EndDict(dict, Status(Reason::kDictNotFound,
+                                "watching dict \"" + record.name + "\": it was deleted"));
+  }
+  dict.feed->Follow(*next, fresh);
+  const std::lock_guard<std::mutex> lock(dict.mutex);
+  dict.served = *std::move(next);
+}
+
+void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain) {
+  std::vector<SharedChange> shared;
+  shared.reserve(fresh.size());
+  for (DictChange& change : fresh) {
+    auto next = std::make_shared<WatchedChange>();
+    next->change = std::move(change);
+    shared.push_back(std::move(next));
+  }
+  bool has_gap = false;
+  std::unordered_set<std::string_view> keys;  // Views into `shared`.
+  for (const SharedChange& next : shared) {
+    has_gap = has_gap || next->change.operation == FeedOperation::kGap;
+    keys.insert(next->change.key);
+  }
+  std::vector<SharedChange> old;  // Freed without the lock.
+  std::vector<std::shared_ptr<Watch>> due;
+  {
+    const std::lock_guard<std::mutex> lock(dict.mutex);
+    const uint64_t head_before = dict.head;
+    dict.history.insert(dict.history.end(), shared.begin(), shared.end());
+    dict.head = dict.feed->head_revision();
+    while (!dict.history.empty() && dict.tail() < dict.feed->tail_revision()) {
+      old.push_back(std::move(dict.history.front()));
+      dict.history.pop_front();
+    }
+    dict.drains = drain;
+    const uint64_t now_ns = MonotonicNs();
+    for (Watch* const watch : dict.watches) {
+      watch->PassBy(head_before, has_gap, keys);
+      if (!watch->IsDue(now_ns)) continue;
+      if (auto held = watch->weak_from_this().lock()) due.push_back(std::move(held));
+    }
+  }
+  for (const std::shared_ptr<Watch>& watch : due) watch->Notify();
+}
+
+void WatchHub::EndDict(WatchedDict& dict, const Status& why) {
+  std::vector<std::shared_ptr<Watch>> watches;
+  {
+    const std::lock_guard<std::mutex> lock(dict.mutex);
+    if (dict.ended.ok()) dict.ended = why;
+    for (Watch* const watch : dict.watches) {
+      if (auto held = watch->weak_from_this().lock()) watches.push_back(std::move(held));
+    }
+  }
+  for (const std::shared_ptr<Watch>& watch : watches) watch->Notify();
+}
+
+// Gives up a feed that nobody needs any more.
+void WatchHub::Forget(const std::shared_ptr<WatchedDict>& dict) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> dict_lock(dict->mutex);
+    const bool is_idle = dict->watches.empty() &&
+                         MonotonicNs() - dict->idle_since_ns >= options_.keep_ms * 1'000'000;
+    if (dict->ended.ok() && !is_idle) return;
+    // A dict that could not be followed is tried again by the next watch.
+    by_id_.erase(dict->id);
+    last_head_ = std::max(last_head_, dict->head);
+  }
+  if (dict->feed == nullptr) return;
+  const Status removed = vault_->Remove(FeedName(dict->id));
+  if (!removed.ok()) spdlog::error("giving up {}: {}", FeedName(dict->id), removed.message());
+}
+
+void WatchHub::Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
+                     uint64_t until_ns) const {
+  const std::atomic<uint32_t>* words[kFutexWordsMax] = {&bell_->word()};
+  uint32_t seen[kFutexWordsMax] = {bell_seen};
+  size_t count = 1;
+  bool sees_all = true;
+  for (const std::shared_ptr<WatchedDict>& dict : dicts) {
+    if (dict->feed == nullptr) continue;
+    sees_all = sees_all && dict->may_sleep && count < kFutexWordsMax;
+    if (count == kFutexWordsMax) break;
+    words[count] = &dict->feed->served()->dict().watch_event();
+    seen[count++] = dict->event_seen;
+  }
+  uint64_t now_ns = MonotonicNs();
+  if (!sees_all) until_ns = std::min(until_ns, now_ns + kBusyLookNs);
+  if (until_ns <= now_ns) return;
+  if (FutexWaitAny(std::span(words, count), std::span(seen, count), until_ns - now_ns)) return;
+  SleepNs(std::min(until_ns - now_ns, kBusyLookNs));
+}
+
+WatchTotals WatchHub::Totals() const {
+  WatchTotals totals;
+  for (const std::shared_ptr<WatchedDict>& dict : All()) {
+    const std::lock_guard<std::mutex> lock(dict->mutex);
+    ++totals.dicts;
+    totals.watches += static_cast<uint32_t>(dict->watches.size());
+    totals.history_changes += dict->history.size();
+    for (const Watch* const watch : dict->watches) {
+      totals.lag_revisions = std::max(totals.lag_revisions, watch->LagRevisions());
+    }
+  }
+  totals.changes = counters_->changes.load(std::memory_order_relaxed);
+  totals.coalesced = counters_->coalesced.load(std::memory_order_relaxed);
+  totals.gaps = gaps_.load(std::memory_order_relaxed);
+  for (size_t i = 0; i < kResyncReasons; ++i) {
+    totals.resyncs[i] = counters_->resyncs[i].load(std::memory_order_relaxed);
+  }
+  return totals;
+}
+
+}  // namespace statehouse

@@ -1,0 +1,104 @@
+// WatchHub: follows the dicts that are watched and wakes their watches.
+//
+// Drawing:
+//   workers' rings --> DictFeed --> WatchedDict's history --> Watch (many) --> door's streams
+//
+// Who owns it: the composition root; it shuts it down before the doors' queues close. Threads: Open
+//   and Recheck any; one thread of its own follows all dicts.
+// Always true: a dict is followed from its first watch until `keep_ms` after its last one, over
+//   restarts of the daemon, so that a watcher that comes back in time misses nothing. Revisions of
+//   a dict only grow, also when it is followed anew.
+// Failure: LIMIT_EXCEEDED at watches_max, DRAINING after Shutdown.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/os/unique_fd.h"
+#include "engine/state/descriptor_vault.h"
+#include "engine/state/dict_store.h"
+#include "service/watch/watch.h"
+
+namespace statehouse {
+
+struct WatchHubOptions {
+  DictFeedOptions feed;
+  uint64_t keep_ms = 60'000;  // A dict that nobody watches is followed for so long.
+  uint32_t watches_max = kWatchesMax;
+};
+
+struct WatchTotals {
+  uint32_t watches = 0;
+  uint32_t dicts = 0;  // That are followed.
+  uint64_t history_changes = 0;
+  uint64_t lag_revisions = 0;  // Of the slowest live watch.
+  uint64_t changes = 0;        // Told to watchers, since this daemon started; as all below.
+  uint64_t coalesced = 0;
+  uint64_t gaps = 0;
+  uint64_t resyncs[kResyncReasons] = {};
+};
+
+class WatchHub final {
+ public:
+  using Allowed = std::function<Status(const Identity&, const std::string& dict)>;
+
+  // Takes over the feeds that an earlier daemon left in `kept` ("feed.<dict id>"). `dicts` and
+  // `vault` outlive the hub.
+  static std::shared_ptr<WatchHub> Start(const WatchHubOptions& options, DictStore* dicts,
+                                         DescriptorVault* vault,
+                                         std::map<std::string, UniqueFd> kept);
+  ~WatchHub();
+  WatchHub(const WatchHub&) = delete;
+  WatchHub& operator=(const WatchHub&) = delete;
+
+  // Begins to watch. `notify` may be called at once, from any thread.
+  StatusOr<std::shared_ptr<Watch>> Open(WatchAsk ask, std::function<void()> notify);
+  // Grants have changed: ends every watch that `allowed` refuses, with that status, and asks it for
+  // later ones too.
+  void Recheck(Allowed allowed);
+  // Ends every watch with DRAINING and stops the thread; feeds stay for the next daemon.
+  // Idempotent.
+  void Shutdown();
+  WatchTotals Totals() const;
+
+ private:
+  WatchHub(const WatchHubOptions& options, DictStore* dicts, DescriptorVault* vault)
+      : options_(options), dicts_(dicts), vault_(vault) {}
+  void Adopt(std::map<std::string, UniqueFd> kept);
+  void Run();
+  // Looks at one dict; true when there may be more at once.
+  bool Serve(WatchedDict& dict);
+  void BeginFeed(WatchedDict& dict);
+  void FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh);
+  void Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain);
+  void EndDict(WatchedDict& dict, const Status& why);
+  void Forget(const std::shared_ptr<WatchedDict>& dict);
+  void Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
+             uint64_t until_ns) const;
+  std::vector<std::shared_ptr<WatchedDict>> All() const;
+
+  const WatchHubOptions options_;
+  DictStore* const dicts_;
+  DescriptorVault* const vault_;
+  const std::shared_ptr<HubBell> bell_ = std::make_shared<HubBell>();
+  const std::shared_ptr<WatchCounters> counters_ = std::make_shared<WatchCounters>();
+  std::atomic<uint64_t> gaps_{0};
+
+  // Taken before a dict's mutex.
+  mutable std::mutex mutex_;
+  std::map<uint64_t, std::shared_ptr<WatchedDict>> by_id_;
+  std::shared_ptr<const Allowed> allowed_;
+  bool stopping_ = false;
+  uint64_t last_head_ = 0;  // Of all feeds that were given up.
+  std::thread thread_;
+};
+
+}  // namespace statehouse

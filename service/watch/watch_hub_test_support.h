@@ -1,0 +1,238 @@
+// For tests of watches: a hub over a dict of its own, watchers, and a replayer that applies what a
+// watcher is told to a map and refuses what repeats or goes backward. The map must be the dict once
+// it is quiet.
+#pragma once
+
+#include <unistd.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "engine/state/test_dict.h"
+#include "service/watch/watch_hub.h"
+
+namespace statehouse {
+
+using std::chrono::milliseconds;
+
+class KeepingVault final : public DescriptorVault {
+ public:
+  Status Store(const std::string& name, int fd) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    kept_[name] = UniqueFd(dup(fd));
+    return Status();
+  }
+  Status Remove(const std::string& name) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    kept_.erase(name);
+    return Status();
+  }
+  std::map<std::string, UniqueFd> Inherit(std::string_view prefix) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::map<std::string, UniqueFd> copies;
+    for (const auto& [name, fd] : kept_) {
+      if (name.starts_with(prefix)) copies[name] = UniqueFd(dup(fd.get()));
+    }
+    return copies;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, UniqueFd> kept_;
+};
+
+// A watch with somewhere to sleep until it is notified.
+class Watcher {
+ public:
+  Watcher(WatchHub& hub, WatchAsk ask) {
+    auto opened = hub.Open(std::move(ask), [this] {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      notified_ = true;
+      changed_.notify_one();
+    });
+    if (opened.ok()) watch_ = *std::move(opened);
+  }
+  bool is_open() const { return watch_ != nullptr; }
+  ~Watcher() {
+    if (watch_ != nullptr) watch_->Close();
+  }
+
+  // The next event, or what it was instead within `patience`.
+  Watch::Found Next(WatchEvent* event, milliseconds patience = milliseconds(10'000)) {
+    const auto until = std::chrono::steady_clock::now() + patience;
+    for (;;) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        notified_ = false;
+      }
+      const Watch::Found found = watch_->Poll(event);
+      if (found != Watch::Found::kNothing) return found;
+      std::unique_lock<std::mutex> lock(mutex_);
+      if (!changed_.wait_until(lock, until, [this] { return notified_; })) return found;
+    }
+  }
+  const Status& status() const { return watch_->status(); }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool notified_ = false;
+  std::shared_ptr<Watch> watch_;
+};
+
+inline std::string ValueText(const DictEntry& entry) {
+  return entry.kind == DictKind::kBytes ? entry.bytes : std::to_string(entry.bits);
+}
+
+// What a watcher knows. Faults: a repeat, a step backward, or a change before a snapshot's entry.
+class Replayer {
+ public:
+  void Apply(const WatchEvent& event) {
+    switch (event.kind) {
+      case WatchEvent::Kind::kSnapshot:
+        EXPECT_FALSE(synced);
+        for (const DictEntry& entry : event.entries) {
+          EXPECT_TRUE(entries.emplace(entry.key, std::pair(entry.version, ValueText(entry))).second)
+              << entry.key << " came twice";
+          versions[entry.key] = entry.version;
+        }
+        break;
+      case WatchEvent::Kind::kChanges:
+        for (const WatchEvent::Told& told : event.changes) ApplyChange(told.change->change);
+        break;
+      case WatchEvent::Kind::kSynced:
+        EXPECT_FALSE(synced);
+        synced = true;
+        break;
+      case WatchEvent::Kind::kResync:
+        ++resyncs;
+        last_reason = event.reason;
+        entries.clear();
+        versions.clear();
+        synced = false;
+        break;
+      case WatchEvent::Kind::kProgress: ++progress; break;
+    }
+    if (event.revision != 0) {
+      EXPECT_GE(event.revision, revision);
+      revision = event.revision;
+    }
+  }
+
+  std::map<std::string, std::pair<uint64_t, std::string>> entries;  // Key -> version, value.
+  std::map<std::string, uint64_t> versions;                         // Also of what was deleted.
+  uint64_t revision = 0;  // The last one that can be resumed from.
+  uint64_t changes = 0;
+  uint64_t resyncs = 0;
+  uint64_t progress = 0;
+  bool synced = false;
+  ResyncReason last_reason{};
+
+ private:
+  void ApplyChange(const DictChange& change) {
+    ++changes;
+    EXPECT_GT(change.revision, last_change_) << "a repeat, or out of order";
+    last_change_ = change.revision;
+    uint64_t& version = versions[change.key];
+    EXPECT_GT(change.version, version) << change.key << " went backward, or repeats";
+    version = change.version;
+    if (change.operation == FeedOperation::kPut) {
+      DictEntry entry;
+      entry.kind = change.kind;
+      entry.bits = change.bits;
+      entry.bytes = change.bytes;
+      entries[change.key] = {change.version, change.value_gone ? "gone" : ValueText(entry)};
+    } else {
+      EXPECT_EQ(entries.erase(change.key), 1u) << change.key << " was deleted, and not there";
+    }
+  }
+
+  uint64_t last_change_ = 0;
+};
+
+class WatchHubTest : public testing::Test {
+ protected:
+  WatchHubTest() {
+    std::map<std::string, UniqueFd> nothing;
+    std::vector<std::string> warnings;
+    auto started = DictStore::Start({}, &nothing, &vault, &warnings);
+    EXPECT_TRUE(started.ok()) << started.status().ToString();
+    store = std::move(*started);
+    DictSpec spec;
+    spec.name = "d";
+    spec.max_entries = 100'000;
+    spec.max_bytes = 64 << 20;
+    auto created = store->Create(spec);
+    EXPECT_TRUE(created.ok()) << created.status().ToString();
+    served = created->dict;
+    EXPECT_TRUE(served->dict().PrepareLanes(8, 8).ok());
+  }
+  ~WatchHubTest() override {
+    if (hub != nullptr) hub->Shutdown();
+  }
+
+  void Start(WatchHubOptions options = {}) {
+    if (hub != nullptr) hub->Shutdown();
+    hub = WatchHub::Start(options, store.get(), &vault, vault.Inherit("feed."));
+  }
+  WatchAsk Ask() const {
+    WatchAsk ask;
+    ask.served = served;
+    return ask;
+  }
+  static Lane At(uint32_t lane) { return {lane, kOperationTimeoutNsDefault}; }
+  void Put(std::string_view key, std::string_view value, uint32_t lane = 1) {
+    DictResult result;
+    const Status status = served->dict().Set(At(lane), key, DictValue::Bytes(value), {}, &result);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+  }
+  void Delete(std::string_view key, uint32_t lane = 1) {
+    DictResult result;
+    const Status status = served->dict().Delete(At(lane), key, {}, &result);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+  }
+  // Until it is synced, and then until it has all that was changed before this call.
+  void CatchUp(Watcher& watcher, Replayer& replayer) {
+    ASSERT_TRUE(watcher.is_open());
+    WatchEvent event;
+    while (!replayer.synced) {
+      ASSERT_EQ(watcher.Next(&event), Watch::Found::kEvent);
+      replayer.Apply(event);
+    }
+    Put("zz-mark", std::to_string(++marks_));
+    const auto has_mark = [&] {
+      const auto at = replayer.entries.find("zz-mark");
+      return at != replayer.entries.end() && at->second.second == std::to_string(marks_);
+    };
+    while (!has_mark() || !replayer.synced) {
+      ASSERT_EQ(watcher.Next(&event), Watch::Found::kEvent);
+      replayer.Apply(event);
+    }
+  }
+  void ExpectIsTheDict(const Replayer& replayer, std::string_view prefix = "") {
+    std::map<std::string, std::pair<uint64_t, std::string>> all;
+    uint32_t bucket = 0;
+    const Status status = served->dict().Scan(&bucket, SIZE_MAX, prefix, [&](DictEntry& entry) {
+      all[entry.key] = {entry.version, ValueText(entry)};
+    });
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    EXPECT_EQ(replayer.entries, all);
+  }
+
+  KeepingVault vault;
+  std::unique_ptr<DictStore> store;
+  std::shared_ptr<ServedDict> served;
+  std::shared_ptr<WatchHub> hub;
+
+ private:
+  int marks_ = 0;
+};
+
+}  // namespace statehouse

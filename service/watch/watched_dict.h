@@ -1,0 +1,87 @@
+// WatchedDict: one dict that is followed, with the history that its watches read. Part of WatchHub.
+//
+// Drawing:
+//   DictFeed --Publish--> history: tail … head <-- each Watch reads from its own place
+//
+// Who owns it: WatchHub and its watches. Threads: what is marked "hub" on the hub's thread only,
+// the rest under `mutex`. No callback runs under it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/state/dict_feed.h"
+
+namespace statehouse {
+
+class Watch;
+
+// A change as all watches share it.
+struct WatchedChange {
+  DictChange change;
+
+  // As a message holds it, with its value: encoded for the first watcher that needs it.
+  template <typename Encode>
+  const std::string& Wire(const Encode& encode) const {
+    std::call_once(encoded, [&] { wire = encode(change); });
+    return wire;
+  }
+
+ private:
+  mutable std::once_flag encoded;
+  mutable std::string wire;
+};
+using SharedChange = std::shared_ptr<const WatchedChange>;
+
+// Wakes the hub's thread.
+class HubBell final {
+ public:
+  void Ring();
+  // For the hub's sleep: read it before looking for work.
+  const std::atomic<uint32_t>& word() const { return word_; }
+
+ private:
+  std::atomic<uint32_t> word_{0};
+};
+
+struct WatchedDict {
+  WatchedDict(std::shared_ptr<ServedDict> served_in, std::shared_ptr<HubBell> bell_in)
+      : id(served_in->record().id), bell(std::move(bell_in)), served(std::move(served_in)) {}
+
+  // The oldest change that is kept.
+  uint64_t tail() const { return head - history.size() + 1; }
+  // Asks for a drain that begins from now on; `drains` reaches the ticket when it is over.
+  // REQUIRES: mutex held.
+  uint64_t AskForDrain() {
+    wanted = begun + 1;
+    bell->Ring();
+    return wanted;
+  }
+
+  const uint64_t id;
+  const std::shared_ptr<HubBell> bell;
+  std::unique_ptr<DictFeed> feed;  // hub; null before the first drain.
+  uint32_t event_seen = 0;         // hub: the dict's event word before the last look.
+  bool may_sleep = false;          // hub: nothing was there at the last look, after arming.
+
+  std::mutex mutex;
+  std::shared_ptr<ServedDict> served;  // The segment that the feed is in.
+  bool ready = false;                  // The feed has begun.
+  Status ended;                        // Not OK: the dict is gone, or cannot be followed.
+  std::deque<SharedChange> history;
+  uint64_t head = 0;    // The revision of the last change.
+  uint64_t begun = 0;   // Drains that began …
+  uint64_t drains = 0;  // … and are over.
+  uint64_t wanted = 0;
+  uint64_t idle_since_ns = 0;  // 0: it has watches.
+  std::unordered_set<Watch*> watches;
+};
+
+}  // namespace statehouse
