@@ -47,6 +47,7 @@ std::string DictCrashChecker::Check(const DictSegment& image, bool finished) {
   if (std::string wrong = Recover(*scene_.clone.dict); !wrong.empty()) return wrong;
   if (std::string wrong = Entries(finished); !wrong.empty()) return wrong;
   if (std::string wrong = Changes(); !wrong.empty()) return wrong;
+  if (std::string wrong = Told(); !wrong.empty()) return wrong;
   if (std::string wrong = Remembered(); !wrong.empty()) return wrong;
   return FollowUp();
 }
@@ -192,6 +193,15 @@ std::string DictCrashChecker::Entries(bool finished) {
   if (finished && state + 1 != states_.size()) return "a finished operation is lost";
   state_ = state;
   return "";
+}
+
+// Whoever slept when the operation began was woken, by the victim or by its recovery.
+std::string DictCrashChecker::Told() const {
+  bool sound = false;
+  if (Records(&sound).empty() || DictInternals::Line(*scene_.clone.dict).armed.load() == 0) {
+    return "";
+  }
+  return "a watcher that sleeps is not told of a change";
 }
 
 std::string DictCrashChecker::Changes() const {

@@ -28,6 +28,7 @@ class DictCrashChecker final {
   std::string Entries(bool finished);
   std::vector<SeenChange> Records(bool* sound) const;
   std::string Changes() const;
+  std::string Told() const;
   std::string Remembered() const;
   std::string FollowUp();
   std::string FollowUpOn(const Lane& lane, const std::string& key, bool present);

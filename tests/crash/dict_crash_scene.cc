@@ -73,6 +73,8 @@ DictScene::DictScene(const SceneShape& shape, const std::function<void(DictScene
     const uint64_t offset = live.geometry.operations_offset() + i * sizeof(OperationRow);
     if (reinterpret_cast<const OperationRow*>(base + offset)->session != 0) rows_.push_back(offset);
   }
+  // Somebody sleeps until the dict changes.
+  Must(dict().ArmWatch(), "this kernel has no membarrier");
   Copy(live, last);
 }
 

@@ -147,7 +147,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Mutant::kDictRingFirst, Mutant::kDictSlotBeforeArmed,
                     Mutant::kDictMagazineBeforeArmed, Mutant::kDictMarkNotCleared,
                     Mutant::kDictVersionBeforeNumber, Mutant::kDictLockBeforeIntent,
-                    Mutant::kDictArmedBeforeRedo));
+                    Mutant::kDictArmedBeforeRedo, Mutant::kDictWatchNotTold));
 
 #endif
 

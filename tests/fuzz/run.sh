@@ -10,11 +10,11 @@ mkdir -p "$OUT"
 command -v clang++-14 >/dev/null || die "clang++-14 is missing; run tests/run.sh, which installs it"
 
 BASE="engine/base/reason.cc engine/base/status.cc"
-OS="engine/os/fault_guard.cc engine/os/futex.cc engine/os/memory.cc engine/os/unique_fd.cc"
+OS="engine/os/barrier.cc engine/os/fault_guard.cc engine/os/futex.cc engine/os/memory.cc engine/os/unique_fd.cc"
 AREA="engine/shm/owned_lock.cc engine/state/area.cc engine/state/area_ranges.cc engine/state/area_recovery.cc
   engine/state/area_wait.cc engine/state/area_words.cc"
 DICT="tests/fuzz/dict_image.cc engine/shm/owned_lock.cc $(cd "$ROOT" && ls engine/state/dict*.cc |
-  grep -Ev '_test.cc|dict_(catalogue|edit|store).cc')"
+  grep -Ev '_test.cc|dict_(catalogue|edit|feed|store).cc')"
 LOCKS="tests/fuzz/lock_image.cc engine/shm/owned_lock.cc $(cd "$ROOT" && ls engine/state/lock_*.cc | grep -v _test.cc)"
 TOKENS="service/auth/identity.cc service/auth/token_file.cc service/auth/token_text.cc"
 VALUE="engine/value/testing/value_invariants.cc $(cd "$ROOT" && ls engine/value/*.cc | grep -v _test.cc)"
@@ -41,6 +41,7 @@ fuzz attach_protocol_fuzz engine/attach/protocol.cc $BASE
 fuzz area_image_fuzz $AREA $OS $BASE
 fuzz dict_image_fuzz $DICT $OS $BASE
 fuzz lock_image_fuzz $LOCKS $OS $BASE
+fuzz feed_image_fuzz engine/state/dict_feed.cc $DICT $OS $BASE
 fuzz config_fuzz $CONFIG $BASE
 fuzz tokens_fuzz $TOKENS $BASE -lcrypto
 fuzz value_fuzz $VALUE $BASE
