@@ -1,4 +1,5 @@
 // The types Locks and Lease: locks of the local door. statehouse/_locks.py makes them a Lock.
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -75,7 +76,31 @@ PyObject* NewLease(LocksObject* locks, std::unique_ptr<HeldLock> held) {
   return reinterpret_cast<PyObject*>(self);
 }
 
-// acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner)
+// A bytearray whose first byte tells a wait to end once it is not 0. Held while it is looked at.
+class StopFlag final {
+ public:
+  ~StopFlag() {
+    if (buffer_.obj != nullptr) PyBuffer_Release(&buffer_);
+  }
+  // False with an exception set. None is no flag.
+  bool Hold(PyObject* flag) {
+    if (flag == Py_None) return true;
+    if (PyObject_GetBuffer(flag, &buffer_, PyBUF_WRITABLE) != 0) return false;
+    if (buffer_.len > 0) return true;
+    PyErr_SetString(PyExc_ValueError, "the stop flag must have a byte");
+    return false;
+  }
+  // Also without the interpreter's lock.
+  bool is_set() const {
+    return buffer_.obj != nullptr && std::atomic_ref<char>(*static_cast<char*>(buffer_.buf))
+                                             .load(std::memory_order_relaxed) != 0;
+  }
+
+ private:
+  Py_buffer buffer_{};
+};
+
+// acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner, stop)
 PyObject* Acquire(PyObject* object, PyObject* args) {
   LocksObject* const self = Locks(object);
   const char* name = nullptr;
@@ -86,10 +111,13 @@ PyObject* Acquire(PyObject* object, PyObject* args) {
   long long hold_ns = 0;
   long long timeout_ns = 0;
   const char* owner = nullptr;
-  if (PyArg_ParseTuple(args, "s#pILLLs", &name, &name_bytes, &shared, &limit, &ttl_ns, &hold_ns,
-                       &timeout_ns, &owner) == 0) {
+  PyObject* stop = Py_None;
+  if (PyArg_ParseTuple(args, "s#pILLLs|O", &name, &name_bytes, &shared, &limit, &ttl_ns, &hold_ns,
+                       &timeout_ns, &owner, &stop) == 0) {
     return nullptr;
   }
+  StopFlag stop_flag;
+  if (!stop_flag.Hold(stop)) return nullptr;
   if (self->session->closed) return RaiseClosed(name);
   LockAsk ask;
   ask.name.assign(name, static_cast<size_t>(name_bytes));
@@ -107,7 +135,10 @@ PyObject* Acquire(PyObject* object, PyObject* args) {
     if (timeout_ns > 0) {
       ask.deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
     }
-    ask.interrupted = self->session->session->options().interrupted;
+    ask.interrupted = [&stop_flag,
+                       session = self->session->session->options().interrupted] {
+      return stop_flag.is_set() || session();
+    };
     const WithoutGil without_gil(self->session);
     status = self->locks->Acquire(ask, &held);
   }
@@ -162,8 +193,9 @@ void DestroyLease(PyObject* object) {
 
 PyMethodDef locks_methods[] = {
     {"acquire", &Acquire, METH_VARARGS,
-     PyDoc_STR("acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner) -> Lease or None: "
-               "timeout_ns 0 only tries, -1 waits for ever.")},
+     PyDoc_STR("acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner, stop=None) -> Lease "
+               "or None: timeout_ns 0 only tries, -1 waits for ever. stop: a bytearray; Cancelled soon "
+               "after its first byte was set.")},
     {nullptr, nullptr, 0, nullptr},
 };
 

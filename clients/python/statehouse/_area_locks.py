@@ -78,7 +78,7 @@ class AreaLock(Lock):
             return [(self.name, False)]
         return [(self.name, True), *((f"{self.name}/#{number}", self._shared) for number in stripes)]
 
-    def _take(self, timeout_ns: int, owner: str) -> Any:
+    def _take(self, timeout_ns: int, owner: str, stop: bytearray | None) -> Any:
         deadline_ns = time.monotonic_ns() + timeout_ns
         gathered = _Gathered(self.ttl_s)
         try:
@@ -88,7 +88,7 @@ class AreaLock(Lock):
                 if lease is None and timeout_ns != 0:
                     self._leasing.keep(gathered)  # What was taken is renewed while the rest is waited for.
                     left_ns = timeout_ns if timeout_ns < 0 else max(0, deadline_ns - time.monotonic_ns())
-                    lease = self._leasing.acquire(*request, left_ns, owner)
+                    lease = self._leasing.acquire(*request, left_ns, owner, stop)
                 if lease is None:
                     gathered.give_back()
                     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from .types import LockInfo
 
 if TYPE_CHECKING:
     from .aio import AsyncClient
-
-_SLICE_S = 0.25  # How soon a waiting thread notices that nobody wants the lock any more.
 
 
 class AsyncLock:
@@ -65,25 +62,20 @@ class AsyncLock:
             return await asyncio.to_thread(self._blocking.acquire, False)
         if timeout != -1 and timeout < 0:
             raise ValueError("timeout value must be a non-negative number")
-        loop = asyncio.get_running_loop()
-        unwanted = threading.Event()
-        deadline = None if timeout == -1 else loop.time() + timeout
+        stop = bytearray(1)
 
         def wait() -> bool:
-            while True:
-                left = None if deadline is None else deadline - loop.time()
-                if self._blocking.acquire(timeout=_SLICE_S if left is None else max(0.0, min(left, _SLICE_S))):
-                    if unwanted.is_set():
-                        self._blocking.release()
-                        return False
-                    return True
-                if unwanted.is_set() or (left is not None and left <= _SLICE_S):
-                    return False
+            if not self._blocking._acquire(True, timeout, stop):
+                return False
+            if stop[0]:
+                self._blocking.release()
+                return False
+            return True
 
         try:
             return await asyncio.to_thread(wait)
         except asyncio.CancelledError:
-            unwanted.set()
+            stop[0] = 1
             raise
 
     async def release(self) -> None:

@@ -211,5 +211,14 @@ class Lease:
 class Locks:
     def __init__(self, session: Session, /) -> None: ...
     def acquire(
-        self, name: str, shared: bool, limit: int, ttl_ns: int, hold_ns: int, timeout_ns: int, owner: str, /
+        self,
+        name: str,
+        shared: bool,
+        limit: int,
+        ttl_ns: int,
+        hold_ns: int,
+        timeout_ns: int,
+        owner: str,
+        stop: bytearray | None = None,
+        /,
     ) -> Lease | None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _LIMIT_MAX = 1 << 20
 OWNER_BYTES_MAX = 40
+_STOP_SLICE_S = 0.25  # How soon a wait among the users of one object sees that it is to stop.
 
 
 class Leasing:
@@ -43,19 +45,29 @@ class Leasing:
             self._owner = f"pid {os.getpid()} {program}"[:OWNER_BYTES_MAX]
         return self._owner
 
-    def acquire(self, name: str, shared: bool, limit: int, ttl_ns: int, hold_ns: int, timeout_ns: int, owner: str) -> Any:
+    def acquire(
+        self,
+        name: str,
+        shared: bool,
+        limit: int,
+        ttl_ns: int,
+        hold_ns: int,
+        timeout_ns: int,
+        owner: str,
+        stop: bytearray | None = None,
+    ) -> Any:
         if not self._by_calls:
             try:
                 if self._local is None:
                     self._local = _local.Locks(self._client._session)
-                return self._local.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner)
+                return self._local.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner, stop)
             except errors.PermissionDenied:
                 self._by_calls = True
             except errors.Unavailable:
                 # The service that kept the locks is gone; another one may have its place.
                 self._local = None
                 raise
-        return self._remote.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner)
+        return self._remote.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner, stop)
 
     def keep(self, holder: Holder) -> None:
         self._keeper.add(holder)
@@ -139,8 +151,12 @@ class Lock:
             raise ValueError("can't specify a timeout for a non-blocking call")
         if blocking and timeout != -1 and timeout < 0:
             raise ValueError("timeout value must be a non-negative number")
+        return self._acquire(blocking, timeout, None)
+
+    def _acquire(self, blocking: bool, timeout: float, stop: bytearray | None) -> bool:
+        """``stop``: once its first byte is set the wait ends soon, with False."""
         self._here()
-        if not self._mine.acquire(blocking, timeout):
+        if not self._acquire_mine(blocking, timeout, stop):
             return False
         try:
             if not blocking:
@@ -148,10 +164,15 @@ class Lock:
             else:
                 timeout_ns = -1 if timeout == -1 else _lock_calls.nanoseconds(timeout, "timeout", self.name)
             owner = self._owner if self._owner is not None else self._leasing.owner()
-            lease = self._take(timeout_ns, owner)
+            lease = self._take(timeout_ns, owner, stop)
             if lease is None:
                 self._mine.release()
                 return False
+        except errors.Cancelled:
+            self._mine.release()
+            if stop is None or not stop[0]:
+                raise
+            return False
         except BaseException:
             self._mine.release()
             raise
@@ -164,8 +185,22 @@ class Lock:
             self._leasing.keep(self)
         return True
 
-    def _take(self, timeout_ns: int, owner: str) -> Any:
-        return self._leasing.acquire(self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner)
+    def _acquire_mine(self, blocking: bool, timeout: float, stop: bytearray | None) -> bool:
+        """Among the threads and tasks that share this object."""
+        if stop is None or not blocking:
+            return self._mine.acquire(blocking, timeout)
+        deadline = None if timeout == -1 else time.monotonic() + timeout
+        while True:
+            left = _STOP_SLICE_S if deadline is None else deadline - time.monotonic()
+            if self._mine.acquire(True, max(0.0, min(left, _STOP_SLICE_S))):
+                return True
+            if stop[0] or left <= _STOP_SLICE_S and deadline is not None:
+                return False
+
+    def _take(self, timeout_ns: int, owner: str, stop: bytearray | None) -> Any:
+        return self._leasing.acquire(
+            self.name, self._shared, self._limit, self._ttl_ns, self._hold_ns, timeout_ns, owner, stop
+        )
 
     def on_lease_over(self, lease: Any) -> None:
         """For the client's keeper of leases."""

@@ -15,6 +15,7 @@ from ._network_session import RetryDelays
 
 _SESSION_TTL_S = 10.0
 _WAIT_SLICE_S = 1.0  # One call of a wait: then Python looks at its signals, and asks again for the same place.
+_STOP_SLICE_S = 0.25  # The same where somebody may stop it.
 _FOR_EVER_S = 3e8
 _HOLD_SLICE_S = 20.0
 _SPARE = 0.9  # Of what the service says is left; the rest is for the answer's way.
@@ -175,22 +176,33 @@ class RemoteLeases:
             pass  # The service is away; the next heartbeat may find it.
 
     def acquire(
-        self, name: str, shared: bool, limit: int, ttl_ns: int, hold_ns: int, timeout_ns: int, owner: str
+        self,
+        name: str,
+        shared: bool,
+        limit: int,
+        ttl_ns: int,
+        hold_ns: int,
+        timeout_ns: int,
+        owner: str,
+        stop: bytearray | None = None,
     ) -> RemoteLease | None:
-        """As _local.Locks.acquire."""
+        """As _local.Locks.acquire; with ``stop`` set it asks once more, without waiting, and then gives up its place."""
         deadline = None if timeout_ns < 0 else time.monotonic() + timeout_ns / _lock_calls.NS_PER_S
         self._here()
         request_id = next(self._request_ids)
+        slice_s = _WAIT_SLICE_S if stop is None else _STOP_SLICE_S
         while True:
             session_id = self._session()
             # The wait goes on after a call's end, and keeps its place until the next one.
+            if stop is not None and stop[0]:
+                deadline = time.monotonic()
             left = _FOR_EVER_S if deadline is None else max(0.0, deadline - time.monotonic())
-            is_last = left <= _WAIT_SLICE_S
+            is_last = left <= slice_s
             call = _lock_calls.acquire(
                 name, session_id, request_id, shared, limit, ttl_ns, hold_ns, round(left * _lock_calls.NS_PER_S), owner
             )
             try:
-                response = self._caller(call, left + self._timeout if is_last else _WAIT_SLICE_S, left > 0)
+                response = self._caller(call, left + self._timeout if is_last else slice_s, left > 0)
             except errors.Timeout:
                 if is_last:
                     raise

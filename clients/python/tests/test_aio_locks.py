@@ -75,3 +75,26 @@ def test_a_cancelled_waiter_leaves_nothing_behind(service: Service, door: str, a
         assert await client.lock(area_name).acquire(timeout=60)
 
     run(service, door, check)
+
+
+def test_a_waiter_keeps_its_place(service: Service, door: str, area_name: str) -> None:
+    """However long it takes: whoever came later is served later."""
+
+    async def check(client: statehouse.aio.AsyncClient) -> None:
+        served = []
+
+        async def wait(number: int) -> None:
+            async with client.lock(area_name):
+                served.append(number)
+
+        async with client.lock(area_name):
+            waiters = []
+            for number in range(3):
+                waiters.append(asyncio.create_task(wait(number)))
+                while (await client.locks.describe(area_name)).waiter_count <= number:
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.9)  # Longer than any call of a wait lasts.
+        await asyncio.gather(*waiters)
+        assert served == [0, 1, 2]
+
+    run(service, door, check)
