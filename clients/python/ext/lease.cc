@@ -135,8 +135,7 @@ PyObject* Acquire(PyObject* object, PyObject* args) {
     if (timeout_ns > 0) {
       ask.deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
     }
-    ask.interrupted = [&stop_flag,
-                       session = self->session->session->options().interrupted] {
+    ask.interrupted = [&stop_flag, session = self->session->session->options().interrupted] {
       return stop_flag.is_set() || session();
     };
     const WithoutGil without_gil(self->session);
@@ -193,9 +192,10 @@ void DestroyLease(PyObject* object) {
 
 PyMethodDef locks_methods[] = {
     {"acquire", &Acquire, METH_VARARGS,
-     PyDoc_STR("acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner, stop=None) -> Lease "
-               "or None: timeout_ns 0 only tries, -1 waits for ever. stop: a bytearray; Cancelled soon "
-               "after its first byte was set.")},
+     PyDoc_STR(
+         "acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner, stop=None) -> Lease "
+         "or None: timeout_ns 0 only tries, -1 waits for ever. stop: a bytearray; Cancelled soon "
+         "after its first byte was set.")},
     {nullptr, nullptr, 0, nullptr},
 };
 

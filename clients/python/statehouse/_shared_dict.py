@@ -75,12 +75,12 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
     ) -> Watch:
         """Every change as it is made, in order: ``for event in d.watch("web/")``.
 
-        First come the entries that are there ("entry" events; not with ``snapshot=False``), then "synced", then changes. ``prefix``
-        or ``key`` choose the entries; with ``keys="any"`` a prefix is one of the stored text. ``from_revision``: go on after the revision of
-        an earlier watch. ``keys_only``: without values. ``kinds``: of "put", "delete", "expire", "evict" only these. ``slow``: what happens
-        when this program reads more slowly than the dict changes: "resync" tells everything as long as the service has it, then "resync";
-        "latest" leaves out older changes of a key; "cancel" ends the watch with LimitExceeded. ``progress`` (seconds or a timedelta, 0.1 to
-        3600): a "progress" event when nothing came for so long. ``on_resync(event)`` is called as a "resync" is read.
+        First come the entries that are there ("entry" events; not with ``snapshot=False``), then "synced", then changes. ``prefix`` or
+        ``key`` choose the entries; with ``keys="any"`` a prefix is one of the stored text. ``from_revision``: go on after the revision
+        of an earlier watch. ``keys_only``: without values. ``kinds``: of "put", "delete", "expire", "evict" only these. ``slow``: what
+        happens when this program reads more slowly than the dict changes: "resync" tells everything as long as the service has it, then
+        "resync"; "latest" leaves out older changes of a key; "cancel" ends the watch with LimitExceeded. ``progress`` (seconds or a
+        timedelta, 0.1 to 3600): a "progress" event when nothing came for so long. ``on_resync(event)`` is called as a "resync" is read.
 
         It always uses the network door, also where the dict is mapped. Errors: InvalidArgument here; the rest as Watch says.
         """
