@@ -1,15 +1,12 @@
 // Locks of the whole service, through the C library and each door: a pair against etcd's, how soon
 // the next one runs when a holder is killed, and what waiting costs.
 //   lock_service_bench STATEHOUSED [--rounds N] [--kills N] [--json FILE]
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <grpcpp/grpcpp.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <statehouse/statehouse.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,7 +17,6 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <utility>
@@ -33,6 +29,7 @@
 #include "statehouse/v1/session.grpc.pb.h"
 #include "tests/bench/harness.h"
 #include "tests/bench/peer_process.h"
+#include "tests/bench/service_peers.h"
 
 namespace statehouse::bench {
 namespace {
@@ -43,45 +40,6 @@ constexpr int kWaiters = 100;
 constexpr uint64_t kWaitingNs = 2'000'000'000;
 // "No processor time": of one core.
 constexpr double kWaitingPercentMax = 1;
-constexpr char kEtcd[] = "/usr/bin/etcd";
-
-[[noreturn]] void Die(const std::string& what) {
-  std::fprintf(stderr, "lock_service_bench: %s\n", what.c_str());
-  std::exit(2);
-}
-
-void Require(sh_reason reason, const char* doing) {
-  if (reason != SH_OK) Die(std::string(doing) + ": " + sh_reason_name(reason));
-}
-
-// Where the service is, and with what token.
-struct Service {
-  std::string url;
-  std::string token;
-  std::string tcp_address;
-
-  sh_client* Connect(sh_transport transport) const {
-    sh_options options{};
-    options.token = token.c_str();
-    options.transport = transport;
-    sh_client* client = nullptr;
-    Require(sh_connect(url.c_str(), &options, &client, nullptr), "connecting");
-    return client;
-  }
-};
-
-Service ReadDevFile(const std::string& path) {
-  for (int look = 0; look < 10'000; ++look) {
-    std::ifstream file(path);
-    const nlohmann::json dev = nlohmann::json::parse(file, nullptr, false);
-    if (!dev.is_discarded()) {
-      const std::string tcp_url = dev.at("tcp_url");
-      return {dev.at("url"), dev.at("token"), tcp_url.substr(tcp_url.find("://") + 3)};
-    }
-    SleepNs(kLookNs);
-  }
-  Die("statehoused did not start");
-}
 
 sh_lock* Take(sh_client* client, const char* name) {
   sh_lock_options options{};
@@ -105,22 +63,6 @@ void AwaitWaiters(sh_client* client, const char* name, uint32_t count) {
     sh_lock_infos_free(info, 1);
     if (seen != count) SleepNs(kLookNs);
   }
-}
-
-// The median of single ones, in microseconds.
-template <typename Body>
-Work MedianOf(Body body) {
-  return [body](uint64_t iterations) {
-    std::vector<double> times;
-    for (uint64_t i = 0; i < iterations; ++i) {
-      const uint64_t begin = NowNs();
-      body();
-      times.push_back(static_cast<double>(NowNs() - begin) / 1e3);
-    }
-    const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-    std::nth_element(times.begin(), middle, times.end());
-    return *middle;
-  };
 }
 
 // Our pair, through one door.
@@ -182,30 +124,11 @@ class Stubs final {
   v1::ReleaseLockRequest release_;
 };
 
-// A port that nobody listens on now.
-uint16_t FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t bytes = sizeof(address);
-  auto* const any = reinterpret_cast<sockaddr*>(&address);
-  if (bind(fd, any, bytes) != 0 || getsockname(fd, any, &bytes) != 0) Die("finding a free port");
-  close(fd);
-  return ntohs(address.sin_port);
-}
-
 // etcd alone, its data in `folder`, and one lease of it.
 class Etcd final {
  public:
-  explicit Etcd(const std::string& folder)
-      : client_("127.0.0.1:" + std::to_string(FreePort())),
-        peer_("http://127.0.0.1:" + std::to_string(FreePort())),
-        process_({kEtcd, "--data-dir", folder + "/etcd", "--listen-client-urls",
-                  "http://" + client_, "--advertise-client-urls", "http://" + client_,
-                  "--listen-peer-urls", peer_, "--initial-advertise-peer-urls", peer_,
-                  "--initial-cluster", "default=" + peer_}) {
-    const auto channel = grpc::CreateChannel(client_, grpc::InsecureChannelCredentials());
+  explicit Etcd(const std::string& folder) : process_(folder) {
+    const auto channel = process_.Channel();
     locks_ = v3lockpb::Lock::NewStub(channel);
     const auto leases = etcdserverpb::Lease::NewStub(channel);
     etcdserverpb::LeaseGrantRequest request;
@@ -237,29 +160,9 @@ class Etcd final {
     if (!locks_->Unlock(&unlocking, unlock, &unlocked).ok()) Die("etcd: unlocking");
   }
 
-  const std::string client_;
-  const std::string peer_;
-  BenchProcess process_;
+  EtcdProcess process_;
   std::unique_ptr<v3lockpb::Lock::Stub> locks_;
   int64_t lease_ = 0;
-};
-
-// A folder on a disk, where etcd's users have its data.
-class DiskFolder final {
- public:
-  DiskFolder() {
-    if (mkdtemp(path_) == nullptr) Die("making a folder in /var/tmp");
-  }
-  ~DiskFolder() {
-    std::error_code ignored;  // What is left is the system's to remove.
-    std::filesystem::remove_all(path_, ignored);
-  }
-  DiskFolder(const DiskFolder&) = delete;
-  DiskFolder& operator=(const DiskFolder&) = delete;
-  std::string path() const { return path_; }
-
- private:
-  char path_[64] = "/var/tmp/statehouse-bench-XXXXXX";
 };
 
 // What a holder's process does: takes the lock, says so, and holds it until it is killed.
@@ -416,7 +319,7 @@ int RacePairs(const Service& service, const std::string& memory, int rounds,
             "us"};
   const DiskFolder disk;
   std::vector<std::unique_ptr<Etcd>> etcds;
-  if (access(kEtcd, X_OK) == 0) {
+  if (EtcdProcess::IsInstalled()) {
     etcds.push_back(std::make_unique<Etcd>(disk.path()));
     race.contenders.push_back({"etcd", etcds.back()->Pairs(), 300});
     etcds.push_back(std::make_unique<Etcd>(memory));

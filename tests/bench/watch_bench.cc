@@ -1,0 +1,313 @@
+// Watches of the whole service: from a set to its event, against etcd's; what a watcher costs who
+// writes; what an idle watch costs in memory; one event to many streams.
+//   watch_bench STATEHOUSED [--rounds N] [--json FILE]
+#include <grpcpp/grpcpp.h>
+#include <statehouse/dict.h>
+#include <statehouse/statehouse.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/os/futex.h"
+#include "etcd_watch.grpc.pb.h"
+#include "statehouse/v1/dict.grpc.pb.h"
+#include "tests/bench/harness.h"
+#include "tests/bench/peer_process.h"
+#include "tests/bench/service_peers.h"
+
+namespace statehouse::bench {
+namespace {
+
+constexpr int kIdleWatches = 1000;
+constexpr int kChannels = 10;
+constexpr double kIdleKibMax = 32;
+// A set waits that long for the event before it, so that the daemon sleeps when it comes.
+constexpr uint64_t kPauseNs = 300'000;
+
+sh_bytes Bytes(const std::string& text) { return {text.data(), text.size()}; }
+
+// A number that an event brings to whoever waits for it, with the moment in which it came.
+class Arrival final {
+ public:
+  void Came(uint64_t number) {
+    came_ns_.store(NowNs(), std::memory_order_relaxed);
+    number_.store(number, std::memory_order_release);
+  }
+  uint64_t AwaitNs(uint64_t number) const {
+    while (number_.load(std::memory_order_acquire) < number) CpuRelaxed();
+    return came_ns_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  // The other side needs the core as well.
+  static void CpuRelaxed() { SleepNs(0); }
+  std::atomic<uint64_t> number_{0};
+  std::atomic<uint64_t> came_ns_{0};
+};
+
+// Medians of the microseconds from before a set to its event in another thread.
+template <typename Set>
+Work Latency(Arrival* arrival, uint64_t* number, Set set) {
+  return [=](uint64_t iterations) {
+    std::vector<double> times;
+    for (uint64_t i = 0; i < iterations; ++i) {
+      SleepNs(kPauseNs);
+      const uint64_t begin = NowNs();
+      set(++*number);
+      times.push_back(static_cast<double>(arrival->AwaitNs(*number) - begin) / 1e3);
+    }
+    const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+    std::nth_element(times.begin(), middle, times.end());
+    return *middle;
+  };
+}
+
+// A stream of one key, read by a thread of its own.
+class OwnWatch final {
+ public:
+  OwnWatch(const Service& service, std::shared_ptr<grpc::Channel> channel, const std::string& key,
+           Arrival* arrival)
+      : stub_(v1::Dicts::NewStub(std::move(channel))) {
+    context_.AddMetadata("authorization", "Bearer " + service.token);
+    v1::WatchDictRequest request;
+    request.set_name("bench");
+    request.set_key(key);
+    reader_ = stub_->WatchDict(&context_, request);
+    v1::WatchDictResponse message;
+    do {
+      if (!reader_->Read(&message)) Die("the watch ended: " + reader_->Finish().error_message());
+    } while (!message.has_synced());
+    if (arrival == nullptr) return;
+    thread_ = std::thread([this, arrival] {
+      v1::WatchDictResponse next;
+      while (reader_->Read(&next)) {
+        for (const v1::DictChange& change : next.changes().changes()) {
+          arrival->Came(static_cast<uint64_t>(change.value().int_value()));
+        }
+      }
+    });
+  }
+  ~OwnWatch() {
+    context_.TryCancel();
+    if (thread_.joinable()) thread_.join();
+    v1::WatchDictResponse rest;
+    while (reader_->Read(&rest)) continue;
+    (void)reader_->Finish();
+  }
+  // Reads up to the event with this number.
+  void Await(int64_t number) {
+    v1::WatchDictResponse message;
+    for (;;) {
+      if (!reader_->Read(&message)) Die("the watch ended");
+      for (const v1::DictChange& change : message.changes().changes()) {
+        if (change.value().int_value() == number) return;
+      }
+    }
+  }
+
+ private:
+  const std::unique_ptr<v1::Dicts::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::WatchDictResponse>> reader_;
+  std::thread thread_;
+};
+
+class EtcdWatch final {
+ public:
+  EtcdWatch(const std::string& folder, Arrival* arrival)
+      : process_(folder), channel_(process_.Channel()), kv_(etcdserverpb::KV::NewStub(channel_)) {
+    Put(0);
+    stub_ = etcdserverpb::Watch::NewStub(channel_);
+    stream_ = stub_->Watch(&context_);
+    etcdserverpb::WatchRequest request;
+    request.mutable_create_request()->set_key("key");
+    etcdserverpb::WatchResponse response;
+    if (!stream_->Write(request) || !stream_->Read(&response)) Die("etcd: watching");
+    thread_ = std::thread([this, arrival] {
+      etcdserverpb::WatchResponse next;
+      while (stream_->Read(&next)) {
+        for (const etcdserverpb::Event& event : next.events()) {
+          arrival->Came(std::strtoull(event.kv().value().c_str(), nullptr, 10));
+        }
+      }
+    });
+  }
+  ~EtcdWatch() {
+    context_.TryCancel();
+    thread_.join();
+  }
+  void Put(uint64_t number) {
+    etcdserverpb::PutRequest request;
+    request.set_key("key");
+    request.set_value(std::to_string(number));
+    etcdserverpb::PutResponse response;
+    grpc::ClientContext context;
+    context.set_wait_for_ready(true);
+    const grpc::Status put = kv_->Put(&context, request, &response);
+    if (!put.ok()) Die("etcd: " + put.error_message());
+  }
+
+ private:
+  EtcdProcess process_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<etcdserverpb::KV::Stub> kv_;
+  std::unique_ptr<etcdserverpb::Watch::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<etcdserverpb::WatchRequest, etcdserverpb::WatchResponse>>
+      stream_;
+  std::thread thread_;
+};
+
+sh_dict* OpenDict(sh_client* client, const char* name) {
+  sh_dict_spec spec{};
+  sh_dict* dict = nullptr;
+  Require(sh_dict_open(client, name, &spec, &dict, nullptr), "opening a dict");
+  return dict;
+}
+
+void Increment(sh_dict* dict, const std::string& key, int64_t delta) {
+  sh_number sum{};
+  Require(sh_dict_increment(dict, Bytes(key), sh_int(delta), nullptr, &sum, nullptr, nullptr),
+          "incrementing");
+}
+
+// Nanoseconds of an increment of a hot key through the local door.
+Work Increments(sh_dict* dict, std::string key) {
+  return TimedLoop([dict, key](uint64_t iterations) {
+    for (uint64_t i = 0; i < iterations; ++i) Increment(dict, key, 1);
+  });
+}
+
+double ResidentKib(uint32_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/statm");
+  double all = 0;
+  double resident = 0;
+  if (!(file >> all >> resident)) Die("reading the daemon's memory");
+  return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / 1024;
+}
+
+// Memory of idle watches, and one event to all of them.
+int ReportMany(const Service& service, sh_client* client, sh_dict* dict) {
+  sh_status status{};
+  Require(sh_get_status(client, &status, nullptr), "asking for the status");
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (int i = 0; i < kChannels; ++i) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    channels.push_back(grpc::CreateCustomChannel(service.tcp_address,
+                                                 grpc::InsecureChannelCredentials(), arguments));
+  }
+  Increment(dict, "many", 1);
+  std::vector<std::unique_ptr<OwnWatch>> watches;
+  // The first ones pay for what all share.
+  for (int i = 0; i < kChannels; ++i) {
+    watches.push_back(std::make_unique<OwnWatch>(service, channels[i], "many", nullptr));
+  }
+  const double before = ResidentKib(status.daemon_pid);
+  for (int i = 0; i < kIdleWatches; ++i) {
+    watches.push_back(
+        std::make_unique<OwnWatch>(service, channels[i % kChannels], "many", nullptr));
+  }
+  const double kib = (ResidentKib(status.daemon_pid) - before) / kIdleWatches;
+  const bool met = kib <= kIdleKibMax;
+  std::printf(
+      "\nan idle watch, %d of them over %d connections\n  %s %.1f KiB of the daemon's memory, "
+      "bar %.0f KiB\n",
+      kIdleWatches, kChannels, met ? "met   " : "MISSED", kib, kIdleKibMax);
+  constexpr int kEvents = 20;
+  const uint64_t begin = NowNs();
+  for (int i = 0; i < kEvents; ++i) {
+    Increment(dict, "many", 1);
+    for (const auto& watch : watches) watch->Await(2 + i);
+  }
+  const double seconds = static_cast<double>(NowNs() - begin) / 1e9;
+  std::printf("one event to all of them, each read by the same thread: %.0f messages/s\n",
+              kEvents * static_cast<double>(watches.size()) / seconds);
+  std::fflush(stdout);
+  return met ? 0 : 1;
+}
+
+int Run(const std::string& statehoused, int rounds, const std::string& json) {
+  const BenchFolder folder;
+  const std::string runtime = folder.path() + "/run";
+  BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
+  const Service service = ReadDevFile(runtime + "/dev.json");
+  sh_client* const local = service.Connect(SH_TRANSPORT_LOCAL);
+  sh_client* const network = service.Connect(SH_TRANSPORT_NETWORK);
+  sh_dict* const mapped = OpenDict(local, "bench");
+  sh_dict* const called = OpenDict(network, "bench");
+  sh_dict* const unwatched = OpenDict(local, "unwatched");
+
+  Arrival local_arrival;
+  Arrival network_arrival;
+  uint64_t local_number = 0;
+  uint64_t network_number = 0;
+  auto watch_local = std::make_unique<OwnWatch>(
+      service, grpc::CreateChannel(service.tcp_address, grpc::InsecureChannelCredentials()),
+      "local", &local_arrival);
+  auto watch_network = std::make_unique<OwnWatch>(
+      service, grpc::CreateChannel(service.tcp_address, grpc::InsecureChannelCredentials()),
+      "network", &network_arrival);
+  Race latency{"from a set to its event in another connection, p50",
+               {{"set by call, event over gRPC",
+                 Latency(&network_arrival, &network_number,
+                         [called](uint64_t) { Increment(called, "network", 1); }),
+                 1'000},
+                {"set in mapped memory, event over gRPC",
+                 Latency(&local_arrival, &local_number,
+                         [mapped](uint64_t) { Increment(mapped, "local", 1); }),
+                 1'000}},
+               {{"set by call, event over gRPC", "etcd", 0.5, 0}},
+               "us"};
+  const DiskFolder disk;
+  Arrival etcd_arrival;
+  uint64_t etcd_number = 0;
+  std::unique_ptr<EtcdWatch> etcd;
+  if (EtcdProcess::IsInstalled()) {
+    etcd = std::make_unique<EtcdWatch>(disk.path(), &etcd_arrival);
+    latency.contenders.push_back(
+        {"etcd",
+         Latency(&etcd_arrival, &etcd_number, [&etcd](uint64_t number) { etcd->Put(number); }),
+         300});
+  } else {
+    std::printf("etcd: skipped: not installed (etcd-server)\n");
+  }
+  int missed = RunRaces({latency}, rounds, json);
+  etcd.reset();
+  missed +=
+      RunRaces({{"increment of a hot key through the local door",
+                 {{"nobody watches", Increments(unwatched, "hot"), 1'000'000},
+                  {"another key of the dict is watched", Increments(mapped, "hot"), 1'000'000}},
+                 {}}},
+               rounds, "");
+  watch_local.reset();
+  watch_network.reset();
+  missed += ReportMany(service, local, mapped);
+  for (sh_dict* const dict : {mapped, called, unwatched}) sh_dict_close(dict);
+  sh_close(network);
+  sh_close(local);
+  return missed;
+}
+
+}  // namespace
+}  // namespace statehouse::bench
+
+int main(int argc, char** argv) {
+  using namespace statehouse::bench;
+  if (argc < 2) Die("usage: watch_bench STATEHOUSED [--rounds N] [--json FILE]");
+  int rounds = 7;
+  std::string json;
+  for (int i = 2; i + 1 < argc; i += 2) {
+    if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::max(1, std::atoi(argv[i + 1]));
+    if (std::strcmp(argv[i], "--json") == 0) json = argv[i + 1];
+  }
+  return Run(argv[1], rounds, json) == 0 ? 0 : 1;
+}
