@@ -538,6 +538,10 @@ class DispatcherImpl final : public Dispatcher {
   // What is refused before a verb runs.
   Status Check(const CallContext& context, std::string_view method, size_t request_bytes,
                const Method* known, Clock::time_point now) {
+    if (known == nullptr && Streams(method)) {
+      return Status(Reason::kUnimplemented,
+                    std::string(method) + ": it streams, and only the network door carries that");
+    }
     if (known == nullptr) {
       return Status(Reason::kUnimplemented, "method \"" + std::string(method.substr(0, 256)) +
                                                 "\": this service does not know it");

@@ -394,6 +394,9 @@ TEST_F(VerbsTest, UnknownMethodsAndDamagedRequestsAreCountedAndRefused) {
       const auto stream = service_.dispatcher().OpenStream(
           service_.Context(IdentityOf({"dict:*:read"})), method, "\xff\xff\xff", [] {});
       EXPECT_EQ(stream.status().reason(), Reason::kInvalidArgument) << method;
+      Answer unary;
+      service_.Send(method, "", &unary);
+      EXPECT_EQ(unary.Await().status().reason(), Reason::kUnimplemented) << method;
     } else {
       Answer damaged;
       service_.Send(method, "\xff\xff\xff", &damaged);

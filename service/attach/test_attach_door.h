@@ -74,6 +74,12 @@ class ParkingDispatcher final : public Dispatcher {
     return call;
   }
   bool Knows(std::string_view) const override { return true; }
+  bool Streams(std::string_view) const override { return false; }
+  StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext&, std::string_view,
+                                                     std::string_view,
+                                                     std::function<void()>) override {
+    return Status(Reason::kUnimplemented, "no streams here");
+  }
   std::vector<std::string> Methods() const override { return {"/x"}; }
   uint32_t CallsInFlight() const override { return 0; }
   void RecheckIdentities(Authenticator*) override {}
