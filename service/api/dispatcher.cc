@@ -477,7 +477,6 @@ class DispatcherImpl final : public Dispatcher {
 
   std::vector<std::string> Methods() const override {
     std::vector<std::string> paths;
-    paths.reserve(methods_.size() + 1);
     for (const Method& method : methods_) paths.push_back(method.path);
     paths.emplace_back(kWatchDict);
     return paths;

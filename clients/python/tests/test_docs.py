@@ -6,6 +6,8 @@ import pathlib
 import re
 import socket
 import tempfile
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 import statehouse
 from statehouse.compat import managers
 
-from conftest import Service
+from conftest import PATIENCE_S, Service, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -39,9 +41,34 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
         c.areas.delete("counters")
 
 
+def follow_until_the_dict_ends(c: statehouse.Client, follow: Callable[..., None]) -> None:
+    d = c.dict("routes")
+    d["web/a"] = 1
+    d["db"] = 2
+    routes: dict[str, int] = {}
+    ready = threading.Event()
+    ended: list[Exception] = []
+
+    def run() -> None:
+        try:
+            follow(d, routes, ready)
+        except statehouse.NotFound as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(PATIENCE_S) and routes == {"web/a": 1}
+    d["web/b"] = 3
+    del d["web/a"]
+    wait_until(lambda: routes == {"web/b": 3}, "the change")
+    c.dicts.delete("routes")
+    thread.join(PATIENCE_S)
+    assert len(ended) == 1
+
+
 @pytest.mark.usefixtures("environment")
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, transfer, plan, locks, ranges, recipe = blocks("docs/PYTHON.md")
+    first, transfer, plan, locks, ranges, watch, recipe = blocks("docs/PYTHON.md")
     exec(first, {})
     with statehouse.connect() as c:
         d = c.dict("config")
@@ -60,6 +87,8 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(ranges, {})
         assert c.area("board").read(4096, 4) == b"mine" and not list(c.locks.list("area/board/"))
         c.areas.delete("board")
+        exec(watch, names)
+        follow_until_the_dict_ends(c, names["follow"])
         c.dicts.delete("config")
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
