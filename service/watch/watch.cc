@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kEntriesPerMessage = 256;
 constexpr size_t kChangesPerMessage = 512;
 constexpr size_t kBytesPerMessage = 64 << 10;
+constexpr size_t kFilledBytesPerMessage = 4 << 20;
 // Read before others have their turn.
 constexpr uint32_t kBucketsPerTurn = 8192;
 // A watcher with SlowPolicy::kLatest that is further behind gets the newest change of each key.
@@ -285,11 +286,13 @@ void Watch::TakeLatest(uint64_t end, WatchEvent* event) {
   counters_->coalesced.fetch_add(left_out, std::memory_order_relaxed);
 }
 
-// A value that the history could not keep is taken from the entry, if that is still the one.
+// A value that the history could not keep is taken from the entry, if that is still the one and the
+// message does not become too large.
 void Watch::FillValues(WatchEvent* event) const {
   if (ask_.keys_only) return;
+  size_t filled_bytes = 0;
   for (WatchEvent::Told& told : event->changes) {
-    if (!told.change->change.value_gone) continue;
+    if (!told.change->change.value_gone || filled_bytes >= kFilledBytesPerMessage) continue;
     DictEntry entry;
     bool found = false;
     std::shared_ptr<ServedDict> served;
@@ -303,6 +306,7 @@ void Watch::FillValues(WatchEvent* event) const {
     filled->change = told.change->change;
     filled->change.value_gone = false;
     filled->change.bytes = std::move(entry.bytes);
+    filled_bytes += filled->change.bytes.size();
     told.change = std::move(filled);
   }
 }

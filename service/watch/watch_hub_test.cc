@@ -263,6 +263,31 @@ TEST_F(WatchHubTest, AGrowingDictIsFollowedAClearedOneIsToldAndADeletedOneEnds) 
   EXPECT_EQ(watcher.status().reason(), Reason::kDictNotFound);
 }
 
+TEST_F(WatchHubTest, ValuesThatTheHistoryCannotKeepAreTakenFromTheirEntries) {
+  constexpr size_t kMessageBytesMax = 8 << 20;
+  WatchHubOptions options;
+  options.feed.log_bytes = kFeedLogBytesMin;
+  Start(options);
+  Watcher watcher(*hub, Ask());
+  Replayer replayer;
+  CatchUp(watcher, replayer);
+  const std::string large(kDictValueBytesMax, 'x');
+  for (int i = 0; i < 12; ++i) Put("large" + std::to_string(i), large);
+  uint64_t with_value = 0;
+  for (uint64_t changes = 0; changes < 12;) {
+    WatchEvent event;
+    ASSERT_EQ(watcher.Next(&event), Watch::Found::kEvent);
+    size_t bytes = 0;
+    for (const WatchEvent::Told& told : event.changes) {
+      bytes += told.change->change.bytes.size();
+      with_value += told.change->change.value_gone ? 0 : 1;
+    }
+    EXPECT_LE(bytes, kMessageBytesMax);
+    changes += event.changes.size();
+  }
+  EXPECT_GT(with_value, 0u);
+}
+
 TEST_F(WatchHubTest, ProgressComesWhenAskedForAndNothingHappens) {
   Start();
   WatchAsk ask = Ask();
