@@ -312,13 +312,13 @@ class Dict final {
   // rings when it returned true; where it returned false, look again by time.
   bool ArmWatch();
   const std::atomic<uint32_t>& watch_event() const { return line_->event; }
-  // As Scan, and appends to *sequences, for each bucket that was read, the version up to which its
-  // changes are in what was given: of a change record of that bucket, whether the scan saw it. At
-  // most `buckets_max` buckets. A damaged bucket gives its sound entries.
-  Status ScanWithSequences(uint32_t* bucket, uint32_t buckets_max, size_t limit,
-                           std::string_view prefix, const std::function<void(DictEntry&)>& take,
-                           std::vector<uint64_t>* sequences,
-                           uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
+  // As Scan of one bucket. *sequence: the version up to which its changes are in what was given, so
+  // of a change record of that bucket whether the scan saw it. STALLED while somebody is inside the
+  // bucket; with `accept_held` a deletion that he is about to finish may be in what was given and
+  // be told again. A damaged bucket gives its sound entries.
+  Status ScanBucket(uint32_t bucket, std::string_view prefix, bool accept_held,
+                    const std::function<void(DictEntry&)>& take, uint64_t* sequence,
+                    uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
   uint32_t BucketOfKey(std::string_view key) const {
     return BucketOf(HashKey(geometry_.seed, key));
   }
@@ -355,7 +355,8 @@ class Dict final {
   Status VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take take, Reset reset,
                      uint64_t* control = nullptr) const;
   Status ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t operation_timeout_ns,
-                    std::vector<DictEntry>* entries, uint64_t* sequence = nullptr) const;
+                    std::vector<DictEntry>* entries, uint64_t* sequence = nullptr,
+                    bool* held = nullptr) const;
   Status FindExpired(uint32_t bucket, uint64_t operation_timeout_ns,
                      std::vector<std::pair<std::string, uint64_t>>* expired) const;
   bool IsExpired(uint64_t expires_ms) const { return expires_ms != 0 && expires_ms <= NowMs(); }

@@ -12,6 +12,7 @@
 
 #include "engine/os/futex.h"
 #include "engine/os/memory.h"
+#include "engine/shm/owned_lock.h"
 #include "engine/state/test_dict.h"
 
 namespace statehouse {
@@ -416,6 +417,30 @@ TEST_F(DictFeedTest, TheOrderHoldsForKeysAndForLanesWhileTheyWrite) {
     ASSERT_TRUE(dict().Get(key, &entry, &found).ok());
     EXPECT_EQ(entry.version, version);
   }
+}
+
+TEST_F(DictFeedTest, AScanOfABucketWaitsForWhoIsInside) {
+  const uint64_t version = Put("a", "x");
+  const uint32_t bucket = dict().BucketOfKey("a");
+  std::atomic<uint64_t>& control = DictInternals::Bucket(dict(), bucket).control;
+  uint64_t sequence = 0;
+  size_t seen = 0;
+  const auto scan = [&](bool accept_held) {
+    seen = 0;
+    return dict().ScanBucket(
+        bucket, "", accept_held, [&](DictEntry&) { ++seen; }, &sequence, 1'000'000);
+  };
+  EXPECT_TRUE(scan(false).ok());
+  EXPECT_EQ(seen, 1u);
+  EXPECT_EQ(sequence, version);
+  control.fetch_or(5);
+  EXPECT_EQ(scan(false).reason(), Reason::kStalled);
+  EXPECT_EQ(seen, 0u);
+  EXPECT_TRUE(scan(true).ok());
+  EXPECT_EQ(seen, 1u);
+  EXPECT_EQ(sequence, version);
+  control.fetch_and(~kOwnerMask);
+  EXPECT_TRUE(scan(false).ok());
 }
 
 // Whoever sleeps after ArmWatch is woken by the next change, however close it comes.

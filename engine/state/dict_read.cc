@@ -96,9 +96,10 @@ Status Dict::VisitBucket(uint32_t bucket, uint64_t operation_timeout_ns, Take ta
 }
 
 // The entries of one bucket that begin with `prefix`, as they stood at one time. Expired ones are
-// left out. *sequence: the version up to which its changes are in them.
+// left out. *sequence: the version up to which its changes are in them; where *held the next one
+// may be, too.
 Status Dict::ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t operation_timeout_ns,
-                        std::vector<DictEntry>* entries, uint64_t* sequence) const {
+                        std::vector<DictEntry>* entries, uint64_t* sequence, bool* held) const {
   const size_t before = entries->size();
   uint64_t highest = 0;
   const auto take = [&](const Found& found) {
@@ -119,8 +120,9 @@ Status Dict::ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t opera
   if (sequence == nullptr) return VisitBucket(bucket, operation_timeout_ns, take, reset);
   uint64_t word = 0;
   const Status status = VisitBucket(bucket, operation_timeout_ns, take, reset, &word);
-  // A holder may have published its change already.
+  // A holder may have published its change already. Where it was a deletion, nothing shows that.
   *sequence = std::max(SequenceOf(word), highest);
+  *held = OwnerOf(word) != 0;
   return status;
 }
 

@@ -17,25 +17,22 @@ bool Dict::ArmWatch() {
   return BarrierEverywhere();  // SYNC: dict.watch
 }
 
-Status Dict::ScanWithSequences(uint32_t* bucket, uint32_t buckets_max, size_t limit,
-                               std::string_view prefix, const std::function<void(DictEntry&)>& take,
-                               std::vector<uint64_t>* sequences,
-                               uint64_t operation_timeout_ns) const {
-  size_t given = 0;
+Status Dict::ScanBucket(uint32_t bucket, std::string_view prefix, bool accept_held,
+                        const std::function<void(DictEntry&)>& take, uint64_t* sequence,
+                        uint64_t operation_timeout_ns) const {
+  Backoff backoff(operation_timeout_ns);
   std::vector<DictEntry> entries;
-  const uint32_t end = *bucket + std::min(buckets_max, geometry_.bucket_count - *bucket);
-  while (*bucket < end && given < limit) {
+  for (;;) {
     const DictState now = state();
     if (now != DictState::kLive && now != DictState::kMoving) return RefuseState();
     entries.clear();
-    uint64_t sequence = 0;
-    const Status read = ReadBucket(*bucket, prefix, operation_timeout_ns, &entries, &sequence);
+    bool held = false;
+    const Status read = ReadBucket(bucket, prefix, operation_timeout_ns, &entries, sequence, &held);
     if (!read.ok() && read.reason() != Reason::kDataLoss) return read;
-    for (DictEntry& entry : entries) take(entry);
-    given += entries.size();
-    sequences->push_back(sequence);
-    ++*bucket;
+    if (!held || accept_held) break;
+    if (!backoff.Pause()) return RefuseStalled(bucket);
   }
+  for (DictEntry& entry : entries) take(entry);
   return Status();
 }
 

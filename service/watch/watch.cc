@@ -19,8 +19,10 @@ constexpr uint32_t kBucketsPerTurn = 8192;
 // A watcher with SlowPolicy::kLatest that is further behind gets the newest change of each key.
 constexpr uint64_t kFarBehind = 1024;
 constexpr uint64_t kLatestWindow = 65'536;
-// A bucket that cannot be read now (a transaction is inside) is tried again then.
+// A bucket that somebody is inside of is tried again then, so often. After that he is stopped or
+// dead, and a deletion of his that the snapshot has may be told again.
 constexpr uint64_t kRetryNs = 5'000'000;
+constexpr uint32_t kStallsMax = 200;
 constexpr uint64_t kScanTimeoutNs = 100'000;
 
 }  // namespace
@@ -99,6 +101,7 @@ void Watch::BeginSnapshot() {
   first_bucket_ = ask_.key ? dict.BucketOfKey(*ask_.key) : 0;
   end_bucket_ = ask_.key ? first_bucket_ + 1 : dict.geometry().bucket_count;
   bucket_ = first_bucket_;
+  stalls_ = 0;
 }
 
 void Watch::BeginLive() {
@@ -154,10 +157,14 @@ Watch::Found Watch::ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* eve
   const std::string_view prefix = ask_.key ? *ask_.key : ask_.prefix;
   Status status;
   const uint32_t end = bucket_ + std::min(end_bucket_ - bucket_, kBucketsPerTurn);
-  while (bucket_ < end && event->entries.size() < kEntriesPerMessage && bytes < kBytesPerMessage &&
-         status.ok()) {
+  while (bucket_ < end && event->entries.size() < kEntriesPerMessage && bytes < kBytesPerMessage) {
+    uint64_t sequence = 0;
     status =
-        dict.ScanWithSequences(&bucket_, 1, SIZE_MAX, prefix, take, &sequences_, kScanTimeoutNs);
+        dict.ScanBucket(bucket_, prefix, stalls_ > kStallsMax, take, &sequence, kScanTimeoutNs);
+    stalls_ = status.reason() == Reason::kStalled ? stalls_ + 1 : 0;
+    if (!status.ok()) break;
+    sequences_.push_back(sequence);
+    ++bucket_;
   }
   lock.lock();
   if (bucket_ == end_bucket_) {

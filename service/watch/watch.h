@@ -151,6 +151,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint32_t first_bucket_ = 0;
   uint32_t bucket_ = 0;
   uint32_t end_bucket_ = 0;
+  uint32_t stalls_ = 0;              // Tries of bucket_ in vain.
   std::vector<uint64_t> sequences_;  // From first_bucket_ on; empty: nothing is left out.
   Status status_;
 
