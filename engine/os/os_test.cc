@@ -5,8 +5,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
+#include <thread>
 
+#include "engine/os/barrier.h"
 #include "engine/os/fault_guard.h"
 #include "engine/os/futex.h"
 #include "engine/os/memory.h"
@@ -102,6 +105,66 @@ TEST(FaultGuardTest, TruncatedFileTripsTheGuardAndTheProcessGoesOn) {
   EXPECT_EQ(FaultGuard::TrippedCount(), before + 1);
   FaultGuard::Unregister(*base);
   Unmap(*base, 8192);
+}
+
+TEST(FutexTest, AWaitForAnyEndsWithEachOfItsWordsAndWithItsTime) {
+  std::atomic<uint32_t> words[kFutexWordsMax] = {};
+  const std::atomic<uint32_t>* pointers[kFutexWordsMax];
+  uint32_t expected[kFutexWordsMax] = {};
+  for (uint32_t i = 0; i < kFutexWordsMax; ++i) pointers[i] = &words[i];
+  constexpr uint64_t kLongNs = 60'000'000'000;
+  constexpr uint64_t kBriefNs = 5'000'000;
+
+  uint64_t began = MonotonicNs();
+  ASSERT_TRUE(FutexWaitAny(pointers, expected, kBriefNs));
+  EXPECT_GE(MonotonicNs() - began, kBriefNs);
+  words[kFutexWordsMax - 1] = 1;  // It differs already.
+  began = MonotonicNs();
+  ASSERT_TRUE(FutexWaitAny(pointers, expected, kLongNs));
+  words[kFutexWordsMax - 1] = 0;
+  for (const uint32_t woken : {0u, 1u, kFutexWordsMax - 1}) {
+    std::thread waker([&] {
+      SleepNs(kBriefNs);
+      words[woken] = 1;
+      FutexWakeAll(words[woken]);
+    });
+    ASSERT_TRUE(FutexWaitAny(pointers, expected, kLongNs));
+    waker.join();
+    words[woken] = 0;
+  }
+  EXPECT_LT(MonotonicNs() - began, kLongNs);
+}
+
+// One side stores and looks without a barrier, as who writes does; the other one stores, makes the
+// barrier for both and looks. One of them always sees the other.
+TEST(BarrierTest, OneSidesBarrierServesBoth) {
+  constexpr uint32_t kRounds = 20'000;
+  ASSERT_TRUE(JoinBarriers());
+  alignas(64) std::atomic<uint32_t> written{0};
+  alignas(64) std::atomic<uint32_t> armed{0};
+  alignas(64) std::atomic<uint32_t> seen_by_writer{0};
+  alignas(64) std::atomic<uint32_t> round{0};
+  alignas(64) std::atomic<uint32_t> done{0};
+  std::thread writer([&] {
+    for (uint32_t i = 1; i <= kRounds; ++i) {
+      while (round.load() != i) CpuRelax();
+      written.store(i, std::memory_order_relaxed);
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+      seen_by_writer.store(armed.load(std::memory_order_relaxed), std::memory_order_relaxed);
+      done.store(i);
+    }
+  });
+  uint32_t missed = 0;
+  for (uint32_t i = 1; i <= kRounds; ++i) {
+    round.store(i);
+    armed.store(i, std::memory_order_relaxed);
+    const bool barrier = BarrierEverywhere();
+    const bool sees = written.load(std::memory_order_relaxed) == i;
+    while (done.load() != i) CpuRelax();
+    if (!barrier || (!sees && seen_by_writer.load(std::memory_order_relaxed) != i)) ++missed;
+  }
+  writer.join();
+  EXPECT_EQ(missed, 0u);
 }
 
 }  // namespace
