@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <random>
+#include <span>
 
 #include "engine/state/dict_internal.h"
 #include "engine/state/dict_store.h"
@@ -39,23 +40,37 @@ class DictSalvageTest : public testing::Test {
       DictResult result;
       EXPECT_TRUE(dict().Set(kLane, KeyOf(i), DictValue::Bytes(ValueOf(i)), {}, &result).ok());
     }
+    for (int i = 0; i < kEntries; ++i) slots.push_back(FindSlot(KeyOf(i)));
   }
 
   Dict& dict() { return served->dict(); }
   // The slot that leads to key i.
-  std::atomic<uint64_t>& SlotOf(int i) {
-    const uint64_t hash = HashKey(dict().geometry().seed, KeyOf(i));
-    BucketLine& bucket = DictInternals::Bucket(dict(), DictInternals::BucketOf(dict(), KeyOf(i)));
-    for (std::atomic<uint64_t>& slot : bucket.slots) {
-      if (slot != 0 && slot >> kSlotTagShift == (hash & kSlotTagMask)) return slot;
-    }
-    ADD_FAILURE() << "key " << i << " is in no bucket's line";
-    return bucket.slots[0];
+  std::atomic<uint64_t>& SlotOf(int i) { return *slots[i]; }
+  EntryHeader& HeaderOf(int i) { return At<EntryHeader>(SlotOf(i) & kRefMask); }
+  template <typename Block>
+  Block& At(BlockRef ref) {
+    return *reinterpret_cast<Block*>(DictInternals::Base(dict()) + dict().geometry().data_offset() +
+                                     PositionOf(ref));
   }
-  EntryHeader& HeaderOf(int i) {
-    return *reinterpret_cast<EntryHeader*>(DictInternals::Base(dict()) +
-                                           dict().geometry().data_offset() +
-                                           PositionOf(SlotOf(i) & kRefMask));
+  // REQUIRES: nothing is damaged. Keys of one bucket can have the same tag, so their bytes decide.
+  std::atomic<uint64_t>* FindSlot(const std::string& key) {
+    BucketLine& bucket = DictInternals::Bucket(dict(), DictInternals::BucketOf(dict(), key));
+    std::span<std::atomic<uint64_t>> slots(bucket.slots);
+    for (BlockRef next = bucket.link;;) {
+      for (std::atomic<uint64_t>& slot : slots) {
+        if (slot == 0) continue;
+        const EntryHeader& header = At<EntryHeader>(slot & kRefMask);
+        const EntryShape shape = EntryShape::Of(header.shape);
+        const char* const bytes = reinterpret_cast<const char*>(&header) + shape.key_offset();
+        if (std::string_view(bytes, shape.key_bytes) == key) return &slot;
+      }
+      if (next == 0) break;
+      auto& line = At<OverflowLine>(next);
+      slots = line.slots;
+      next = line.link;
+    }
+    ADD_FAILURE() << "\"" << key << "\" is in no slot of its bucket";
+    return &bucket.slots[0];
   }
   // Moves the dict; every key but those `damaged` must be there, whole.
   void SalvageAllBut(const std::set<int>& damaged) {
@@ -82,6 +97,7 @@ class DictSalvageTest : public testing::Test {
   NoVault vault;
   std::unique_ptr<DictStore> store;
   std::shared_ptr<ServedDict> served;
+  std::vector<std::atomic<uint64_t>*> slots;  // By key, of the segment before the move.
 };
 
 TEST_F(DictSalvageTest, DamagedSlotsAndHeadersTakeNothingElseWithThem) {

@@ -10,37 +10,18 @@
 #include <utility>
 
 #include "service/api/dict_verbs.h"
+#include "service/api/dispatcher_core.h"
 #include "service/api/lock_verbs.h"
-#include "service/api/slow_calls.h"
-#include "service/api/verbs.h"
-#include "service/api/wait_table.h"
+#include "service/api/parked_calls.h"
 #include "service/api/watch_stream.h"
 
 namespace statehouse {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // A request up to this size is decoded into a message that its thread uses again.
 constexpr size_t kReusedRequestBytesMax = 4096;
 
-// One call from Dispatch to its answer.
-struct Call {
-  Door door = Door::kNetwork;
-  std::string_view method;  // Of the method table, or "unknown".
-  Clock::time_point began;
-  Clock::time_point deadline;
-  std::shared_ptr<const Identity> identity;
-  DoneCallback done;
-};
-
-Status PastDeadline(std::string_view method) {
-  return Status(Reason::kTimeout, std::string(method) + ": the deadline passed before an answer");
-}
-
 constexpr std::string_view kWatchDict = "/statehouse.v1.Dicts/WatchDict";
-
-class DispatcherCore;
 
 struct Method {
   std::string path;
@@ -49,108 +30,6 @@ struct Method {
   std::shared_ptr<PendingCall> (*run)(DispatcherCore&, const Lane&, std::string_view,
                                       Call) = nullptr;
 };
-
-// Everything of the dispatcher but its method table.
-class DispatcherCore {
- public:
-  DispatcherCore(DispatcherOptions options, DispatcherParts parts, Lane slow_lane)
-      : options_(std::move(options)),
-        engine_(parts.engine),
-        control_(parts.control),
-        observer_(parts.observer),
-        locks_(std::move(parts.locks)),
-        sessions_(std::move(parts.sessions)),
-        watches_(std::move(parts.watches)),
-        waits_(WaitTable::Start(options_.waiters_max)),
-        slow_(slow_lane) {}
-
-  const DispatcherOptions& options() const { return options_; }
-  ServiceControl& control() { return *control_; }
-  const Engine& engine() const { return *engine_; }
-  const std::shared_ptr<LockService>& locks() const { return locks_; }
-  const std::shared_ptr<SessionTable>& sessions() const { return sessions_; }
-  const std::shared_ptr<WatchHub>& watches() const { return watches_; }
-  CallObserver& observer() { return *observer_; }
-  WaitTable& waits() { return *waits_; }
-  uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
-  void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
-
-  // The lane counts as in use until the context is gone.
-  VerbContext ContextFor(const Identity& identity, Lane lane, bool fast) const {
-    VerbContext context{.engine = engine_,
-                        .identity = &identity,
-                        .options = &options_,
-                        .control = control_,
-                        .locks = locks_.get(),
-                        .sessions = sessions_.get(),
-                        .lane = lane,
-                        .lane_use = engine_->UseDaemonLane(lane),
-                        .fast = fast};
-    context.lane.operation_timeout_ns =
-        std::min(lane.operation_timeout_ns, fast ? kFastTimeoutNs : kSlowSliceNs);
-    return context;
-  }
-
-  // Answers a call: the only place that does.
-  void Finish(Call& call, StatusOr<std::string> result) {
-    observer_->OnCall(call.door, call.method, result.ok() ? Reason::kOk : result.status().reason(),
-                      Clock::now() - call.began);
-    // Moved out first: the callback may free what holds the call.
-    const DoneCallback done = std::move(call.done);
-    in_flight_.fetch_sub(1, std::memory_order_relaxed);
-    done(std::move(result));
-  }
-
-  void FinishWith(Call& call, const Status& status, const google::protobuf::MessageLite& response) {
-    if (!status.ok()) return Finish(call, status);
-    const size_t bytes = response.ByteSizeLong();
-    if (bytes > options_.message_bytes_max) {
-      return Finish(call, Status(Reason::kMessageTooLarge,
-                                 std::string(call.method) + ": the response of " +
-                                     std::to_string(bytes) + " bytes is beyond the limit of " +
-                                     std::to_string(options_.message_bytes_max)));
-    }
-    std::string serialized;
-    if (!response.SerializeToString(&serialized)) {
-      return Finish(call, Status(Reason::kInternal,
-                                 std::string(call.method) + ": the response cannot be encoded"));
-    }
-    Finish(call, std::move(serialized));
-  }
-
-  void PostSlow(std::unique_ptr<SlowCalls::Task> task) { slow_.Post(std::move(task)); }
-
-  void Shutdown() {
-    watches_->Shutdown();
-    waits_->Shutdown();
-    slow_.Shutdown();
-    sessions_->Shutdown();
-    locks_->Shutdown();
-  }
-
- private:
-  const DispatcherOptions options_;
-  Engine* const engine_;
-  ServiceControl* const control_;
-  CallObserver* const observer_;
-  const std::shared_ptr<LockService> locks_;
-  const std::shared_ptr<SessionTable> sessions_;
-  const std::shared_ptr<WatchHub> watches_;
-  std::atomic<uint32_t> in_flight_{0};
-  const std::shared_ptr<WaitTable> waits_;
-  SlowCalls slow_;
-};
-
-template <typename Request>
-bool Decode(std::string_view bytes, Request* request) {
-  return bytes.size() <= INT32_MAX &&
-         request->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
-}
-
-Status Undecodable(std::string_view method) {
-  return Status(Reason::kInvalidArgument,
-                std::string(method) + ": the request is not a valid message of this method");
-}
 
 // A call on the slow thread. It holds its messages, because a range goes on where its last turn
 // ended.
@@ -161,19 +40,19 @@ class SlowVerb final : public SlowCalls::Task {
       : core_(core), call_(std::move(call)), request_(std::move(request)) {}
 
   bool Try(const Lane& lane) override {
-    const Clock::time_point now = Clock::now();
+    const CallClock::time_point now = CallClock::now();
     if (now >= call_.deadline) {
       core_.Finish(call_,
                    Status(Reason::kTimeout, PastDeadline(call_.method).message() + HowFar()));
       return true;
     }
-    if (stalled_since_ == Clock::time_point()) stalled_since_ = now;
+    if (stalled_since_ == CallClock::time_point()) stalled_since_ = now;
     VerbContext context = core_.ContextFor(*call_.identity, lane, /*fast=*/false);
     context.turns = &turns_;
     const uint64_t done_before = turns_.done;
     const Status status = kVerb(context, *request_, &response_);
     if (status.reason() == Reason::kStalled) {
-      const Clock::time_point after = Clock::now();
+      const CallClock::time_point after = CallClock::now();
       if (turns_.done != done_before) stalled_since_ = after;
       if (after - stalled_since_ < std::chrono::nanoseconds(lane.operation_timeout_ns)) {
         return false;
@@ -198,7 +77,7 @@ class SlowVerb final : public SlowCalls::Task {
   const std::unique_ptr<Request> request_;
   Response response_;
   RangeTurns turns_;
-  Clock::time_point stalled_since_;
+  CallClock::time_point stalled_since_;
 };
 
 // Runs a verb on the door's thread; one that stalls goes on on the slow thread.
@@ -239,136 +118,6 @@ std::shared_ptr<PendingCall> RunSlow(DispatcherCore& core, const Lane& lane, std
   core.PostSlow(std::make_unique<SlowVerb<Request, Response, kVerb>>(core, std::move(call),
                                                                      std::move(request)));
   return nullptr;
-}
-
-std::string EncodeWait(const WaitResult& result) {
-  v1::WaitAreaResponse response;
-  response.set_changed(result.changed);
-  response.set_updates(result.updates);
-  return response.SerializeAsString();
-}
-
-std::shared_ptr<PendingCall> RunWait(DispatcherCore& core, const Lane& lane, std::string_view bytes,
-                                     Call call) {
-  v1::WaitAreaRequest request;
-  if (!Decode(bytes, &request)) {
-    core.Finish(call, Undecodable(call.method));
-    return nullptr;
-  }
-  const VerbContext context = core.ContextFor(*call.identity, lane, /*fast=*/true);
-  StatusOr<WaitPlan> plan = PlanWait(context, request);
-  if (!plan.ok()) {
-    core.Finish(call, plan.status());
-    return nullptr;
-  }
-  if (!plan->since || plan->timeout_ns == uint64_t{0}) {
-    const StatusOr<uint64_t> updates = plan->area->area().UpdatesOfRange(plan->pos, plan->len);
-    if (!updates.ok()) {
-      core.Finish(call, updates.status());
-    } else {
-      core.Finish(call, EncodeWait({plan->since && *plan->since != *updates, *updates}));
-    }
-    return nullptr;
-  }
-  WaitTable::Request wait;
-  wait.area = std::move(plan->area);
-  wait.since = *plan->since;
-  wait.pos = plan->pos;
-  wait.len = plan->len;
-  wait.deadline = call.deadline;
-  wait.identity = call.identity;
-  if (plan->timeout_ns)
-    wait.timeout_at = Clock::now() + std::chrono::nanoseconds(*plan->timeout_ns);
-  // Shared, because std::function asks for a copyable callable; it runs once.
-  auto held = std::make_shared<Call>(std::move(call));
-  return core.waits().Park(std::move(wait), [&core, held](StatusOr<WaitResult> result) {
-    if (result.ok()) {
-      core.Finish(*held, EncodeWait(*result));
-    } else {
-      core.Finish(*held, std::move(result).status());
-    }
-  });
-}
-
-// On CLOCK_MONOTONIC, which is the steady clock.
-uint64_t DeadlineNs(Clock::time_point deadline) {
-  if (deadline == Clock::time_point::max()) return UINT64_MAX;
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time_since_epoch()).count());
-}
-
-class PendingLock final : public PendingCall {
- public:
-  PendingLock(std::weak_ptr<LockService> locks, uint64_t call)
-      : locks_(std::move(locks)), call_(call) {}
-  void Cancel() override {
-    if (const std::shared_ptr<LockService> locks = locks_.lock()) locks->Cancel(call_);
-  }
-
- private:
-  const std::weak_ptr<LockService> locks_;
-  const uint64_t call_;
-};
-
-std::shared_ptr<PendingCall> RunAcquire(DispatcherCore& core, const Lane& lane,
-                                        std::string_view bytes, Call call) {
-  v1::AcquireLockRequest request;
-  if (!Decode(bytes, &request)) {
-    core.Finish(call, Undecodable(call.method));
-    return nullptr;
-  }
-  StatusOr<LockAsk> ask = PlanAcquire(core.ContextFor(*call.identity, lane, true), request);
-  if (!ask.ok()) {
-    core.Finish(call, ask.status());
-    return nullptr;
-  }
-  ask->deadline_ns = DeadlineNs(call.deadline);
-  ask->outlives_call = request.has_timeout() && ask->timeout_at_ns > ask->deadline_ns;
-  ask->identity = call.identity;
-  auto held = std::make_shared<Call>(std::move(call));
-  const uint64_t waits =
-      core.locks()->Acquire(*std::move(ask), [&core, held](StatusOr<LockAnswer> answer) {
-        if (answer.ok()) {
-          core.Finish(*held, EncodeAcquire(*answer));
-        } else {
-          core.Finish(*held, std::move(answer).status());
-        }
-      });
-  return waits == 0 ? nullptr : std::make_shared<PendingLock>(core.locks(), waits);
-}
-
-class PendingHold final : public PendingCall {
- public:
-  PendingHold(std::weak_ptr<SessionTable> sessions, uint64_t hold)
-      : sessions_(std::move(sessions)), hold_(hold) {}
-  void Cancel() override {
-    if (const std::shared_ptr<SessionTable> sessions = sessions_.lock()) sessions->Break(hold_);
-  }
-
- private:
-  const std::weak_ptr<SessionTable> sessions_;
-  const uint64_t hold_;
-};
-
-std::shared_ptr<PendingCall> RunHold(DispatcherCore& core, const Lane& lane, std::string_view bytes,
-                                     Call call) {
-  v1::HoldSessionRequest request;
-  if (!Decode(bytes, &request)) {
-    core.Finish(call, Undecodable(call.method));
-    return nullptr;
-  }
-  const std::string token_id = call.identity->token_id();
-  const uint64_t deadline_ns = DeadlineNs(call.deadline);
-  auto held = std::make_shared<Call>(std::move(call));
-  const uint64_t holds = core.sessions()->Hold(request.session_id(), token_id, deadline_ns,
-                                               [&core, held](StatusOr<HoldAnswer> answer) {
-                                                 if (answer.ok()) {
-                                                   core.Finish(*held, EncodeHold(*answer));
-                                                 } else {
-                                                   core.Finish(*held, std::move(answer).status());
-                                                 }
-                                               });
-  return holds == 0 ? nullptr : std::make_shared<PendingHold>(core.sessions(), holds);
 }
 
 #define SH_VERB(service, name, runner, is_named)                          \
@@ -441,7 +190,7 @@ class DispatcherImpl final : public Dispatcher {
   std::shared_ptr<PendingCall> Dispatch(const CallContext& context, std::string_view method,
                                         std::string_view request, DoneCallback done) override {
     const auto found = by_path_.find(method);
-    const Clock::time_point now = Clock::now();
+    const CallClock::time_point now = CallClock::now();
     const std::string_view label =
         found != by_path_.end() ? std::string_view(found->second->path) : "unknown";
     Call call{context.door, label, now, context.deadline, context.identity, std::move(done)};
@@ -465,12 +214,12 @@ class DispatcherImpl final : public Dispatcher {
                                                      std::string_view method,
                                                      std::string_view request,
                                                      std::function<void()> notify) override {
-    const Clock::time_point began = Clock::now();
+    const CallClock::time_point began = CallClock::now();
     StatusOr<std::unique_ptr<ServedStream>> stream =
         OpenWatch(context, method, request, std::move(notify));
     if (!stream.ok()) {
       core_.observer().OnCall(context.door, Streams(method) ? method : "unknown",
-                              stream.status().reason(), Clock::now() - began);
+                              stream.status().reason(), CallClock::now() - began);
     }
     return stream;
   }
@@ -517,7 +266,7 @@ class DispatcherImpl final : public Dispatcher {
   StatusOr<std::unique_ptr<ServedStream>> OpenWatch(const CallContext& context,
                                                     std::string_view method, std::string_view bytes,
                                                     std::function<void()> notify) {
-    const Clock::time_point began = Clock::now();
+    const CallClock::time_point began = CallClock::now();
     const Status refused =
         Check(context, method, bytes.size(), Streams(method) ? &watch_method_ : nullptr, began);
     if (!refused.ok()) return refused;
@@ -528,7 +277,7 @@ class DispatcherImpl final : public Dispatcher {
         PlanWatchDict(core_.ContextFor(*context.identity, context.lane, true), request));
     ask.identity = context.identity;
     const auto ended = [observer = &core_.observer(), door = context.door,
-                        took = Clock::now() - began](Reason reason) {
+                        took = CallClock::now() - began](Reason reason) {
       observer->OnCall(door, kWatchDict, reason, took);
     };
     return OpenDictStream(*core_.watches(), std::move(ask), std::move(notify), ended);
@@ -536,7 +285,7 @@ class DispatcherImpl final : public Dispatcher {
 
   // What is refused before a verb runs.
   Status Check(const CallContext& context, std::string_view method, size_t request_bytes,
-               const Method* known, Clock::time_point now) {
+               const Method* known, CallClock::time_point now) {
     if (known == nullptr && Streams(method)) {
       return Status(Reason::kUnimplemented,
                     std::string(method) + ": it streams, and only the network door carries that");

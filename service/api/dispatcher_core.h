@@ -1,0 +1,144 @@
+// DispatcherCore: what every call of the dispatcher goes through, but its method table.
+//
+// Who owns it: the dispatcher. Threads: any.
+// Always true: each call that began is finished once.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "service/api/dispatcher.h"
+#include "service/api/slow_calls.h"
+#include "service/api/verbs.h"
+#include "service/api/wait_table.h"
+#include "service/lease/lock_service.h"
+#include "service/session/session_table.h"
+#include "service/watch/watch_hub.h"
+
+namespace statehouse {
+
+using CallClock = std::chrono::steady_clock;
+
+// One call from Dispatch to its answer.
+struct Call {
+  Door door = Door::kNetwork;
+  std::string_view method;  // Of the method table, or "unknown".
+  CallClock::time_point began;
+  CallClock::time_point deadline;
+  std::shared_ptr<const Identity> identity;
+  DoneCallback done;
+};
+
+inline Status PastDeadline(std::string_view method) {
+  return Status(Reason::kTimeout, std::string(method) + ": the deadline passed before an answer");
+}
+
+// Everything of the dispatcher but its method table.
+class DispatcherCore {
+ public:
+  DispatcherCore(DispatcherOptions options, DispatcherParts parts, Lane slow_lane)
+      : options_(std::move(options)),
+        engine_(parts.engine),
+        control_(parts.control),
+        observer_(parts.observer),
+        locks_(std::move(parts.locks)),
+        sessions_(std::move(parts.sessions)),
+        watches_(std::move(parts.watches)),
+        waits_(WaitTable::Start(options_.waiters_max)),
+        slow_(slow_lane) {}
+
+  const DispatcherOptions& options() const { return options_; }
+  ServiceControl& control() { return *control_; }
+  const Engine& engine() const { return *engine_; }
+  const std::shared_ptr<LockService>& locks() const { return locks_; }
+  const std::shared_ptr<SessionTable>& sessions() const { return sessions_; }
+  const std::shared_ptr<WatchHub>& watches() const { return watches_; }
+  CallObserver& observer() { return *observer_; }
+  WaitTable& waits() { return *waits_; }
+  uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
+
+  // The lane counts as in use until the context is gone.
+  VerbContext ContextFor(const Identity& identity, Lane lane, bool fast) const {
+    VerbContext context{.engine = engine_,
+                        .identity = &identity,
+                        .options = &options_,
+                        .control = control_,
+                        .locks = locks_.get(),
+                        .sessions = sessions_.get(),
+                        .lane = lane,
+                        .lane_use = engine_->UseDaemonLane(lane),
+                        .fast = fast};
+    context.lane.operation_timeout_ns =
+        std::min(lane.operation_timeout_ns, fast ? kFastTimeoutNs : kSlowSliceNs);
+    return context;
+  }
+
+  // Answers a call: the only place that does.
+  void Finish(Call& call, StatusOr<std::string> result) {
+    observer_->OnCall(call.door, call.method, result.ok() ? Reason::kOk : result.status().reason(),
+                      CallClock::now() - call.began);
+    // Moved out first: the callback may free what holds the call.
+    const DoneCallback done = std::move(call.done);
+    in_flight_.fetch_sub(1, std::memory_order_relaxed);
+    done(std::move(result));
+  }
+
+  void FinishWith(Call& call, const Status& status, const google::protobuf::MessageLite& response) {
+    if (!status.ok()) return Finish(call, status);
+    const size_t bytes = response.ByteSizeLong();
+    if (bytes > options_.message_bytes_max) {
+      return Finish(call, Status(Reason::kMessageTooLarge,
+                                 std::string(call.method) + ": the response of " +
+                                     std::to_string(bytes) + " bytes is beyond the limit of " +
+                                     std::to_string(options_.message_bytes_max)));
+    }
+    std::string serialized;
+    if (!response.SerializeToString(&serialized)) {
+      return Finish(call, Status(Reason::kInternal,
+                                 std::string(call.method) + ": the response cannot be encoded"));
+    }
+    Finish(call, std::move(serialized));
+  }
+
+  void PostSlow(std::unique_ptr<SlowCalls::Task> task) { slow_.Post(std::move(task)); }
+
+  void Shutdown() {
+    watches_->Shutdown();
+    waits_->Shutdown();
+    slow_.Shutdown();
+    sessions_->Shutdown();
+    locks_->Shutdown();
+  }
+
+ private:
+  const DispatcherOptions options_;
+  Engine* const engine_;
+  ServiceControl* const control_;
+  CallObserver* const observer_;
+  const std::shared_ptr<LockService> locks_;
+  const std::shared_ptr<SessionTable> sessions_;
+  const std::shared_ptr<WatchHub> watches_;
+  std::atomic<uint32_t> in_flight_{0};
+  const std::shared_ptr<WaitTable> waits_;
+  SlowCalls slow_;
+};
+
+template <typename Request>
+bool Decode(std::string_view bytes, Request* request) {
+  return bytes.size() <= INT32_MAX &&
+         request->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()));
+}
+
+inline Status Undecodable(std::string_view method) {
+  return Status(Reason::kInvalidArgument,
+                std::string(method) + ": the request is not a valid message of this method");
+}
+
+}  // namespace statehouse
