@@ -357,6 +357,8 @@ class Dict final {
   Status ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t operation_timeout_ns,
                     std::vector<DictEntry>* entries, uint64_t* sequence = nullptr,
                     bool* held = nullptr) const;
+  Status ReadSound(uint32_t bucket, uint64_t operation_timeout_ns, std::vector<DictEntry>* entries,
+                   uint64_t* misplaced) const;
   Status FindExpired(uint32_t bucket, uint64_t operation_timeout_ns,
                      std::vector<std::pair<std::string, uint64_t>>* expired) const;
   bool IsExpired(uint64_t expires_ms) const { return expires_ms != 0 && expires_ms <= NowMs(); }

@@ -126,6 +126,31 @@ Status Dict::ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t opera
   return status;
 }
 
+// As ReadBucket, without the entries whose key is not the one that they were written with: another
+// key may stand in the same bucket.
+Status Dict::ReadSound(uint32_t bucket, uint64_t operation_timeout_ns,
+                       std::vector<DictEntry>* entries, uint64_t* misplaced) const {
+  const auto take = [&](const Found& found) {
+    if (IsExpired(found.expires_ms)) return;
+    DictEntry entry;
+    entry.key.resize(found.shape.key_bytes);
+    CopyShared(reinterpret_cast<std::byte*>(entry.key.data()), found.key(), entry.key.size());
+    const uint64_t hash = HashKey(geometry_.seed, entry.key);
+    const auto* header = reinterpret_cast<const EntryHeader*>(BlockAt(found.ref));
+    if (BucketOf(hash) != bucket || Get64(header->hash) != hash) {
+      ++*misplaced;
+      return;
+    }
+    TakeEntry(found, &entry);
+    entries->push_back(std::move(entry));
+  };
+  const auto reset = [&] {
+    entries->clear();
+    *misplaced = 0;
+  };
+  return VisitBucket(bucket, operation_timeout_ns, take, reset);
+}
+
 // Key and version of the bucket's entries whose time is over.
 Status Dict::FindExpired(uint32_t bucket, uint64_t operation_timeout_ns,
                          std::vector<std::pair<std::string, uint64_t>>* expired) const {

@@ -172,7 +172,9 @@ StatusOr<uint64_t> Dict::CopyInto(const Lane& lane, Dict& target) const {
   std::vector<DictEntry> entries;
   for (uint32_t bucket = 0; bucket < geometry_.bucket_count; ++bucket) {
     entries.clear();
-    const Status read = ReadBucket(bucket, "", lane.operation_timeout_ns, &entries);
+    uint64_t misplaced = 0;
+    const Status read = ReadSound(bucket, lane.operation_timeout_ns, &entries, &misplaced);
+    dropped += misplaced;
     if (read.reason() == Reason::kDataLoss) {
       ++dropped;  // The sound entries of the bucket were read all the same.
     } else if (!read.ok()) {
@@ -180,8 +182,7 @@ StatusOr<uint64_t> Dict::CopyInto(const Lane& lane, Dict& target) const {
     }
     for (const DictEntry& entry : entries) {
       const bool sized = CheckKey(entry.key).ok() && entry.bytes.size() <= kDictValueBytesMax;
-      if (!sized || entry.version > highest ||
-          BucketOf(HashKey(geometry_.seed, entry.key)) != bucket) {
+      if (!sized || entry.version > highest) {
         ++dropped;
         continue;
       }

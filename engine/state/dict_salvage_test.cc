@@ -1,6 +1,8 @@
 // A dict that somebody scribbled on: what is damaged is left behind, everything else survives.
 #include <unistd.h>
 
+#include <cstring>
+#include <map>
 #include <random>
 #include <span>
 
@@ -155,6 +157,18 @@ TEST_F(DictSalvageTest, ADamagedKeyThatReadsAsAnotherOneDoesNotReplaceIt) {
   std::byte* const key = reinterpret_cast<std::byte*>(&HeaderOf(3)) + sizeof(EntryHeader);
   key[3] = std::byte{'4'};
   SalvageAllBut({3});
+}
+
+TEST_F(DictSalvageTest, NorDoesOneInTheSameBucket) {
+  std::map<uint32_t, int> in_bucket;
+  for (int i = 100; i < kEntries; ++i) {
+    const auto [other, is_first] = in_bucket.emplace(DictInternals::BucketOf(dict(), KeyOf(i)), i);
+    if (is_first) continue;
+    std::memcpy(reinterpret_cast<std::byte*>(&HeaderOf(i)) + sizeof(EntryHeader),
+                KeyOf(other->second).data(), KeyOf(i).size());
+    return SalvageAllBut({i});
+  }
+  FAIL() << "no two of the keys share a bucket";
 }
 
 }  // namespace
