@@ -71,7 +71,12 @@ struct DictArguments {
   bool unordered = false;
   bool if_absent = false;
   bool if_present = false;
+  bool absent = false;
+  std::string timeout;
   CLI::Option* if_version_option = nullptr;
+  CLI::Option* above_option = nullptr;
+  CLI::Option* differs_option = nullptr;
+  CLI::Option* value_option = nullptr;
 };
 
 CLI::App* AddDictCommand(CLI::App* group, const std::string& name, const std::string& help,

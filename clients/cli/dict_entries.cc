@@ -4,8 +4,10 @@
 #include <iostream>
 #include <iterator>
 #include <map>
+#include <optional>
 
 #include "clients/cli/dict_call.h"
+#include "clients/cli/quantity.h"
 #include "engine/value/path.h"
 
 namespace statehouse::cli {
@@ -96,6 +98,79 @@ void Get(const Globals& globals, const DictArguments& arguments) {
     std::cout << value.string_value() << "\n";
   } else {
     std::cout << JsonOfValue(value) << "\n";
+  }
+}
+
+// The C structures of one wait with what they borrow from.
+struct Wait {
+  explicit Wait(const DictArguments& arguments) : path(PathOf(arguments.path)) {
+    for (const PathStep& step : path.steps()) {
+      const bool is_index = step.kind == PathStep::Kind::kIndex;
+      steps.push_back({is_index ? 1 : 0, {step.key.data(), step.key.size()}, step.index});
+    }
+    wait.path = steps.data();
+    wait.steps = steps.size();
+    wait.timeout_ms = SH_FOREVER;
+    if (!arguments.timeout.empty()) {
+      const std::optional<uint64_t> ms =
+          arguments.timeout == "0" ? 0 : ParseMilliseconds(arguments.timeout);
+      if (!ms) {
+        throw Failed{kExitUsage, "--timeout \"" + arguments.timeout +
+                                     "\" is no duration such as 500ms, 10s or 5m, or 0"};
+      }
+      wait.timeout_ms = *ms;
+    }
+    wait.version = arguments.if_version;
+    if (arguments.absent) wait.kind = SH_WAIT_ABSENT;
+    if (!arguments.above_option->empty()) wait.kind = SH_WAIT_VERSION_ABOVE;
+    if (!arguments.differs_option->empty()) wait.kind = SH_WAIT_VERSION_DIFFERS;
+    if (!arguments.value_option->empty()) {
+      wait.kind = SH_WAIT_VALUE;
+      value = ValueOf(arguments).SerializeAsString();
+      wait.value = {value.data(), value.size()};
+    }
+  }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+  Path path;
+  std::vector<sh_path_step> steps;
+  std::string value;
+  sh_entry_wait wait{};
+};
+
+void WaitFor(const Globals& globals, const DictArguments& arguments) {
+  const Wait wait(arguments);
+  const Client client = ConnectForEntries(globals);
+  sh_dict* dict = nullptr;
+  sh_entry entry{};
+  sh_error* error = nullptr;
+  int met = 0;
+  Check(sh_dict_open(client.get(), arguments.name.c_str(), nullptr, &dict, &error), error);
+  const sh_reason reason =
+      sh_dict_wait(dict, sh_text(arguments.key.c_str()), &wait.wait, &met, &entry, &error);
+  v1::Entry found;
+  if (reason == SH_OK && entry.found != 0) {
+    found.set_key(arguments.key);
+    found.mutable_value()->ParseFromArray(entry.value.data, static_cast<int>(entry.value.size));
+    found.set_version(entry.version);
+    found.set_fence(entry.fence);
+    if (entry.ttl_ms != SH_FOREVER) {
+      found.mutable_ttl()->set_seconds(static_cast<int64_t>(entry.ttl_ms / 1000));
+      found.mutable_ttl()->set_nanos(static_cast<int32_t>(entry.ttl_ms % 1000) * 1'000'000);
+    }
+  }
+  sh_entry_free(&entry);
+  sh_dict_close(dict);
+  Check(reason, error);
+  if (met == 0) {
+    throw Failed{kExitUnavailable, "dict \"" + arguments.name + "\": key \"" + arguments.key +
+                                       "\" was not as asked within " + arguments.timeout};
+  }
+  if (globals.json) {
+    std::cout << (found.has_value() ? EntryJson(found) : "null") << "\n";
+  } else if (found.has_value()) {
+    std::cout << JsonOfValue(found.value()) << "\n";
   }
 }
 
@@ -299,6 +374,28 @@ void AddFence(CLI::App* command, DictArguments* a) {
   command->add_option("--fence", a->fence, "A fencing token; an older one is refused");
 }
 
+void AddWaitOptions(CLI::App* command, DictArguments* a) {
+  AddKey(command, a);
+  AddPath(command, a);
+  CLI::Option* gone = command->add_flag("--absent", a->absent, "Until there is none");
+  a->above_option = command->add_option("--above", a->if_version, "Until it has a higher version")
+                        ->type_name("VERSION")
+                        ->excludes(gone);
+  a->differs_option =
+      command
+          ->add_option("--differs", a->if_version,
+                       "Until its version is another one or it is gone; 0 stands for no entry")
+          ->type_name("VERSION")
+          ->excludes(gone)
+          ->excludes(a->above_option);
+  a->value_option = command->add_option("--value", a->value, "Until it equals this JSON value")
+                        ->excludes(gone)
+                        ->excludes(a->above_option)
+                        ->excludes(a->differs_option);
+  command->add_option("--timeout", a->timeout, "At most so long: 500ms, 10s, 5m; 0 only looks")
+      ->type_name("TIME");
+}
+
 }  // namespace
 
 void AddDictEntryCommands(CLI::App* group, const Globals* globals) {
@@ -313,6 +410,10 @@ void AddDictEntryCommands(CLI::App* group, const Globals* globals) {
   AddKey(command, a);
   AddPath(command, a);
   command->add_flag("--text", a->as_text, "Print a text without quotes");
+  command =
+      add("wait", "Waits until an entry is there and prints it; exit code 6 when time is over",
+          WaitFor, &a);
+  AddWaitOptions(command, a);
   command = add("set", "Sets a value; exit code 4 where a condition does not hold", Set, &a);
   AddKey(command, a);
   AddValue(command, a);

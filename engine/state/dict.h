@@ -307,8 +307,8 @@ class Dict final {
   StatusOr<uint64_t> CopyOperations(const Lane& lane, Dict& target) const;
   uint64_t HighestVersion() const;
 
-  // For whoever follows the changes, one at a time: the next change, and a change of state, bumps
-  // the event word and wakes who sleeps on it, once. What was changed before ArmWatch is in the
+  // For whoever follows the changes, any number: the next change, and a change of state, bumps the
+  // event word and wakes all who sleep on it, once. What was changed before ArmWatch is in the
   // rings when it returned true; where it returned false, look again by time.
   bool ArmWatch();
   const std::atomic<uint32_t>& watch_event() const { return line_->event; }

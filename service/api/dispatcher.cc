@@ -157,6 +157,7 @@ std::vector<Method> AllMethods() {
       SH_VERB(Dicts, DeletePrefix, RunSlow, true),
       SH_VERB(Dicts, ScanEntries, RunSlow, true),
       SH_VERB(Dicts, TransactDict, RunFast, true),
+      Method{"/statehouse.v1.Dicts/WaitEntry", false, true, &RunWaitEntry},
       Method{"/statehouse.v1.Locks/AcquireLock", false, true, &RunAcquire},
       SH_VERB(Locks, RenewLock, RunFast, true),
       SH_VERB(Locks, ReleaseLock, RunFast, true),

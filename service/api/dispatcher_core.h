@@ -19,6 +19,7 @@
 #include "service/api/wait_table.h"
 #include "service/lease/lock_service.h"
 #include "service/session/session_table.h"
+#include "service/watch/entry_waits.h"
 #include "service/watch/watch_hub.h"
 
 namespace statehouse {
@@ -51,6 +52,7 @@ class DispatcherCore {
         sessions_(std::move(parts.sessions)),
         watches_(std::move(parts.watches)),
         waits_(WaitTable::Start(options_.waiters_max)),
+        entry_waits_(EntryWaits::Start(watches_.get(), &engine_->dicts(), options_.waiters_max)),
         slow_(slow_lane) {}
 
   const DispatcherOptions& options() const { return options_; }
@@ -61,6 +63,7 @@ class DispatcherCore {
   const std::shared_ptr<WatchHub>& watches() const { return watches_; }
   CallObserver& observer() { return *observer_; }
   WaitTable& waits() { return *waits_; }
+  const std::shared_ptr<EntryWaits>& entry_waits() const { return entry_waits_; }
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
   void Begin() { in_flight_.fetch_add(1, std::memory_order_relaxed); }
 
@@ -111,6 +114,7 @@ class DispatcherCore {
 
   void Shutdown() {
     watches_->Shutdown();
+    entry_waits_->Shutdown();
     waits_->Shutdown();
     slow_.Shutdown();
     sessions_->Shutdown();
@@ -127,6 +131,7 @@ class DispatcherCore {
   const std::shared_ptr<WatchHub> watches_;
   std::atomic<uint32_t> in_flight_{0};
   const std::shared_ptr<WaitTable> waits_;
+  const std::shared_ptr<EntryWaits> entry_waits_;
   SlowCalls slow_;
 };
 

@@ -103,6 +103,9 @@ struct WaitPlan {
   uint64_t len = 0;  // 0 with pos 0: the whole area.
 };
 StatusOr<WaitPlan> PlanWait(const VerbContext& context, const v1::WaitAreaRequest& request);
+// Nanoseconds; none where it was not given or is as good as never. INVALID_ARGUMENT.
+StatusOr<std::optional<uint64_t>> ToWaitTimeout(bool given,
+                                                const google::protobuf::Duration& timeout);
 
 Status GetStatus(const VerbContext& context, const v1::GetStatusRequest& request,
                  v1::GetStatusResponse* response);

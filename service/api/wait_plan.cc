@@ -22,20 +22,22 @@ StatusOr<WaitPlan> PlanWait(const VerbContext& context, const v1::WaitAreaReques
   }
   SH_RETURN_IF_ERROR(CheckBounds(area, plan.pos, plan.len));
   if (request.has_since()) plan.since = request.since();
-  if (request.has_timeout()) {
-    const google::protobuf::Duration& timeout = request.timeout();
-    if (timeout.seconds() < 0 || timeout.nanos() < 0 || timeout.nanos() > 999'999'999) {
-      return Status(Reason::kInvalidArgument,
-                    "field timeout: it is negative or malformed; zero only looks");
-    }
-    // Beyond ten years is the same as never.
-    constexpr int64_t kSecondsMax = int64_t{10} * 366 * 86'400;
-    if (timeout.seconds() < kSecondsMax) {
-      plan.timeout_ns = static_cast<uint64_t>(timeout.seconds()) * 1'000'000'000 +
-                        static_cast<uint64_t>(timeout.nanos());
-    }
-  }
+  SH_ASSIGN_OR_RETURN(plan.timeout_ns, ToWaitTimeout(request.has_timeout(), request.timeout()));
   return plan;
+}
+
+StatusOr<std::optional<uint64_t>> ToWaitTimeout(bool given,
+                                                const google::protobuf::Duration& timeout) {
+  if (!given) return std::optional<uint64_t>();
+  if (timeout.seconds() < 0 || timeout.nanos() < 0 || timeout.nanos() > 999'999'999) {
+    return Status(Reason::kInvalidArgument,
+                  "field timeout: it is negative or malformed; zero only looks");
+  }
+  // Beyond ten years is the same as never.
+  constexpr int64_t kSecondsMax = int64_t{10} * 366 * 86'400;
+  if (timeout.seconds() >= kSecondsMax) return std::optional<uint64_t>();
+  return std::optional<uint64_t>(static_cast<uint64_t>(timeout.seconds()) * 1'000'000'000 +
+                                 static_cast<uint64_t>(timeout.nanos()));
 }
 
 }  // namespace statehouse

@@ -37,8 +37,9 @@ std::string_view ResyncReasonName(ResyncReason reason) {
 void Watch::Close() {
   {
     const std::lock_guard<std::mutex> lock(dict_->mutex);
-    if (dict_->watches.erase(this) > 0 && dict_->watches.empty()) {
-      dict_->idle_since_ns = MonotonicNs();
+    if (dict_->watches.erase(this) > 0) {
+      if (ask_.is_wait) --dict_->waits;
+      if (dict_->watches.empty()) dict_->idle_since_ns = MonotonicNs();
     }
     waits_ = false;
     if (ended_.ok()) ended_ = Status(Reason::kCancelled, "the watch was closed");
@@ -235,7 +236,9 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
   }
   event->revision = can_resume_ ? cursor_ : 0;
   if (!event->changes.empty()) {
-    counters_->changes.fetch_add(event->changes.size(), std::memory_order_relaxed);
+    if (!ask_.is_wait) {
+      counters_->changes.fetch_add(event->changes.size(), std::memory_order_relaxed);
+    }
     lock.unlock();
     FillValues(event);
     return Found::kEvent;

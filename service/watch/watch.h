@@ -56,7 +56,8 @@ struct WatchAsk {
   bool keys_only = false;
   uint32_t kinds = ~0u;  // Bit n: FeedOperation n.
   SlowPolicy slow_policy = SlowPolicy::kResync;
-  uint64_t progress_ms = 0;                  // 0: none.
+  uint64_t progress_ms = 0;  // 0: none.
+  bool is_wait = false;      // Of EntryWaits, which has its own limit: it counts as no watch.
   std::shared_ptr<const Identity> identity;  // Who watches; for Recheck.
 };
 

@@ -93,9 +93,9 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     size_t open = 0;
     for (const auto& [id, dict] : by_id_) {
       const std::lock_guard<std::mutex> dict_lock(dict->mutex);
-      open += dict->watches.size();
+      open += dict->watches.size() - dict->waits;
     }
-    if (open >= options_.watches_max) {
+    if (!ask.is_wait && open >= options_.watches_max) {
       return refuse(Reason::kLimitExceeded,
                     std::to_string(open) + " watches are open, which is the limit");
     }
@@ -104,6 +104,7 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     watch = std::make_shared<Watch>(std::move(ask), dict, counters_, std::move(notify));
     const std::lock_guard<std::mutex> dict_lock(dict->mutex);
     dict->watches.insert(watch.get());
+    if (watch->ask().is_wait) ++dict->waits;
     dict->idle_since_ns = 0;
     allowed = allowed_;
   }
@@ -361,9 +362,10 @@ WatchTotals WatchHub::Totals() const {
   for (const std::shared_ptr<WatchedDict>& dict : All()) {
     const std::lock_guard<std::mutex> lock(dict->mutex);
     ++totals.dicts;
-    totals.watches += static_cast<uint32_t>(dict->watches.size());
+    totals.watches += static_cast<uint32_t>(dict->watches.size() - dict->waits);
     totals.history_changes += dict->history.size();
     for (const Watch* const watch : dict->watches) {
+      if (watch->ask().is_wait) continue;
       totals.lag_revisions = std::max(totals.lag_revisions, watch->LagRevisions());
     }
   }

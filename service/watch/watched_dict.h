@@ -82,6 +82,7 @@ struct WatchedDict {
   uint64_t wanted = 0;
   uint64_t idle_since_ns = 0;  // 0: it has watches.
   std::unordered_set<Watch*> watches;
+  size_t waits = 0;  // Watches that are waits for an entry.
 };
 
 }  // namespace statehouse

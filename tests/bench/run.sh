@@ -36,6 +36,7 @@ bench() {
 PYTHON="$BUILD/venv/bin/python"
 bench "areas in C++" area "$BUILD/bin/area_bench"
 bench "dicts in C++ against LMDB, Redis, nginx and APCu" dict "$BUILD/bin/dict_bench"
+bench "waiting for an entry in mapped memory" wait "$BUILD/bin/wait_bench"
 bench "locks in C++" lock "$BUILD/bin/lock_bench"
 bench "locks through both doors against etcd" lock_service "$BUILD/bin/lock_service_bench" "$BUILD/bin/statehoused"
 bench "the network door against a bare gRPC echo" unary "$BUILD/bin/unary_bench" "$BUILD/bin/echo_server" "$BUILD/bin/statehoused"

@@ -23,10 +23,11 @@ RUNNERS_OWN = {"save", "meanwhile", "is", "eventually"}  # Members of a step tha
 VALUES = {"value", "values", "delta", "initial", "min", "max"}
 DICT_OPS = {"open_dict", "create_dict", "describe_dict", "delete_dict", "list_dicts", "dict_length", "clear_dict"}
 DICT_OPS |= {"get_entry", "set_entry", "delete_entry", "touch_entry", "increment_entry", "edit_entry", "delete_prefix"}
-DICT_OPS |= {"get_entries", "set_entries", "scan_entries", "transact_dict"}
+DICT_OPS |= {"wait_entry", "get_entries", "set_entries", "scan_entries", "transact_dict"}
 LOCK_OPS = {"acquire_lock", "start_acquire", "finish_acquire", "release_lock", "renew_lock", "await_loss", "show_lock"}
 LOCK_OPS |= {"describe_lock", "list_locks", "force_release_lock", "open_client", "close_client", "let_go"}
 MANY_LOCKS = 1_001  # One more than a page of any client holds.
+VALUES |= {"until.value"}
 VALUES |= {f"edit.{kind}" for kind in ("set", "append", "remove", "merge", "set_default")}
 
 

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "tests/support/daemon.h"
 
@@ -80,6 +81,28 @@ TEST_F(CliDictTest, ValuesGoInAndComeOutAsJson) {
   EXPECT_EQ(Run("del-prefix s web/ --yes").errors, "deleted 3 entries\n");
   EXPECT_NE(Out("ls").find(" s "), std::string::npos);
   EXPECT_EQ(Run("get s text", "network").out, "\"hello\"\n");
+}
+
+TEST_F(CliDictTest, WaitEndsWhenTheEntryIsAsAsked) {
+  Out("create s");
+  Out("set s a '{\"port\": 80}'");
+  EXPECT_EQ(Out("wait s a"), "{\"port\":80}\n");
+  EXPECT_EQ(Out("wait s a --path port --value 80"), "{\"port\":80}\n");
+  EXPECT_EQ(Out("wait s none --absent"), "");
+  EXPECT_EQ(Out("wait s a --above 0 --timeout 0"), "{\"port\":80}\n");
+  for (const char* transport : {"auto", "local", "network"}) {
+    const Ran late = Run("wait s none --timeout 20ms", transport);
+    EXPECT_EQ(late.code, 6);
+    EXPECT_NE(late.errors.find("\"none\" was not as asked within 20ms"), std::string::npos)
+        << late.errors;
+    std::thread setter([&] { Out(std::string("set s late/") + transport + " 1"); });
+    EXPECT_EQ(Run(std::string("wait s late/") + transport + " --timeout 60s", transport).out,
+              "1\n");
+    setter.join();
+  }
+  EXPECT_EQ(Run("wait s a --timeout soon").code, 2);
+  EXPECT_EQ(Run("wait s a --absent --above 1").code, 2);
+  EXPECT_EQ(Run("wait none a").code, 3);
 }
 
 TEST_F(CliDictTest, ExitCodesAndMessagesSayWhatIsWrong) {

@@ -108,6 +108,45 @@ static sh_reason do_mutation(const char *op, sh_dict *dict, sh_bytes key, const 
   return reason;
 }
 
+static sh_reason do_wait(sh_dict *dict, sh_bytes key, const flat_json *in, sh_error **error) {
+  static const struct {
+    const char *name;
+    sh_wait_kind kind;
+  } kKinds[] = {{"until.present", SH_WAIT_PRESENT},
+                {"until.absent", SH_WAIT_ABSENT},
+                {"until.version_above", SH_WAIT_VERSION_ABOVE},
+                {"until.version_differs", SH_WAIT_VERSION_DIFFERS},
+                {"until.value", SH_WAIT_VALUE}};
+  sh_path_step path[ARGUMENTS_MAX];
+  sh_entry entry = {0};
+  sh_entry_wait wait;
+  sh_reason reason;
+  int met = 0;
+  size_t i;
+  memset(&wait, 0, sizeof(wait));
+  for (i = 0; i < sizeof(kKinds) / sizeof(kKinds[0]); ++i) {
+    if (flat_json_find(in, kKinds[i].name) == NULL) continue;
+    wait.kind = kKinds[i].kind;
+    if (wait.kind == SH_WAIT_VALUE) {
+      wait.value = value_of(in, "", kKinds[i].name);
+    } else {
+      wait.version = number_of(in, "", kKinds[i].name);
+    }
+  }
+  if (!is_ready()) return broken_reason();
+  wait.path = path;
+  wait.steps = take_path(in, path);
+  wait.timeout_ms = flat_json_number(in, "timeout_ms", SH_FOREVER);
+  reason = sh_dict_wait(dict, key, &wait, &met, &entry, error);
+  if (reason == SH_OK) {
+    printf("{\"ok\": {\"met\": %s, \"entry\": ", met ? "true" : "false");
+    print_entry(&entry);
+    printf("}}\n");
+  }
+  sh_entry_free(&entry);
+  return reason;
+}
+
 static void print_number(sh_number number) {
   char text[64];
   if (!number.is_double) {
@@ -366,6 +405,7 @@ static sh_reason do_dict(const char *op, sh_dict *dict, const flat_json *in, int
     return do_mutation(op, dict, key, in, error);
   }
   if (strcmp(op, "increment_entry") == 0) return do_increment(dict, key, in, error);
+  if (strcmp(op, "wait_entry") == 0) return do_wait(dict, key, in, error);
   if (strcmp(op, "edit_entry") == 0) return do_edit(dict, key, in, error);
   if (strcmp(op, "get_entries") == 0 || strcmp(op, "set_entries") == 0) {
     return do_many(op, dict, in, error);

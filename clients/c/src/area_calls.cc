@@ -54,8 +54,7 @@ Status Add(sh_area* area, sh_word_type c_type, uint64_t pos, int64_t delta, uint
   if (area->local == nullptr) {
     SH_RETURN_IF_ERROR(NetworkAdd(*area, type, pos, delta, fence, &result));
   } else {
-    SH_RETURN_IF_ERROR(
-        area->local->Add(type, pos, static_cast<uint64_t>(delta), &result, fence));
+    SH_RETURN_IF_ERROR(area->local->Add(type, pos, static_cast<uint64_t>(delta), &result, fence));
     result = NumberOf(type, result);
   }
   if (value != nullptr) *value = result;
@@ -125,10 +124,7 @@ Status Write(sh_area* area, uint64_t pos, const void* bytes, uint64_t len, uint6
 }
 
 StatusOr<WaitResult> Wait(sh_area* area, uint64_t since, uint64_t timeout_ms) {
-  // Anything beyond a century is for ever, and still a number that clocks can add.
-  constexpr uint64_t kMillisecondsMax = 100ull * 365 * 24 * 60 * 60 * 1000;
-  const Deadline deadline = std::chrono::steady_clock::now() +
-                            std::chrono::milliseconds(std::min(timeout_ms, kMillisecondsMax));
+  const Deadline deadline = DeadlineAfterMs(timeout_ms);
   return area->local == nullptr ? NetworkWait(*area, since, deadline)
                                 : area->local->Wait(since, deadline);
 }
@@ -203,8 +199,8 @@ sh_reason sh_bitwise(sh_area* area, sh_bitwise_operator op, sh_word_type type, u
 
 sh_reason sh_bitwise_fenced(sh_area* area, sh_bitwise_operator op, sh_word_type type, uint64_t pos,
                             uint64_t operand, uint64_t fence, uint64_t* value, sh_error** error) {
-  return Finish(statehouse::Bitwise(area, op, type, pos, operand, fence, value),
-                area->name.c_str(), error);
+  return Finish(statehouse::Bitwise(area, op, type, pos, operand, fence, value), area->name.c_str(),
+                error);
 }
 
 sh_reason sh_read(sh_area* area, uint64_t pos, void* buffer, uint64_t len, sh_error** error) {

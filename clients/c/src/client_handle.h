@@ -62,6 +62,13 @@ inline CallOptions OptionsFor(std::chrono::nanoseconds timeout, bool idempotent)
 // The name as a string; INVALID_ARGUMENT for NULL.
 StatusOr<std::string> NameOf(const char* name);
 
+// Anything beyond a century is for ever, and still a number that clocks can add.
+inline Deadline DeadlineAfterMs(uint64_t timeout_ms) {
+  constexpr uint64_t kMillisecondsMax = 100ull * 365 * 24 * 60 * 60 * 1000;
+  return std::chrono::steady_clock::now() +
+         std::chrono::milliseconds(std::min(timeout_ms, kMillisecondsMax));
+}
+
 template <size_t kBytes>
 void CopyText(const std::string& text, char (&out)[kBytes]) {
   const size_t length = std::min(text.size(), kBytes - 1);
@@ -76,8 +83,7 @@ Status NetworkStore(const sh_area& area, WordType type, uint64_t pos, uint64_t b
 Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delta, uint64_t fence,
                   uint64_t* bits);
 Status NetworkCompareExchange(const sh_area& area, WordType type, uint64_t pos, uint64_t expected,
-                              uint64_t desired, uint64_t fence,
-                              CompareExchangeResult* result);
+                              uint64_t desired, uint64_t fence, CompareExchangeResult* result);
 Status NetworkBitwise(const sh_area& area, BitwiseOperator op, WordType type, uint64_t pos,
                       uint64_t operand, uint64_t fence, uint64_t* bits);
 Status NetworkRead(const sh_area& area, uint64_t pos, std::byte* out, uint64_t len);

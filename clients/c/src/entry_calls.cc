@@ -26,6 +26,56 @@ Status Get(sh_dict* dict, sh_bytes c_key, const sh_path_step* c_path, size_t ste
   return Status();
 }
 
+StatusOr<EntryWait> ToEntryWait(const sh_entry_wait& from) {
+  EntryWait wait;
+  SH_ASSIGN_OR_RETURN(wait.path, ToPath(from.path, from.steps));
+  wait.version = from.version;
+  switch (from.kind) {
+    case SH_WAIT_PRESENT: wait.kind = EntryWait::Kind::kPresent; break;
+    case SH_WAIT_ABSENT: wait.kind = EntryWait::Kind::kAbsent; break;
+    case SH_WAIT_VERSION_ABOVE: wait.kind = EntryWait::Kind::kVersionAbove; break;
+    case SH_WAIT_VERSION_DIFFERS: wait.kind = EntryWait::Kind::kVersionDiffers; break;
+    case SH_WAIT_VALUE: {
+      wait.kind = EntryWait::Kind::kValue;
+      SH_ASSIGN_OR_RETURN(const DictValue value, ToValue(from.value, "value"));
+      DictEntry entry;
+      entry.kind = value.kind;
+      entry.bits = value.bits;
+      entry.bytes = value.bytes;
+      std::string number;
+      wait.value = WireOf(entry, &number);
+      break;
+    }
+    default:
+      return Status(
+          Reason::kInvalidArgument,
+          "kind " + std::to_string(static_cast<int>(from.kind)) + " is none of SH_WAIT_*");
+  }
+  SH_RETURN_IF_ERROR(CheckEntryWait(wait));
+  return wait;
+}
+
+Status Wait(sh_dict* dict, sh_bytes c_key, const sh_entry_wait* c_wait, int* met, sh_entry* entry) {
+  SH_RETURN_IF_ERROR(CheckDict(dict));
+  if (c_wait == nullptr) return Status(Reason::kInvalidArgument, "the wait is NULL");
+  SH_ASSIGN_OR_RETURN(const std::string_view key, ToKey(c_key));
+  SH_ASSIGN_OR_RETURN(const EntryWait wait, ToEntryWait(*c_wait));
+  const Deadline deadline = DeadlineAfterMs(c_wait->timeout_ms);
+  bool is_met = false;
+  if (dict->local != nullptr) {
+    LocalValue own;
+    LocalValue& value = entry != nullptr ? ValueOf(entry) : own;
+    SH_RETURN_IF_ERROR(dict->local->Wait(key, wait, deadline, &is_met, &value));
+    if (entry != nullptr) ShowLocal(*dict->local, entry);
+  } else {
+    NetworkEntry found;
+    SH_RETURN_IF_ERROR(dict->network->Wait(key, wait, deadline, &is_met, &found));
+    if (entry != nullptr) ShowNetwork(std::move(found), entry);
+  }
+  if (met != nullptr) *met = is_met ? 1 : 0;
+  return Status();
+}
+
 // What stands in the memory of a local mutation's `previous` becomes what the caller sees.
 void ShowPrevious(const LocalDict& dict, bool existed, sh_entry* previous) {
   LocalValue& value = ValueOf(previous);
@@ -298,6 +348,11 @@ using statehouse::Status;
 sh_reason sh_dict_get(sh_dict* dict, sh_bytes key, const sh_path_step* path, size_t steps,
                       sh_entry* entry, sh_error** error) {
   return Finish(statehouse::Get(dict, key, path, steps, entry), NameOf(dict), error);
+}
+
+sh_reason sh_dict_wait(sh_dict* dict, sh_bytes key, const sh_entry_wait* wait, int* met,
+                       sh_entry* entry, sh_error** error) {
+  return Finish(statehouse::Wait(dict, key, wait, met, entry), NameOf(dict), error);
 }
 
 sh_reason sh_dict_set(sh_dict* dict, sh_bytes key, sh_bytes value, const sh_write_options* options,

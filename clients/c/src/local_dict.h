@@ -22,6 +22,7 @@
 #include "engine/base/status.h"
 #include "engine/state/dict.h"
 #include "engine/state/dict_edit.h"
+#include "engine/state/entry_wait.h"
 
 namespace statehouse {
 
@@ -86,6 +87,12 @@ class LocalDict final {
   // is there all the time comes exactly once, or twice where the dict moved meanwhile.
   Status Scan(LocalDictCursor* cursor, size_t limit, std::string_view prefix,
               std::vector<DictEntry>* entries);
+  // Sleeps until the entry is as asked, *met, or `deadline`, which is no error. Woken by who
+  // changes it, without the daemon; without the right to write the daemon waits in the caller's
+  // stead. *value is the entry as it was seen last. Errors: also CANCELLED, and those of
+  // CheckEntryWait.
+  Status Wait(std::string_view key, const EntryWait& wait, Deadline deadline, bool* met,
+              LocalValue* value);
   // Entries, those that expired and were not removed yet included.
   StatusOr<uint64_t> Length();
   // Of the segment that the dict is in now; counters begin again when it moves.
@@ -160,6 +167,9 @@ class LocalDict final {
   Status RefuseReadOnly() const;
   Status RefuseKey(std::string_view key) const;
   Status CheckKey(std::string_view key) const;
+
+  // local_dict_wait.cc
+  Status WaitThroughDaemon(std::string_view key, const EntryWait& wait, Deadline deadline);
 
   // local_dict_moves.cc: following the dict.
   //

@@ -81,8 +81,7 @@ Status NetworkAdd(const sh_area& area, WordType type, uint64_t pos, int64_t delt
 }
 
 Status NetworkCompareExchange(const sh_area& area, WordType type, uint64_t pos, uint64_t expected,
-                              uint64_t desired, uint64_t fence,
-                              CompareExchangeResult* result) {
+                              uint64_t desired, uint64_t fence, CompareExchangeResult* result) {
   auto request = WordRequest<v1::CompareExchangeWordRequest>(area, type, pos);
   SetNumber(type, expected, request.mutable_expected());
   SetNumber(type, desired, request.mutable_desired());

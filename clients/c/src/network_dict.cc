@@ -6,6 +6,12 @@
 #include "clients/c/src/network_dict_fields.h"
 
 namespace statehouse {
+namespace {
+
+// One call of a wait lasts this long at most; then it is asked again.
+constexpr std::chrono::minutes kWaitSlice{1};
+
+}  // namespace
 
 template <typename Request, typename Response>
 Status NetworkDict::Call(const char* verb, const Request& request, Response* response,
@@ -32,6 +38,33 @@ Status NetworkDict::Get(std::string_view key, std::span<const PathStep> path, Ne
   SetPath(path, request.mutable_path_steps());
   v1::GetEntryResponse response;
   SH_RETURN_IF_ERROR(Call("GetEntry", request, &response, Retry::kSafe));
+  *entry = response.has_entry() ? FromEntry(response.entry()) : NetworkEntry();
+  return Status();
+}
+
+Status NetworkDict::Wait(std::string_view key, const EntryWait& wait, Deadline deadline, bool* met,
+                         NetworkEntry* entry) {
+  using std::chrono::steady_clock;
+  v1::WaitEntryRequest request;
+  request.set_name(name_);
+  request.set_key(std::string(key));
+  SetEntryWait(wait, &request);
+  v1::WaitEntryResponse response;
+  do {
+    const auto left = std::max<std::chrono::nanoseconds>(deadline - steady_clock::now(),
+                                                         std::chrono::nanoseconds(0));
+    const auto slice = std::min<std::chrono::nanoseconds>(left, kWaitSlice);
+    request.mutable_timeout()->set_seconds(slice / std::chrono::seconds(1));
+    request.mutable_timeout()->set_nanos(
+        static_cast<int32_t>((slice % std::chrono::seconds(1)).count()));
+    CallOptions options;
+    options.deadline = steady_clock::now() + slice + timeout_;
+    options.idempotent = true;
+    options.long_running = true;
+    SH_RETURN_IF_ERROR(
+        caller_->Call("/statehouse.v1.Dicts/WaitEntry", request, &response, options));
+  } while (!response.met() && steady_clock::now() < deadline);
+  *met = response.met();
   *entry = response.has_entry() ? FromEntry(response.entry()) : NetworkEntry();
   return Status();
 }

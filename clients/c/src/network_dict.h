@@ -19,6 +19,7 @@
 #include "engine/base/status.h"
 #include "engine/state/dict.h"
 #include "engine/state/dict_edit.h"
+#include "engine/state/entry_wait.h"
 #include "statehouse/v1/dict.pb.h"
 
 namespace statehouse {
@@ -53,6 +54,9 @@ class NetworkDict final {
       : name_(std::move(name)), caller_(std::move(caller)), timeout_(timeout) {}
 
   Status Get(std::string_view key, std::span<const PathStep> path, NetworkEntry* entry);
+  // Until `deadline`, which is no error: *met is false then.
+  Status Wait(std::string_view key, const EntryWait& wait, Deadline deadline, bool* met,
+              NetworkEntry* entry);
   // `previous` may be null.
   Status Set(std::string_view key, const DictValue& value, const DictSetOptions& options,
              DictResult* result, NetworkEntry* previous);

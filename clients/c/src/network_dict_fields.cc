@@ -29,6 +29,17 @@ void SetPath(std::span<const PathStep> from, google::protobuf::RepeatedPtrField<
   }
 }
 
+void SetEntryWait(const EntryWait& from, v1::WaitEntryRequest* to) {
+  switch (from.kind) {
+    case EntryWait::Kind::kPresent: to->set_present(true); break;
+    case EntryWait::Kind::kAbsent: to->set_absent(true); break;
+    case EntryWait::Kind::kVersionAbove: to->set_version_above(from.version); break;
+    case EntryWait::Kind::kVersionDiffers: to->set_version_differs(from.version); break;
+    case EntryWait::Kind::kValue: SetValue(from.value, to->mutable_value()); break;
+  }
+  SetPath(from.path, to->mutable_path_steps());
+}
+
 void SetStep(const DictOperation& from, v1::Step* to) {
   const std::string key(from.key);
   switch (from.kind) {

@@ -55,6 +55,8 @@ void SetStep(const DictOperation& from, v1::Step* to);
 // The edit that `kind` says, out of the engine's.
 void SetEdit(v1::Edit::KindCase kind, const Edit& from, v1::Edit* to);
 
+void SetEntryWait(const EntryWait& from, v1::WaitEntryRequest* to);
+
 NetworkEntry FromEntry(const v1::Entry& from);
 // A number's bits and kind. INTERNAL where it is none.
 Status FromNumber(const v1::Value& from, DictResult* result);

@@ -322,6 +322,31 @@ std::optional<std::string> DictOps::DoCatalogue(sh::Client& client, const std::s
   return std::nullopt;
 }
 
+namespace {
+
+std::string Wait(const sh::Dict& dict, const std::string& key, Arguments& in) {
+  sh::WaitUntil until;
+  if (in.Has("until.absent")) until = sh::WaitUntil::Absent();
+  if (in.Has("until.version_above")) {
+    until = sh::WaitUntil::VersionAbove(in.Number("until.version_above"));
+  }
+  if (in.Has("until.version_differs")) {
+    until = sh::WaitUntil::VersionDiffers(in.Number("until.version_differs"));
+  }
+  if (in.Has("until.value")) until = sh::WaitUntil::Holds(in.Value("until.value"));
+  until.path = in.Path();
+  std::optional<std::chrono::milliseconds> timeout;
+  if (in.Has("timeout_ms")) {
+    timeout = std::chrono::milliseconds(static_cast<int64_t>(in.Number("timeout_ms")));
+  }
+  if (!in.refused.empty() || in.inexpressible) return {};
+  return Answer(dict.Wait(key, until, timeout), [](const sh::EntryWaitOutcome& outcome) {
+    return R"({"met": )" + Boolean(outcome.met) + R"(, "entry": )" + ShowEntry(outcome.entry) + "}";
+  });
+}
+
+}  // namespace
+
 std::optional<std::string> DictOps::DoDict(sh::Dict& dict, const flat_json& from) {
   Arguments in(from);
   const std::string op = in.Text("op");
@@ -337,6 +362,8 @@ std::optional<std::string> DictOps::DoDict(sh::Dict& dict, const flat_json& from
                        : Increment<int64_t>(dict, key, in, int64_t{1});
   } else if (op == "edit_entry") {
     answer = EditEntry(dict, key, in);
+  } else if (op == "wait_entry") {
+    answer = Wait(dict, key, in);
   } else if (op == "get_entries") {
     answer = GetEntries(dict, in);
   } else if (op == "set_entries") {

@@ -183,6 +183,24 @@ class DictOps:
     async def touch_entry(self, shared: Any, request: Request) -> Any:
         return await settled(shared.touch(request.get("key"), request.ttl()))
 
+    async def wait_entry(self, shared: Any, request: Request) -> Any:
+        timeout_ms = request.get("timeout_ms")
+        options: dict[str, Any] = {
+            kind: request.get(f"until.{kind}") for kind in ("version_above", "version_differs") if request.has(f"until.{kind}")
+        }
+        if request.has("until.absent"):
+            options["absent"] = True
+        if request.has("until.value"):
+            options["value"] = request.value("until.value")
+        if request.has("path_steps.0"):
+            options["path"] = request.all("path_steps")
+        key, timeout = request.get("key"), None if timeout_ms is None else timeout_ms / 1000
+        try:
+            found = await settled(shared.wait(key, timeout=timeout, **options))
+        except statehouse.Timeout:
+            return {"met": False, "entry": shown(await settled(shared.entry(key)))}
+        return {"met": True, "entry": shown(found)}
+
     async def increment_entry(self, shared: Any, request: Request) -> Any:
         path = request.all("path_steps")
         return await settled(shared.incr(request.get("key"), path=path, **request.numbers()))

@@ -3,6 +3,7 @@
 // (statehouse/_dict_calls.py) reads from the service's answer.
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <limits>
 #include <span>
 #include <string>
@@ -442,6 +443,62 @@ PyObject* Transact(DictObject* self, Arguments args) {
   return PyTuple_Pack(2, result.compared ? Py_True : Py_False, results.get());
 }
 
+struct WaitName {
+  std::string_view name;
+  EntryWait::Kind kind;
+};
+constexpr WaitName kWaitNames[] = {
+    {"present", EntryWait::Kind::kPresent},
+    {"absent", EntryWait::Kind::kAbsent},
+    {"version_above", EntryWait::Kind::kVersionAbove},
+    {"version_differs", EntryWait::Kind::kVersionDiffers},
+    {"value", EntryWait::Kind::kValue},
+};
+
+// wait(key, kind, what, path, seconds)
+bool WaitOf(Arguments args, EntryWait* wait, Deadline* deadline) {
+  std::string_view name;
+  if (!TextOf(args[1], &name) || !PathOf(args[3], &wait->path)) return false;
+  const auto* const found = std::find_if(std::begin(kWaitNames), std::end(kWaitNames),
+                                         [&](const WaitName& known) { return known.name == name; });
+  if (found == std::end(kWaitNames)) {
+    PyErr_SetString(PyExc_ValueError, "there is no wait of that kind");
+    return false;
+  }
+  wait->kind = found->kind;
+  if (wait->kind == EntryWait::Kind::kValue) {
+    std::string_view wire;
+    if (!BytesOf(args[2], &wire)) return false;
+    wait->value = wire;
+  } else if (PyLong_Check(args[2]) && !PyBool_Check(args[2]) &&
+             !UnsignedOf(args[2], &wait->version)) {
+    return false;
+  }
+  const double seconds = PyFloat_AsDouble(args[4]);
+  if (PyErr_Occurred() != nullptr) return false;
+  // The caller asks again after an hour.
+  const std::chrono::duration<double> slice(std::clamp(seconds, 0.0, 3600.0));
+  *deadline = std::chrono::steady_clock::now() +
+              std::chrono::duration_cast<std::chrono::nanoseconds>(slice);
+  return true;
+}
+
+PyObject* Wait(DictObject* self, Arguments args) {
+  std::string_view key;
+  EntryWait wait;
+  Deadline deadline;
+  if (!TextOf(args[0], &key) || !WaitOf(args, &wait, &deadline)) return nullptr;
+  bool met = false;
+  LocalValue value;
+  const Status status =
+      RunLong(self, [&] { return self->dict->Wait(key, wait, deadline, &met, &value); });
+  if (!status.ok()) return Fail(self, status);
+  const Reference entry(value.found ? EntryObject(*self->dict, value.entry, true)
+                                    : Py_NewRef(Py_None));
+  return entry.get() == nullptr ? nullptr
+                                : Py_BuildValue("(OO)", met ? Py_True : Py_False, entry.get());
+}
+
 struct Request {
   std::string_view name;
   size_t arguments_min;
@@ -452,7 +509,7 @@ constexpr Request kRequests[] = {
     {"delete", 4, &Delete},    {"increment", 9, &Increment}, {"get_many", 2, &GetMany},
     {"set_many", 3, &SetMany}, {"scan", 4, &Scan},           {"length", 0, &Length},
     {"touch", 2, &Touch},      {"transact", 3, &Transact},   {"delete_prefix", 1, &DeletePrefix},
-    {"clear", 0, &Clear},
+    {"clear", 0, &Clear},      {"wait", 5, &Wait},
 };
 
 }  // namespace

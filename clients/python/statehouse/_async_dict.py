@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from . import _local
 from ._cursor import AsyncCursor
-from ._dict_calls import DictCalls, named
+from ._dict_calls import DictCalls, call_timeout, named
 from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts, condition_of
 from ._plan import Plan, PlanOutcome
 from ._transaction import AsyncTransaction, rerun_async
+from ._waiting import wait_in_thread
 from ._watch import AsyncWatch, Reader, WatchEvent, check_options
 
 _Result = TypeVar("_Result")
@@ -178,6 +180,21 @@ class AsyncSharedDict(DictVerbs):
     async def entry(self, key: Any) -> DictEntry | None:
         return await self._run(self._get_entry(key))
 
+    async def wait(
+        self,
+        key: Any,
+        *,
+        absent: bool = False,
+        version_above: int | None = None,
+        version_differs: int | None = None,
+        value: Any = MISSING,
+        path: Sequence[Any] = (),
+        timeout: Any = None,
+    ) -> DictEntry | None:
+        return await self._run(
+            self._wait(key, absent, version_above, version_differs, value, path, timeout)
+        )
+
     def at(self, key: Any, *path: Any) -> AsyncCursor:
         return AsyncCursor(self, key, path)
 
@@ -260,9 +277,24 @@ class LocalAsyncSharedDict(AsyncSharedDict):
         return self._shared._any_keys
 
     async def _do(self, request: tuple[Any, ...]) -> Any:
+        if request[0] == "wait":
+            return await self._wait_apart(request)
         if request[0] in _LONG:
             return await asyncio.to_thread(self._shared._do, request)
         return self._shared._do(request)
+
+
+    async def _wait_apart(self, request: tuple[Any, ...]) -> Any:
+        *rest, seconds = request
+        first = self._shared._do((*rest, 0.0))
+        if first[0] or seconds == 0:
+            return first
+
+        def look(at_most: float) -> tuple[bool, Any]:
+            answer = self._shared._do((*rest, at_most))
+            return answer[0], answer
+
+        return await wait_in_thread(look, None if seconds == math.inf else seconds)
 
 
 class NetworkAsyncSharedDict(AsyncSharedDict):
@@ -286,4 +318,4 @@ class NetworkAsyncSharedDict(AsyncSharedDict):
     async def _do(self, request: tuple[Any, ...]) -> Any:
         call, read = getattr(self._calls, request[0])(*request[1:])
         with named(call):
-            return read(await self._session.call(call))
+            return read(await self._session.call(call, call_timeout(request, self._session.timeout)))

@@ -18,6 +18,7 @@ from ._control import Call
 
 DICTS = "/statehouse.v1.Dicts/"
 TTL_DEFAULT, TTL_NONE, TTL_KEEP = 0, -1, -2
+WAIT_SLICE_S = 60.0  # A longer wait takes several calls.
 OPERATIONS_MAX = 1024  # Compares and steps of one transaction, entries of one call.
 
 Entry = tuple[bytes, int, "float | None", int, int]
@@ -78,6 +79,11 @@ def named(call: Call) -> Iterator[None]:
             _idle_sessions.append(session)
 
 
+def call_timeout(request: tuple[Any, ...], timeout: float) -> float:
+    """How long a request's call may take, where others may take ``timeout`` seconds."""
+    return timeout + min(request[-1], WAIT_SLICE_S) if request[0] == "wait" else timeout
+
+
 def _set_ttl(request: Any, ttl: int) -> None:
     if ttl == TTL_NONE:
         request.ttl.none = True
@@ -130,6 +136,15 @@ class DictCalls:
     def get(self, key: str, path: Sequence[Any] = ()) -> tuple[Call, Read]:
         request = dict_pb2().GetEntryRequest(name=self.name, key=key, path_steps=self._path(path))
         return self._call("GetEntry", request, lambda answer: _optional(answer, "entry"), True)
+
+    def wait(self, key: str, kind: str, what: Any, path: Sequence[Any], seconds: float) -> tuple[Call, Read]:
+        request = dict_pb2().WaitEntryRequest(name=self.name, key=key, path_steps=self._path(path))
+        if kind == "value":
+            request.value.MergeFromString(what)
+        else:
+            setattr(request, kind, what)
+        request.timeout.FromNanoseconds(int(min(seconds, WAIT_SLICE_S) * 1e9))
+        return self._call("WaitEntry", request, lambda answer: (answer.met, _optional(answer, "entry")), True)
 
     def get_many(self, keys: Sequence[str], consistent: bool) -> tuple[Call, Read]:
         request = dict_pb2().GetEntriesRequest(name=self.name, keys=keys, consistent=consistent)

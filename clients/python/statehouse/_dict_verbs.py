@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -72,6 +73,18 @@ def ttl_ms(ttl: Any) -> int:
             "INVALID_ARGUMENT", f"a ttl of {ttl!r}: it must be more than 0 and at most 2^33 seconds; for ever is math.inf"
         )
     return max(1, math.ceil(seconds * 1000))
+
+
+def timeout_seconds(timeout: Any) -> float:
+    """Infinite for None."""
+    if timeout is None:
+        return math.inf
+    seconds = timeout.total_seconds() if isinstance(timeout, datetime.timedelta) else timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"a timeout must be a number of seconds or a timedelta, not {type(timeout).__name__}")
+    if not seconds >= 0:
+        raise errors.by_name("INVALID_ARGUMENT", f"a timeout of {timeout!r}: it must be 0 or more seconds")
+    return float(seconds)
 
 
 def whole(number: Any, what: str) -> int:
@@ -283,6 +296,44 @@ class DictVerbs:
     def _version_of(self, text: str) -> Verb[int]:
         entry = yield "get", text
         return 0 if entry is None else entry[1]
+
+    def _wait(
+        self,
+        key: Any,
+        absent: bool,
+        version_above: int | None,
+        version_differs: int | None,
+        value: Any,
+        path: Sequence[Any],
+        timeout: Any,
+    ) -> Verb[DictEntry | None]:
+        """Each request waits as long as its door sees fit, and at most as long as it says."""
+        text = self._key(key)
+        kind, what = self._wait_of(absent, version_above, version_differs, value)
+        steps = check_path(path)
+        deadline = time.monotonic() + timeout_seconds(timeout)
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            met, entry = yield "wait", text, kind, what, steps, left
+            if met:
+                return None if entry is None else self._entry(text, entry)
+            if time.monotonic() >= deadline:
+                raise errors.by_name(
+                    "TIMEOUT", f'dict "{self.name}": key {key!r} was not as asked within {timeout} s', self.name
+                )
+
+    def _wait_of(
+        self, absent: bool, version_above: int | None, version_differs: int | None, value: Any
+    ) -> tuple[str, Any]:
+        if bool(absent) + (version_above is not None) + (version_differs is not None) + (value is not MISSING) > 1:
+            raise TypeError("wait() takes one of absent, version_above, version_differs and value, not several")
+        if absent:
+            return "absent", True
+        if version_above is not None:
+            return "version_above", whole(version_above, "version_above")
+        if version_differs is not None:
+            return "version_differs", whole(version_differs, "version_differs")
+        return ("present", True) if value is MISSING else ("value", self._wire(value))
 
     def _edit(
         self,

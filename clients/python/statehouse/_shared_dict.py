@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from . import _local, _tracked, _tracked_root, errors
 from ._cursor import Cursor
-from ._dict_calls import DictCalls, Entry, named
+from ._dict_calls import DictCalls, Entry, call_timeout, named
 from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _parts, condition_of
 from ._dict_views import SharedItemsView, SharedKeysView, SharedValuesView
 from ._plan import Plan, PlanOutcome
@@ -332,6 +332,28 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         """All that is known of an entry, with its value as an ordinary object."""
         return self._run(self._get_entry(key))
 
+    def wait(
+        self,
+        key: Any,
+        *,
+        absent: bool = False,
+        version_above: int | None = None,
+        version_differs: int | None = None,
+        value: Any = MISSING,
+        path: Sequence[Any] = (),
+        timeout: Any = None,
+    ) -> DictEntry | None:
+        """Sleeps until the entry is there, and returns it: ``d.wait("ready", timeout=5).value``.
+
+        Instead: ``absent``: until it is gone (returns None). ``version_above``: until it has a higher version. ``version_differs``:
+        until its version is another one or it is gone; 0 stands for no entry. ``value``: until it equals this value, by its stored
+        form. ``path``: all but the versions ask for the part of the value there. ``timeout``: seconds or a timedelta; None: no limit.
+
+        Through the local door whoever changes the entry wakes this thread, without the service. What holds only for a moment may be
+        missed; ``watch`` tells every change. Errors: Timeout when it was not so in time, LimitExceeded when too many wait.
+        """
+        return self._run(self._wait(key, absent, version_above, version_differs, value, path, timeout))
+
     def at(self, key: Any, *path: Any) -> Cursor:
         """A place inside the dict, to read and change it where it is without reading the entry first."""
         return Cursor(self, key, path)
@@ -413,7 +435,7 @@ class NetworkSharedDict(SharedDict):
     def _do(self, request: tuple[Any, ...]) -> Any:
         call, read = getattr(self._calls, request[0])(*request[1:])
         with named(call):
-            return read(self._session.call(call))
+            return read(self._session.call(call, call_timeout(request, self._session.timeout)))
 
 
 class LocalSharedDict(_local.Dict, SharedDict):

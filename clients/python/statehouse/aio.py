@@ -15,7 +15,6 @@ import asyncio
 import builtins
 import functools
 import os
-import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
@@ -40,10 +39,10 @@ from ._network_session import (
 )
 from ._locks import TTL_DEFAULT
 from ._transaction import AsyncTransaction
+from ._waiting import wait_in_thread
 from .types import WORD_TYPES, AreaInfo, AsyncArea, BytesLike, DictInfo, ServiceStatus
 
 _LONG_RANGE_BYTES = 256 << 10  # A longer one would hold the loop for tens of microseconds.
-_WAIT_SLICE_S = 0.25  # How soon a wait's thread notices that nobody wants it any more.
 
 
 def connect(
@@ -339,9 +338,16 @@ class LocalAsyncArea:
 
     async def wait(self, since: int, timeout: float | None = None) -> bool:
         sound = 0 <= since < 1 << 64 and (timeout is None or timeout >= 0)
-        if sound and self._area.updates != since:
+        if not sound:
+            return self._area.wait(since, timeout)  # Refused, in the area's own words.
+        if self._area.updates != since:
             return True
-        return await _wait_in_thread(self._area, since, timeout)
+
+        def look(seconds: float) -> tuple[bool, bool]:
+            changed = self._area.wait(since, seconds)
+            return changed, changed
+
+        return cast(bool, await wait_in_thread(look, timeout))
 
     def lock(self, pos: int = 0, len: int | None = None, **options: Any) -> AsyncLock:
         return AsyncLock(lambda on_lost: self._area.lock(pos, len, on_lost=on_lost, **options))
@@ -352,49 +358,6 @@ async def _apart(length: int, operation: Callable[..., Any], *args: Any) -> Any:
     if length < _LONG_RANGE_BYTES:
         return operation(*args)
     return await asyncio.to_thread(operation, *args)
-
-
-async def _wait_in_thread(area: Any, since: int, timeout: float | None) -> bool:
-    """Waits in a thread of its own, so that no number of waits can use up a pool. It ends soon after a cancellation."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[bool] = loop.create_future()
-    unwanted = threading.Event()
-
-    def settle(changed: bool, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(changed)
-
-    def run() -> None:
-        changed = False
-        failure: BaseException | None = None
-        try:
-            deadline = None if timeout is None else time.monotonic() + timeout
-            while not unwanted.is_set():
-                slice_s = _WAIT_SLICE_S
-                if deadline is not None:
-                    slice_s = min(slice_s, max(deadline - time.monotonic(), 0.0))
-                if timeout is not None and timeout < 0:
-                    slice_s = timeout  # Refused by the area, in its own words.
-                changed = area.wait(since, slice_s)
-                if changed or (deadline is not None and time.monotonic() >= deadline):
-                    break
-        except BaseException as error:  # Handed to whoever awaits.
-            failure = error
-        if not unwanted.is_set():
-            try:
-                loop.call_soon_threadsafe(settle, changed, failure)
-            except RuntimeError:
-                return  # The loop was closed: nobody awaits any more.
-
-    threading.Thread(target=run, name="statehouse-wait", daemon=True).start()
-    try:
-        return await future
-    finally:
-        unwanted.set()
 
 
 class _AsyncNetworkSession:

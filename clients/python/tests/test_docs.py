@@ -68,7 +68,7 @@ def follow_until_the_dict_ends(c: statehouse.Client, follow: Callable[..., None]
 
 @pytest.mark.usefixtures("environment")
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, transfer, plan, locks, ranges, watch, recipe = blocks("docs/PYTHON.md")
+    first, transfer, plan, locks, ranges, watch, wait, recipe = blocks("docs/PYTHON.md")
     exec(first, {})
     with statehouse.connect() as c:
         d = c.dict("config")
@@ -90,6 +90,12 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(watch, names)
         follow_until_the_dict_ends(c, names["follow"])
         c.dicts.delete("config")
+        waited = c.dict("waited", create=True)
+        waited.update(config={"a": 1}, leader="me")
+        exec(wait, names)
+        config, leader, newer = names["wait_for_config"](waited)
+        assert config == {"a": 1} and leader.value == "me" and newer.value == config
+        c.dicts.delete("waited")
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         address = re.search(r'get_shared_state\("([^"]+)", (\d+), b"([^"]+)"\)', recipe)

@@ -235,6 +235,31 @@ typedef struct sh_outcome {
  * Errors: SH_PATH_NOT_FOUND, SH_TYPE_MISMATCH. */
 SH_API sh_reason sh_dict_get(sh_dict *dict, sh_bytes key, const sh_path_step *path, size_t steps,
                              sh_entry *entry, sh_error **error);
+
+/* What sh_dict_wait waits for. */
+typedef enum sh_wait_kind {
+  SH_WAIT_PRESENT = 0,         /* There is an entry, or with a path a value there. */
+  SH_WAIT_ABSENT = 1,          /* There is none. */
+  SH_WAIT_VERSION_ABOVE = 2,   /* There is one with a higher version than `version`. */
+  SH_WAIT_VERSION_DIFFERS = 3, /* Its version is not `version`; 0 stands for no entry. */
+  SH_WAIT_VALUE = 4            /* It holds exactly `value`, or with a path has it there. */
+} sh_wait_kind;
+/* Zero-initialise it: looks once whether there is an entry. */
+typedef struct sh_entry_wait {
+  sh_wait_kind kind;
+  uint64_t version;
+  sh_bytes value;
+  const sh_path_step *path; /* NULL: the whole value. Refused for versions. */
+  size_t steps;
+  uint64_t timeout_ms; /* SH_FOREVER: no limit; 0: only looks. */
+} sh_entry_wait;
+/* Waits until an entry is as asked. A time-out is no error: *met (may be NULL) is then 0. *entry
+ * (may be NULL) is the entry as it was seen last. What holds only for a moment may be missed; a
+ * watch tells it. Through the local door whoever changes the entry wakes the caller, without the
+ * service. Errors: also SH_LIMIT_EXCEEDED (too many waiters), SH_DRAINING. */
+SH_API sh_reason sh_dict_wait(sh_dict *dict, sh_bytes key, const sh_entry_wait *wait, int *met,
+                              sh_entry *entry, sh_error **error);
+
 /* Sets and deletes. `options`, `outcome` and `previous` (the entry as it was before) may be NULL.
  * Get-or-set is SH_IF_ABSENT with `previous`; pop is a delete with `previous`. */
 SH_API sh_reason sh_dict_set(sh_dict *dict, sh_bytes key, sh_bytes value,

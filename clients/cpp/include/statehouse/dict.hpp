@@ -71,6 +71,11 @@ class Dict final {
   Result<std::vector<uint64_t>> SetMany(const std::vector<std::pair<std::string, Value>>& entries,
                                         Ttl ttl = {}, uint64_t fence = 0);
   Result<Outcome> Touch(std::string_view key, Ttl ttl);
+  // Waits until the entry is as asked. A time-out is no error: `met` is false then. Without a
+  // `timeout` it waits for ever. What holds only for a moment may be missed.
+  Result<EntryWaitOutcome> Wait(
+      std::string_view key, const WaitUntil& until,
+      std::optional<std::chrono::milliseconds> timeout = std::nullopt) const;
 
   // Adds to a number and gives the new one. Where the entry holds a double, an int64_t gives what
   // stands before its point; the entry keeps all of it.
@@ -274,6 +279,33 @@ inline Result<Outcome> Dict::Touch(std::string_view key, Ttl ttl) {
       [&](sh_error** e) { return sh_dict_touch(dict_.get(), ToC(key), ttl.ms(), &outcome, e); },
       [&] {
         return Outcome{outcome.applied != 0, outcome.version};
+      });
+}
+
+inline Result<EntryWaitOutcome> Dict::Wait(std::string_view key, const WaitUntil& until,
+                                           std::optional<std::chrono::milliseconds> timeout) const {
+  const std::vector<sh_path_step> steps = ToC(until.path);
+  const std::string wire = until.value.ToWire();
+  sh_entry_wait wait{};
+  wait.kind = until.kind;
+  wait.version = until.version;
+  if (until.kind == SH_WAIT_VALUE) wait.value = ToC(wire);
+  wait.path = steps.data();
+  wait.steps = steps.size();
+  wait.timeout_ms = SH_FOREVER;
+  if (timeout) {
+    wait.timeout_ms = static_cast<uint64_t>(std::max<int64_t>(timeout->count(), 0));
+  }
+  int met = 0;
+  EntrySlot slot;
+  return internal::Finish<EntryWaitOutcome>(
+      [&](sh_error** e) {
+        return sh_dict_wait(dict_.get(), ToC(key), &wait, &met, &slot.entry, e);
+      },
+      [&]() -> Result<EntryWaitOutcome> {
+        Result<std::optional<Entry>> entry = FromC(slot.entry, key);
+        if (!entry.ok()) return entry.error();
+        return EntryWaitOutcome{met != 0, *std::move(entry)};
       });
 }
 

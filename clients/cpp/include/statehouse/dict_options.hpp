@@ -272,4 +272,28 @@ struct TransactionOutcome {
   std::vector<uint64_t> versions;  // Each entry's version now.
 };
 
+// What Dict::Wait waits for. Default: an entry that is there. With a `path` it is about the part of
+// the value there; versions belong to whole entries.
+struct WaitUntil {
+  static WaitUntil Present() { return {}; }
+  static WaitUntil Absent() { return {SH_WAIT_ABSENT, 0, {}, {}}; }
+  static WaitUntil VersionAbove(uint64_t version) {
+    return {SH_WAIT_VERSION_ABOVE, version, {}, {}};
+  }
+  // Another version, or none; 0 stands for no entry.
+  static WaitUntil VersionDiffers(uint64_t version) {
+    return {SH_WAIT_VERSION_DIFFERS, version, {}, {}};
+  }
+  static WaitUntil Holds(Value value) { return {SH_WAIT_VALUE, 0, std::move(value), {}}; }
+
+  sh_wait_kind kind = SH_WAIT_PRESENT;
+  uint64_t version = 0;
+  Value value = {};
+  Path path = {};
+};
+struct EntryWaitOutcome {
+  bool met = false;            // False: the time was over.
+  std::optional<Entry> entry;  // As it was seen last; empty: there is none.
+};
+
 }  // namespace statehouse::client
