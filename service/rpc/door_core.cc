@@ -34,10 +34,13 @@ void DoorCore::Post(std::function<void()> work) {
   new Posted(this, std::move(work));
 }
 
-void DoorCore::PostWake(std::shared_ptr<StreamWaker> waker) {
+void DoorCore::Wake(const std::shared_ptr<StreamWaker>& waker) {
+  if (OnPollingThread() || foreign_writes_.load(std::memory_order_relaxed) < kForeignWritesMax) {
+    return waker->Wake();
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   if (posting_is_closed_) return;
-  wakes_.push_back(std::move(waker));
+  wakes_.push_back(waker);
   if (wakes_.size() > 1) return;
   new Posted(this, [this] {
     std::vector<std::shared_ptr<StreamWaker>> wakes;
