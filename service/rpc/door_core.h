@@ -1,7 +1,7 @@
 // DoorCore: what the calls of one network door share. Calls see the door through it.
 //
-// Threads: Post and Wake from any; everything else on the polling thread, except `calls_alive` and
-// `serving`, which are atomic.
+// Threads: Post, Wake, OnPollingThread and what is atomic from any; everything else on the polling
+// thread.
 #pragma once
 
 #include <grpcpp/alarm.h>
@@ -27,7 +27,8 @@
 namespace statehouse {
 
 // So many messages of other threads than the polling one may be under way. Each wakes it, to hear
-// that it was sent: for few streams that is the shortest way, for many it is a waste.
+// that it was sent: for few streams that is the shortest way, for many it is a waste. One to a
+// client that does not read stays under way; with so many of those the polling thread sends all.
 inline constexpr uint32_t kForeignWritesMax = 4;
 inline constexpr size_t kOpenStreamsMax =
     1024;  // Health watches and reflection streams, which need no token.

@@ -1,6 +1,6 @@
 // One event to many streams: a watched dict against a bare gRPC server that streams, of the same
 // model. Both are processes of their own on TCP; the same client reads from both, in turns.
-//   fanout_bench FANOUT_SERVER STATEHOUSED [--rounds N] [--streams N] [--json FILE]
+//   fanout_bench BARE_SERVER STATEHOUSED [--rounds N] [--streams N] [--json FILE]
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -181,13 +181,13 @@ Work Deliveries(Audience<Side>* audience, size_t streams) {
   };
 }
 
-int Run(const std::string& fanout_server, const std::string& statehoused, int rounds,
-        size_t streams, const std::string& json) {
+int Run(const std::string& bare_server, const std::string& statehoused, int rounds, size_t streams,
+        const std::string& json) {
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
   BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
   const std::string bare_address = "127.0.0.1:" + std::to_string(FreePort());
-  BenchProcess peer({fanout_server, bare_address});
+  BenchProcess peer({bare_server, bare_address});
   const Service service = ReadDevFile(runtime + "/dev.json");
 
   size_t bytes = 0;
@@ -215,7 +215,7 @@ int Run(const std::string& fanout_server, const std::string& statehoused, int ro
 int main(int argc, char** argv) {
   using namespace statehouse::bench;
   if (argc < 3) {
-    Die("usage: fanout_bench FANOUT_SERVER STATEHOUSED [--rounds N] [--streams N] [--json FILE]");
+    Die("usage: fanout_bench BARE_SERVER STATEHOUSED [--rounds N] [--streams N] [--json FILE]");
   }
   int rounds = 7;
   size_t streams = 1000;

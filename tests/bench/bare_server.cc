@@ -1,6 +1,6 @@
-// A bare gRPC server that streams, of the model that the service has (one completion queue, one
-// thread): the peer of the fan-out benchmark. Serves at ADDRESS until it is killed.
-//   fanout_server ADDRESS
+// A bare gRPC server of the model that the service has (one completion queue, one thread): the peer
+// of the fan-out benchmark, and the floor of a call's time. Serves at ADDRESS until it is killed.
+//   bare_server ADDRESS
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
@@ -95,6 +95,43 @@ class Speaker final : public Call {
   bool is_finished_ = false;
 };
 
+// A conversation: one request, one answer, and so on.
+class Converser final : public Call {
+ public:
+  explicit Converser(Server* server) : server_(server), stream_(&context_) {
+    server_->service.RequestConverse(&context_, &stream_, server_->queue.get(),
+                                     server_->queue.get(), this);
+  }
+
+  void Proceed(bool ok) override {
+    if (!ok) {
+      delete this;
+    } else if (step_ == Step::kOpen) {
+      new Converser(server_);
+      Read();
+    } else if (step_ == Step::kRead) {
+      step_ = Step::kWritten;
+      stream_.Write(response_, this);
+    } else {
+      Read();
+    }
+  }
+
+ private:
+  enum class Step { kOpen, kRead, kWritten };
+  void Read() {
+    step_ = Step::kRead;
+    stream_.Read(&request_, this);
+  }
+
+  Server* const server_;
+  grpc::ServerContext context_;
+  EchoRequest request_;
+  EchoResponse response_;
+  grpc::ServerAsyncReaderWriter<EchoResponse, EchoRequest> stream_;
+  Step step_ = Step::kOpen;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -108,6 +145,7 @@ int main(int argc, char** argv) {
   if (server == nullptr) return 1;
   new Listener(&all);
   new Speaker(&all);
+  new Converser(&all);
   void* tag = nullptr;
   bool ok = false;
   while (all.queue->Next(&tag, &ok)) static_cast<Call*>(tag)->Proceed(ok);
