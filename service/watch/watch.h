@@ -8,7 +8,7 @@
 // after the scan's end.
 //
 // Who owns it: the door's stream, and the hub while it is open. Threads: Poll and Close one at a
-// time; the hub calls `notify` from its thread, never after Close has returned.
+// time; the hub calls `notify` from any thread, never after Close has returned.
 // Always true: what Poll gave is never given again, and nothing before it is missing but behind a
 // resync. It keeps no changes: a slow watcher costs its place in the history.
 #pragma once

@@ -3,8 +3,8 @@
 // Drawing:
 //   workers' rings --> DictFeed --> WatchedDict's history --> Watch (many) --> door's streams
 //
-// Who owns it: the composition root; it shuts it down before the doors' queues close. Threads: Open
-//   and Recheck any; one thread of its own follows all dicts.
+// Who owns it: the composition root; it shuts it down before the doors' queues close. Threads:
+//   Open, LookNow and Recheck any; one thread of its own follows all dicts.
 // Always true: a dict is followed from its first watch until `keep_ms` after its last one, over
 //   restarts of the daemon, so that a watcher that comes back in time misses nothing. Revisions of
 //   a dict only grow, also when it is followed anew.
