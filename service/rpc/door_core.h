@@ -112,6 +112,7 @@ class DoorCore final {
 
  private:
   class Posted;
+  void WakePosted();
 
   const GrpcDoorOptions options_;
   Dispatcher* const dispatcher_;
@@ -129,6 +130,7 @@ class DoorCore final {
   std::condition_variable no_calls_;
   uint64_t calls_ = 0;                               // Guarded by mutex_.
   std::vector<std::shared_ptr<StreamWaker>> wakes_;  // Guarded by mutex_.
+  std::atomic<bool> wakes_are_posted_{false};        // Set under mutex_: WakePosted will run.
   bool posting_is_closed_ = false;                   // Guarded by mutex_.
 };
 
