@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "engine/os/errno_status.h"
 #include "service/exit_codes.h"
@@ -137,6 +138,13 @@ WatchNumbers WatchNumbersOf(const WatchHub& watches) {
   numbers.dicts = totals.dicts;
   numbers.history_changes = totals.history_changes;
   numbers.lag_revisions = totals.lag_revisions;
+  numbers.lag_s = static_cast<double>(totals.lag_ns) / 1e9;
+  for (size_t i = 0; i < totals.wakes.size(); ++i) {
+    const bool is_last = i == kWakeBucketsNs.size();
+    numbers.wakes.emplace_back(is_last ? INFINITY : static_cast<double>(kWakeBucketsNs[i]) / 1e9,
+                               totals.wakes[i]);
+  }
+  numbers.wakes_s = static_cast<double>(totals.wakes_ns) / 1e9;
   numbers.changes = totals.changes;
   numbers.coalesced = totals.coalesced;
   for (size_t reason = 1; reason < kResyncReasons; ++reason) {

@@ -1,6 +1,5 @@
 #include "service/api/dispatcher.h"
 
-#include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/message_lite.h>
 
 #include <algorithm>
@@ -106,6 +105,21 @@ std::shared_ptr<PendingCall> RunFast(DispatcherCore& core, const Lane& lane, std
   return nullptr;
 }
 
+// As RunFast, of a verb that changes the dict it names: its watchers are told from here, after the
+// caller, without a thread in between.
+template <typename Request, typename Response, auto kVerb>
+std::shared_ptr<PendingCall> RunDictWrite(DispatcherCore& core, const Lane& lane,
+                                          std::string_view bytes, Call call) {
+  WatchHub& watches = *core.watches();
+  const bool is_followed = watches.FollowsAny();
+  std::shared_ptr<PendingCall> pending =
+      RunFast<Request, Response, kVerb>(core, lane, bytes, std::move(call));
+  if (!is_followed) return pending;
+  const auto served = core.engine().dicts().Find(NameIn(bytes));
+  if (served.ok()) watches.LookNow((*served)->record().id);
+  return pending;
+}
+
 // For verbs that make system calls or walk the whole catalogue.
 template <typename Request, typename Response, auto kVerb>
 std::shared_ptr<PendingCall> RunSlow(DispatcherCore& core, const Lane& lane, std::string_view bytes,
@@ -147,16 +161,16 @@ std::vector<Method> AllMethods() {
       SH_VERB(Dicts, DeleteDict, RunSlow, true),
       SH_VERB(Dicts, ClearDict, RunSlow, true),
       SH_VERB(Dicts, GetEntry, RunFast, true),
-      SH_VERB(Dicts, SetEntry, RunFast, true),
-      SH_VERB(Dicts, DeleteEntry, RunFast, true),
-      SH_VERB(Dicts, IncrementEntry, RunFast, true),
-      SH_VERB(Dicts, EditEntry, RunFast, true),
-      SH_VERB(Dicts, TouchEntry, RunFast, true),
+      SH_VERB(Dicts, SetEntry, RunDictWrite, true),
+      SH_VERB(Dicts, DeleteEntry, RunDictWrite, true),
+      SH_VERB(Dicts, IncrementEntry, RunDictWrite, true),
+      SH_VERB(Dicts, EditEntry, RunDictWrite, true),
+      SH_VERB(Dicts, TouchEntry, RunDictWrite, true),
       SH_VERB(Dicts, GetEntries, RunFast, true),
-      SH_VERB(Dicts, SetEntries, RunFast, true),
+      SH_VERB(Dicts, SetEntries, RunDictWrite, true),
       SH_VERB(Dicts, DeletePrefix, RunSlow, true),
       SH_VERB(Dicts, ScanEntries, RunSlow, true),
-      SH_VERB(Dicts, TransactDict, RunFast, true),
+      SH_VERB(Dicts, TransactDict, RunDictWrite, true),
       Method{"/statehouse.v1.Dicts/WaitEntry", false, true, &RunWaitEntry},
       Method{"/statehouse.v1.Locks/AcquireLock", false, true, &RunAcquire},
       SH_VERB(Locks, RenewLock, RunFast, true),
@@ -318,28 +332,6 @@ class DispatcherImpl final : public Dispatcher {
 };
 
 }  // namespace
-
-std::string_view ObjectNameOf(std::string_view method, std::string_view request) {
-  // Every request of Areas, Dicts and Locks but the listings has its name as field 1; others name
-  // nothing.
-  const bool named = method.starts_with("/statehouse.v1.Areas/") ||
-                     method.starts_with("/statehouse.v1.Dicts/") ||
-                     method.starts_with("/statehouse.v1.Locks/");
-  if (!named || method.ends_with("/ListAreas") || method.ends_with("/ListDicts") ||
-      method.ends_with("/ListLocks")) {
-    return {};
-  }
-  using google::protobuf::io::CodedInputStream;
-  if (request.size() > INT32_MAX) return {};
-  CodedInputStream input(reinterpret_cast<const uint8_t*>(request.data()),
-                         static_cast<int>(request.size()));
-  constexpr uint32_t kNameTag = 1 << 3 | 2;
-  uint32_t length = 0;
-  if (input.ReadTag() != kNameTag || !input.ReadVarint32(&length)) return {};
-  const size_t begin = static_cast<size_t>(input.CurrentPosition());
-  if (length > kNameBytesMax || length > request.size() - begin) return {};
-  return request.substr(begin, length);
-}
 
 std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, DispatcherParts parts,
                                           Lane slow_lane) {

@@ -118,6 +118,8 @@ struct DispatcherOptions {
 // The object that a serialized request names, for an ErrorDetail: empty where the method names none
 // or the bytes are damaged.
 std::string_view ObjectNameOf(std::string_view method, std::string_view request);
+// The same of a request that is known to name one.
+std::string_view NameIn(std::string_view request);
 
 // What the verbs work on. Everything outlives the dispatcher.
 struct DispatcherParts {

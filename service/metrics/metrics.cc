@@ -318,6 +318,21 @@ void PrometheusMetrics::AddWatches(std::vector<MetricFamily>* families) {
   AddGauge(families, "statehouse_watch_lag_revisions",
            "Changes that the slowest live watch was not told yet.",
            static_cast<double>(watches.lag_revisions));
+  AddGauge(families, "statehouse_watch_lag_seconds",
+           "For how long the oldest change that a live watch was not told yet has been there.",
+           watches.lag_s);
+  MetricFamily wakes =
+      Family("statehouse_watch_wake_seconds",
+             "From when the service noticed a change until a live watch was told it.",
+             MetricType::Histogram);
+  ClientMetric wake;
+  for (const auto& [bound, count] : watches.wakes) {
+    wake.histogram.sample_count += count;
+    wake.histogram.bucket.push_back({wake.histogram.sample_count, bound});
+  }
+  wake.histogram.sample_sum = watches.wakes_s;
+  wakes.metric.push_back(std::move(wake));
+  families->push_back(std::move(wakes));
   AddCounter(families, "statehouse_watch_changes_total", "Changes that watches were told.",
              watches.changes);
   AddCounter(families, "statehouse_watch_coalesced_total",

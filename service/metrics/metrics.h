@@ -39,8 +39,13 @@ struct WatchNumbers {
   uint32_t dicts = 0;
   uint64_t history_changes = 0;
   uint64_t lag_revisions = 0;
+  double lag_s = 0;
   uint64_t changes = 0;
   uint64_t coalesced = 0;
+  // Wake-up times: upper bound in seconds (the last one is infinite), and how many fell between it
+  // and the one before; and their sum in seconds.
+  std::vector<std::pair<double, uint64_t>> wakes;
+  double wakes_s = 0;
   std::vector<std::pair<std::string_view, uint64_t>> resyncs;  // By reason.
 };
 

@@ -34,19 +34,29 @@ void DoorCore::Post(std::function<void()> work) {
   new Posted(this, std::move(work));
 }
 
-void DoorCore::PostWake(std::shared_ptr<StreamWaker> waker) {
+void DoorCore::Wake(const std::shared_ptr<StreamWaker>& waker) {
+  const bool few = !wakes_are_posted_.load(std::memory_order_relaxed) &&
+                   foreign_writes_.load(std::memory_order_relaxed) < kForeignWritesMax;
+  if (few || OnPollingThread()) return waker->Wake();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (posting_is_closed_) return;
-  wakes_.push_back(std::move(waker));
-  if (wakes_.size() > 1) return;
-  new Posted(this, [this] {
-    std::vector<std::shared_ptr<StreamWaker>> wakes;
-    {
-      const std::lock_guard<std::mutex> taking(mutex_);
-      wakes.swap(wakes_);
-    }
-    for (const std::shared_ptr<StreamWaker>& woken : wakes) woken->Wake();
-  });
+  wakes_.push_back(waker);
+  if (wakes_are_posted_.exchange(true, std::memory_order_relaxed)) return;
+  new Posted(this, [this] { WakePosted(); });
+}
+
+void DoorCore::WakePosted() {
+  std::vector<std::shared_ptr<StreamWaker>> wakes;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    wakes.swap(wakes_);
+  }
+  for (const std::shared_ptr<StreamWaker>& woken : wakes) woken->Wake();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  // What came meanwhile has its turn after other events.
+  const bool more = !wakes_.empty() && !posting_is_closed_;
+  wakes_are_posted_.store(more, std::memory_order_relaxed);
+  if (more) new Posted(this, [this] { WakePosted(); });
 }
 
 void DoorCore::ClosePosting() {

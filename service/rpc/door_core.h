@@ -1,7 +1,7 @@
 // DoorCore: what the calls of one network door share. Calls see the door through it.
 //
-// Threads: `Post` from any; everything else on the polling thread, except `calls_alive` and
-// `serving`, which are atomic.
+// Threads: Post, Wake, OnPollingThread and what is atomic from any; everything else on the polling
+// thread.
 #pragma once
 
 #include <grpcpp/alarm.h>
@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <unordered_set>
 #include <vector>
 
@@ -25,6 +26,10 @@
 
 namespace statehouse {
 
+// So many messages of other threads than the polling one may be under way. Each wakes it, to hear
+// that it was sent: for few streams that is the shortest way, for many it is a waste. One to a
+// client that does not read stays under way; with so many of those the polling thread sends all.
+inline constexpr uint32_t kForeignWritesMax = 4;
 inline constexpr size_t kOpenStreamsMax =
     1024;  // Health watches and reflection streams, which need no token.
 
@@ -41,23 +46,28 @@ class OpenStream {
   virtual ~OpenStream() = default;
   // The service's health changed.
   virtual void OnHealthChange() = 0;
-  // There may be something to send.
+  // There may be something to send. Any thread, also while the polling thread works on the call.
   virtual void OnReady() = 0;
   // The door shuts down: the stream ends now.
   virtual void OnShutdown() = 0;
 };
 
-// Lets other threads wake a streaming call that may be over by then.
+// Lets any thread wake a streaming call that may be over by then.
 class StreamWaker {
  public:
   explicit StreamWaker(OpenStream* stream) : stream_(stream) {}
-  // On the polling thread.
   void Wake() {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (stream_ != nullptr) stream_->OnReady();
   }
-  void Forget() { stream_ = nullptr; }
+  // Nobody is in OnReady, or comes there, when this has returned.
+  void Forget() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stream_ = nullptr;
+  }
 
  private:
+  std::mutex mutex_;  // Taken before the call's own.
   OpenStream* stream_;
 };
 
@@ -80,12 +90,19 @@ class DoorCore final {
   void set_serving(bool serving) { serving_.store(serving, std::memory_order_relaxed); }
   bool stopping() const { return stopping_; }
   void set_stopping() { stopping_ = true; }
+  // The calling thread is the polling thread from now on.
+  void BeginPolling() { poller_.store(std::this_thread::get_id(), std::memory_order_relaxed); }
+  bool OnPollingThread() const {
+    return poller_.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
+  // Messages that other threads sent and the polling thread has not heard of.
+  std::atomic<uint32_t>& foreign_writes() { return foreign_writes_; }
 
   // Runs `work` on the polling thread soon; not at all after ClosePosting.
   void Post(std::function<void()> work);
-  // Calls waker->Wake() on the polling thread soon, unless its call is over by then. Many at once
-  // cost one event. Any thread.
-  void PostWake(std::shared_ptr<StreamWaker> waker);
+  // Calls waker->Wake(): at once, or, where messages of other threads are under way already, soon
+  // on the polling thread, many of them in one event. Any thread.
+  void Wake(const std::shared_ptr<StreamWaker>& waker);
   void ClosePosting();
 
   // Started calls that are not deleted yet.
@@ -95,6 +112,7 @@ class DoorCore final {
 
  private:
   class Posted;
+  void WakePosted();
 
   const GrpcDoorOptions options_;
   Dispatcher* const dispatcher_;
@@ -105,11 +123,14 @@ class DoorCore final {
   std::unordered_set<OpenStream*> streams_;
   std::atomic<bool> serving_{true};
   bool stopping_ = false;
+  std::atomic<std::thread::id> poller_{};
+  std::atomic<uint32_t> foreign_writes_{0};
 
   std::mutex mutex_;
   std::condition_variable no_calls_;
   uint64_t calls_ = 0;                               // Guarded by mutex_.
   std::vector<std::shared_ptr<StreamWaker>> wakes_;  // Guarded by mutex_.
+  std::atomic<bool> wakes_are_posted_{false};        // Set under mutex_: WakePosted will run.
   bool posting_is_closed_ = false;                   // Guarded by mutex_.
 };
 

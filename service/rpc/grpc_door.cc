@@ -109,6 +109,7 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
 }
 
 void GrpcDoorImpl::Poll() {
+  core_.BeginPolling();
   void* tag = nullptr;
   bool ok = false;
   while (core_.queue()->Next(&tag, &ok)) static_cast<Event*>(tag)->OnEvent(ok);

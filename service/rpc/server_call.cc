@@ -187,35 +187,52 @@ void ServerCall::BeginServed(std::string_view request) {
   waker_ = std::make_shared<StreamWaker>(this);
   auto opened =
       core_->dispatcher().OpenStream(MakeContext(), context_.method(), request,
-                                     [core = core_, waker = waker_] { core->PostWake(waker); });
+                                     [core = core_, waker = waker_] { core->Wake(waker); });
   if (!opened.ok()) {
     return Finish(ToGrpcStatus(opened.status(), ObjectNameOf(context_.method(), request)));
   }
+  const std::lock_guard<std::mutex> lock(mutex_);
   served_ = *std::move(opened);
-  OnReady();
+  Serve();
+}
+
+void ServerCall::OnReady() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Serve();
 }
 
 // One message is under way at a time, so a slow reader costs that one.
-void ServerCall::OnReady() {
+void ServerCall::Serve() {
   if (served_ == nullptr || is_writing_ || finish_was_called_.load(std::memory_order_relaxed)) {
     return;
   }
-  if (was_cancelled_) {
-    served_.reset();
-    return Finish(grpc::Status::CANCELLED);
-  }
+  if (was_cancelled_) return FinishHeld(grpc::Status::CANCELLED);
   std::string message;
   Status status;
   switch (served_->Poll(&message, &status)) {
-    case ServedStream::Found::kMessage: return StartWrite(std::move(message));
+    case ServedStream::Found::kMessage:
+      is_foreign_write_ = !core_->OnPollingThread();
+      if (is_foreign_write_) core_->foreign_writes().fetch_add(1, std::memory_order_relaxed);
+      return StartWrite(std::move(message));
     case ServedStream::Found::kNothing: return;
     case ServedStream::Found::kEnd: break;
   }
-  served_.reset();
   std::string name;
   ContiguousBytes request;
   if (request.Read(message_)) name = ObjectNameOf(context_.method(), request.view());
-  Finish(ToGrpcStatus(status, name));
+  FinishHeld(ToGrpcStatus(status, name));
+}
+
+void ServerCall::OnServedWritten(bool ok) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    is_writing_ = false;
+    if (is_foreign_write_) core_->foreign_writes().fetch_sub(1, std::memory_order_relaxed);
+    if (!finish_was_called_.load(std::memory_order_relaxed)) {
+      return ok ? Serve() : FinishHeld(grpc::Status::CANCELLED);
+    }
+  }
+  DeleteIfOver();
 }
 
 void ServerCall::DispatchUnary(std::string_view request) {
@@ -228,7 +245,7 @@ void ServerCall::DispatchUnary(std::string_view request) {
 }
 
 void ServerCall::Answer(StatusOr<std::string> result) {
-  const std::lock_guard<std::mutex> lock(finishing_);
+  const std::lock_guard<std::mutex> lock(mutex_);
   finish_was_called_.store(true, std::memory_order_relaxed);
   if (result.ok()) {
     stream_.WriteAndFinish(ToByteBuffer(*std::move(result)), grpc::WriteOptions(), grpc::Status::OK,
@@ -282,17 +299,13 @@ void ServerCall::AnswerReflection(std::string_view request) {
 }
 
 void ServerCall::OnWritten(bool ok) {
+  if (kind_ == Kind::kServed) return OnServedWritten(ok);
   is_writing_ = false;
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
-  if (!ok) {
-    served_.reset();
-    return Finish(grpc::Status::CANCELLED);
-  }
+  if (!ok) return Finish(grpc::Status::CANCELLED);
   if (ends_now_) return OnShutdown();
   if (kind_ == Kind::kHealthWatch) {
     SendHealth();
-  } else if (kind_ == Kind::kServed) {
-    OnReady();
   } else {
     StartRead();
   }
@@ -306,34 +319,50 @@ void ServerCall::OnShutdown() {
 }
 
 void ServerCall::Finish(const grpc::Status& status) {
-  const std::lock_guard<std::mutex> lock(finishing_);
-  finish_was_called_.store(true, std::memory_order_relaxed);
   core_->streams().erase(this);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  FinishHeld(status);
+}
+
+void ServerCall::FinishHeld(const grpc::Status& status) {
+  finish_was_called_.store(true, std::memory_order_relaxed);
   stream_.Finish(status, static_cast<Event*>(&finished_));
 }
 
 void ServerCall::OnFinished(bool ok) {
   finish_was_delivered_ = true;
+  std::unique_ptr<ServedStream> ended;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ended = std::move(served_);
+  }
+  ended.reset();
   DeleteIfOver();
 }
 
 void ServerCall::OnOver(bool ok) {
   is_over_ = true;
-  was_cancelled_ = context_.IsCancelled();
-  if (was_cancelled_ && pending_ != nullptr) pending_->Cancel();
-  // An idle health watch has no event under way that could tell it.
-  if ((is_watching_ || served_ != nullptr) && !is_writing_ &&
-      !finish_was_called_.load(std::memory_order_relaxed)) {
-    served_.reset();
-    Finish(grpc::Status::CANCELLED);
+  const bool was_cancelled = context_.IsCancelled();
+  if (was_cancelled && pending_ != nullptr) pending_->Cancel();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    was_cancelled_ = was_cancelled;
+    // An idle stream has no event under way that could tell it.
+    if ((is_watching_ || served_ != nullptr) && !is_writing_ &&
+        !finish_was_called_.load(std::memory_order_relaxed)) {
+      FinishHeld(grpc::Status::CANCELLED);
+    }
   }
   DeleteIfOver();
 }
 
 void ServerCall::DeleteIfOver() {
-  if (!finish_was_delivered_ || !is_over_ || is_reading_ || is_writing_) return;
-  // Whoever finished the call has left it when this lock is free.
-  { const std::lock_guard<std::mutex> lock(finishing_); }
+  if (!finish_was_delivered_ || !is_over_ || is_reading_) return;
+  {
+    // Whoever finished the call or served it has left it when this lock is free.
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (is_writing_) return;
+  }
   DoorCore* const core = core_;
   core->streams().erase(this);
   delete this;

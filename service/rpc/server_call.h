@@ -11,7 +11,8 @@
 // Who owns it: itself. It is deleted by the polling thread when Finish has been delivered, gRPC has
 // said that the call is over
 //   and no other event is under way.
-// Threads: the polling thread, except Answer, which the dispatcher may call from another one.
+// Threads: the polling thread, except Answer, which the dispatcher may call from another one, and
+//   OnReady: whoever has news of a served stream sends it.
 // Always true: Finish is called exactly once for every started call. A call that its client gave up
 // while it was parked is
 //   cancelled in the dispatcher, whose answer then finishes it.
@@ -64,6 +65,7 @@ class ServerCall final : public OpenStream {
   void OnStarted(bool ok);
   void OnRead(bool ok);
   void OnWritten(bool ok);
+  void OnServedWritten(bool ok);
   void OnFinished(bool ok);
   void OnOver(bool ok);
 
@@ -76,6 +78,8 @@ class ServerCall final : public OpenStream {
   void BeginHealthWatch(std::string_view request);
   void SendHealth();
   void BeginServed(std::string_view request);
+  // Sends what there is. REQUIRES: mutex_ held.
+  void Serve();
   CallContext MakeContext();
   void AnswerReflection(std::string_view request);
   StatusOr<std::shared_ptr<const Identity>> Authenticate();
@@ -83,6 +87,8 @@ class ServerCall final : public OpenStream {
   // Finishes a unary call. Any thread, once.
   void Answer(StatusOr<std::string> result);
   void Finish(const grpc::Status& status);
+  // REQUIRES: mutex_ held.
+  void FinishHeld(const grpc::Status& status);
   void DeleteIfOver();
 
   DoorCore* const core_;
@@ -99,10 +105,10 @@ class ServerCall final : public OpenStream {
   std::shared_ptr<const Identity> identity_;
   std::shared_ptr<PendingCall> pending_;
   bool is_reading_ = false;
-  bool is_writing_ = false;
+  bool is_writing_ = false;  // Of a served stream: guarded by mutex_.
   bool finish_was_delivered_ = false;
   bool is_over_ = false;
-  bool was_cancelled_ = false;
+  bool was_cancelled_ = false;  // As is_writing_.
   bool ends_now_ = false;
 
   // Health watch.
@@ -112,12 +118,14 @@ class ServerCall final : public OpenStream {
   ReflectionStream reflection_;
 
   // Served stream.
-  std::unique_ptr<ServedStream> served_;
+  std::unique_ptr<ServedStream> served_;  // Guarded by mutex_; goes without it, on the polling
+                                          // thread: its watch waits until nobody notifies.
+  bool is_foreign_write_ = false;         // Of the message under way. Guarded by mutex_.
   std::shared_ptr<StreamWaker> waker_;
 
-  // Held while another thread finishes the call, so that the polling thread does not delete it
-  // under its feet.
-  std::mutex finishing_;
+  // Held while another thread finishes the call or serves it, so that the polling thread does not
+  // delete it under its feet. Taken after the waker's and before those of what is served.
+  std::mutex mutex_;
   std::atomic<bool> finish_was_called_{false};
 };
 

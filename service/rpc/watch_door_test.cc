@@ -2,6 +2,7 @@
 // silent client costs nobody else anything.
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <map>
 #include <optional>
 #include <thread>
@@ -301,6 +302,66 @@ TEST_F(WatchDoorTest, AThousandStreamsAndOneThatNeverReads) {
   EXPECT_EQ(service_->watches().Totals().watches, kStreams + 1u);
   for (const auto& stream : streams) stream->context.TryCancel();
   silent->context.TryCancel();
+}
+
+// Messages are sent by the door's thread, by the hub's and by one that changed the dict, while
+// streams come and go.
+TEST_F(WatchDoorTest, WhoeverTellsAStreamTellsItInOrder) {
+  constexpr int kStreams = 12;
+  constexpr int kChanges = 150;
+  std::vector<std::unique_ptr<v1::Dicts::Stub>> stubs;
+  for (int i = 0; i < 3; ++i) stubs.push_back(v1::Dicts::NewStub(Channel()));
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (int i = 0; i < kStreams; ++i) streams.push_back(Open(Watch(), stubs[i % 3].get()));
+  for (const auto& stream : streams) ASSERT_GT(stream->AwaitSynced(), 0u);
+  std::atomic<bool> done{false};
+  std::thread by_call([&] {
+    for (int i = 0; i < kChanges; ++i) {
+      v1::IncrementEntryRequest request;
+      request.set_name("d");
+      request.set_key("b");
+      grpc::ClientContext context;
+      Authorize(&context);
+      v1::IncrementEntryResponse response;
+      ASSERT_TRUE(stubs[0]->IncrementEntry(&context, request, &response).ok());
+    }
+  });
+  std::thread mapped([&] {
+    auto served = service_->engine().dicts().Find("d");
+    ASSERT_TRUE(served.ok());
+    const Lane lane = service_->engine().DaemonLane(2);
+    for (int i = 0; i < kChanges; ++i) {
+      DictResult result;
+      const auto use = service_->engine().UseDaemonLane(lane);
+      ASSERT_TRUE((*served)->dict().Set(lane, "c", DictValue::Int64(i), {}, &result).ok());
+      // By itself every other time, else by the hub's thread.
+      if (i % 2 == 0) service_->watches().LookNow((*served)->record().id);
+    }
+  });
+  std::thread passing([&] {
+    while (!done) {
+      const auto stream = Open(Watch(), stubs[1].get());
+      EXPECT_GT(stream->AwaitSynced(), 0u);
+      stream->context.TryCancel();
+      (void)stream->Finish();
+    }
+  });
+  for (const auto& stream : streams) {
+    uint64_t last = 0;
+    for (int seen = 0; seen < 2 * kChanges;) {
+      const auto message = stream->Next();
+      ASSERT_TRUE(message.has_value());
+      ASSERT_FALSE(message->has_resync());
+      for (const v1::DictChange& change : message->changes().changes()) {
+        ASSERT_GT(change.revision(), last);
+        last = change.revision();
+        ++seen;
+      }
+    }
+  }
+  done = true;
+  for (std::thread* thread : {&by_call, &mapped, &passing}) thread->join();
+  for (const auto& stream : streams) stream->context.TryCancel();
 }
 
 }  // namespace

@@ -138,9 +138,22 @@ Watch::Found Watch::Poll(WatchEvent* event) {
     Begin();
   }
   if (resync_) return Resync(*resync_, event);
+  const bool is_live = phase_ == Phase::kLive;
   const Found found = phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
-  if (found == Found::kEvent) told_ns_ = MonotonicNs();
+  if (found != Found::kEvent) return found;
+  told_ns_ = MonotonicNs();
+  if (is_live && !event->changes.empty()) {
+    const uint64_t noticed_ns = event->changes.front().change->noticed_ns;
+    counters_->CountWake(told_ns_ - std::min(noticed_ns, told_ns_));
+  }
   return found;
+}
+
+uint64_t Watch::LagNs(uint64_t now_ns) const {
+  const uint64_t next = std::max(cursor_ + 1, dict_->tail());
+  if (LagRevisions() == 0 || next > dict_->head) return 0;
+  const uint64_t noticed_ns = dict_->history[next - dict_->tail()]->noticed_ns;
+  return now_ns - std::min(noticed_ns, now_ns);
 }
 
 // One page of the snapshot, read without the lock.
@@ -314,6 +327,7 @@ void Watch::FillValues(WatchEvent* event) const {
     if (!status.ok() || !found || entry.version != told.change->change.version) continue;
     auto filled = std::make_shared<WatchedChange>();
     filled->change = told.change->change;
+    filled->noticed_ns = told.change->noticed_ns;
     filled->change.value_gone = false;
     filled->change.bytes = std::move(entry.bytes);
     filled_bytes += filled->change.bytes.size();

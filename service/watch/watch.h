@@ -8,11 +8,13 @@
 // after the scan's end.
 //
 // Who owns it: the door's stream, and the hub while it is open. Threads: Poll and Close one at a
-// time; the hub calls `notify` from its thread, never after Close has returned.
+// time; the hub calls `notify` from any thread, never after Close has returned.
 // Always true: what Poll gave is never given again, and nothing before it is missing but behind a
 // resync. It keeps no changes: a slow watcher costs its place in the history.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -75,8 +77,23 @@ struct WatchEvent {
   ResyncReason reason = ResyncReason::kHistoryGone;
 };
 
+// Upper bounds of the buckets of wake-up times, in nanoseconds; a last one has what took longer.
+inline constexpr std::array<uint64_t, 10> kWakeBucketsNs = {
+    5'000,   10'000,    25'000,     50'000,      100'000,
+    250'000, 1'000'000, 10'000'000, 100'000'000, 1'000'000'000};
+
 // What the watches of one hub count.
 struct WatchCounters {
+  // From when the oldest change of a message was noticed until a live watch is told it.
+  void CountWake(uint64_t ns) {
+    const auto bucket = std::lower_bound(kWakeBucketsNs.begin(), kWakeBucketsNs.end(), ns);
+    wakes[static_cast<size_t>(bucket - kWakeBucketsNs.begin())].fetch_add(
+        1, std::memory_order_relaxed);
+    wakes_ns.fetch_add(ns, std::memory_order_relaxed);
+  }
+
+  std::array<std::atomic<uint64_t>, kWakeBucketsNs.size() + 1> wakes{};
+  std::atomic<uint64_t> wakes_ns{0};
   std::atomic<uint64_t> changes{0};    // Told to watchers.
   std::atomic<uint64_t> coalesced{0};  // Left out for a newer one.
   std::atomic<uint64_t> resyncs[kResyncReasons] = {};
@@ -116,6 +133,8 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   void PassBy(uint64_t head_before, bool has_gap, const std::unordered_set<std::string_view>& keys);
   // Changes that it has not looked at; 0 before it is live. REQUIRES: the dict's mutex is held.
   uint64_t LagRevisions() const { return phase_ == Phase::kLive ? dict_->head - cursor_ : 0; }
+  // For how long the oldest of them has been there. REQUIRES: as LagRevisions.
+  uint64_t LagNs(uint64_t now_ns) const;
 
  private:
   enum class Phase : uint8_t { kStarting, kSnapshot, kCatchingUp, kLive };

@@ -62,8 +62,10 @@ void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
     }
     kept.erase(at);
     auto dict = std::make_shared<WatchedDict>(served, bell_);
+    const uint64_t now_ns = MonotonicNs();
     for (DictChange& change : history) {
       auto shared = std::make_shared<WatchedChange>();
+      shared->noticed_ns = now_ns;
       shared->change = std::move(change);
       dict->history.push_back(std::move(shared));
     }
@@ -73,6 +75,7 @@ void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
     dict->idle_since_ns = MonotonicNs();
     by_id_.emplace(dict->id, std::move(dict));
   }
+  followed_ = by_id_.size();
   for (const auto& [name, fd] : kept) {
     const Status removed = vault_->Remove(name);
     if (!removed.ok()) spdlog::error("giving up {}: {}", name, removed.message());
@@ -101,6 +104,7 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     }
     std::shared_ptr<WatchedDict>& dict = by_id_[ask.served->record().id];
     if (dict == nullptr) dict = std::make_shared<WatchedDict>(ask.served, bell_);
+    followed_ = by_id_.size();
     watch = std::make_shared<Watch>(std::move(ask), dict, counters_, std::move(notify));
     const std::lock_guard<std::mutex> dict_lock(dict->mutex);
     dict->watches.insert(watch.get());
@@ -152,12 +156,16 @@ void WatchHub::Shutdown() {
   }
   bell_->Ring();
   if (thread_.joinable()) thread_.join();
+  Due due;
   for (const std::shared_ptr<WatchedDict>& dict : All()) {
-    EndDict(*dict, Status(Reason::kDraining,
-                          "watching dict \"" + dict->served->record().name +
-                              "\": the service is draining; go on at its successor, from the last "
-                              "revision"));
+    EndDict(*dict,
+            Status(Reason::kDraining,
+                   "watching dict \"" + dict->served->record().name +
+                       "\": the service is draining; go on at its successor, from the last "
+                       "revision"),
+            &due);
   }
+  for (const std::shared_ptr<Watch>& watch : due) watch->Notify();
 }
 
 std::vector<std::shared_ptr<WatchedDict>> WatchHub::All() const {
@@ -189,6 +197,17 @@ void WatchHub::Run() {
 }
 
 bool WatchHub::Serve(WatchedDict& dict) {
+  Due due;
+  bool more = false;
+  {
+    const std::lock_guard<std::mutex> lock(dict.drain_mutex);
+    more = ServeDrained(dict, &due);
+  }
+  for (const std::shared_ptr<Watch>& watch : due) watch->Notify();
+  return more;
+}
+
+bool WatchHub::ServeDrained(WatchedDict& dict, Due* due) {
   uint64_t drain = 0;
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
@@ -196,7 +215,7 @@ bool WatchHub::Serve(WatchedDict& dict) {
     drain = ++dict.begun;
   }
   if (dict.feed == nullptr) {
-    BeginFeed(dict);
+    BeginFeed(dict, due);
     if (dict.feed == nullptr) return false;
   }
   Dict& state = dict.feed->served()->dict();
@@ -215,20 +234,52 @@ bool WatchHub::Serve(WatchedDict& dict) {
   if (more) dict.feed->Drain(&fresh);
   if (is == DictState::kMoved) {
     while (dict.feed->HasNews()) dict.feed->Drain(&fresh);
-    FollowMove(dict, &fresh);
+    FollowMove(dict, &fresh, due);
     more = true;
   }
   gaps_.fetch_add(dict.feed->gaps() - gaps, std::memory_order_relaxed);
-  Publish(dict, std::move(fresh), drain);
+  Publish(dict, std::move(fresh), drain, due);
   if (is == DictState::kDeleted) {
-    EndDict(dict, Status(Reason::kDictNotFound,
-                         "watching dict \"" + state.name() + "\": it was deleted"));
+    EndDict(dict,
+            Status(Reason::kDictNotFound, "watching dict \"" + state.name() + "\": it was deleted"),
+            due);
     return false;
   }
   return more;
 }
 
-void WatchHub::BeginFeed(WatchedDict& dict) {
+// What it leaves to the hub's thread is not lost: the change has woken that, or it has yet to look.
+void WatchHub::LookNow(uint64_t dict_id) {
+  if (!FollowsAny()) return;
+  std::shared_ptr<WatchedDict> dict;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = by_id_.find(dict_id);
+    if (stopping_ || found == by_id_.end()) return;
+    dict = found->second;
+  }
+  Due due;
+  {
+    const std::unique_lock<std::mutex> lock(dict->drain_mutex, std::try_to_lock);
+    if (!lock.owns_lock() || dict->is_given_up || dict->feed == nullptr) return;
+    if (dict->feed->served()->dict().state() != DictState::kLive) return;
+    if (!dict->feed->HasNews()) return;
+    uint64_t drain = 0;
+    {
+      const std::lock_guard<std::mutex> dict_lock(dict->mutex);
+      if (!dict->ended.ok()) return;
+      drain = ++dict->begun;
+    }
+    std::vector<DictChange> fresh;
+    const uint64_t gaps = dict->feed->gaps();
+    dict->feed->Drain(&fresh);
+    gaps_.fetch_add(dict->feed->gaps() - gaps, std::memory_order_relaxed);
+    Publish(*dict, std::move(fresh), drain, &due);
+  }
+  for (const std::shared_ptr<Watch>& watch : due) watch->Notify();
+}
+
+void WatchHub::BeginFeed(WatchedDict& dict, Due* due) {
   std::shared_ptr<ServedDict> served;
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
@@ -250,8 +301,10 @@ void WatchHub::BeginFeed(WatchedDict& dict) {
   if (status.ok()) status = vault_->Store(FeedName(dict.id), (*feed)->fd());
   if (!status.ok()) {
     spdlog::error("following dict \"{}\": {}", served->record().name, status.message());
-    return EndDict(dict, Status(status.reason(), "watching dict \"" + served->record().name +
-                                                     "\": " + status.message()));
+    return EndDict(dict,
+                   Status(status.reason(),
+                          "watching dict \"" + served->record().name + "\": " + status.message()),
+                   due);
   }
   dict.feed = *std::move(feed);
   const std::lock_guard<std::mutex> lock(dict.mutex);
@@ -260,23 +313,27 @@ void WatchHub::BeginFeed(WatchedDict& dict) {
   dict.ready = true;
 }
 
-void WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh) {
+void WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due* due) {
   const DictRecord& record = dict.feed->served()->record();
   auto next = dicts_->Find("#" + std::to_string(record.index));
   if (!next.ok()) {
-    return EndDict(dict, Status(Reason::kDictNotFound,
-                                "watching dict \"" + record.name + "\": it was deleted"));
+    return EndDict(
+        dict,
+        Status(Reason::kDictNotFound, "watching dict \"" + record.name + "\": it was deleted"),
+        due);
   }
   dict.feed->Follow(*next, fresh);
   const std::lock_guard<std::mutex> lock(dict.mutex);
   dict.served = *std::move(next);
 }
 
-void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain) {
+void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due) {
   std::vector<SharedChange> shared;
   shared.reserve(fresh.size());
+  const uint64_t noticed_ns = MonotonicNs();
   for (DictChange& change : fresh) {
     auto next = std::make_shared<WatchedChange>();
+    next->noticed_ns = noticed_ns;
     next->change = std::move(change);
     shared.push_back(std::move(next));
   }
@@ -287,7 +344,6 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     keys.insert(next->change.key);
   }
   std::vector<SharedChange> old;  // Freed without the lock.
-  std::vector<std::shared_ptr<Watch>> due;
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
     const uint64_t head_before = dict.head;
@@ -302,34 +358,32 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     for (Watch* const watch : dict.watches) {
       watch->PassBy(head_before, has_gap, keys);
       if (!watch->IsDue(now_ns)) continue;
-      if (auto held = watch->weak_from_this().lock()) due.push_back(std::move(held));
+      if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
     }
   }
-  for (const std::shared_ptr<Watch>& watch : due) watch->Notify();
 }
 
-void WatchHub::EndDict(WatchedDict& dict, const Status& why) {
-  std::vector<std::shared_ptr<Watch>> watches;
-  {
-    const std::lock_guard<std::mutex> lock(dict.mutex);
-    if (dict.ended.ok()) dict.ended = why;
-    for (Watch* const watch : dict.watches) {
-      if (auto held = watch->weak_from_this().lock()) watches.push_back(std::move(held));
-    }
+void WatchHub::EndDict(WatchedDict& dict, const Status& why, Due* due) {
+  const std::lock_guard<std::mutex> lock(dict.mutex);
+  if (dict.ended.ok()) dict.ended = why;
+  for (Watch* const watch : dict.watches) {
+    if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
   }
-  for (const std::shared_ptr<Watch>& watch : watches) watch->Notify();
 }
 
 // Gives up a feed that nobody needs any more.
 void WatchHub::Forget(const std::shared_ptr<WatchedDict>& dict) {
   {
+    const std::lock_guard<std::mutex> drain_lock(dict->drain_mutex);
     const std::lock_guard<std::mutex> lock(mutex_);
     const std::lock_guard<std::mutex> dict_lock(dict->mutex);
     const bool is_idle = dict->watches.empty() &&
                          MonotonicNs() - dict->idle_since_ns >= options_.keep_ms * 1'000'000;
     if (dict->ended.ok() && !is_idle) return;
     // A dict that could not be followed is tried again by the next watch.
+    dict->is_given_up = true;
     by_id_.erase(dict->id);
+    followed_ = by_id_.size();
     last_head_ = std::max(last_head_, dict->head);
   }
   if (dict->feed == nullptr) return;
@@ -359,6 +413,7 @@ void WatchHub::Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uin
 
 WatchTotals WatchHub::Totals() const {
   WatchTotals totals;
+  const uint64_t now_ns = MonotonicNs();
   for (const std::shared_ptr<WatchedDict>& dict : All()) {
     const std::lock_guard<std::mutex> lock(dict->mutex);
     ++totals.dicts;
@@ -367,6 +422,7 @@ WatchTotals WatchHub::Totals() const {
     for (const Watch* const watch : dict->watches) {
       if (watch->ask().is_wait) continue;
       totals.lag_revisions = std::max(totals.lag_revisions, watch->LagRevisions());
+      totals.lag_ns = std::max(totals.lag_ns, watch->LagNs(now_ns));
     }
   }
   totals.changes = counters_->changes.load(std::memory_order_relaxed);
@@ -375,6 +431,10 @@ WatchTotals WatchHub::Totals() const {
   for (size_t i = 0; i < kResyncReasons; ++i) {
     totals.resyncs[i] = counters_->resyncs[i].load(std::memory_order_relaxed);
   }
+  for (size_t i = 0; i < totals.wakes.size(); ++i) {
+    totals.wakes[i] = counters_->wakes[i].load(std::memory_order_relaxed);
+  }
+  totals.wakes_ns = counters_->wakes_ns.load(std::memory_order_relaxed);
   return totals;
 }
 

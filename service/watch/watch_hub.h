@@ -3,8 +3,8 @@
 // Drawing:
 //   workers' rings --> DictFeed --> WatchedDict's history --> Watch (many) --> door's streams
 //
-// Who owns it: the composition root; it shuts it down before the doors' queues close. Threads: Open
-//   and Recheck any; one thread of its own follows all dicts.
+// Who owns it: the composition root; it shuts it down before the doors' queues close. Threads:
+//   Open, LookNow and Recheck any; one thread of its own follows all dicts.
 // Always true: a dict is followed from its first watch until `keep_ms` after its last one, over
 //   restarts of the daemon, so that a watcher that comes back in time misses nothing. Revisions of
 //   a dict only grow, also when it is followed anew.
@@ -40,10 +40,13 @@ struct WatchTotals {
   uint32_t dicts = 0;  // That are followed.
   uint64_t history_changes = 0;
   uint64_t lag_revisions = 0;  // Of the slowest live watch.
+  uint64_t lag_ns = 0;         // Of the live watch that is furthest behind in time.
   uint64_t changes = 0;        // Told to watchers, since this daemon started; as all below.
   uint64_t coalesced = 0;
   uint64_t gaps = 0;
   uint64_t resyncs[kResyncReasons] = {};
+  std::array<uint64_t, kWakeBucketsNs.size() + 1> wakes{};  // See WatchCounters.
+  uint64_t wakes_ns = 0;
 };
 
 class WatchHub final {
@@ -61,6 +64,11 @@ class WatchHub final {
 
   // Begins to watch. `notify` may be called at once, from any thread.
   StatusOr<std::shared_ptr<Watch>> Open(WatchAsk ask, std::function<void()> notify);
+  // A dict was changed by the caller a moment ago: tells its watches now, on this thread, unless
+  // the hub's is at it. Cheap where nobody watches. Any thread.
+  void LookNow(uint64_t dict_id);
+  // Whether any dict is followed; only a hint.
+  bool FollowsAny() const { return followed_.load(std::memory_order_relaxed) > 0; }
   // Grants have changed: ends every watch that `allowed` refuses, with that status, and asks it for
   // later ones too.
   void Recheck(Allowed allowed);
@@ -74,12 +82,16 @@ class WatchHub final {
       : options_(options), dicts_(dicts), vault_(vault) {}
   void Adopt(std::map<std::string, UniqueFd> kept);
   void Run();
-  // Looks at one dict; true when there may be more at once.
+  using Due = std::vector<std::shared_ptr<Watch>>;
+  // Looks at one dict; true when there may be more at once. Notifies.
   bool Serve(WatchedDict& dict);
-  void BeginFeed(WatchedDict& dict);
-  void FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh);
-  void Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain);
-  void EndDict(WatchedDict& dict, const Status& why);
+  // The part of it that needs drain_mutex; *due is to be notified when that is free.
+  bool ServeDrained(WatchedDict& dict, Due* due);
+  void BeginFeed(WatchedDict& dict, Due* due);
+  void FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due* due);
+  // REQUIRES: drain_mutex held.
+  void Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due);
+  static void EndDict(WatchedDict& dict, const Status& why, Due* due);
   void Forget(const std::shared_ptr<WatchedDict>& dict);
   void Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
              uint64_t until_ns) const;
@@ -91,8 +103,9 @@ class WatchHub final {
   const std::shared_ptr<HubBell> bell_ = std::make_shared<HubBell>();
   const std::shared_ptr<WatchCounters> counters_ = std::make_shared<WatchCounters>();
   std::atomic<uint64_t> gaps_{0};
+  std::atomic<size_t> followed_{0};  // by_id_.size()
 
-  // Taken before a dict's mutex.
+  // Taken before a dict's mutex and after its drain_mutex.
   mutable std::mutex mutex_;
   std::map<uint64_t, std::shared_ptr<WatchedDict>> by_id_;
   std::shared_ptr<const Allowed> allowed_;

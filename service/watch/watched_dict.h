@@ -4,7 +4,7 @@
 //   DictFeed --Publish--> history: tail … head <-- each Watch reads from its own place
 //
 // Who owns it: WatchHub and its watches. Threads: what is marked "hub" on the hub's thread only,
-// the rest under `mutex`. No callback runs under it.
+// what is marked "drain" under `drain_mutex`, the rest under `mutex`. No callback runs under them.
 #pragma once
 
 #include <atomic>
@@ -26,6 +26,7 @@ class Watch;
 // A change as all watches share it.
 struct WatchedChange {
   DictChange change;
+  uint64_t noticed_ns = 0;  // When it was read from its ring, or its feed taken over.
 
   // As a message holds it, with its value: encoded for the first watcher that needs it.
   template <typename Encode>
@@ -67,9 +68,14 @@ struct WatchedDict {
 
   const uint64_t id;
   const std::shared_ptr<HubBell> bell;
-  std::unique_ptr<DictFeed> feed;  // hub; null before the first drain.
-  uint32_t event_seen = 0;         // hub: the dict's event word before the last look.
-  bool may_sleep = false;          // hub: nothing was there at the last look, after arming.
+  // Held while the feed is drained and its changes are published. Taken before `mutex` and the
+  // hub's.
+  std::mutex drain_mutex;
+  // drain; null before the first drain. Set on the hub's thread, so that it reads it without.
+  std::unique_ptr<DictFeed> feed;
+  bool is_given_up = false;  // drain: the hub has forgotten it.
+  uint32_t event_seen = 0;   // hub: the dict's event word before the last look.
+  bool may_sleep = false;    // hub: nothing was there at the last look, after arming.
 
   std::mutex mutex;
   std::shared_ptr<ServedDict> served;  // The segment that the feed is in.

@@ -22,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "echo.grpc.pb.h"
 #include "engine/os/futex.h"
 #include "etcd_lease.grpc.pb.h"
 #include "etcd_lock.grpc.pb.h"
@@ -163,6 +164,50 @@ class Etcd final {
   EtcdProcess process_;
   std::unique_ptr<v3lockpb::Lock::Stub> locks_;
   int64_t lease_ = 0;
+};
+
+// What two round trips cost by themselves: a bare gRPC server, bare calls.
+class Floor final {
+ public:
+  explicit Floor(const std::string& server)
+      : address_("127.0.0.1:" + std::to_string(FreePort())),
+        process_({server, address_}),
+        stub_(FanOut::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()))) {
+    request_.set_payload(std::string(40, 'x'));
+    talking_.set_wait_for_ready(true);
+    talk_ = stub_->Converse(&talking_);
+  }
+  ~Floor() {
+    talking_.TryCancel();
+    (void)talk_->Finish();
+  }
+
+  Work Calls() {
+    return MedianOf([this] {
+      for (int i = 0; i < 2; ++i) {
+        grpc::ClientContext context;
+        context.set_wait_for_ready(true);
+        EchoResponse response;
+        if (!stub_->Say(&context, request_, &response).ok()) Die("a bare call");
+      }
+    });
+  }
+  Work Messages() {
+    return MedianOf([this] {
+      for (int i = 0; i < 2; ++i) {
+        EchoResponse response;
+        if (!talk_->Write(request_) || !talk_->Read(&response)) Die("a bare stream");
+      }
+    });
+  }
+
+ private:
+  const std::string address_;
+  BenchProcess process_;
+  const std::unique_ptr<FanOut::Stub> stub_;
+  EchoRequest request_;
+  grpc::ClientContext talking_;
+  std::unique_ptr<grpc::ClientReaderWriter<EchoRequest, EchoResponse>> talk_;
 };
 
 // What a holder's process does: takes the lock, says so, and holds it until it is killed.
@@ -307,8 +352,8 @@ int ReportWaiting(const Service& service, const char* door, sh_transport transpo
   return met ? 0 : 1;
 }
 
-int RacePairs(const Service& service, const std::string& memory, int rounds,
-              const std::string& json) {
+int RacePairs(const Service& service, const std::string& memory, const std::string& bare_server,
+              int rounds, const std::string& json) {
   sh_client* const local = service.Connect(SH_TRANSPORT_LOCAL);
   Stubs stubs(service);
   Race race{"acquire and release, one client, nobody else, p50",
@@ -317,6 +362,10 @@ int RacePairs(const Service& service, const std::string& memory, int rounds,
             {{"statehouse over gRPC", "etcd", 0.2, 0},
              {"statehouse through the local door", "etcd", 0.2, 0}},
             "us"};
+  Floor floor(bare_server);
+  race.contenders.push_back({"two calls of a bare gRPC server", floor.Calls(), 3'000});
+  race.contenders.push_back(
+      {"two messages there and back on a bare stream", floor.Messages(), 3'000});
   const DiskFolder disk;
   std::vector<std::unique_ptr<Etcd>> etcds;
   if (EtcdProcess::IsInstalled()) {
@@ -347,7 +396,10 @@ int Run(const std::string& statehoused, int rounds, int kills, const std::string
   const std::string runtime = folder.path() + "/run";
   BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
   const Service service = ReadDevFile(runtime + "/dev.json");
-  int missed = RacePairs(service, folder.path(), rounds, json);
+  const std::string bare_server =
+      std::filesystem::path(statehoused).replace_filename("bare_server");
+  if (access(bare_server.c_str(), X_OK) != 0) Die(bare_server + " is not there; build it");
+  int missed = RacePairs(service, folder.path(), bare_server, rounds, json);
   missed += ReportKills(service, "local", SH_TRANSPORT_LOCAL, kills, 5);
   missed += ReportKills(service, "network", SH_TRANSPORT_NETWORK, kills, 20);
   missed += ReportWaiting(service, "local", SH_TRANSPORT_LOCAL);

@@ -33,6 +33,8 @@ bench() {
   step "$title: $* --rounds $ROUNDS"
   "$@" --rounds "$ROUNDS" --json "$BUILD/bench/$name.json" || MISSED+=("$name")
 }
+bench "watches against etcd" watch "$BUILD/bin/watch_bench" "$BUILD/bin/statehoused"
+bench "one event to many streams against bare gRPC" fanout "$BUILD/bin/fanout_bench" "$BUILD/bin/bare_server" "$BUILD/bin/statehoused"
 PYTHON="$BUILD/venv/bin/python"
 bench "areas in C++" area "$BUILD/bin/area_bench"
 bench "dicts in C++ against LMDB, Redis, nginx and APCu" dict "$BUILD/bin/dict_bench"

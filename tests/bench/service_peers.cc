@@ -21,7 +21,8 @@ namespace {
 constexpr uint64_t kLookNs = 1'000'000;
 constexpr char kEtcd[] = "/usr/bin/etcd";
 
-// A port that nobody listens on now.
+}  // namespace
+
 uint16_t FreePort() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -33,8 +34,6 @@ uint16_t FreePort() {
   close(fd);
   return ntohs(address.sin_port);
 }
-
-}  // namespace
 
 void Die(const std::string& what) {
   std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, what.c_str());

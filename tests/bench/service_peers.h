@@ -18,6 +18,9 @@ namespace statehouse::bench {
 [[noreturn]] void Die(const std::string& what);
 void Require(sh_reason reason, const char* doing);
 
+// A port that nobody listens on now.
+uint16_t FreePort();
+
 // Where the service is, and with what token.
 struct Service {
   std::string url;

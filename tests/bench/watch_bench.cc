@@ -1,5 +1,5 @@
 // Watches of the whole service: from a set to its event, against etcd's; what a watcher costs who
-// writes; what an idle watch costs in memory; one event to many streams.
+// writes; what an idle watch costs in memory.
 //   watch_bench STATEHOUSED [--rounds N] [--json FILE]
 #include <grpcpp/grpcpp.h>
 #include <statehouse/dict.h>
@@ -102,16 +102,6 @@ class OwnWatch final {
     while (reader_->Read(&rest)) continue;
     (void)reader_->Finish();
   }
-  // Reads up to the event with this number.
-  void Await(int64_t number) {
-    v1::WatchDictResponse message;
-    for (;;) {
-      if (!reader_->Read(&message)) Die("the watch ended");
-      for (const v1::DictChange& change : message.changes().changes()) {
-        if (change.value().int_value() == number) return;
-      }
-    }
-  }
 
  private:
   const std::unique_ptr<v1::Dicts::Stub> stub_;
@@ -194,8 +184,8 @@ double ResidentKib(uint32_t pid) {
   return resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / 1024;
 }
 
-// Memory of idle watches, and one event to all of them.
-int ReportMany(const Service& service, sh_client* client, sh_dict* dict) {
+// Memory of idle watches.
+int ReportIdle(const Service& service, sh_client* client, sh_dict* dict) {
   sh_status status{};
   Require(sh_get_status(client, &status, nullptr), "asking for the status");
   std::vector<std::shared_ptr<grpc::Channel>> channels;
@@ -222,15 +212,6 @@ int ReportMany(const Service& service, sh_client* client, sh_dict* dict) {
       "\nan idle watch, %d of them over %d connections\n  %s %.1f KiB of the daemon's memory, "
       "bar %.0f KiB\n",
       kIdleWatches, kChannels, met ? "met   " : "MISSED", kib, kIdleKibMax);
-  constexpr int kEvents = 20;
-  const uint64_t begin = NowNs();
-  for (int i = 0; i < kEvents; ++i) {
-    Increment(dict, "many", 1);
-    for (const auto& watch : watches) watch->Await(2 + i);
-  }
-  const double seconds = static_cast<double>(NowNs() - begin) / 1e9;
-  std::printf("one event to all of them, each read by the same thread: %.0f messages/s\n",
-              kEvents * static_cast<double>(watches.size()) / seconds);
   std::fflush(stdout);
   return met ? 0 : 1;
 }
@@ -290,7 +271,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
                rounds, "");
   watch_local.reset();
   watch_network.reset();
-  missed += ReportMany(service, local, mapped);
+  missed += ReportIdle(service, local, mapped);
   for (sh_dict* const dict : {mapped, called, unwatched}) sh_dict_close(dict);
   sh_close(network);
   sh_close(local);

@@ -44,6 +44,8 @@ struct CallOptions {
   bool idempotent = false;
   // Uses a connection of its own, so that it keeps nobody waiting.
   bool long_running = false;
+  // Its answer may be taken some milliseconds late, so that it does not slow down other calls.
+  bool unhurried = false;
 };
 
 // Who owns it: shared by the client handle and its areas, because an area needs lanes as long as it

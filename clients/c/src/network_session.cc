@@ -5,10 +5,12 @@
 #include <grpcpp/impl/codegen/client_unary_call.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/support/async_unary_call.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include "clients/c/src/fork_registry.h"
@@ -124,6 +126,9 @@ StatusOr<std::shared_ptr<grpc::Channel>> NetworkSession::ChannelOfThisProcess() 
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
     arguments.SetInt(GRPC_ARG_ENABLE_CHANNELZ, 0);
+    // The service compresses nothing.
+    arguments.SetInt(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0);
+    arguments.SetInt(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMin);
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
@@ -134,7 +139,8 @@ StatusOr<std::shared_ptr<grpc::Channel>> NetworkSession::ChannelOfThisProcess() 
 }
 
 Status NetworkSession::CallOnce(const std::string& method, const MessageLite& request,
-                                MessageLite* response, Deadline deadline) {
+                                MessageLite* response, const CallOptions& options) {
+  const Deadline deadline = options.deadline;
   SH_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, ChannelOfThisProcess());
   if (std::chrono::steady_clock::now() >= deadline) {  // gRPC would still give it a millisecond.
     return Status(Reason::kTimeout,
@@ -155,9 +161,21 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
   context.set_deadline(wall_deadline);
   if (!authorization_.empty()) context.AddMetadata("authorization", authorization_);
   const grpc::internal::RpcMethod rpc(method.c_str(), grpc::internal::RpcMethod::NORMAL_RPC);
-  const grpc::Status status =
-      grpc::internal::BlockingUnaryCall<MessageLite, MessageLite, MessageLite, MessageLite>(
-          channel.get(), rpc, &context, request, response);
+  grpc::Status status;
+  if (options.unhurried) {
+    using Helper = grpc::internal::ClientAsyncResponseReaderHelper;
+    grpc::CompletionQueue queue;
+    const std::unique_ptr<grpc::ClientAsyncResponseReader<MessageLite>> reader(
+        Helper::Create<MessageLite>(channel.get(), &queue, rpc, &context, request));
+    reader->StartCall();
+    reader->Finish(response, &status, &queue);
+    traffic_.AwaitUnhurried(&queue, &queue);
+  } else {
+    std::optional<CallTraffic::Call> call;
+    if (!options.long_running) call.emplace(&traffic_);
+    status = grpc::internal::BlockingUnaryCall<MessageLite, MessageLite, MessageLite, MessageLite>(
+        channel.get(), rpc, &context, request, response);
+  }
   return status.ok() ? Status() : FromGrpc(status, method, target_);
 }
 
@@ -187,7 +205,7 @@ Status NetworkSession::Call(const std::string& method, const MessageLite& reques
                             MessageLite* response, const CallOptions& options) {
   RetryPause retry;
   for (;;) {
-    Status status = CallOnce(method, request, response, options.deadline);
+    Status status = CallOnce(method, request, response, options);
     const bool again = options.idempotent && (status.reason() == Reason::kUnavailable ||
                                               status.reason() == Reason::kDraining);
     if (!again || !retry.Pause(options.deadline)) return status;

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <string>
 
+#include "clients/c/src/call_traffic.h"
 #include "clients/c/src/caller.h"
 #include "engine/base/status.h"
 
@@ -55,11 +56,12 @@ class NetworkSession final : public Caller {
  private:
   StatusOr<std::shared_ptr<grpc::Channel>> ChannelOfThisProcess();
   Status CallOnce(const std::string& method, const google::protobuf::MessageLite& request,
-                  google::protobuf::MessageLite* response, Deadline deadline);
+                  google::protobuf::MessageLite* response, const CallOptions& options);
 
   const std::string target_;
   const std::string authorization_;  // Empty: none.
   const std::string client_name_;
+  CallTraffic traffic_;
   std::mutex mutex_;
   bool closed_ = false;
   std::shared_ptr<grpc::Channel> channel_;

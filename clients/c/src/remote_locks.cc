@@ -194,6 +194,7 @@ void RemoteLocks::HoldSession(uint64_t session_id) {
     v1::HoldSessionResponse response;
     CallOptions options = OptionsUntil(steady_clock::now() + kHoldSlice, false);
     options.long_running = true;
+    options.unhurried = true;
     const Status held = caller_->Call(Sessions("HoldSession"), request, &response, options);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
