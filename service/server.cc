@@ -40,6 +40,7 @@
 #include "service/rpc/grpc_door.h"
 #include "service/runtime_dir.h"
 #include "service/server_parts.h"
+#include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
 #include "service/watch/watch_hub.h"
 
@@ -55,7 +56,7 @@ constexpr milliseconds kFlushGrace{500};
 constexpr uint64_t kDrainLookIntervalNs = 2'000'000;
 
 // Which of the daemon's lanes each thread uses. Others: kRecoveryThread, kLockThread,
-// kMaintenanceThread.
+// kBoundEntriesThread, kMaintenanceThread.
 enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2, kDictMoveLane = 3 };
 
 // Passes calls on to the metrics, which are made after the dispatcher because they label its
@@ -117,6 +118,7 @@ class Server final : public ServiceControl {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SessionStore> session_store_;
   std::shared_ptr<LockService> locks_;
+  std::shared_ptr<BoundEntries> bound_;
   std::shared_ptr<SessionTable> sessions_;
   std::shared_ptr<WatchHub> watches_;
   std::unique_ptr<Authenticator> authenticator_;
@@ -213,9 +215,16 @@ Status Server::StartSessions(UniqueFd kept) {
   std::vector<uint64_t> ids;
   for (const SessionRecord& session : session_store_->Sessions()) ids.push_back(session.id);
   locks_ = LockService::Start({}, engine_.get(), ids);
-  sessions_ = SessionTable::Start(
-      session_store_.get(), {[this](uint64_t session) { locks_->BeginSession(session); },
-                             [this](uint64_t session) { return locks_->EndSession(session); }});
+  bound_ =
+      BoundEntries::Start({}, &engine_->dicts(), engine_->DaemonLane(kBoundEntriesThread), ids);
+  sessions_ = SessionTable::Start(session_store_.get(), {[this](uint64_t session) {
+                                                           locks_->BeginSession(session);
+                                                           bound_->BeginSession(session);
+                                                         },
+                                                         [this](uint64_t session) {
+                                                           bound_->EndSession(session);
+                                                           return locks_->EndSession(session);
+                                                         }});
   locks_->SetOnLoss([this](const LockLoss& loss) {
     sessions_->TellLost(loss.session, {loss.name, loss.token});
   });
@@ -233,11 +242,12 @@ Status Server::StartParts() {
   options.areas_file_root = config_.areas.file_root;
   options.message_bytes_max = config_.network.message_bytes_max;
   options.drain_grace = milliseconds(config_.drain_grace_ms);
-  dispatcher_ = NewDispatcher(options, {engine_.get(), locks_, sessions_, watches_, this, &relay_},
-                              engine_->DaemonLane(kSlowLane));
+  dispatcher_ =
+      NewDispatcher(options, {engine_.get(), locks_, sessions_, bound_, watches_, this, &relay_},
+                    engine_->DaemonLane(kSlowLane));
   metrics_ = NewMetrics(
       engine_.get(), dispatcher_->Methods(), Version(),
-      [this] { return LeaseNumbersOf(*locks_, *sessions_); },
+      [this] { return LeaseNumbersOf(*locks_, *sessions_, *bound_); },
       [this] { return WatchNumbersOf(*watches_); });
   relay_.SetTarget(metrics_.get());
   return Status();

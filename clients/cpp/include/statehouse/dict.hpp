@@ -69,7 +69,7 @@ class Dict final {
   Result<Value> GetOrSet(std::string_view key, const Value& value);
   // Up to 1,024 entries, all or none; no key twice. Gives their versions.
   Result<std::vector<uint64_t>> SetMany(const std::vector<std::pair<std::string, Value>>& entries,
-                                        Ttl ttl = {}, uint64_t fence = 0);
+                                        Ttl ttl = {}, uint64_t fence = 0, bool bound = false);
   Result<Outcome> Touch(std::string_view key, Ttl ttl);
 
   // Adds to a number and gives the new one. Where the entry holds a double, an int64_t gives what
@@ -141,6 +141,7 @@ inline Result<std::optional<Entry>> Dict::FromC(const sh_entry& from, std::strin
   }
   entry.fence = from.fence;
   entry.ordinal = from.ordinal;
+  entry.bound_session = from.bound_session;
   return std::optional<Entry>(std::move(entry));
 }
 
@@ -247,7 +248,8 @@ inline Result<Value> Dict::GetOrSet(std::string_view key, const Value& value) {
 }
 
 inline Result<std::vector<uint64_t>> Dict::SetMany(
-    const std::vector<std::pair<std::string, Value>>& entries, Ttl ttl, uint64_t fence) {
+    const std::vector<std::pair<std::string, Value>>& entries, Ttl ttl, uint64_t fence,
+    bool bound) {
   std::vector<std::string> wires;
   std::vector<sh_bytes> keys;
   std::vector<sh_bytes> values;
@@ -259,6 +261,7 @@ inline Result<std::vector<uint64_t>> Dict::SetMany(
   sh_write_options options{};
   options.ttl_ms = ttl.ms();
   options.fence = fence;
+  options.bound = bound ? 1 : 0;
   std::vector<uint64_t> versions(entries.size());
   return internal::Finish<std::vector<uint64_t>>(
       [&](sh_error** e) {
