@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -95,6 +96,7 @@ class Server final : public ServiceControl {
   int ServeUntilDrained();
   void OnSignal(int signal);
   void ReloadTokens();
+  void EndExpiredTokens();
   std::vector<std::string> TokenIds() const;
   void Drain();
   void CleanUp();
@@ -110,6 +112,7 @@ class Server final : public ServiceControl {
   std::vector<std::string> listen_addresses_;
   std::string http_address_;
   std::vector<std::string> token_ids_;
+  int64_t tokens_checked_unix_s_ = 0;  // Whose time ended until then was dealt with.
 
   // In the order of construction; destroyed in reverse.
   std::unique_ptr<KeeperLink> link_;
@@ -439,6 +442,15 @@ void Server::ReloadTokens() {
   attach_->RecheckIdentities();
 }
 
+// What a call cannot tell: that the token of a connection, a session or a call that waits is over.
+void Server::EndExpiredTokens() {
+  const int64_t now = time(nullptr);
+  const int64_t before = std::exchange(tokens_checked_unix_s_, now);
+  if (!authenticator_->AnyExpired(before, now)) return;
+  dispatcher_->RecheckIdentities(authenticator_.get());
+  attach_->RecheckIdentities();
+}
+
 void Server::OnSignal(int signal) {
   if (signal == SIGHUP) return ReloadTokens();
   spdlog::info("{} received", strsignal(signal));
@@ -447,6 +459,7 @@ void Server::OnSignal(int signal) {
 }
 
 int Server::ServeUntilDrained() {
+  tokens_checked_unix_s_ = time(nullptr);
   while (!drained_) {
     std::array<pollfd, 2> watched{pollfd{signals_.get(), POLLIN, 0},
                                   pollfd{events_.get(), POLLIN, 0}};
@@ -464,6 +477,7 @@ int Server::ServeUntilDrained() {
     while (read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
       OnSignal(static_cast<int>(info.ssi_signo));
     }
+    if (!draining_) EndExpiredTokens();
     if (draining_ && !drain_thread_.joinable()) drain_thread_ = std::thread([this] { Drain(); });
     if (ready == 0 && !draining_) {
       const uint32_t mended = engine_->Scrub();
