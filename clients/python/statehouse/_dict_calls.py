@@ -2,8 +2,8 @@
 
 What goes in and out here is what the extension's own dict takes and gives as well, so that the verbs (_dict_verbs.py) work over
 any door: keys as texts, values as wire bytes, an entry as a tuple (wire bytes, version, seconds to live or None, fence, ordinal, the
-session that it is bound to or 0), a condition as (kind, what) or None, a time to live in milliseconds with the three special numbers below, a path as a tuple of str and
-int.
+session that it is bound to or 0), a condition as (kind, what) or None, a time to live in milliseconds with the three special numbers
+below, a path as a tuple of str and int.
 """
 
 from __future__ import annotations
