@@ -255,7 +255,8 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         ``bound``: the entry ends with this client, as a delete that watches see: when the client is closed, this process ends or is
         killed, or the service does not hear of it for 10 s. As with ``ttl`` the next set decides anew, whoever makes it: without
         ``bound`` it unbinds. What changes a part (``incr``, ``append``, ``at``, tracked values, ``touch``) keeps it. It takes a call to
-        the service, through the local door too. A forked child binds for itself. LimitExceeded beyond 16,384 entries.
+        the service, through the local door too. A forked child binds for itself; over the network os.fork() ends what is bound (it
+        closes the connection). LimitExceeded beyond 16,384 entries.
         """
         verb = self._set(key, value, ttl, if_absent, if_present, if_version, fence, if_value)
         return self._binder.run(verb) if bound else self._run(verb)
