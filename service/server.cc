@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -40,6 +41,7 @@
 #include "service/rpc/grpc_door.h"
 #include "service/runtime_dir.h"
 #include "service/server_parts.h"
+#include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
 #include "service/watch/watch_hub.h"
 
@@ -55,7 +57,7 @@ constexpr milliseconds kFlushGrace{500};
 constexpr uint64_t kDrainLookIntervalNs = 2'000'000;
 
 // Which of the daemon's lanes each thread uses. Others: kRecoveryThread, kLockThread,
-// kMaintenanceThread.
+// kBoundEntriesThread, kMaintenanceThread.
 enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2, kDictMoveLane = 3 };
 
 // Passes calls on to the metrics, which are made after the dispatcher because they label its
@@ -94,6 +96,7 @@ class Server final : public ServiceControl {
   int ServeUntilDrained();
   void OnSignal(int signal);
   void ReloadTokens();
+  void EndExpiredTokens();
   std::vector<std::string> TokenIds() const;
   void Drain();
   void CleanUp();
@@ -109,6 +112,7 @@ class Server final : public ServiceControl {
   std::vector<std::string> listen_addresses_;
   std::string http_address_;
   std::vector<std::string> token_ids_;
+  int64_t tokens_checked_unix_s_ = 0;  // Whose time ended until then was dealt with.
 
   // In the order of construction; destroyed in reverse.
   std::unique_ptr<KeeperLink> link_;
@@ -117,6 +121,7 @@ class Server final : public ServiceControl {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SessionStore> session_store_;
   std::shared_ptr<LockService> locks_;
+  std::shared_ptr<BoundEntries> bound_;
   std::shared_ptr<SessionTable> sessions_;
   std::shared_ptr<WatchHub> watches_;
   std::unique_ptr<Authenticator> authenticator_;
@@ -213,9 +218,16 @@ Status Server::StartSessions(UniqueFd kept) {
   std::vector<uint64_t> ids;
   for (const SessionRecord& session : session_store_->Sessions()) ids.push_back(session.id);
   locks_ = LockService::Start({}, engine_.get(), ids);
-  sessions_ = SessionTable::Start(
-      session_store_.get(), {[this](uint64_t session) { locks_->BeginSession(session); },
-                             [this](uint64_t session) { return locks_->EndSession(session); }});
+  bound_ =
+      BoundEntries::Start({}, &engine_->dicts(), engine_->DaemonLane(kBoundEntriesThread), ids);
+  sessions_ = SessionTable::Start(session_store_.get(), {[this](uint64_t session) {
+                                                           locks_->BeginSession(session);
+                                                           bound_->BeginSession(session);
+                                                         },
+                                                         [this](uint64_t session) {
+                                                           bound_->EndSession(session);
+                                                           return locks_->EndSession(session);
+                                                         }});
   locks_->SetOnLoss([this](const LockLoss& loss) {
     sessions_->TellLost(loss.session, {loss.name, loss.token});
   });
@@ -233,11 +245,12 @@ Status Server::StartParts() {
   options.areas_file_root = config_.areas.file_root;
   options.message_bytes_max = config_.network.message_bytes_max;
   options.drain_grace = milliseconds(config_.drain_grace_ms);
-  dispatcher_ = NewDispatcher(options, {engine_.get(), locks_, sessions_, watches_, this, &relay_},
-                              engine_->DaemonLane(kSlowLane));
+  dispatcher_ =
+      NewDispatcher(options, {engine_.get(), locks_, sessions_, bound_, watches_, this, &relay_},
+                    engine_->DaemonLane(kSlowLane));
   metrics_ = NewMetrics(
       engine_.get(), dispatcher_->Methods(), Version(),
-      [this] { return LeaseNumbersOf(*locks_, *sessions_); },
+      [this] { return LeaseNumbersOf(*locks_, *sessions_, *bound_); },
       [this] { return WatchNumbersOf(*watches_); });
   relay_.SetTarget(metrics_.get());
   return Status();
@@ -429,6 +442,15 @@ void Server::ReloadTokens() {
   attach_->RecheckIdentities();
 }
 
+// What a call cannot tell: that the token of a connection, a session or a call that waits is over.
+void Server::EndExpiredTokens() {
+  const int64_t now = time(nullptr);
+  const int64_t before = std::exchange(tokens_checked_unix_s_, now);
+  if (!authenticator_->AnyExpired(before, now)) return;
+  dispatcher_->RecheckIdentities(authenticator_.get());
+  attach_->RecheckIdentities();
+}
+
 void Server::OnSignal(int signal) {
   if (signal == SIGHUP) return ReloadTokens();
   spdlog::info("{} received", strsignal(signal));
@@ -437,6 +459,7 @@ void Server::OnSignal(int signal) {
 }
 
 int Server::ServeUntilDrained() {
+  tokens_checked_unix_s_ = time(nullptr);
   while (!drained_) {
     std::array<pollfd, 2> watched{pollfd{signals_.get(), POLLIN, 0},
                                   pollfd{events_.get(), POLLIN, 0}};
@@ -454,6 +477,7 @@ int Server::ServeUntilDrained() {
     while (read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
       OnSignal(static_cast<int>(info.ssi_signo));
     }
+    if (!draining_) EndExpiredTokens();
     if (draining_ && !drain_thread_.joinable()) drain_thread_ = std::thread([this] { Drain(); });
     if (ready == 0 && !draining_) {
       const uint32_t mended = engine_->Scrub();

@@ -110,7 +110,8 @@ Status RaiseDescriptorLimit() {
   return Status();
 }
 
-LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions) {
+LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions,
+                            const BoundEntries& bound) {
   const LockServiceTotals totals = locks.Totals();
   LeaseNumbers numbers;
   numbers.holding = totals.holding;
@@ -123,6 +124,7 @@ LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessio
   numbers.forced_releases = totals.forced_releases;
   numbers.losses = totals.losses;
   numbers.last_token = totals.last_token;
+  numbers.bound_removals = bound.Totals().removed;
   const SessionTotals open = sessions.Totals();
   numbers.sessions = open.open;
   for (size_t end = 0; end < kSessionEnds; ++end) {

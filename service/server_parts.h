@@ -9,6 +9,7 @@
 #include "service/lease/lock_service.h"
 #include "service/listeners.h"
 #include "service/metrics/metrics.h"
+#include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
 #include "service/watch/watch_hub.h"
 
@@ -29,8 +30,9 @@ Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescri
 // Lets this process open as many descriptors as the system allows it.
 Status RaiseDescriptorLimit();
 
-// What /metrics tells of locks and sessions.
-LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions);
+// What /metrics tells of locks, sessions and bound entries.
+LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions,
+                            const BoundEntries& bound);
 
 // What /metrics tells of watches.
 WatchNumbers WatchNumbersOf(const WatchHub& watches);

@@ -69,6 +69,7 @@ nlohmann::json ToJson(const v1::Dict& dict) {
       {"name", dict.name()},
       {"index", dict.index()},
       {"entries", dict.entries()},
+      {"bound_entries", dict.bound_entries()},
       {"max_entries", dict.max_entries()},
       {"entry_bytes", dict.entry_bytes()},
       {"max_bytes", dict.max_bytes()},

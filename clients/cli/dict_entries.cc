@@ -77,6 +77,9 @@ std::string EntryJson(const v1::Entry& entry) {
             std::to_string(entry.ttl().seconds() * 1000 + entry.ttl().nanos() / 1'000'000);
   }
   if (entry.fence() != 0) json += ",\"fence\":" + std::to_string(entry.fence());
+  if (entry.bound_session() != 0) {
+    json += ",\"bound_session\":" + std::to_string(entry.bound_session());
+  }
   return json + "}";
 }
 

@@ -328,8 +328,13 @@ constexpr const char* kElectFooter =
     "  statehouse elect scheduler --ttl 3s --kill-after 1s -- ./scheduler\n"
     "  statehouse lock describe scheduler     who leads, and who comes next";
 
+CLI::Option* AddName(CLI::App* command, const std::shared_ptr<Arguments>& arguments) {
+  return command->add_option("NAME,--name", arguments->name,
+                             "The lock; --name=NAME where it begins with -");
+}
+
 void AddRunOptions(CLI::App* command, const std::shared_ptr<Arguments>& arguments) {
-  command->add_option("NAME", arguments->name, "The lock");
+  AddName(command, arguments);
   command->add_option(
       "--ttl", arguments->ttl,
       "How long it lasts when nothing renews it: this host hangs, or is cut off (10s)");
@@ -370,13 +375,13 @@ void AddLock(CLI::App* app, const Globals* globals,
   group->require_subcommand(0, 1);
   auto a = std::make_shared<Arguments>();
   CLI::App* sub = AddSubcommand(group, "ls", "Lists the locks in use", globals, a, List);
-  sub->add_option("PREFIX", a->prefix, "Only names that begin with it");
+  sub->add_option("PREFIX,--prefix", a->prefix, "Only names that begin with it");
   sub = AddSubcommand(group, "describe", "Tells who holds a lock and who waits for it", globals, a,
                       Describe);
-  sub->add_option("NAME", a->name, "The lock")->required();
+  AddName(sub, a)->required();
   sub = AddSubcommand(group, "release", "Takes a lock from its holders, who are told", globals, a,
                       Release);
-  sub->add_option("NAME", a->name, "The lock")->required();
+  AddName(sub, a)->required();
   sub->add_option("--token", a->token, "Only from the holder with this token");
   sub->add_flag("--force", a->force, "Do it; needs a grant with the verb admin");
 }

@@ -63,7 +63,9 @@ inline constexpr uint64_t kSessionTtlNsDefault = 10'000'000'000;
 inline constexpr uint64_t kSessionGraceNs = 5'000'000'000;  // After a restart, at least.
 inline constexpr uint32_t kSessionLocksMax = 1 << 17;       // Held and waited for.
 inline constexpr uint32_t kSessionHoldsMax = 8;             // Calls that hold one session.
-inline constexpr size_t kSessionLostMax = 1024;             // Remembered for its next call.
+inline constexpr uint32_t kSessionEntriesMax = 1 << 14;  // Entries of dicts that are bound to it.
+inline constexpr uint32_t kBoundEntriesMax = 1 << 22;    // The same of all sessions.
+inline constexpr size_t kSessionLostMax = 1024;          // Remembered for its next call.
 
 static_assert(kStripeBytesMin % kPageBytes == 0);
 static_assert(kLanesMax % kLanesPerBlock == 0);

@@ -27,6 +27,7 @@
 namespace statehouse {
 
 inline constexpr uint64_t kDictSegmentMagic = 0x3130544349444853;  // "SHDICT01"
+inline constexpr uint16_t kDictSegmentAbiMinor = 2;  // Readers ignore what they do not know.
 
 inline constexpr uint64_t kDictLineOffset = 4096;
 inline constexpr uint64_t kAdmissionLineOffset = 4160;
@@ -125,17 +126,21 @@ struct alignas(kCacheLineBytes) OverflowLine {
 };
 static_assert(sizeof(OverflowLine) == 64);
 
-// An entry: this, then for numbers the two cells, then the key, then the value's bytes. Everything
-// but the cells stays as it was published until the block is given back.
+// An entry: this, then for numbers the two cells, then where it is bound the id of its session
+// (8 bytes), then the key, then the value's bytes. Everything but the cells stays as it was
+// published until the block is given back.
 struct EntryHeader {
   std::atomic<uint64_t> hash;
-  std::atomic<uint64_t> shape;       // value bytes << 32 | key bytes << 16 | kind
+  std::atomic<uint64_t> shape;       // value bytes << 32 | key bytes << 16 | flags << 8 | kind
   std::atomic<uint64_t> version;     // Of a number: when its block was published.
   std::atomic<uint64_t> expires_ms;  // On the daemon's monotonic clock; 0 never.
   std::atomic<uint64_t> fence;
   std::atomic<uint64_t> ordinal;  // When the key was inserted, for the order; nanoseconds.
 };
 static_assert(sizeof(EntryHeader) == 48);
+
+// Flags of a shape.
+inline constexpr uint32_t kEntryBound = 1;  // It ends with a session, whose id it has.
 
 // A number lives in the cell with the higher version. A change fills the other one, its version
 // last: one store publishes it.
@@ -179,7 +184,7 @@ struct alignas(kCacheLineBytes) DictLaneRecord {
   std::atomic<uint64_t> wakes;
   std::atomic<uint64_t> evictions;
   std::atomic<uint64_t> expirations;
-  std::atomic<uint64_t> reserved;
+  std::atomic<uint64_t> bound;  // As `entries`: of bound ones.
   Magazine magazines[kSizeClasses];
   RedoPair redo[kRedoPairsMax];
   std::atomic<uint32_t> more_locks[kDictLocksMax - 1];
@@ -235,9 +240,10 @@ struct StepWords {
 };
 static_assert(sizeof(StepWords) == 32);
 
-// An entry as a step found it, followed by the value's bytes; padded to 8 bytes.
+// An entry as a step found it, followed by the value's bytes, padded to 8 bytes, and where it was
+// bound by the id of its session.
 struct StepEntry {
-  std::atomic<uint64_t> shape;  // value bytes << 32 | kind
+  std::atomic<uint64_t> shape;  // value bytes << 32 | flags << 8 | kind
   std::atomic<uint64_t> version;
   std::atomic<uint64_t> expires_ms;
   std::atomic<uint64_t> fence;

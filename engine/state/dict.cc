@@ -23,7 +23,7 @@ constexpr uint64_t RoundUp(uint64_t bytes, uint64_t unit) {
 
 void FillHeader(const DictGeometry& geometry, DictSegmentHeader* header) {
   header->abi_major = kSegmentAbiMajor;
-  header->abi_minor = kSegmentAbiMinor;
+  header->abi_minor = kDictSegmentAbiMinor;
   header->byte_order_probe = kByteOrderProbe;
   header->required_features = 0;
   header->bucket_count = geometry.bucket_count;
@@ -221,6 +221,7 @@ DictStats Dict::Stats() const {
     const DictLaneRecord& record = Record(lane);
     stats.entries += Get64(record.entries);
     stats.entry_bytes += Get64(record.bytes);
+    stats.bound_entries += Get64(record.bound);
     stats.revision += Get64(record.changes);
     stats.evictions += Get64(record.evictions);
     stats.expirations += Get64(record.expirations);
@@ -231,6 +232,7 @@ DictStats Dict::Stats() const {
   // The lanes' sums are read one after another, so that a delete may be seen without its insert.
   if (static_cast<int64_t>(stats.entries) < 0) stats.entries = 0;
   if (static_cast<int64_t>(stats.entry_bytes) < 0) stats.entry_bytes = 0;
+  if (static_cast<int64_t>(stats.bound_entries) < 0) stats.bound_entries = 0;
   return stats;
 }
 

@@ -85,8 +85,9 @@ struct DictEntry {
   uint64_t version = 0;
   uint64_t expires_ms = 0;  // On Dict::NowMs's clock; 0 never.
   uint64_t fence = 0;
-  uint64_t ordinal = 0;  // Grows in the order of insertion.
-  std::string key;       // Set by Scan.
+  uint64_t ordinal = 0;        // Grows in the order of insertion.
+  uint64_t bound_session = 0;  // The session that it ends with; 0: it is not bound.
+  std::string key;             // Set by Scan.
 
   DictValue value() const { return {kind, bytes, bits}; }
 };
@@ -116,6 +117,9 @@ struct DictSetOptions {
   DictCondition condition;
   DictTtl ttl;
   uint64_t fence = 0;  // 0: none is claimed; refused where the entry has one that is higher.
+  // The session that the entry is bound to from now on; 0: it is not bound. Its service removes it
+  // when that session ends. The daemon only, except to set again what was read.
+  uint64_t bind_session = 0;
   DictEntry* previous = nullptr;  // Where to put the entry as it was before, found or not.
   DictOperationId operation;      // Remembered when it is applied. The daemon only.
 };
@@ -125,6 +129,7 @@ struct DictDeleteOptions {
   uint64_t fence = 0;
   DictEntry* previous = nullptr;
   ChangeOperation why = ChangeOperation::kDelete;
+  uint64_t bound_session = 0;  // Only where the entry is bound to it; 0: whatever it is bound to.
   DictOperationId operation;
 };
 
@@ -198,9 +203,16 @@ struct DictStats {
   uint64_t entries = 0;
   uint64_t revision = 0;     // Changes since the dict was made.
   uint64_t entry_bytes = 0;  // Blocks that hold entries.
+  uint64_t bound_entries = 0;
   uint64_t evictions = 0;
   uint64_t expirations = 0;
   LaneCounters counters;
+};
+
+// A bound entry.
+struct DictBinding {
+  std::string key;
+  uint64_t session = 0;
 };
 
 // What Check found wrong, for people; empty when the dict is sound.
@@ -287,6 +299,10 @@ class Dict final {
 
   // The daemon's part.
   //
+  // The bound entries of one bucket, expired ones too. STALLED: it does not stand still. DATA_LOSS:
+  // some of its entries are damaged, and *bound has the others.
+  Status FindBound(uint32_t bucket, std::vector<DictBinding>* bound,
+                   uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
   // Removes entries whose time is over from `buckets` buckets from *bucket on, wrapping around.
   StatusOr<uint32_t> Expire(const Lane& lane, uint32_t* bucket, uint32_t buckets);
   RecoveryReport RecoverLane(uint32_t lane);
@@ -396,7 +412,8 @@ class Dict final {
   void WakeWatchers() const;
 
   // dict_write.cc
-  void Fill(BlockRef ref, uint64_t hash, std::string_view key, const DictValue& value) const;
+  void Fill(BlockRef ref, uint64_t hash, std::string_view key, const DictValue& value,
+            uint64_t bind_session) const;
   bool HasBudget(const Lane& lane) const;
   uint64_t RoomForEntries(const Lane& lane, uint64_t inserts) const;
   Status Admit(Section& section) const;

@@ -27,10 +27,16 @@ class Dict::Checker final {
     const AllocatorLine& allocator = *dict_.allocator_;
     uint64_t entries = 0;
     uint64_t bytes = 0;
+    uint64_t bound = 0;
     for (uint32_t lane = 1; lane < dict_.geometry_.lane_count && lane < dict_.lane_high(); ++lane) {
       Lane(lane);
       entries += Get64(dict_.Record(lane).entries);
       bytes += Get64(dict_.Record(lane).bytes);
+      bound += Get64(dict_.Record(lane).bound);
+    }
+    if (bound != bound_entries_) {
+      Fault("the lanes' sums say " + std::to_string(bound) + " bound entries, there are " +
+            std::to_string(bound_entries_));
     }
     if (entries != entries_) {
       Fault("the lanes' sums say " + std::to_string(entries) + " entries, there are " +
@@ -116,6 +122,7 @@ class Dict::Checker final {
       if (!keys_.insert(key).second) Fault("key \"" + key + "\" stands twice");
       ++entries_;
       entry_bytes_ += BytesOfClass(ClassOf(found.ref));
+      bound_entries_ += found.bound_by();
     }
   }
 
@@ -184,6 +191,7 @@ class Dict::Checker final {
   std::unordered_set<std::string> keys_;
   uint64_t entries_ = 0;
   uint64_t entry_bytes_ = 0;
+  uint64_t bound_entries_ = 0;
 };
 
 DictCheck Dict::Check(bool quiet) const {

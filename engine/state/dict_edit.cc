@@ -64,6 +64,7 @@ Status EditDictEntry(Dict& dict, const Lane& lane, std::string_view key, const E
     options.condition.kind = DictCondition::Kind::kVersion;
     options.condition.version = version;
     options.ttl = found ? edit.ttl : DictTtl();
+    options.bind_session = found ? entry.bound_session : 0;
     options.fence = edit.fence;
     options.operation = edit.operation;
     DictResult set;

@@ -52,24 +52,43 @@ struct EntryShape {
   uint32_t value_bytes;
   uint32_t key_bytes;
   uint32_t kind;
+  uint32_t flags = 0;
 
   static EntryShape Of(uint64_t word) {
     return {static_cast<uint32_t>(word >> 32), static_cast<uint32_t>(word >> 16) & 0xffff,
-            static_cast<uint32_t>(word) & 0xffff};
+            static_cast<uint32_t>(word) & 0xff, static_cast<uint32_t>(word >> 8) & 0xff};
   }
-  uint64_t word() const { return uint64_t{value_bytes} << 32 | uint64_t{key_bytes} << 16 | kind; }
-  uint64_t key_offset() const {
+  static EntryShape For(size_t key_bytes, const DictValue& value, uint64_t bind_session) {
+    return {static_cast<uint32_t>(value.bytes.size()), static_cast<uint32_t>(key_bytes),
+            static_cast<uint32_t>(value.kind), bind_session != 0 ? kEntryBound : 0};
+  }
+  uint64_t word() const {
+    return uint64_t{value_bytes} << 32 | uint64_t{key_bytes} << 16 | flags << 8 | kind;
+  }
+  bool is_bound() const { return flags != 0; }  // Of a sane one.
+  // Where the session's id stands, if it is bound.
+  uint64_t session_offset() const {
     return sizeof(EntryHeader) + (kind == 0 ? 0 : sizeof(NumberCells));
   }
+  uint64_t key_offset() const { return session_offset() + flags * sizeof(uint64_t); }
   uint64_t entry_bytes() const { return key_offset() + key_bytes + value_bytes; }
   bool is_sane() const {
-    return kind <= static_cast<uint32_t>(DictKind::kFloat64) && (kind == 0 || value_bytes == 0);
+    return kind <= static_cast<uint32_t>(DictKind::kFloat64) && flags <= kEntryBound &&
+           (kind == 0 || value_bytes == 0);
   }
 };
 
+// What an entry counts among the bound ones.
+constexpr uint64_t BoundBy(uint64_t bind_session) { return bind_session != 0 ? 1 : 0; }
+
+// The word of a bound entry's block that says its session.
+inline std::atomic<uint64_t>& SessionWord(std::byte* block, const EntryShape& shape) {
+  return *reinterpret_cast<std::atomic<uint64_t>*>(block + shape.session_offset());
+}
+
 // What a remembered transaction keeps of an entry with so many bytes of value, and of everything.
-constexpr uint64_t StepEntryBytes(uint64_t value_bytes) {
-  return sizeof(StepEntry) + (value_bytes + 7) / 8 * 8;
+constexpr uint64_t StepEntryBytes(uint64_t value_bytes, bool is_bound) {
+  return sizeof(StepEntry) + (value_bytes + 7) / 8 * 8 + (is_bound ? sizeof(uint64_t) : 0);
 }
 inline constexpr uint64_t kResultsBytesMax = kExtentSlabsMax * kSlabBytes;
 
@@ -98,8 +117,9 @@ struct Dict::Found {
   uint64_t expires_ms;
   uint64_t fence;
   uint64_t ordinal;
-  uint64_t bits;      // Of a number, else 0.
-  NumberCell* older;  // Of a number: the cell that the next change fills.
+  uint64_t bound_session;  // 0: it is not bound.
+  uint64_t bits;           // Of a number, else 0.
+  NumberCell* older;       // Of a number: the cell that the next change fills.
   // For an insert:
   std::atomic<uint64_t>* empty = nullptr;  // The first empty slot; null: the lines are full.
   std::atomic<uint64_t>* last_link = nullptr;
@@ -107,6 +127,8 @@ struct Dict::Found {
   bool damaged = false;
 
   DictKind kind() const { return static_cast<DictKind>(shape.kind); }
+  // What the entry counts among the bound ones.
+  uint64_t bound_by() const { return shape.flags; }
   std::byte* key() const { return block + shape.key_offset(); }
   std::byte* value() const { return block + shape.key_offset() + shape.key_bytes; }
   // Reads the block behind `ref`, which lies inside the segment. False: it holds no sound entry.
@@ -122,6 +144,7 @@ struct Dict::Found {
   expires_ms = Get64(header->expires_ms);
   fence = Get64(header->fence);
   ordinal = Get64(header->ordinal);
+  bound_session = shape.is_bound() ? Get64(SessionWord(at, shape)) : 0;
   bits = 0;
   if (shape.kind != 0) {
     auto* cells = reinterpret_cast<NumberCells*>(at + sizeof(EntryHeader))->cells;
@@ -150,6 +173,7 @@ struct Dict::Section {
   uint32_t pairs = 0;
   uint64_t entries = 0;
   uint64_t bytes = 0;
+  uint64_t bound = 0;
   uint64_t changes = 0;
   uint64_t ring_head = 0;  // Meaningful when changes > 0.
 
@@ -277,6 +301,8 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
     Redo(section, record.entries, Get64(record.entries) + section.entries);
   }
   if (section.bytes != 0) Redo(section, record.bytes, Get64(record.bytes) + section.bytes);
+  if (section.bound != 0) [[unlikely]]
+    Redo(section, record.bound, Get64(record.bound) + section.bound);
   if (section.changes != 0) {
     Redo(section, record.changes, Get64(record.changes) + section.changes);
     Redo(section, record.ring_head, section.ring_head);
@@ -299,6 +325,7 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
   section.pairs = 0;
   section.entries = 0;
   section.bytes = 0;
+  section.bound = 0;
   section.changes = 0;
 }
 

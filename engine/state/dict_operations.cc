@@ -7,6 +7,11 @@
 namespace statehouse {
 namespace {
 
+// The word behind a step's entry that says which session it was bound to.
+std::atomic<uint64_t>& StepSession(std::byte* entry, uint64_t value_bytes) {
+  return *reinterpret_cast<std::atomic<uint64_t>*>(entry + StepEntryBytes(value_bytes, false));
+}
+
 uint32_t SetOf(uint64_t session) {
   return static_cast<uint32_t>(hash_internal::Fold(session, hash_internal::kStep) % kOperationSets);
 }
@@ -108,7 +113,7 @@ Status Dict::ReadResults(BlockRef block, uint64_t count,
     }
     const auto* kept = reinterpret_cast<const StepEntry*>(at + offset);
     const EntryShape shape = EntryShape::Of(Get64(kept->shape));
-    if (!shape.is_sane() || shape.value_bytes > bytes - offset - sizeof(StepEntry)) {
+    if (!shape.is_sane() || StepEntryBytes(shape.value_bytes, shape.is_bound()) > bytes - offset) {
       return RefuseDamaged("a remembered operation");
     }
     DictEntry& entry = step.entry;
@@ -121,6 +126,9 @@ Status Dict::ReadResults(BlockRef block, uint64_t count,
     entry.bytes.resize(shape.value_bytes);
     CopyShared(reinterpret_cast<std::byte*>(entry.bytes.data()), at + offset + sizeof(StepEntry),
                shape.value_bytes);
+    if (shape.is_bound()) {
+      entry.bound_session = Get64(StepSession(at + offset, shape.value_bytes));
+    }
   }
   return Status();
 }
@@ -161,8 +169,7 @@ void Dict::FillResults(BlockRef block, std::span<const DictOperation> operations
     Put64(words[i].entry, kept ? offset : 0);
     if (!kept) continue;
     auto* to = reinterpret_cast<StepEntry*>(at + offset);
-    const EntryShape shape{static_cast<uint32_t>(entry.bytes.size()), 0,
-                           static_cast<uint32_t>(entry.kind)};
+    const EntryShape shape = EntryShape::For(0, entry.value(), entry.bound_session);
     Put64(to->shape, shape.word());
     Put64(to->version, entry.version);
     Put64(to->expires_ms, entry.expires_ms);
@@ -171,7 +178,10 @@ void Dict::FillResults(BlockRef block, std::span<const DictOperation> operations
     Put64(to->bits, entry.bits);
     CopyShared(at + offset + sizeof(StepEntry),
                reinterpret_cast<const std::byte*>(entry.bytes.data()), entry.bytes.size());
-    offset += StepEntryBytes(entry.bytes.size());
+    if (shape.is_bound()) {
+      Put64(StepSession(at + offset, shape.value_bytes), entry.bound_session);
+    }
+    offset += StepEntryBytes(entry.bytes.size(), shape.is_bound());
   }
 }
 

@@ -11,6 +11,7 @@ void Dict::TakeEntry(const Found& found, DictEntry* entry) const {
   entry->expires_ms = found.expires_ms;
   entry->fence = found.fence;
   entry->ordinal = found.ordinal;
+  entry->bound_session = found.bound_session;
   entry->bytes.resize(found.shape.value_bytes);
   CopyShared(reinterpret_cast<std::byte*>(entry->bytes.data()), found.value(),
              found.shape.value_bytes);
@@ -161,6 +162,19 @@ Status Dict::FindExpired(uint32_t bucket, uint64_t operation_timeout_ns,
     expired->emplace_back(std::move(key), found.version);
   };
   return VisitBucket(bucket, operation_timeout_ns, take, [&] { expired->clear(); });
+}
+
+Status Dict::FindBound(uint32_t bucket, std::vector<DictBinding>* bound,
+                       uint64_t operation_timeout_ns) const {
+  bound->clear();
+  const auto take = [&](const Found& found) {
+    if (found.bound_session == 0) return;
+    DictBinding& binding = bound->emplace_back();
+    binding.session = found.bound_session;
+    binding.key.resize(found.shape.key_bytes);
+    CopyShared(reinterpret_cast<std::byte*>(binding.key.data()), found.key(), binding.key.size());
+  };
+  return VisitBucket(bucket, operation_timeout_ns, take, [&] { bound->clear(); });
 }
 
 Status Dict::Scan(uint32_t* bucket, size_t limit, std::string_view prefix,

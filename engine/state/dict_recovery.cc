@@ -187,8 +187,9 @@ StatusOr<uint64_t> Dict::CopyInto(const Lane& lane, Dict& target) const {
         continue;
       }
       DictResult result;
-      SH_RETURN_IF_ERROR(
-          target.SetWith(lane, entry.key, entry.value(), DictSetOptions(), &entry, &result));
+      DictSetOptions options;
+      options.bind_session = entry.bound_session;
+      SH_RETURN_IF_ERROR(target.SetWith(lane, entry.key, entry.value(), options, &entry, &result));
     }
   }
   SH_ASSIGN_OR_RETURN(const uint64_t forgotten, CopyOperations(lane, target));

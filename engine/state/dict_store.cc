@@ -404,6 +404,7 @@ DictTotals DictStore::Totals() const {
     ++totals.dicts;
     totals.entries += stats.entries;
     totals.entry_bytes += stats.entry_bytes;
+    totals.bound_entries += stats.bound_entries;
     totals.changes += stats.revision;
     totals.contended += stats.counters.contended;
     totals.evictions += stats.evictions;

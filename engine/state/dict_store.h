@@ -71,6 +71,7 @@ struct DictTotals {
   uint32_t dicts = 0;
   uint64_t entries = 0;
   uint64_t entry_bytes = 0;
+  uint64_t bound_entries = 0;
   uint64_t changes = 0;
   uint64_t contended = 0;  // Of the segments that are in use now.
   uint64_t evictions = 0;

@@ -140,7 +140,7 @@ class Dict::Transaction final {
       });
     };
     const uint64_t small =
-        StepEntryBytes(80) * static_cast<uint64_t>(std::max(tell(then_), tell(otherwise_)));
+        StepEntryBytes(80, false) * static_cast<uint64_t>(std::max(tell(then_), tell(otherwise_)));
     results_bytes_ = std::min(results_bytes_ + small, std::max(results_bytes_, kSlabBytes));
   }
 
@@ -150,9 +150,9 @@ class Dict::Transaction final {
     uint64_t kept = operations_.size() * sizeof(StepWords);
     for (size_t i = 0; i < operations_.size(); ++i) {
       if (!TellsEntry(operations_[i], result_->results[i])) continue;
-      const uint64_t value_bytes = result_->results[i].entry.bytes.size();
-      told += operations_[i].key.size() + value_bytes;
-      kept += StepEntryBytes(value_bytes);
+      const DictEntry& entry = result_->results[i].entry;
+      told += operations_[i].key.size() + entry.bytes.size();
+      kept += StepEntryBytes(entry.bytes.size(), entry.bound_session != 0);
     }
     if (told > options_.entry_bytes_max) {
       return Status(Reason::kMessageTooLarge,
@@ -170,11 +170,12 @@ class Dict::Transaction final {
     return Status();
   }
 
+  static uint64_t BindSessionOf(const DictOperation& operation) {
+    return operation.kind == DictOperation::Kind::kSet ? operation.set.bind_session : 0;
+  }
+
   static uint64_t EntryBytes(const DictOperation& operation, const DictValue& value) {
-    return EntryShape{static_cast<uint32_t>(value.bytes.size()),
-                      static_cast<uint32_t>(operation.key.size()),
-                      static_cast<uint32_t>(value.kind)}
-        .entry_bytes();
+    return EntryShape::For(operation.key.size(), value, BindSessionOf(operation)).entry_bytes();
   }
 
   // A cell of staged[] for each operation of both lists: the block of what may be inserted, else
@@ -202,7 +203,7 @@ class Dict::Transaction final {
         const DictOperation& operation = operations[i];
         if (operation.kind != DictOperation::Kind::kSet) continue;
         dict_.Fill(Get64(record_.staged[first + i]), Hash(operation.key), operation.key,
-                   operation.value);
+                   operation.value, operation.set.bind_session);
       }
     };
     fill(then_, 0);
@@ -410,6 +411,7 @@ class Dict::Transaction final {
     dict_.Redo(section_, staged, step.found.ref);
     section_.entries -= 1;
     section_.bytes -= BytesOfClass(ClassOf(step.found.ref));
+    section_.bound -= step.found.bound_by();
     dict_.AppendChange(section_, ChangeOperation::kDelete, operation.key, DictValue(),
                        section_.next_version());
   }
@@ -428,6 +430,8 @@ class Dict::Transaction final {
     section_.entries += step.occupied ? 0 : 1;
     section_.bytes +=
         BytesOfClass(ClassOf(ref)) - (step.occupied ? BytesOfClass(ClassOf(step.found.ref)) : 0);
+    section_.bound +=
+        BoundBy(BindSessionOf(operation)) - (step.occupied ? step.found.bound_by() : 0);
     dict_.AppendChange(section_, ChangeOperation::kPut, operation.key, value,
                        section_.next_version());
   }
@@ -436,7 +440,7 @@ class Dict::Transaction final {
                       std::atomic<uint64_t>& staged) {
     const DictValue value{step.kind, {}, step.sum};
     if (!step.present) {
-      dict_.Fill(Get64(staged), Hash(operation.key), operation.key, value);
+      dict_.Fill(Get64(staged), Hash(operation.key), operation.key, value, 0);
       WriteSet(operation, value, step, staged);
       return;
     }

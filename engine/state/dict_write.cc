@@ -22,17 +22,19 @@ constexpr uint32_t kExpireBuckets = 1024;
 }  // namespace
 
 // Everything of an entry that is known before its bucket is locked.
-void Dict::Fill(BlockRef ref, uint64_t hash, std::string_view key, const DictValue& value) const {
+void Dict::Fill(BlockRef ref, uint64_t hash, std::string_view key, const DictValue& value,
+                uint64_t bind_session) const {
   std::byte* const block = BlockAt(ref);
   auto* header = reinterpret_cast<EntryHeader*>(block);
   // SYNC: dict.reuse — the block may be one that was replaced a moment ago. Whoever still reads it
   // and meets what is stored from here on sees, behind its acquire fence, that its bucket was
   // released since.
   std::atomic_thread_fence(std::memory_order_release);
-  const EntryShape shape{static_cast<uint32_t>(value.bytes.size()),
-                         static_cast<uint32_t>(key.size()), static_cast<uint32_t>(value.kind)};
+  const EntryShape shape = EntryShape::For(key.size(), value, bind_session);
   Put64(header->hash, hash);
   Put64(header->shape, shape.word());
+  if (bind_session != 0) [[unlikely]]
+    Put64(SessionWord(block, shape), bind_session);
   std::byte* const at = block + shape.key_offset();
   CopyShared(at, reinterpret_cast<const std::byte*>(key.data()), key.size());
   CopyShared(at + key.size(), reinterpret_cast<const std::byte*>(value.bytes.data()),
@@ -146,9 +148,8 @@ bool Dict::EvictOne(const Lane& lane, uint32_t code) {
              .ok())
       continue;
     for (DictEntry& entry : entries) {
-      const EntryShape shape{static_cast<uint32_t>(entry.bytes.size()),
-                             static_cast<uint32_t>(entry.key.size()),
-                             static_cast<uint32_t>(entry.kind)};
+      const EntryShape shape =
+          EntryShape::For(entry.key.size(), entry.value(), entry.bound_session);
       if (code != 0 && ClassForEntry(shape.entry_bytes()) != code) continue;
       if (candidates++ == 0 || entry.ordinal < oldest.ordinal) oldest = std::move(entry);
     }
@@ -211,11 +212,10 @@ Status Dict::PrepareSet(std::string_view key, const DictValue& value) const {
 Status Dict::TrySet(const Lane& lane, std::string_view key, uint64_t hash, const DictValue& value,
                     const DictSetOptions& options, const DictEntry* restored, DictResult* result,
                     bool* again) {
-  const EntryShape shape{static_cast<uint32_t>(value.bytes.size()),
-                         static_cast<uint32_t>(key.size()), static_cast<uint32_t>(value.kind)};
-  const uint32_t code = ClassForEntry(shape.entry_bytes());
+  const uint32_t code =
+      ClassForEntry(EntryShape::For(key.size(), value, options.bind_session).entry_bytes());
   SH_ASSIGN_OR_RETURN(const BlockRef ref, BlockInHand(lane, code));
-  Fill(ref, hash, key, value);
+  Fill(ref, hash, key, value, options.bind_session);
   Section section(lane, Record(lane.id));
   // A lane without a line to hang on a full bucket gets some before it locks; without memory for
   // them the insert fails only if it needs one.
@@ -267,6 +267,7 @@ Status Dict::TrySet(const Lane& lane, std::string_view key, uint64_t hash, const
   Redo(section, slot, SlotWord(hash, ref));
   if (!occupied) section.entries = 1;
   section.bytes = BytesOfClass(code) - (occupied ? BytesOfClass(ClassOf(found.ref)) : 0);
+  section.bound = BoundBy(options.bind_session) - (occupied ? found.bound_by() : 0);
   result->applied = true;
   result->version = section.next_version();
   result->kind = value.kind;
@@ -313,8 +314,7 @@ Status Dict::SetWith(const Lane& lane, std::string_view key, const DictValue& va
     if (status.ok() && !again) return status;
     if (status.ok()) continue;
     if (round++ == kMakeRoomRounds) return status;
-    const EntryShape shape{static_cast<uint32_t>(value.bytes.size()),
-                           static_cast<uint32_t>(key.size()), static_cast<uint32_t>(value.kind)};
+    const EntryShape shape = EntryShape::For(key.size(), value, options.bind_session);
     SH_RETURN_IF_ERROR(MakeRoom(lane, ClassForEntry(shape.entry_bytes()), std::move(status)));
   }
 }
@@ -339,7 +339,9 @@ Status Dict::Delete(const Lane& lane, std::string_view key, const DictDeleteOpti
   const bool present = occupied && !expired;
   result->existed = present;
   const bool removes_expired = expired && options.why == ChangeOperation::kExpire;
-  if (found.damaged || !(present || removes_expired) ||
+  const bool is_others =
+      options.bound_session != 0 && occupied && found.bound_session != options.bound_session;
+  if (found.damaged || !(present || removes_expired) || is_others ||
       !Holds(options.condition, occupied, found)) {
     result->version = present ? found.version : 0;
     Unlock(section, false);
@@ -360,6 +362,7 @@ Status Dict::Delete(const Lane& lane, std::string_view key, const DictDeleteOpti
   if (before != 0) GiveBlock(section, before);
   section.entries = static_cast<uint64_t>(-1);
   section.bytes = -BytesOfClass(ClassOf(found.ref));
+  section.bound = -found.bound_by();
   DictLaneRecord& record = section.record;
   if (options.why == ChangeOperation::kExpire) {
     Redo(section, record.expirations, Get64(record.expirations) + 1);

@@ -23,6 +23,7 @@
 #include "service/auth/authenticator.h"
 #include "service/auth/token_file.h"
 #include "service/lease/lock_service.h"
+#include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
 #include "service/watch/watch_hub.h"
 
@@ -149,16 +150,24 @@ class TestService {
     EXPECT_TRUE(store.ok()) << store.status().ToString();
     session_store_ = *std::move(store);
     locks_ = LockService::Start({}, engine_.get(), {});
-    sessions_ = SessionTable::Start(
-        session_store_.get(), {[this](uint64_t session) { locks_->BeginSession(session); },
-                               [this](uint64_t session) { return locks_->EndSession(session); }});
+    bound_ =
+        BoundEntries::Start({}, &engine_->dicts(), engine_->DaemonLane(kBoundEntriesThread), {});
+    sessions_ = SessionTable::Start(session_store_.get(), {[this](uint64_t session) {
+                                                             locks_->BeginSession(session);
+                                                             bound_->BeginSession(session);
+                                                           },
+                                                           [this](uint64_t session) {
+                                                             bound_->EndSession(session);
+                                                             return locks_->EndSession(session);
+                                                           }});
     locks_->SetOnLoss([this](const LockLoss& loss) {
       sessions_->TellLost(loss.session, {loss.name, loss.token});
     });
     watches_ = WatchHub::Start({}, &engine_->dicts(), &vault_, {});
-    dispatcher_ = NewDispatcher(std::move(options),
-                                {engine_.get(), locks_, sessions_, watches_, &control_, &observer_},
-                                engine_->DaemonLane(1));
+    dispatcher_ =
+        NewDispatcher(std::move(options),
+                      {engine_.get(), locks_, sessions_, bound_, watches_, &control_, &observer_},
+                      engine_->DaemonLane(1));
   }
   ~TestService() {
     dispatcher_->Shutdown();
@@ -169,6 +178,7 @@ class TestService {
   Dispatcher& dispatcher() { return *dispatcher_; }
   RememberingControl& control() { return control_; }
   WatchHub& watches() { return *watches_; }
+  BoundEntries& bound() { return *bound_; }
   CountingObserver& observer() { return observer_; }
 
   CallContext Context(std::shared_ptr<const Identity> identity) const {
@@ -219,6 +229,7 @@ class TestService {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SessionStore> session_store_;
   std::shared_ptr<LockService> locks_;
+  std::shared_ptr<BoundEntries> bound_;
   std::shared_ptr<SessionTable> sessions_;
   std::shared_ptr<WatchHub> watches_;
   std::unique_ptr<Dispatcher> dispatcher_;

@@ -34,7 +34,19 @@ Status TransactOnce(const VerbContext& context, Dict& dict, std::span<const Dict
   OnceGuard once;
   bool known = false;
   SH_RETURN_IF_ERROR(once.Begin(context, dict, options.operation, &known));
-  if (!known) return dict.Transact(context.lane, compares, then, otherwise, result, options);
+  if (!known) {
+    for (const auto& steps : {then, otherwise}) {
+      for (const DictOperation& step : steps) {
+        SH_RETURN_IF_ERROR(BindingGuard::Check(context, step.set.bind_session));
+      }
+    }
+    BindingGuard binding;
+    SH_RETURN_IF_ERROR(binding.Begin(context, dict, then));
+    SH_RETURN_IF_ERROR(binding.Begin(context, dict, otherwise));
+    SH_RETURN_IF_ERROR(dict.Transact(context.lane, compares, then, otherwise, result, options));
+    binding.End(true);
+    return Status();
+  }
   result->compared = once.remembered().compared;
   result->results = once.remembered().steps;
   if (result->results.size() != (result->compared ? then : otherwise).size()) {
@@ -102,6 +114,7 @@ Status SetEntries(const VerbContext& context, const v1::SetEntriesRequest& reque
                         ToDictValue(entry.value(), "entries.value", &storage.emplace_back()));
     set.set.ttl = ttl;
     set.set.fence = request.fence();
+    set.set.bind_session = request.bind_session();
   }
   SH_ASSIGN_OR_RETURN(const DictOperationId operation,
                       ToOperationId(request.has_operation_id(), request.operation_id()));
@@ -210,6 +223,7 @@ Status ToOperations(const google::protobuf::RepeatedPtrField<v1::Step>& steps,
                             ToCondition(set.condition(), &storage->emplace_back()));
         SH_ASSIGN_OR_RETURN(operation.set.ttl, ToTtl(set.ttl()));
         operation.set.fence = set.fence();
+        operation.set.bind_session = set.bind_session();
         break;
       }
       case v1::Step::kDelete: {

@@ -92,6 +92,7 @@ Status SetEntry(const VerbContext& context, const v1::SetEntryRequest& request,
   SH_ASSIGN_OR_RETURN(options.condition, ToCondition(request.condition(), &scratch.condition));
   SH_ASSIGN_OR_RETURN(options.ttl, ToTtl(request.ttl()));
   options.fence = request.fence();
+  options.bind_session = request.bind_session();
   if (request.return_previous()) options.previous = &scratch.entry;
   SH_ASSIGN_OR_RETURN(options.operation,
                       ToOperationId(request.has_operation_id(), request.operation_id()));
@@ -100,8 +101,12 @@ Status SetEntry(const VerbContext& context, const v1::SetEntryRequest& request,
     bool known = false;
     SH_RETURN_IF_ERROR(once.Begin(context, dict, options.operation, &known));
     if (known) return AnswerAgain(dict, request, once.remembered(), response);
+    SH_RETURN_IF_ERROR(BindingGuard::Check(context, options.bind_session));
+    BindingGuard binding;
+    SH_RETURN_IF_ERROR(binding.Begin(context, dict, request.key(), options.bind_session));
     DictResult result;
     SH_RETURN_IF_ERROR(dict.Set(context.lane, request.key(), value, options, &result));
+    binding.End(result.applied);
     return Answer(dict, request, result, scratch.entry, response);
   });
 }
@@ -263,6 +268,7 @@ Status TouchEntry(const VerbContext& context, const v1::TouchEntryRequest& reque
       }
       options.condition.kind = DictCondition::Kind::kVersion;
       options.condition.version = scratch.entry.version;
+      options.bind_session = scratch.entry.bound_session;
       DictResult result;
       SH_RETURN_IF_ERROR(
           dict.Set(context.lane, request.key(), scratch.entry.value(), options, &result));

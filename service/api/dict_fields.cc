@@ -3,9 +3,11 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "engine/value/value.h"
 #include "engine/value/wire.h"
+#include "service/session/session_table.h"
 
 namespace statehouse {
 namespace {
@@ -156,6 +158,7 @@ void SetFacts(const Dict& dict, const DictEntry& entry, v1::Entry* out) {
   out->set_version(entry.version);
   out->set_fence(entry.fence);
   out->set_ordinal(entry.ordinal);
+  out->set_bound_session(entry.bound_session);
   if (entry.expires_ms == 0) return;
   const uint64_t now = dict.NowMs();
   const uint64_t left = entry.expires_ms > now ? entry.expires_ms - now : 0;
@@ -223,6 +226,41 @@ Status OnceGuard::Begin(const VerbContext& context, Dict& dict, DictOperationId 
                   "dict \"" + dict.name() + "\": another operation of the session is under way");
   }
   return dict.Recall(operation, &remembered_, known);
+}
+
+Status BindingGuard::Check(const VerbContext& context, uint64_t session) {
+  if (session == 0) return Status();
+  return context.sessions->Renew(session, context.identity->token_id()).status();
+}
+
+Status BindingGuard::Begin(const VerbContext& context, const Dict& dict,
+                           std::span<const DictOperation> operations) {
+  std::map<uint64_t, std::vector<std::string_view>> keys;
+  for (const DictOperation& operation : operations) {
+    const bool sets = operation.kind == DictOperation::Kind::kSet;
+    if (sets && operation.set.bind_session != 0) {
+      keys[operation.set.bind_session].push_back(operation.key);
+    }
+  }
+  for (const auto& [session, bound] : keys) {
+    SH_ASSIGN_OR_RETURN(BoundEntries::Intent intent,
+                        context.bound->Intend(session, dict.name(), bound, !context.fast));
+    intents_.push_back(std::move(intent));
+  }
+  return Status();
+}
+
+Status BindingGuard::Begin(const VerbContext& context, const Dict& dict, std::string_view key,
+                           uint64_t session) {
+  if (session == 0) return Status();
+  SH_ASSIGN_OR_RETURN(BoundEntries::Intent intent,
+                      context.bound->Intend(session, dict.name(), {&key, 1}, !context.fast));
+  intents_.push_back(std::move(intent));
+  return Status();
+}
+
+void BindingGuard::End(bool bound) {
+  for (BoundEntries::Intent& intent : intents_) intent.Settle(bound);
 }
 
 Status MoveIfItHelps(const VerbContext& context, const std::shared_ptr<ServedDict>& served,

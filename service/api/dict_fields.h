@@ -9,6 +9,7 @@
 #include "engine/base/status.h"
 #include "engine/state/dict_edit.h"
 #include "service/api/dict_verbs.h"
+#include "service/session/bound_entries.h"
 
 namespace statehouse {
 
@@ -86,6 +87,24 @@ class OnceGuard final {
  private:
   std::unique_lock<std::mutex> held_;
   DictRemembered remembered_;
+};
+
+// Around a mutation that may bind entries to sessions: they are known to end with them before they
+// are there.
+class BindingGuard final {
+ public:
+  // That the session is the caller's; it lives on for its ttl. SESSION_NOT_FOUND. 0 is none.
+  static Status Check(const VerbContext& context, uint64_t session);
+  // Errors: SESSION_NOT_FOUND, LIMIT_EXCEEDED; STALLED where the caller's thread may not find out.
+  Status Begin(const VerbContext& context, const Dict& dict, std::string_view key,
+               uint64_t session);
+  Status Begin(const VerbContext& context, const Dict& dict,
+               std::span<const DictOperation> operations);
+  // Whether any was bound.
+  void End(bool bound);
+
+ private:
+  std::vector<BoundEntries::Intent> intents_;
 };
 
 // Runs `operation` on the dict, follows it when it moves, makes it larger when it is full below its

@@ -40,6 +40,7 @@ Status FillDict(const VerbContext& context, const ServedDict& served, v1::Dict* 
   SetTimestamp(record.create_time_ns, dict->mutable_create_time());
   dict->set_attached_processes(context.engine->dicts().AttachedProcesses(record.id));
   dict->set_moves(record.generation - 1);
+  dict->set_bound_entries(stats.bound_entries);
   return Status();
 }
 

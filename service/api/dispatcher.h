@@ -17,6 +17,7 @@
 
 namespace statehouse {
 
+class BoundEntries;
 class LockService;
 class SessionTable;
 class WatchHub;
@@ -126,13 +127,14 @@ struct DispatcherParts {
   Engine* engine = nullptr;
   std::shared_ptr<LockService> locks;
   std::shared_ptr<SessionTable> sessions;
+  std::shared_ptr<BoundEntries> bound;
   std::shared_ptr<WatchHub> watches;
   ServiceControl* control = nullptr;
   CallObserver* observer = nullptr;
 };
 
-// `slow_lane` belongs to the dispatcher's slow thread. Shutdown shuts watches, locks and
-// sessions down too.
+// `slow_lane` belongs to the dispatcher's slow thread. Shutdown shuts watches, locks,
+// sessions and bound entries down too.
 std::unique_ptr<Dispatcher> NewDispatcher(DispatcherOptions options, DispatcherParts parts,
                                           Lane slow_lane);
 

@@ -18,6 +18,7 @@
 #include "service/api/verbs.h"
 #include "service/api/wait_table.h"
 #include "service/lease/lock_service.h"
+#include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
 #include "service/watch/entry_waits.h"
 #include "service/watch/watch_hub.h"
@@ -50,6 +51,7 @@ class DispatcherCore {
         observer_(parts.observer),
         locks_(std::move(parts.locks)),
         sessions_(std::move(parts.sessions)),
+        bound_(std::move(parts.bound)),
         watches_(std::move(parts.watches)),
         waits_(WaitTable::Start(options_.waiters_max)),
         entry_waits_(EntryWaits::Start(watches_.get(), &engine_->dicts(), options_.waiters_max)),
@@ -75,6 +77,7 @@ class DispatcherCore {
                         .control = control_,
                         .locks = locks_.get(),
                         .sessions = sessions_.get(),
+                        .bound = bound_.get(),
                         .lane = lane,
                         .lane_use = engine_->UseDaemonLane(lane),
                         .fast = fast};
@@ -119,6 +122,7 @@ class DispatcherCore {
     slow_.Shutdown();
     sessions_->Shutdown();
     locks_->Shutdown();
+    bound_->Shutdown();
   }
 
  private:
@@ -128,6 +132,7 @@ class DispatcherCore {
   CallObserver* const observer_;
   const std::shared_ptr<LockService> locks_;
   const std::shared_ptr<SessionTable> sessions_;
+  const std::shared_ptr<BoundEntries> bound_;
   const std::shared_ptr<WatchHub> watches_;
   std::atomic<uint32_t> in_flight_{0};
   const std::shared_ptr<WaitTable> waits_;

@@ -21,6 +21,7 @@
 
 namespace statehouse {
 
+class BoundEntries;
 class LockService;
 class SessionTable;
 
@@ -46,6 +47,7 @@ struct VerbContext {
   ServiceControl* control = nullptr;
   LockService* locks = nullptr;
   SessionTable* sessions = nullptr;
+  BoundEntries* bound = nullptr;
   Lane lane;
   DaemonLanes::Use lane_use;  // Of `lane`, for as long as the verb runs.
   // On a door's thread: a range of several pieces is not begun, STALLED hands it to the slow

@@ -55,6 +55,7 @@ class Identity final {
   // Whether a grant allows it for every name there can be.
   bool AllowsEvery(ObjectKind kind, Verb verb) const;
   bool ExpiredAt(int64_t unix_s) const;  // expires_unix_s 0: never.
+  int64_t expires_unix_s() const { return expires_unix_s_; }
   // OK, or PERMISSION_DENIED naming verb, kind, name and token id.
   Status Require(ObjectKind kind, std::string_view name, Verb verb) const;
 
@@ -78,6 +79,9 @@ class Authenticator {
   virtual StatusOr<std::shared_ptr<const Identity>> Revalidate(const Identity& identity) = 0;
   // Grows with every successful Reload: a connection revalidates when it has changed.
   virtual uint64_t generation() const = 0;
+  // Whether the time of some token ended after `after_unix_s` and until `until_unix_s`: then
+  // whoever lives longer than a call revalidates, as after a Reload.
+  virtual bool AnyExpired(int64_t after_unix_s, int64_t until_unix_s) const = 0;
   // Reads the file again. On failure CONFIG_INVALID and the old table stays.
   virtual Status Reload() = 0;
 };

@@ -106,6 +106,20 @@ TEST_F(AuthenticatorTest, ExpiryEndsATokenAtItsSecond) {
   EXPECT_EQ(authenticator->Revalidate(**identity).status().reason(), Reason::kTokenExpired);
 }
 
+TEST_F(AuthenticatorTest, TellsWhetherATokenExpiredMeanwhile) {
+  NewToken(kNow + 10);
+  NewToken(kNow + 20);
+  NewToken();  // Never.
+  const auto authenticator = Open();
+
+  EXPECT_FALSE(authenticator->AnyExpired(kNow, kNow + 9));
+  EXPECT_TRUE(authenticator->AnyExpired(kNow + 9, kNow + 10));
+  EXPECT_FALSE(authenticator->AnyExpired(kNow + 10, kNow + 19));
+  EXPECT_TRUE(authenticator->AnyExpired(kNow, kNow + 100));
+  EXPECT_FALSE(authenticator->AnyExpired(kNow + 20, kNow + 100));
+  EXPECT_FALSE(authenticator->AnyExpired(kNow + 100, kNow)) << "the clock was set back";
+}
+
 TEST_F(AuthenticatorTest, ReloadTakesNewTokensAndDropsRevokedOnes) {
   const std::string first = NewToken();
   const auto authenticator = Open(0);

@@ -2,6 +2,7 @@
 
 #include <openssl/crypto.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 #include <vector>
@@ -108,6 +109,14 @@ StatusOr<std::shared_ptr<const Identity>> FileAuthenticator::Revalidate(const Id
                                              " is over; ask for a new one");
   }
   return found->second.identity;
+}
+
+bool FileAuthenticator::AnyExpired(int64_t after_unix_s, int64_t until_unix_s) const {
+  const std::shared_ptr<const Table> table = this->table();
+  return std::any_of(table->begin(), table->end(), [&](const auto& entry) {
+    const int64_t expires = entry.second.identity->expires_unix_s();
+    return expires != 0 && expires > after_unix_s && expires <= until_unix_s;
+  });
 }
 
 Status FileAuthenticator::Reload() {

@@ -56,6 +56,7 @@ class FileAuthenticator final : public Authenticator {
                                                          std::string_view peer) override;
   StatusOr<std::shared_ptr<const Identity>> Revalidate(const Identity& identity) override;
   uint64_t generation() const override { return generation_.load(std::memory_order_acquire); }
+  bool AnyExpired(int64_t after_unix_s, int64_t until_unix_s) const override;
   Status Reload() override;
 
  private:

@@ -255,6 +255,8 @@ void PrometheusMetrics::AddDicts(std::vector<MetricFamily>* families) {
   AddGauge(families, "statehouse_dicts", "Dicts that exist.", totals.dicts);
   AddGauge(families, "statehouse_dict_entries", "Entries of all dicts, expired ones included.",
            static_cast<double>(totals.entries));
+  AddGauge(families, "statehouse_dict_bound_entries", "Entries that are bound to a session.",
+           static_cast<double>(totals.bound_entries));
   AddGauge(families, "statehouse_dict_entry_bytes", "Bytes that the entries of all dicts take.",
            static_cast<double>(totals.entry_bytes));
   AddCounter(families, "statehouse_dict_changes_total",
@@ -303,6 +305,8 @@ void PrometheusMetrics::AddLeases(std::vector<MetricFamily>* families) {
     ends.metric.push_back(std::move(metric));
   }
   families->push_back(std::move(ends));
+  AddCounter(families, "statehouse_dict_bound_removals_total",
+             "Bound entries that went with their session.", leases.bound_removals);
 }
 
 void PrometheusMetrics::AddWatches(std::vector<MetricFamily>* families) {

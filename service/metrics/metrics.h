@@ -17,7 +17,7 @@
 
 namespace statehouse {
 
-// What is known of locks and sessions, read when scraped.
+// What is known of locks, sessions and bound entries, read when scraped.
 struct LeaseNumbers {
   uint32_t holding = 0;
   uint32_t waiting = 0;
@@ -30,6 +30,7 @@ struct LeaseNumbers {
   uint64_t losses = 0;
   uint64_t last_token = 0;
   uint32_t sessions = 0;
+  uint64_t bound_removals = 0;
   std::vector<std::pair<std::string_view, uint64_t>> session_ends;  // By reason.
 };
 

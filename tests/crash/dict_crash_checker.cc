@@ -60,7 +60,7 @@ bool DictCrashChecker::Fits(const SeenEntry& expected, const std::string& key,
                                              : seen.ordinal > HighestOrdinal(scene_.before);
   return version && ordinal && seen.kind == expected.kind && seen.bits == expected.bits &&
          seen.bytes == expected.bytes && seen.fence == expected.fence &&
-         seen.expires_ms == expected.expires_ms;
+         seen.expires_ms == expected.expires_ms && seen.bound_session == expected.bound_session;
 }
 
 bool DictCrashChecker::FitsState(size_t state, const SeenDict& seen) const {
@@ -78,8 +78,8 @@ std::string DictCrashChecker::ReadUnrecovered() {
     const Status status = scene_.clone.dict->Get(key, &entry, &found, 1);
     if (status.reason() == Reason::kStalled && operation_.marks) continue;
     if (!status.ok()) return "a reader is refused: " + status.ToString();
-    const SeenEntry seen{entry.kind,       entry.bits,    entry.bytes,  entry.fence,
-                         entry.expires_ms, entry.ordinal, entry.version};
+    const SeenEntry seen{entry.kind,       entry.bits,    entry.bytes,   entry.fence,
+                         entry.expires_ms, entry.ordinal, entry.version, entry.bound_session};
     size_t first = 0;  // The first state that explains what was read.
     for (; first < states_.size(); ++first) {
       const auto at = states_[first].find(key);

@@ -475,6 +475,7 @@ std::vector<CrashOperation> CrashOperations() {
   AddAllocations(&all);
   AddNamed(&all);
   for (CrashOperation& operation : CrashTransactions()) all.push_back(std::move(operation));
+  for (CrashOperation& operation : CrashBindings()) all.push_back(std::move(operation));
   return all;
 }
 

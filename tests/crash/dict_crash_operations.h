@@ -40,7 +40,9 @@ struct CrashOperation {
 inline constexpr DictOperationId kNamed{77, 65};
 inline constexpr DictOperationId kNamedBefore{77, 65 - kOperationsPerSession};
 
-std::vector<CrashOperation> CrashOperations();  // Those of one key, with CrashTransactions.
+// Those of one key, with the others.
+std::vector<CrashOperation> CrashOperations();
+std::vector<CrashOperation> CrashBindings();
 std::vector<CrashOperation> CrashTransactions();
 
 // Text of `bytes` bytes that begins with `seed`.

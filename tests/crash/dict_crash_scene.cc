@@ -46,8 +46,9 @@ SeenDict DictSegment::Read() const {
   const Status status = dict->Scan(
       &bucket, SIZE_MAX, "",
       [&](DictEntry& entry) {
-        seen[entry.key] = SeenEntry{entry.kind,       entry.bits,    entry.bytes,  entry.fence,
-                                    entry.expires_ms, entry.ordinal, entry.version};
+        seen[entry.key] =
+            SeenEntry{entry.kind,       entry.bits,    entry.bytes,   entry.fence,
+                      entry.expires_ms, entry.ordinal, entry.version, entry.bound_session};
       },
       1);
   Must(status.ok(), "reading a dict that nobody holds");

@@ -39,6 +39,7 @@ struct SeenEntry {
   uint64_t expires_ms = 0;
   uint64_t ordinal = 0;  // In what is expected: 0 means newer than all before.
   uint64_t version = 0;  // In what is expected: 0 means higher than all before.
+  uint64_t bound_session = 0;
 };
 using SeenDict = std::map<std::string, SeenEntry>;
 

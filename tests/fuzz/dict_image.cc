@@ -20,6 +20,7 @@ namespace {
 constexpr uint32_t kLanes = kLanesPerBlock;
 constexpr uint32_t kLanesUsed = 4;
 constexpr int kKeys = 30;
+constexpr uint64_t kSession = 0x0123456789abcdef;
 constexpr uint64_t kDataBytes = 12 << 16;
 constexpr size_t kGuardBytes = 1 << 20;
 constexpr int kEditsMax = 24;
@@ -149,10 +150,12 @@ void Scene::Fill() {
   };
   for (uint64_t i = 0; i < kKeys; ++i) {
     const auto lane = static_cast<uint32_t>(1 + i % 3);
+    DictSetOptions options;
+    options.bind_session = i % 5 == 0 ? kSession : 0;
     if (i % 3 == 0) {
-      set(lane, KeyOf(i), DictValue::Int64(static_cast<int64_t>(i)));
+      set(lane, KeyOf(i), DictValue::Int64(static_cast<int64_t>(i)), options);
     } else {
-      set(lane, KeyOf(i), DictValue::Bytes(std::string(i % 3 == 1 ? 20 : 300, 'v')));
+      set(lane, KeyOf(i), DictValue::Bytes(std::string(i % 3 == 1 ? 20 : 300, 'v')), options);
     }
   }
   set(2, "large", DictValue::Bytes(std::string(2 * kSlabBytes, 'l')));
@@ -216,6 +219,13 @@ void Scene::Read() {
   (void)dict_->Scan(
       &bucket, SIZE_MAX, "key", [](DictEntry&) {}, 1);
   Require(bucket <= geometry_.bucket_count, "a scan went past the end");
+  std::vector<DictBinding> bound;
+  for (bucket = 0; bucket < geometry_.bucket_count; ++bucket) {
+    (void)dict_->FindBound(bucket, &bound, 1);
+    for (const DictBinding& binding : bound) {
+      Require(binding.session != 0 && binding.key.size() <= UINT16_MAX, "a binding of nobody");
+    }
+  }
   (void)dict_->Stats();
   (void)dict_->HighestVersion();
   DictRemembered remembered;
@@ -239,6 +249,12 @@ void Scene::Write(uint64_t turn) {
   options.operation = {77, 65};
   (void)dict_->Set(kLane, KeyOf(4), DictValue::Int64(2), options, &result);
   (void)dict_->Delete({3, 1}, KeyOf((turn + 11) % kKeys), {}, &result);
+  DictSetOptions bound;
+  bound.bind_session = kSession;
+  (void)dict_->Set(kLane, KeyOf((turn + 5) % kKeys), DictValue::Bytes("bound"), bound, &result);
+  DictDeleteOptions of_session;
+  of_session.bound_session = kSession;
+  (void)dict_->Delete({3, 1}, KeyOf((turn + 15) % kKeys), of_session, &result);
   (void)dict_->Delete(kLane, "large", {}, &result);
   DictIncrement one;
   one.delta = DictValue::Int64(1);

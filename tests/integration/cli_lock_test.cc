@@ -164,6 +164,19 @@ TEST_P(CliLockTest, WhatFollowsTheFirstDashesIsTheCommandWhateverTheLockIsCalled
   EXPECT_EQ(Run({"dict", "create", "--", "d"}).code, 0) << "elsewhere it only ends the options";
 }
 
+TEST_P(CliLockTest, ANameMayBeginWithADash) {
+  const Ran held = Run({"lock", "--name=-x", "--", "sh", "-c",
+                        "echo $STATEHOUSE_LOCK_NAME; $CLI -o json lock describe --name=-x; "
+                        "$CLI lock ls --prefix=-; $CLI lock release --name=-x --force"});
+  EXPECT_EQ(held.code, 5) << "it was taken away: " << held.errors;
+  EXPECT_EQ(held.out.substr(0, 3), "-x\n");
+  EXPECT_NE(held.out.find("\"holder_count\": 1"), std::string::npos) << held.out;
+  EXPECT_NE(held.out.find("\n-x  "), std::string::npos) << held.out;
+  EXPECT_EQ(Run({"elect", "--name=-x", "--", "true"}).code, 0);
+  EXPECT_EQ(Run({"lock", "--name", "plain", "--", "true"}).code, 0);
+  EXPECT_EQ(Run({"lock", "-x", "--", "true"}).code, 2);
+}
+
 TEST_P(CliLockTest, SignalsReachTheCommand) {
   for (const int number : {SIGTERM, SIGINT}) {
     const Started started = Start({"lock", "a", "--", "sh", "-c", kPatientScript});

@@ -496,6 +496,31 @@ TEST_F(LocksTest, ARevokedTokensSessionsEnd) {
   EXPECT_TRUE(held->response.ended());
 }
 
+TEST_F(LocksTest, ATokensSessionsEndWithItsTime) {
+  TokenSpec spec;
+  spec.grants.push_back(*ParseGrant("lock:*:lock"));
+  spec.expires_unix_s = time(nullptr) + 5;
+  const auto made = CreateToken(daemon_->tokens_file(), spec);
+  ASSERT_TRUE(made.ok());
+  kill(daemon_->daemon_pid(), SIGHUP);
+  const auto survivor = Connect();
+  Client expiring(daemon_->tcp_address(), *made);
+  ASSERT_TRUE(Eventually([&] { return expiring.Open(3'600'000).ok(); }));
+  const auto held = expiring.Hold();
+  v1::AcquireLockRequest ask = expiring.Ask("theirs");
+  SetMs(3'600'000, ask.mutable_ttl());
+  ASSERT_TRUE(expiring.Acquire(ask).acquired());
+
+  const auto waiting = survivor->Begin(survivor->Ask("theirs"));
+
+  ASSERT_TRUE(waiting->Await().ok()) << "neither session nor lease ends by its ttl";
+  EXPECT_TRUE(waiting->response.acquired());
+  ASSERT_TRUE(held->Await().ok()) << held->status.error_message();
+  EXPECT_TRUE(held->response.ended());
+  EXPECT_GE(time(nullptr), spec.expires_unix_s);
+  EXPECT_EQ(ReasonOf(expiring.RenewSession()), v1::ERROR_REASON_TOKEN_EXPIRED);
+}
+
 TEST_F(LocksTest, ADrainEndsWaitsAndHoldsButNoSession) {
   const auto client = Connect();
   ASSERT_TRUE(client->Acquire(client->Ask("drained")).acquired());

@@ -130,6 +130,7 @@ sh_write_options write_options_of(const flat_json *in, const char *prefix) {
   options.condition = condition_of(in, prefix);
   options.ttl_ms = ttl_of(in, prefix);
   options.fence = number_of(in, prefix, "fence");
+  options.bound = number_of(in, prefix, "bound") != 0;
   return options;
 }
 

@@ -70,6 +70,8 @@ static sh_reason do_get(sh_dict *dict, sh_bytes key, const flat_json *in, sh_err
       printf("%" PRIu64, entry.fence);
     } else if (strcmp(show, "has_ttl") == 0) {
       printf(entry.ttl_ms == SH_FOREVER ? "false" : "true");
+    } else if (strcmp(show, "is_bound") == 0) {
+      printf(entry.found && entry.bound_session != 0 ? "true" : "false");
     } else {
       print_entry(&entry);
     }

@@ -57,10 +57,7 @@ Status ClientLocks::Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock) {
   return Remote(here)->Acquire(ask, lock);
 }
 
-void ClientLocks::LookAfter(HeldLock* lock, uint64_t ttl_ns, LeaseRenewer::By renewed_by,
-                            std::function<void()> lost) {
-  OfProcess& here = Here();
-  const std::lock_guard<std::mutex> guard(here.mutex);
+LeaseRenewer& ClientLocks::MakeRenewer(OfProcess& here) {
   if (here.renewer == nullptr) {
     here.renewer = std::make_shared<LeaseRenewer>([this, &here] {
       std::shared_ptr<RemoteLocks> remote;
@@ -73,7 +70,30 @@ void ClientLocks::LookAfter(HeldLock* lock, uint64_t ttl_ns, LeaseRenewer::By re
       if (local_ != nullptr) local_->LookAfterConnection();
     });
   }
-  here.renewer->Add(lock, ttl_ns, renewed_by, std::move(lost));
+  return *here.renewer;
+}
+
+void ClientLocks::LookAfter(HeldLock* lock, uint64_t ttl_ns, LeaseRenewer::By renewed_by,
+                            std::function<void()> lost) {
+  OfProcess& here = Here();
+  const std::lock_guard<std::mutex> guard(here.mutex);
+  MakeRenewer(here).Add(lock, ttl_ns, renewed_by, std::move(lost));
+}
+
+StatusOr<uint64_t> ClientLocks::SessionId() {
+  if (closed_) {
+    return Status(Reason::kClientClosed, "the client was closed before this call; connect again");
+  }
+  OfProcess& here = Here();
+  SH_ASSIGN_OR_RETURN(const uint64_t session_id,
+                      Remote(here)->SessionId(std::chrono::steady_clock::now() + timeout_));
+  const std::lock_guard<std::mutex> guard(here.mutex);
+  MakeRenewer(here).Beat();
+  return session_id;
+}
+
+void ClientLocks::LoseSession(uint64_t session_id) {
+  if (!closed_) Remote(Here())->Lose(session_id);
 }
 
 void ClientLocks::Forget(HeldLock* lock) {
@@ -82,6 +102,7 @@ void ClientLocks::Forget(HeldLock* lock) {
 }
 
 void ClientLocks::Close() {
+  closed_ = true;
   OfProcess* const here = here_.load(std::memory_order_acquire);
   if (here == nullptr || here->fork_count != ForkCount()) return;
   here_.store(nullptr, std::memory_order_release);

@@ -36,6 +36,11 @@ class ClientLocks final {
   void LookAfter(HeldLock* lock, uint64_t ttl_ns, LeaseRenewer::By renewed_by,
                  std::function<void()> lost);
   void Forget(HeldLock* lock);
+  // This process's session of the service, kept alive until Close: for entries that are bound to
+  // it. Errors: CLIENT_CLOSED; those of OpenSession.
+  StatusOr<uint64_t> SessionId();
+  // The service says that it is over: the next SessionId is another one.
+  void LoseSession(uint64_t session_id);
   // Gives up what is held through the network door's session, and stops renewing.
   void Close();
 
@@ -53,11 +58,14 @@ class ClientLocks final {
   StatusOr<std::shared_ptr<LocalLocks>> Local(OfProcess& here);
   std::shared_ptr<RemoteLocks> Remote(OfProcess& here);
   static std::shared_ptr<LeaseRenewer> RenewerOf(OfProcess& here);
+  // REQUIRES: the mutex of `here` is held.
+  LeaseRenewer& MakeRenewer(OfProcess& here);
 
   const std::shared_ptr<LocalSession> local_;
   Caller* const caller_;
   const std::string client_name_;
   const std::chrono::nanoseconds timeout_;
+  std::atomic<bool> closed_{false};
   std::atomic<OfProcess*> here_{nullptr};  // A child leaves its parent's where it is.
 };
 

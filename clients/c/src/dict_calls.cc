@@ -20,6 +20,7 @@ sh_dict_info InfoOf(const v1::Dict& dict) {
   info.max_entries = dict.max_entries();
   info.max_bytes = dict.max_bytes();
   info.entry_bytes = dict.entry_bytes();
+  info.bound_entries = dict.bound_entries();
   info.memory_bytes = dict.memory_bytes();
   info.default_ttl_ms = static_cast<uint64_t>(dict.default_ttl().seconds()) * 1000 +
                         static_cast<uint64_t>(dict.default_ttl().nanos()) / 1'000'000;
@@ -101,6 +102,9 @@ Status Open(const sh_client* client, const char* name, const sh_dict_spec* spec,
   if (client->local != nullptr) {
     SH_ASSIGN_OR_RETURN(handle->local, client->local->OpenDict(handle->name));
     handle->name = handle->local->name();
+    handle->network = std::make_unique<NetworkDict>(
+        "#" + std::to_string(handle->local->facts().index),
+        std::make_shared<LocalCaller>(client->local), client->timeout);
   } else {
     if (spec == nullptr) {
       SH_ASSIGN_OR_RETURN(const v1::Dict found, Describe(client, name));
@@ -108,6 +112,7 @@ Status Open(const sh_client* client, const char* name, const sh_dict_spec* spec,
     }
     handle->network = std::make_unique<NetworkDict>(handle->name, client->network, client->timeout);
   }
+  handle->locks = client->locks;
   *dict = handle.release();
   return Status();
 }

@@ -92,6 +92,7 @@ StatusOr<DictSetOptions> ToSetOptions(const sh_write_options* options) {
   SH_ASSIGN_OR_RETURN(result.condition, ToCondition(options->condition));
   result.ttl = ToTtl(options->ttl_ms);
   result.fence = options->fence;
+  if (options->bound != 0) result.bind_session = kOwnSession;
   return result;
 }
 
@@ -169,6 +170,7 @@ void ShowFacts(const DictEntry& from, std::optional<uint64_t> ttl_ms, sh_entry* 
   to->ttl_ms = ttl_ms.value_or(SH_FOREVER);
   to->fence = from.fence;
   to->ordinal = from.ordinal;
+  to->bound_session = from.bound_session;
 }
 
 void ShowFacts(const NetworkEntry& from, sh_entry* to) {
@@ -176,6 +178,7 @@ void ShowFacts(const NetworkEntry& from, sh_entry* to) {
   to->ttl_ms = from.has_ttl ? from.ttl_ms : SH_FOREVER;
   to->fence = from.fence;
   to->ordinal = from.ordinal;
+  to->bound_session = from.bound_session;
 }
 
 }  // namespace

@@ -13,11 +13,12 @@
 #include "clients/c/src/network_dict.h"
 #include "statehouse/dict.h"
 
-// Exactly one of `local` and `network` is set.
+// `local` is set through the local door; what binds entries goes by calls there, too.
 struct sh_dict {
   std::string name;
   std::shared_ptr<statehouse::LocalDict> local;
   std::unique_ptr<statehouse::NetworkDict> network;
+  std::shared_ptr<statehouse::ClientLocks> locks;  // Has the session that entries are bound to.
 };
 
 struct sh_entry_memory {
@@ -49,6 +50,8 @@ StatusOr<DictValue> ToValue(sh_bytes value, const char* what);
 StatusOr<DictCondition> ToCondition(const sh_condition& condition);
 DictTtl ToTtl(uint64_t ttl_ms);
 StatusOr<std::vector<PathStep>> ToPath(const sh_path_step* path, size_t steps);
+// `bind_session` is 0 or kOwnSession, which stands for the client's session.
+inline constexpr uint64_t kOwnSession = UINT64_MAX;
 StatusOr<DictSetOptions> ToSetOptions(const sh_write_options* options);
 StatusOr<DictDeleteOptions> ToDeleteOptions(const sh_write_options* options);
 // Everything but the path.
@@ -56,6 +59,18 @@ StatusOr<DictIncrement> ToIncrement(sh_number delta, const sh_increment_options&
 sh_number FromBits(DictKind kind, uint64_t bits);
 // The keys of one call, which differ from each other or not.
 StatusOr<std::vector<std::string_view>> ToKeys(const sh_bytes* keys, size_t count);
+
+// Carries out `call` with the client's session, and once more where the service says that the
+// session is over.
+template <typename Call>
+Status WithSession(const sh_dict& dict, const Call& call) {
+  for (int round = 0;; ++round) {
+    SH_ASSIGN_OR_RETURN(const uint64_t session_id, dict.locks->SessionId());
+    Status status = call(session_id);
+    if (status.reason() != Reason::kSessionNotFound || round > 0) return status;
+    dict.locks->LoseSession(session_id);
+  }
+}
 
 // Results.
 sh_bytes FromBytes(std::string_view bytes);

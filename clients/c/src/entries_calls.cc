@@ -54,13 +54,18 @@ Status SetMany(sh_dict* dict, const sh_bytes* c_keys, const sh_bytes* values, si
     SH_ASSIGN_OR_RETURN(sets[i].value, ToValue(values[i], "value"));
     sets[i].set = options;
   }
+  const bool binds = options.bind_session != 0;
   std::vector<uint64_t> found;
-  if (dict->local != nullptr) {
+  if (dict->local != nullptr && !binds) {
     DictTransactionResult result;
     SH_RETURN_IF_ERROR(dict->local->Transact({}, sets, {}, &result));
     for (const DictOperationResult& each : result.results) found.push_back(each.result.version);
   } else {
-    SH_RETURN_IF_ERROR(dict->network->SetMany(sets, &found));
+    const auto call = [&](uint64_t session_id) {
+      for (DictOperation& set : sets) set.set.bind_session = session_id;
+      return dict->network->SetMany(sets, &found);
+    };
+    SH_RETURN_IF_ERROR(binds ? WithSession(*dict, call) : call(0));
   }
   if (versions != nullptr) std::copy_n(found.begin(), std::min(found.size(), count), versions);
   return Status();
@@ -129,6 +134,18 @@ StatusOr<std::vector<DictOperation>> ToOperations(const sh_step* steps, size_t c
   return operations;
 }
 
+// The steps that bind their entry.
+std::vector<DictOperation*> BoundIn(std::vector<DictOperation>* then,
+                                    std::vector<DictOperation>* otherwise) {
+  std::vector<DictOperation*> bound;
+  for (std::vector<DictOperation>* const steps : {then, otherwise}) {
+    for (DictOperation& step : *steps) {
+      if (step.set.bind_session != 0) bound.push_back(&step);
+    }
+  }
+  return bound;
+}
+
 StatusOr<std::vector<DictCompare>> ToCompares(const sh_compare* compares, size_t count) {
   if (compares == nullptr && count > 0) return Invalid("the compares are NULL");
   std::vector<DictCompare> result(count);
@@ -172,11 +189,12 @@ Status Transact(sh_dict* dict, const sh_transaction* transaction, int* compared,
                       std::to_string(kTransactionOpsMax) + " compares and steps");
   }
   SH_ASSIGN_OR_RETURN(const auto compares, ToCompares(t.compares, t.compare_count));
-  SH_ASSIGN_OR_RETURN(const auto then, ToOperations(t.then, t.then_count));
-  SH_ASSIGN_OR_RETURN(const auto otherwise, ToOperations(t.otherwise, t.otherwise_count));
+  SH_ASSIGN_OR_RETURN(auto then, ToOperations(t.then, t.then_count));
+  SH_ASSIGN_OR_RETURN(auto otherwise, ToOperations(t.otherwise, t.otherwise_count));
+  const std::vector<DictOperation*> bound = BoundIn(&then, &otherwise);
   std::vector<uint64_t> found;
   bool held = false;
-  if (dict->local != nullptr) {
+  if (dict->local != nullptr && bound.empty()) {
     DictTransactionResult result;
     SH_RETURN_IF_ERROR(dict->local->Transact(compares, then, otherwise, &result));
     held = result.compared;
@@ -184,7 +202,12 @@ Status Transact(sh_dict* dict, const sh_transaction* transaction, int* compared,
     if (results != nullptr) ShowResults(*dict->local, held ? then : otherwise, result, results);
   } else {
     NetworkTransactionResult result;
-    SH_RETURN_IF_ERROR(dict->network->Transact(compares, then, otherwise, &result));
+    const auto call = [&](uint64_t session_id) {
+      for (DictOperation* const step : bound) step->set.bind_session = session_id;
+      result = NetworkTransactionResult();
+      return dict->network->Transact(compares, then, otherwise, &result);
+    };
+    SH_RETURN_IF_ERROR(bound.empty() ? call(0) : WithSession(*dict, call));
     held = result.compared;
     found = std::move(result.versions);
     if (results != nullptr) {

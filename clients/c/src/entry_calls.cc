@@ -89,15 +89,19 @@ Status Set(sh_dict* dict, sh_bytes c_key, const DictValue& value, const sh_write
   SH_RETURN_IF_ERROR(CheckDict(dict));
   SH_ASSIGN_OR_RETURN(const std::string_view key, ToKey(c_key));
   SH_ASSIGN_OR_RETURN(DictSetOptions options, ToSetOptions(c_options));
-  if (dict->local != nullptr) {
+  const bool binds = options.bind_session != 0;
+  if (dict->local != nullptr && !binds) {
     if (previous != nullptr) options.previous = &ValueOf(previous).entry;
     SH_RETURN_IF_ERROR(dict->local->Set(key, value, options, result));
     if (previous != nullptr) ShowPrevious(*dict->local, result->existed, previous);
     return Status();
   }
   NetworkEntry before;
-  SH_RETURN_IF_ERROR(
-      dict->network->Set(key, value, options, result, previous != nullptr ? &before : nullptr));
+  const auto call = [&](uint64_t session_id) {
+    options.bind_session = session_id;
+    return dict->network->Set(key, value, options, result, previous != nullptr ? &before : nullptr);
+  };
+  SH_RETURN_IF_ERROR(binds ? WithSession(*dict, call) : call(0));
   if (previous != nullptr) ShowNetwork(std::move(before), previous);
   return Status();
 }

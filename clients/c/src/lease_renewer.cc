@@ -43,6 +43,16 @@ void LeaseRenewer::Add(HeldLock* lock, uint64_t ttl_ns, By renewed_by, std::func
   if (earlier) changed_.notify_all();
 }
 
+void LeaseRenewer::Beat() {
+  {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    if (stopping_ || beats_) return;
+    beats_ = true;
+    if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
+  }
+  changed_.notify_all();
+}
+
 void LeaseRenewer::Remove(HeldLock* lock) {
   std::unique_lock<std::mutex> guard(mutex_);
   leases_.erase(lock);
@@ -85,7 +95,8 @@ void LeaseRenewer::Run() {
     const auto next =
         std::min_element(leases_.begin(), leases_.end(),
                          [](const auto& a, const auto& b) { return a.second.due < b.second.due; });
-    if (next != leases_.end() && heartbeat_due_ <= now) {
+    const bool beats = beats_ || next != leases_.end();
+    if (beats && heartbeat_due_ <= now) {
       heartbeat_due_ = now + kHeartbeat;
       guard.unlock();
       heartbeat_();
@@ -94,9 +105,9 @@ void LeaseRenewer::Run() {
       continue;
     }
     if (next == leases_.end() || next->second.due > now) {
-      sleeps_until_ =
-          next == leases_.end() ? TimePoint::max() : std::min(next->second.due, heartbeat_due_);
-      if (next == leases_.end()) {
+      sleeps_until_ = beats ? heartbeat_due_ : TimePoint::max();
+      if (next != leases_.end()) sleeps_until_ = std::min(sleeps_until_, next->second.due);
+      if (!beats) {
         changed_.wait(guard);
       } else {
         changed_.wait_until(guard, sleeps_until_);

@@ -22,7 +22,7 @@ namespace statehouse {
 
 class LeaseRenewer final {
  public:
-  // `heartbeat` runs with the renewals, every few seconds, while there are leases.
+  // `heartbeat` runs with the renewals, every few seconds, while there are leases or after Beat.
   explicit LeaseRenewer(std::function<void()> heartbeat) : heartbeat_(std::move(heartbeat)) {}
   ~LeaseRenewer();
   LeaseRenewer(const LeaseRenewer&) = delete;
@@ -34,6 +34,8 @@ class LeaseRenewer final {
   void Remove(HeldLock* lock);
   // Some lease may have been lost: tells so without waiting for its renewal.
   void LookNow();
+  // From now on the heartbeat runs, also without leases.
+  void Beat();
   void Stop();
 
  private:
@@ -56,6 +58,7 @@ class LeaseRenewer final {
   HeldLock* renewing_ = nullptr;
   TimePoint heartbeat_due_;
   TimePoint sleeps_until_ = TimePoint::max();
+  bool beats_ = false;
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -239,6 +239,7 @@ Status LocalDict::Touch(std::string_view key, const DictTtl& ttl, DictResult* re
       *result = DictResult();
       if (!found) return Status();
       options.condition.version = entry.version;
+      options.bind_session = entry.bound_session;
       SH_RETURN_IF_ERROR(dict.Set(lane, key, entry.value(), options, result));
       if (result->applied) return Status();
     }

@@ -78,6 +78,7 @@ Status NetworkDict::Set(std::string_view key, const DictValue& value, const Dict
   SetCondition(options.condition, &request);
   SetTtl(options.ttl, &request);
   request.set_fence(options.fence);
+  request.set_bind_session(options.bind_session);
   request.set_return_previous(previous != nullptr);
   v1::SetEntryResponse response;
   SH_RETURN_IF_ERROR(CallOnce("SetEntry", &request, &response));
@@ -179,6 +180,7 @@ Status NetworkDict::SetMany(std::span<const DictOperation> sets, std::vector<uin
   if (!sets.empty()) {
     SetTtl(sets.front().set.ttl, &request);
     request.set_fence(sets.front().set.fence);
+    request.set_bind_session(sets.front().set.bind_session);
   }
   v1::SetEntriesResponse response;
   SH_RETURN_IF_ERROR(CallOnce("SetEntries", &request, &response));

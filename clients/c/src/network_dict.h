@@ -34,6 +34,7 @@ struct NetworkEntry {
   bool has_ttl = false;
   uint64_t fence = 0;
   uint64_t ordinal = 0;
+  uint64_t bound_session = 0;
 };
 
 struct NetworkEditResult {

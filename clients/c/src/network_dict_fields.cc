@@ -51,6 +51,7 @@ void SetStep(const DictOperation& from, v1::Step* to) {
       SetCondition(from.set.condition, set);
       SetTtl(from.set.ttl, set);
       set->set_fence(from.set.fence);
+      set->set_bind_session(from.set.bind_session);
       return;
     }
     case DictOperation::Kind::kDelete:
@@ -115,6 +116,7 @@ NetworkEntry FromEntry(const v1::Entry& from) {
                  static_cast<uint64_t>(from.ttl().nanos()) / 1'000'000;
   entry.fence = from.fence();
   entry.ordinal = from.ordinal();
+  entry.bound_session = from.bound_session();
   return entry;
 }
 

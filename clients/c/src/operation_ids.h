@@ -3,10 +3,12 @@
 //
 // The service answers the mutations of one session one after another, so each call in flight has a
 // session of its own.
-// Who owns it: a dict's handle of the network door. Threads: any.
-// Always true: a session's sequence numbers grow by one, and two calls never have the same name.
+// Who owns it: a dict's handle. Threads: any.
+// Always true: a session's sequence numbers grow by one, and two calls never have the same name,
+// also those of a forked child and its parent.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <utility>
@@ -18,6 +20,11 @@ namespace statehouse {
 
 class OperationIds final {
  public:
+  OperationIds() = default;
+  ~OperationIds();
+  OperationIds(const OperationIds&) = delete;
+  OperationIds& operator=(const OperationIds&) = delete;
+
   // A name for one mutation; its session is free for the next one when this goes.
   class Lease final {
    public:
@@ -37,10 +44,16 @@ class OperationIds final {
   Lease Take();
 
  private:
+  // What a process has; a child begins anew.
+  struct OfProcess {
+    uint64_t fork_count = 0;
+    std::mutex mutex;
+    std::vector<DictOperationId> free;  // With the sequence number that was used last.
+  };
+  OfProcess& Here();
   void Return(const DictOperationId& id);
 
-  std::mutex mutex_;
-  std::vector<DictOperationId> free_;  // With the sequence number that was used last.
+  std::atomic<OfProcess*> here_{nullptr};  // A child leaves its parent's where it is.
 };
 
 }  // namespace statehouse

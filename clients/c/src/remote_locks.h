@@ -1,6 +1,6 @@
 // RemoteLocks: locks by calls to the service, for clients of the network door and for those of the
 // host whose access token may not lock every name. They belong to a session of the service, which
-// ends when this client's connection breaks.
+// ends when this client's connection breaks; entries of dicts can be bound to it, over either door.
 #pragma once
 
 #include <atomic>
@@ -39,6 +39,10 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
 
   // *lock stays empty where it was not had in time.
   Status Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock);
+  // The session, opened where there is none. Somebody has to renew it from then on.
+  StatusOr<uint64_t> SessionId(Deadline deadline);
+  // The service says that it is over.
+  void Lose(uint64_t session_id);
   // Lengthens the session, where there is one. For the renewer.
   void RenewSession();
   // Ends the session: its locks pass on. In a forked child it does nothing: they are the parent's.
@@ -47,11 +51,9 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
  private:
   friend class RemoteLock;
 
-  StatusOr<uint64_t> SessionId(Deadline deadline);
   Status AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
                      Deadline call_until, std::unique_ptr<HeldLock>* lock);
   void HoldSession(uint64_t session_id);
-  void Lose(uint64_t session_id);
   CallOptions OptionsUntil(Deadline deadline, bool idempotent) const;
 
   Caller* const caller_;

@@ -73,7 +73,8 @@ struct Arguments {
         std::chrono::milliseconds(static_cast<int64_t>(Number(prefix + "ttl.duration_ms"))));
   }
   sh::WriteOptions Options(const std::string& prefix) {
-    return {Condition(prefix), Ttl(prefix), Number(prefix + "fence")};
+    return {Condition(prefix), Ttl(prefix), Number(prefix + "fence"),
+            Number(prefix + "bound") != 0};
   }
 
   const flat_json& in;
@@ -117,6 +118,7 @@ std::string GetEntry(sh::Dict& dict, const std::string& key, Arguments& in) {
     if (show == "version") return std::to_string(entry ? entry->version : 0);
     if (show == "fence") return std::to_string(entry ? entry->fence : 0);
     if (show == "has_ttl") return Boolean(entry && entry->ttl);
+    if (show == "is_bound") return Boolean(entry && entry->bound_session != 0);
     return ShowEntry(entry);
   });
 }
@@ -224,7 +226,7 @@ std::string SetEntries(sh::Dict& dict, Arguments& in) {
     entries.emplace_back(in.Text(entry + "key"), in.Value(entry + "value"));
   }
   if (!in.refused.empty() || in.inexpressible) return {};
-  return Answer(dict.SetMany(entries, in.Ttl(""), in.Number("fence")),
+  return Answer(dict.SetMany(entries, in.Ttl(""), in.Number("fence"), in.Number("bound") != 0),
                 [](const std::vector<uint64_t>&) { return std::string("null"); });
 }
 

@@ -71,11 +71,13 @@ class Request:
     def options(self) -> dict[str, Any]:
         """Of a set."""
         condition = {f"if_{kind}": what for kind, what in self.condition().items()}
-        return {**condition, "ttl": self.ttl(), "fence": self.get("fence")}
+        bound = {"bound": bool(self.get("bound"))} if self.has("bound") else {}
+        return {**condition, **bound, "ttl": self.ttl(), "fence": self.get("fence")}
 
     def delete_options(self) -> dict[str, Any]:
         options = self.options()
         del options["ttl"]
+        options.pop("bound", None)  # Of what is deleted it would mean nothing.
         if options.pop("if_absent", False):
             options["if_version"] = 0
         if "if_present" in options:
@@ -157,6 +159,8 @@ class DictOps:
             found = await settled(shared.entry(key))
             if show == "has_ttl":
                 return found is not None and found.ttl is not None
+            if show == "is_bound":
+                return found is not None and found.bound_session != 0
             return shown(found) if not show else 0 if found is None else getattr(found, show)
         try:
             return {"value": value_json.to_json(await settled(shared.fetch(key, *path)))}
@@ -243,7 +247,8 @@ class DictOps:
         pairs = [(each.get("key"), each.value("value")) for each in request.each("entries")]
         if len(dict(pairs)) < len(pairs):
             raise Inexpressible  # A mapping has a key once.
-        await settled(shared.set_many(dict(pairs), ttl=request.ttl(), fence=request.get("fence")))
+        options = {"ttl": request.ttl(), "fence": request.get("fence"), "bound": bool(request.get("bound"))}
+        await settled(shared.set_many(dict(pairs), **options))
 
     async def scan_entries(self, shared: Any, request: Request) -> Any:
         items = shared.scan(request.get("prefix", ""))

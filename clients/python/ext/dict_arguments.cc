@@ -121,9 +121,10 @@ PyObject* EntryObject(const LocalDict& dict, const DictEntry& entry, bool with_v
   Reference ttl(ttl_ms.has_value() ? PyFloat_FromDouble(static_cast<double>(*ttl_ms) / 1000)
                                    : Py_NewRef(Py_None));
   if (wire.get() == nullptr || ttl.get() == nullptr) return nullptr;
-  return Py_BuildValue("(OKOKK)", wire.get(), static_cast<unsigned long long>(entry.version),
+  return Py_BuildValue("(OKOKKK)", wire.get(), static_cast<unsigned long long>(entry.version),
                        ttl.get(), static_cast<unsigned long long>(entry.fence),
-                       static_cast<unsigned long long>(entry.ordinal));
+                       static_cast<unsigned long long>(entry.ordinal),
+                       static_cast<unsigned long long>(entry.bound_session));
 }
 
 }  // namespace statehouse::python

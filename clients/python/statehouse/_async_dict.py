@@ -32,6 +32,7 @@ class AsyncSharedDict(DictVerbs):
 
     transport = ""
     _streams: Any = None  # Of the client that opened it.
+    _binder: Any = None  # The same.
 
     async def _do(self, request: tuple[Any, ...]) -> Any:
         """Carries one request of a verb out."""
@@ -49,6 +50,10 @@ class AsyncSharedDict(DictVerbs):
                     request = verb.send(answer)
         except StopIteration as stop:
             return cast(_Result, stop.value)
+
+    async def _run_bound(self, verb: Verb[_Result]) -> _Result:
+        """In a thread: the session that it binds to is the blocking client's."""
+        return cast(_Result, await asyncio.to_thread(self._binder.run, verb))
 
     def __repr__(self) -> str:
         return f"<statehouse {self.transport} dict {self.name}, asynchronous>"
@@ -104,8 +109,10 @@ class AsyncSharedDict(DictVerbs):
         if_version: int | None = None,
         if_value: Any = MISSING,
         fence: int | None = None,
+        bound: bool = False,
     ) -> bool:
-        return await self._run(self._set(key, value, ttl, if_absent, if_present, if_version, fence, if_value))
+        verb = self._set(key, value, ttl, if_absent, if_present, if_version, fence, if_value)
+        return await (self._run_bound(verb) if bound else self._run(verb))
 
     async def exchange(
         self,
@@ -118,12 +125,15 @@ class AsyncSharedDict(DictVerbs):
         if_version: int | None = None,
         if_value: Any = MISSING,
         fence: int | None = None,
+        bound: bool = False,
     ) -> tuple[bool, DictEntry | None]:
         condition = condition_of("exchange()", if_absent, if_present, if_version, if_value)
-        return await self._run(self._exchange(key, value, ttl, fence, condition))
+        verb = self._exchange(key, value, ttl, fence, condition)
+        return await (self._run_bound(verb) if bound else self._run(verb))
 
-    async def add(self, key: Any, value: Any, *, ttl: Any = None) -> bool:
-        return await self._run(self._set(key, value, ttl, if_absent=True))
+    async def add(self, key: Any, value: Any, *, ttl: Any = None, bound: bool = False) -> bool:
+        verb = self._set(key, value, ttl, if_absent=True)
+        return await (self._run_bound(verb) if bound else self._run(verb))
 
     async def replace(self, key: Any, old: Any, new: Any) -> bool:
         return await self._run(self._replace(key, old, new))
@@ -165,8 +175,11 @@ class AsyncSharedDict(DictVerbs):
     async def get_many(self, keys: Iterable[Any], *, consistent: bool = False) -> dict[Any, Any]:
         return await self._run(self._get_many(keys, consistent))
 
-    async def set_many(self, mapping: Any, *, ttl: Any = None, fence: int | None = None) -> None:
-        await self._run(self._set_many(mapping, {}, ttl, fence))
+    async def set_many(
+        self, mapping: Any, *, ttl: Any = None, fence: int | None = None, bound: bool = False
+    ) -> None:
+        verb = self._set_many(mapping, {}, ttl, fence)
+        await (self._run_bound(verb) if bound else self._run(verb))
 
     async def touch(self, key: Any, ttl: Any) -> bool:
         return await self._run(self._touch(key, ttl))

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from . import _control, _dicts, _local
 from ._area_locks import AreaLock
+from ._bound import Binder
 from ._control import Call
 from ._dicts import Dicts
 from ._locks import TTL_DEFAULT, Leasing, Lock, Locks
@@ -124,6 +125,7 @@ class Client:
         else:
             shared = NetworkSharedDict(self._session, name, any_keys)
         shared._streams = self._streams
+        shared._binder = Binder(self, name)
         return shared
 
     def lock(
@@ -175,10 +177,8 @@ class Client:
         on_lost: Callable[[Lock], None] | None,
         manual_renewal: bool,
     ) -> Lock:
-        if self._leasing is None:
-            self._leasing = Leasing(self)
         return Lock(
-            self._leasing,
+            self._leases(),
             self,
             name,
             ttl=ttl,
@@ -190,6 +190,11 @@ class Client:
             on_lost=on_lost,
             manual_renewal=manual_renewal,
         )
+
+    def _leases(self) -> Leasing:
+        if self._leasing is None:
+            self._leasing = Leasing(self)
+        return self._leasing
 
     def _area_lock(
         self,
@@ -206,10 +211,8 @@ class Client:
         manual_renewal: bool = False,
     ) -> AreaLock:
         """For areas: see statehouse.types.Area.lock."""
-        if self._leasing is None:
-            self._leasing = Leasing(self)
         return AreaLock(
-            self._leasing,
+            self._leases(),
             self,
             area.name,
             area.size,

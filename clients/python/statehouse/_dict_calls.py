@@ -1,9 +1,9 @@
 """The calls on one dict as messages: builds requests and takes answers apart, for every door that takes calls.
 
 What goes in and out here is what the extension's own dict takes and gives as well, so that the verbs (_dict_verbs.py) work over
-any door: keys as texts, values as wire bytes, an entry as a tuple (wire bytes, version, seconds to live or None, fence, ordinal), a
-condition as (kind, what) or None, a time to live in milliseconds with the three special numbers below, a path as a tuple of str and
-int.
+any door: keys as texts, values as wire bytes, an entry as a tuple (wire bytes, version, seconds to live or None, fence, ordinal, the
+session that it is bound to or 0), a condition as (kind, what) or None, a time to live in milliseconds with the three special numbers
+below, a path as a tuple of str and int.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TTL_DEFAULT, TTL_NONE, TTL_KEEP = 0, -1, -2
 WAIT_SLICE_S = 60.0  # A longer wait takes several calls.
 OPERATIONS_MAX = 1024  # Compares and steps of one transaction, entries of one call.
 
-Entry = tuple[bytes, int, "float | None", int, int]
+Entry = tuple[bytes, int, "float | None", int, int, int]
 Read = Callable[[Any], Any]
 
 
@@ -105,7 +105,7 @@ def _set_condition(condition: Any, wanted: tuple[str, Any] | None) -> None:
 
 def _entry(entry: Any) -> Entry:
     ttl = entry.ttl.seconds + entry.ttl.nanos / 1e9 if entry.HasField("ttl") else None
-    return entry.value.SerializeToString(), entry.version, ttl, entry.fence, entry.ordinal
+    return entry.value.SerializeToString(), entry.version, ttl, entry.fence, entry.ordinal, entry.bound_session
 
 
 def _optional(message: Any, field: str) -> Entry | None:
@@ -173,20 +173,29 @@ class DictCalls:
         ttl: int,
         fence: int,
         previous: bool,
+        bind_session: int = 0,
     ) -> tuple[Call, Read]:
         request = dict_pb2().SetEntryRequest(
-            name=self.name, key=key, value=self._value(wire), fence=fence, return_previous=previous
+            name=self.name,
+            key=key,
+            value=self._value(wire),
+            fence=fence,
+            return_previous=previous,
+            bind_session=bind_session,
         )
         _set_condition(request.condition, condition)
         _set_ttl(request, ttl)
         return self._mutation("SetEntry", request, _applied)
 
-    def set_many(self, items: Sequence[tuple[str, bytes]], ttl: int, fence: int) -> tuple[Call, Read]:
+    def set_many(
+        self, items: Sequence[tuple[str, bytes]], ttl: int, fence: int, bind_session: int = 0
+    ) -> tuple[Call, Read]:
         entry = _pb()[1].Entry
         request = dict_pb2().SetEntriesRequest(
             name=self.name,
             entries=[entry(key=key, value=self._value(wire)) for key, wire in items],
             fence=fence,
+            bind_session=bind_session,
         )
         _set_ttl(request, ttl)
         return self._mutation("SetEntries", request, lambda answer: list(answer.versions))

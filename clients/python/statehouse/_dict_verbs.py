@@ -47,7 +47,8 @@ class Edited:
 
 @dataclass(frozen=True)
 class DictEntry:
-    """An entry: its value as an ordinary object, its version, and how many seconds it will live (None: for ever)."""
+    """An entry: its value as an ordinary object, its version, how many seconds it will live (None: for ever), and the number of the
+    session that it ends with (0: it is not bound)."""
 
     key: Any
     value: Any
@@ -55,6 +56,7 @@ class DictEntry:
     ttl: float | None
     fence: int
     ordinal: int
+    bound_session: int = 0
 
 
 def ttl_ms(ttl: Any) -> int:
@@ -224,7 +226,7 @@ class DictVerbs:
         text, wire = self._key(key), self._wire(default)
         applied, version, previous = yield "set", text, wire, ("absent", True), TTL_DEFAULT, 0, True
         if applied or previous is None:
-            return self._value(text, (wire, version, None, 0, 0))
+            return self._value(text, (wire, version, None, 0, 0, 0))
         return self._value(text, previous)
 
     def _replace(self, key: Any, old: Any, new: Any) -> Verb[bool]:

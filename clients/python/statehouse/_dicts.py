@@ -78,6 +78,7 @@ def dict_info(found: Any) -> DictInfo:
         create_time=found.create_time.seconds + found.create_time.nanos / 1e9,
         attached_processes=found.attached_processes,
         moves=found.moves,
+        bound_entries=found.bound_entries,
     )
 
 

@@ -59,14 +59,19 @@ class LeaseKeeper:
 
     def add(self, holder: Holder) -> None:
         """Keeps the holder's leases from now on, as long as it lives."""
+        self.start()
+        with self._changed:
+            self._holders.add(holder)
+            self._changed.notify_all()
+
+    def start(self) -> None:
+        """Begins the heartbeat, which goes on without leases too."""
         if self._fork_count != ForkCount.value:
             self._begin()
         with self._changed:
-            self._holders.add(holder)
-            if self._thread is None:
+            if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="statehouse-leases", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
 
     def close(self) -> None:
         if self._fork_count != ForkCount.value:

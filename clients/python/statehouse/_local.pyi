@@ -79,6 +79,7 @@ class Dict:
         if_version: int | None = None,
         if_value: Any = ...,
         fence: int | None = None,
+        bound: bool = False,
     ) -> bool: ...
     def incr(
         self,

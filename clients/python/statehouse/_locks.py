@@ -69,6 +69,16 @@ class Leasing:
                 raise
         return self._remote.acquire(name, shared, limit, ttl_ns, hold_ns, timeout_ns, owner, stop)
 
+    def session_id(self) -> int:
+        """This process's session of the service, kept alive from now on."""
+        session_id = self._remote.session_id()
+        self._keeper.start()
+        return session_id
+
+    def lose_session(self, session_id: int) -> None:
+        """The service says that it is over."""
+        self._remote.lose(session_id)
+
     def keep(self, holder: Holder) -> None:
         self._keeper.add(holder)
 

@@ -106,7 +106,8 @@ class RemoteLeases:
         if self._closed:
             raise errors.by_name("CLIENT_CLOSED", "the client was closed before this call; connect again", "")
 
-    def _session(self) -> int:
+    def session_id(self) -> int:
+        """This process's session, opened where there is none. Somebody has to renew it (heartbeat)."""
         self._here()
         with self._lock:
             self.check_open()
@@ -151,10 +152,11 @@ class RemoteLeases:
                     if token in self._leases:
                         self._leases[token].lose()
             if ended:
-                self._lose(session_id)
+                self.lose(session_id)
                 return
 
-    def _lose(self, session_id: int) -> None:
+    def lose(self, session_id: int) -> None:
+        """The session is over, as the service says."""
         with self._lock:
             for lease in self._leases.values():
                 if lease.session_id == session_id:
@@ -171,7 +173,7 @@ class RemoteLeases:
         try:
             self.call(_lock_calls.renew_session(session_id))
         except errors.NotFound:
-            self._lose(session_id)
+            self.lose(session_id)
         except errors.Error:
             pass  # The service is away; the next heartbeat may find it.
 
@@ -192,7 +194,7 @@ class RemoteLeases:
         request_id = next(self._request_ids)
         slice_s = _WAIT_SLICE_S if stop is None else _STOP_SLICE_S
         while True:
-            session_id = self._session()
+            session_id = self.session_id()
             # The wait goes on after a call's end, and keeps its place until the next one.
             if stop is not None and stop[0]:
                 deadline = time.monotonic()
@@ -208,7 +210,7 @@ class RemoteLeases:
                     raise
                 continue
             except errors.NotFound:
-                self._lose(session_id)
+                self.lose(session_id)
                 continue
             if response.acquired:
                 valid_until = time.monotonic() + _SPARE * _lock_calls.seconds_of(response.expires_in)

@@ -39,6 +39,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
     transport = ""
     __hash__ = None  # type: ignore[assignment]
     _streams: Any = None  # Of the client that opened it.
+    _binder: Any = None  # The same.
 
     def _do(self, request: tuple[Any, ...]) -> Any:
         """Carries one request of a verb out."""
@@ -243,14 +244,22 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         if_version: int | None = None,
         if_value: Any = MISSING,
         fence: int | None = None,
+        bound: bool = False,
     ) -> bool:
         """Sets an entry if the condition holds; False where it does not.
 
         ``ttl`` is in seconds or a timedelta: without it the dict's default, math.inf for ever, KEEP_TTL as the entry before. With a
         ``fence`` (the token of a lock) it raises Fenced where a higher one wrote. ``if_version=0`` means that there must be none,
         ``if_value`` that it must hold exactly this value (see ``replace``).
+
+        ``bound``: the entry ends with this client, as a delete that watches see: when the client is closed, this process ends or is
+        killed, or the service does not hear of it for 10 s. As with ``ttl`` the next set decides anew, whoever makes it: without
+        ``bound`` it unbinds. What changes a part (``incr``, ``append``, ``at``, tracked values, ``touch``) keeps it. It takes a call to
+        the service, through the local door too. A forked child binds for itself; over the network os.fork() ends what is bound (it
+        closes the connection). LimitExceeded beyond 16,384 entries.
         """
-        return self._run(self._set(key, value, ttl, if_absent, if_present, if_version, fence, if_value))
+        verb = self._set(key, value, ttl, if_absent, if_present, if_version, fence, if_value)
+        return self._binder.run(verb) if bound else self._run(verb)
 
     def exchange(
         self,
@@ -263,14 +272,17 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         if_version: int | None = None,
         if_value: Any = MISSING,
         fence: int | None = None,
+        bound: bool = False,
     ) -> tuple[bool, DictEntry | None]:
         """``set`` that also gives the entry as it was before, None where there was none. The first says whether it was set."""
         condition = condition_of("exchange()", if_absent, if_present, if_version, if_value)
-        return self._run(self._exchange(key, value, ttl, fence, condition))
+        verb = self._exchange(key, value, ttl, fence, condition)
+        return self._binder.run(verb) if bound else self._run(verb)
 
-    def add(self, key: Any, value: Any, *, ttl: Any = None) -> bool:
-        """Sets an entry that does not exist; False where it does."""
-        return self._run(self._set(key, value, ttl, if_absent=True))
+    def add(self, key: Any, value: Any, *, ttl: Any = None, bound: bool = False) -> bool:
+        """Sets an entry that does not exist; False where it does. ``bound``: see ``set``."""
+        verb = self._set(key, value, ttl, if_absent=True)
+        return self._binder.run(verb) if bound else self._run(verb)
 
     def replace(self, key: Any, old: Any, new: Any) -> bool:
         """Sets an entry that holds exactly ``old``; False where it does not. Its time to live stays.
@@ -312,9 +324,12 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         """The entries that exist, by key. With ``consistent`` (the right to write is needed, 1,024 keys at most) as of one moment."""
         return self._run(self._get_many(keys, consistent))
 
-    def set_many(self, mapping: Any, *, ttl: Any = None, fence: int | None = None) -> None:
-        """``update`` with a ttl and a fence."""
-        self._run(self._set_many(mapping, {}, ttl, fence))
+    def set_many(
+        self, mapping: Any, *, ttl: Any = None, fence: int | None = None, bound: bool = False
+    ) -> None:
+        """``update`` with a ttl and a fence. ``bound``: see ``set``."""
+        verb = self._set_many(mapping, {}, ttl, fence)
+        self._binder.run(verb) if bound else self._run(verb)
 
     def touch(self, key: Any, ttl: Any) -> bool:
         """Changes how long an entry lives from now on; False where there is none."""

@@ -25,6 +25,7 @@ from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
 from ._area_locks import AreaLock
 from ._async_dict import AsyncSharedDict, LocalAsyncSharedDict, NetworkAsyncSharedDict
 from ._async_locks import AsyncLock, AsyncLocks
+from ._bound import Binder
 from ._control import Call
 from ._cursor import AsyncCursor
 from ._local import CompareExchangeResult
@@ -148,6 +149,7 @@ class AsyncClient:
             )
             local = LocalAsyncSharedDict(cast(Any, shared))
             local._streams = self._streams
+            local._binder = shared._binder
             return local
         if create:
             info = await self.dicts.create(
@@ -157,6 +159,7 @@ class AsyncClient:
             info = await self.dicts.describe(name)
         remote = NetworkAsyncSharedDict(self._network, info.name, any_keys)
         remote._streams = self._streams
+        remote._binder = Binder(self._blocking, info.name)
         return remote
 
     def lock(

@@ -86,6 +86,7 @@ class DictInfo:
     create_time: float
     attached_processes: int
     moves: int
+    bound_entries: int = 0  # Entries that are bound to a session.
 
 
 @dataclass(frozen=True)

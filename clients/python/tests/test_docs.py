@@ -67,8 +67,8 @@ def follow_until_the_dict_ends(c: statehouse.Client, follow: Callable[..., None]
 
 
 @pytest.mark.usefixtures("environment")
-def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, transfer, plan, locks, ranges, watch, wait, recipe = blocks("docs/PYTHON.md")
+def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    first, transfer, plan, locks, ranges, presence, watch, wait, recipe = blocks("docs/PYTHON.md")
     exec(first, {})
     with statehouse.connect() as c:
         d = c.dict("config")
@@ -87,6 +87,10 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(ranges, {})
         assert c.area("board").read(4096, 4) == b"mine" and not list(c.locks.list("area/board/"))
         c.areas.delete("board")
+        capsys.readouterr()
+        exec(presence, {"statehouse": statehouse})
+        assert capsys.readouterr().out.endswith("delete web/1 False\n")
+        c.dicts.delete("services")
         exec(watch, names)
         follow_until_the_dict_ends(c, names["follow"])
         c.dicts.delete("config")

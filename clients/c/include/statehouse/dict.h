@@ -134,8 +134,9 @@ typedef struct sh_dict_info {
   uint64_t revision; /* Changes since it was created. */
   uint64_t max_entries;
   uint64_t max_bytes;
-  uint64_t entry_bytes;  /* Bytes that entries take. */
-  uint64_t memory_bytes; /* Bytes of memory that the dict holds. */
+  uint64_t entry_bytes;   /* Bytes that entries take. */
+  uint64_t bound_entries; /* Entries that are bound to a session. */
+  uint64_t memory_bytes;  /* Bytes of memory that the dict holds. */
   uint64_t default_ttl_ms;
   uint64_t evictions;
   uint64_t expirations;
@@ -181,6 +182,7 @@ typedef struct sh_entry {
   uint64_t ttl_ms;                /* How long it will live; SH_FOREVER. */
   uint64_t fence;                 /* The highest fencing token that wrote it; 0: none. */
   uint64_t ordinal;               /* Grows in the order in which keys were inserted. */
+  uint64_t bound_session;         /* The session that it ends with; 0: it is not bound. */
   struct sh_entry_memory *memory; /* The library's. */
 } sh_entry;
 SH_API void sh_entry_free(sh_entry *entry);
@@ -223,6 +225,12 @@ typedef struct sh_write_options {
   sh_condition condition;
   uint64_t ttl_ms; /* Of what is set. */
   uint64_t fence;  /* A fencing token: SH_FENCED where a higher one wrote. 0: none. */
+  /* 1: what is set ends with this client, as a delete that watches see: when the client is closed,
+   * its process dies, or the service does not hear of it for 10 s. A call to the service, through
+   * the local door too. As with ttl_ms, the next set decides anew, whoever makes it: with 0 it
+   * unbinds. Edits, additions and sh_dict_touch keep what the entry is bound to. A forked child
+   * does not end what its parent bound. Of what is deleted it means nothing. */
+  int bound;
 } sh_write_options;
 
 /* What a mutation did. A condition that does not hold is no error. */
@@ -331,8 +339,8 @@ SH_API sh_reason sh_dict_edit(sh_dict *dict, sh_bytes key, const sh_edit *edit, 
  * `consistent` (which needs the right to write) all as of one moment. */
 SH_API sh_reason sh_dict_get_many(sh_dict *dict, const sh_bytes *keys, size_t count, int consistent,
                                   sh_entries *entries, sh_error **error);
-/* Sets up to 1,024 entries, all or none; no key twice. Of `options` (may be NULL) ttl_ms and fence
- * count. `versions` (may be NULL) takes `count` numbers. */
+/* Sets up to 1,024 entries, all or none; no key twice. Of `options` (may be NULL) ttl_ms, fence and
+ * bound count. `versions` (may be NULL) takes `count` numbers. */
 SH_API sh_reason sh_dict_set_many(sh_dict *dict, const sh_bytes *keys, const sh_bytes *values,
                                   size_t count, const sh_write_options *options, uint64_t *versions,
                                   sh_error **error);

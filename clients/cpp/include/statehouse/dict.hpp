@@ -69,7 +69,7 @@ class Dict final {
   Result<Value> GetOrSet(std::string_view key, const Value& value);
   // Up to 1,024 entries, all or none; no key twice. Gives their versions.
   Result<std::vector<uint64_t>> SetMany(const std::vector<std::pair<std::string, Value>>& entries,
-                                        Ttl ttl = {}, uint64_t fence = 0);
+                                        Ttl ttl = {}, uint64_t fence = 0, bool bound = false);
   Result<Outcome> Touch(std::string_view key, Ttl ttl);
   // Waits until the entry is as asked. A time-out is no error: `met` is false then. Without a
   // `timeout` it waits for ever. What holds only for a moment may be missed.
@@ -146,6 +146,7 @@ inline Result<std::optional<Entry>> Dict::FromC(const sh_entry& from, std::strin
   }
   entry.fence = from.fence;
   entry.ordinal = from.ordinal;
+  entry.bound_session = from.bound_session;
   return std::optional<Entry>(std::move(entry));
 }
 
@@ -252,7 +253,8 @@ inline Result<Value> Dict::GetOrSet(std::string_view key, const Value& value) {
 }
 
 inline Result<std::vector<uint64_t>> Dict::SetMany(
-    const std::vector<std::pair<std::string, Value>>& entries, Ttl ttl, uint64_t fence) {
+    const std::vector<std::pair<std::string, Value>>& entries, Ttl ttl, uint64_t fence,
+    bool bound) {
   std::vector<std::string> wires;
   std::vector<sh_bytes> keys;
   std::vector<sh_bytes> values;
@@ -264,6 +266,7 @@ inline Result<std::vector<uint64_t>> Dict::SetMany(
   sh_write_options options{};
   options.ttl_ms = ttl.ms();
   options.fence = fence;
+  options.bound = bound ? 1 : 0;
   std::vector<uint64_t> versions(entries.size());
   return internal::Finish<std::vector<uint64_t>>(
       [&](sh_error** e) {

@@ -75,9 +75,11 @@ struct WriteOptions {
   Condition condition = {};
   Ttl ttl = {};
   uint64_t fence = 0;  // A fencing token; 0: none.
+  // What is set ends with this client (sh_write_options): for what tells that somebody is there.
+  bool bound = false;
 
   // Borrows from this.
-  sh_write_options ToC() const { return {condition.ToC(), ttl.ms(), fence}; }
+  sh_write_options ToC() const { return {condition.ToC(), ttl.ms(), fence, bound ? 1 : 0}; }
 };
 
 // What a mutation did.
@@ -92,7 +94,8 @@ struct Entry {
   uint64_t version = 0;
   std::optional<std::chrono::milliseconds> ttl;  // How long it will live; empty: for ever.
   uint64_t fence = 0;
-  uint64_t ordinal = 0;  // Grows in the order in which keys were inserted.
+  uint64_t ordinal = 0;        // Grows in the order in which keys were inserted.
+  uint64_t bound_session = 0;  // The session that it ends with; 0: it is not bound.
 };
 
 // A step into a value: a key of a map, or a position of a list (-1 is the last).
