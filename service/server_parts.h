@@ -10,6 +10,7 @@
 #include "service/listeners.h"
 #include "service/metrics/metrics.h"
 #include "service/session/session_table.h"
+#include "service/watch/area_hub.h"
 #include "service/watch/watch_hub.h"
 
 namespace statehouse {
@@ -19,6 +20,7 @@ int ExitCodeOf(const Status& failure);
 
 EngineOptions EngineOptionsOf(const Config& config);
 WatchHubOptions WatchHubOptionsOf(const Config& config);
+AreaHubOptions AreaHubOptionsOf(const Config& config);
 
 // Makes the areas that the configuration declares, or finds them as they are. Descriptors of
 // `inherited` named "config-fd.<number>" are used up; those that no area names are given up
@@ -33,7 +35,7 @@ Status RaiseDescriptorLimit();
 LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions);
 
 // What /metrics tells of watches.
-WatchNumbers WatchNumbersOf(const WatchHub& watches);
+WatchNumbers WatchNumbersOf(const WatchHub& watches, const AreaHub& area_watches);
 
 // What endpoints.json holds: where the service listens, and no secret.
 struct Endpoints {

@@ -17,6 +17,7 @@
 
 namespace statehouse {
 
+class AreaHub;
 class LockService;
 class SessionTable;
 class WatchHub;
@@ -125,6 +126,7 @@ struct DispatcherParts {
   std::shared_ptr<LockService> locks;
   std::shared_ptr<SessionTable> sessions;
   std::shared_ptr<WatchHub> watches;
+  std::shared_ptr<AreaHub> area_watches;
   ServiceControl* control = nullptr;
   CallObserver* observer = nullptr;
 };

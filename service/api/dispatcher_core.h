@@ -19,6 +19,7 @@
 #include "service/api/wait_table.h"
 #include "service/lease/lock_service.h"
 #include "service/session/session_table.h"
+#include "service/watch/area_hub.h"
 #include "service/watch/watch_hub.h"
 
 namespace statehouse {
@@ -50,6 +51,7 @@ class DispatcherCore {
         locks_(std::move(parts.locks)),
         sessions_(std::move(parts.sessions)),
         watches_(std::move(parts.watches)),
+        area_watches_(std::move(parts.area_watches)),
         waits_(WaitTable::Start(options_.waiters_max)),
         slow_(slow_lane) {}
 
@@ -59,6 +61,7 @@ class DispatcherCore {
   const std::shared_ptr<LockService>& locks() const { return locks_; }
   const std::shared_ptr<SessionTable>& sessions() const { return sessions_; }
   const std::shared_ptr<WatchHub>& watches() const { return watches_; }
+  const std::shared_ptr<AreaHub>& area_watches() const { return area_watches_; }
   CallObserver& observer() { return *observer_; }
   WaitTable& waits() { return *waits_; }
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
@@ -111,6 +114,7 @@ class DispatcherCore {
 
   void Shutdown() {
     watches_->Shutdown();
+    area_watches_->Shutdown();
     waits_->Shutdown();
     slow_.Shutdown();
     sessions_->Shutdown();
@@ -125,6 +129,7 @@ class DispatcherCore {
   const std::shared_ptr<LockService> locks_;
   const std::shared_ptr<SessionTable> sessions_;
   const std::shared_ptr<WatchHub> watches_;
+  const std::shared_ptr<AreaHub> area_watches_;
   std::atomic<uint32_t> in_flight_{0};
   const std::shared_ptr<WaitTable> waits_;
   SlowCalls slow_;

@@ -157,6 +157,10 @@ std::vector<Setting> MakeSettings() {
       SH_SETTING("watches.keep_s", "", kNumber, watches.keep_s,
                  "After its last watch a dict's changes are kept for so many seconds.",
                  [](const Config& c) { return OutOfRange(c.watches.keep_s, 0, 604'800); }),
+      SH_SETTING(
+          "watches.copy_bytes", "", kBytes, watches.copy_bytes,
+          "Copies of watched ranges of areas; what does not fit is told by whole stripes.",
+          [](const Config& c) { return OutOfRange(c.watches.copy_bytes, 0, kAreaCopyBytesMax); }),
       SH_SETTING("sessions.count_max", "", kNumber, sessions.count_max,
                  "Sessions of clients of the network door that may be open at once.",
                  [](const Config& c) { return OutOfRange(c.sessions.count_max, 1, kSessionsMax); }),
