@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from . import _control, _dicts, _local
 from ._area_locks import AreaLock
+from ._area_watch import AreaEvent, AreaWatch, area_reader
 from ._control import Call
 from ._dicts import Dicts
 from ._locks import TTL_DEFAULT, Leasing, Lock, Locks
@@ -88,10 +89,14 @@ class Client:
         if size is not None:
             info = self.areas.create(name, size=size)
         if self.transport == "local":
-            return cast(Area, self._session.open(_control.check_name(name), self._area_lock))
+            checked = _control.check_name(name)
+            return cast(Area, self._session.open(checked, self._area_lock, self._area_watch))
         if size is None:
             info = self.areas.describe(name)
-        return cast(Area, NetworkArea(self._session, info.name, info.size, info.index, self._area_lock))
+        return cast(
+            Area,
+            NetworkArea(self._session, info.name, info.size, info.index, self._area_lock, self._area_watch),
+        )
 
     def dict(
         self,
@@ -190,6 +195,17 @@ class Client:
             on_lost=on_lost,
             manual_renewal=manual_renewal,
         )
+
+    def _area_watch(
+        self,
+        area: Any,
+        pos: int = 0,
+        len: int | None = None,
+        *,
+        on_resync: Callable[[AreaEvent], None] | None = None,
+        **options: Any,
+    ) -> AreaWatch:
+        return AreaWatch(self._streams, area_reader(area, pos, len, **options), on_resync)
 
     def _area_lock(
         self,
