@@ -144,7 +144,7 @@ std::vector<Setting> MakeSettings() {
           "dicts.size_max", "", kBytes, dicts.size_max, "Largest max_bytes that a dict may have.",
           [](const Config& c) { return OutOfRange(c.dicts.size_max, 65'536, kDictBytesMax); }),
       SH_SETTING("watches.count_max", "", kNumber, watches.count_max,
-                 "Watches that may be open at once.",
+                 "Watches of dicts that may be open at once, and as many of areas.",
                  [](const Config& c) { return OutOfRange(c.watches.count_max, 1, kWatchesMax); }),
       SH_SETTING("watches.history_bytes", "", kBytes, watches.history_bytes,
                  "History of each dict that is watched: how far a watcher may fall behind.",

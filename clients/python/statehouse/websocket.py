@@ -80,8 +80,8 @@ async def send_area(
     """Sends the range now and whenever it changed, over an accepted ASGI WebSocket, until that or the area ends.
 
     ``send`` and ``receive`` are those of the ASGI application. With ``receive`` it reads (and drops) what the client sends, and ends as
-    soon as the client is gone; without, it ends when a message cannot be sent. ``len`` None: to the end of the area. ``window``: at most one
-    message in so many seconds, 0 to 0.01.
+    soon as the client is gone; without, it ends when a message cannot be sent. ``len`` None: to the end of the area. ``window``: at
+    most one message in so many seconds, 0 to 0.01.
 
     Returns "disconnect" (the client is gone) or "deleted" (the area is). Errors: OutOfBounds, InvalidArgument, UnicodeDecodeError (see
     ``text_errors``), and those of ``AreaWatch``.
