@@ -43,6 +43,7 @@
 #include "service/server_parts.h"
 #include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
+#include "service/watch/area_hub.h"
 #include "service/watch/watch_hub.h"
 
 namespace statehouse {
@@ -124,6 +125,7 @@ class Server final : public ServiceControl {
   std::shared_ptr<BoundEntries> bound_;
   std::shared_ptr<SessionTable> sessions_;
   std::shared_ptr<WatchHub> watches_;
+  std::shared_ptr<AreaHub> area_watches_;
   std::unique_ptr<Authenticator> authenticator_;
   ObserverRelay relay_;
   std::unique_ptr<Dispatcher> dispatcher_;
@@ -209,6 +211,7 @@ Status Server::PrepareMemory() {
   SH_RETURN_IF_ERROR(StartSessions(std::move(sessions)));
   watches_ =
       WatchHub::Start(WatchHubOptionsOf(config_), &engine_->dicts(), link_.get(), std::move(feeds));
+  area_watches_ = AreaHub::Start(AreaHubOptionsOf(config_), engine_.get());
   return CreateDeclaredAreas(config_, engine_.get(), &inherited_, link_.get());
 }
 
@@ -245,13 +248,13 @@ Status Server::StartParts() {
   options.areas_file_root = config_.areas.file_root;
   options.message_bytes_max = config_.network.message_bytes_max;
   options.drain_grace = milliseconds(config_.drain_grace_ms);
-  dispatcher_ =
-      NewDispatcher(options, {engine_.get(), locks_, sessions_, bound_, watches_, this, &relay_},
-                    engine_->DaemonLane(kSlowLane));
+  dispatcher_ = NewDispatcher(
+      options, {engine_.get(), locks_, sessions_, bound_, watches_, area_watches_, this, &relay_},
+      engine_->DaemonLane(kSlowLane));
   metrics_ = NewMetrics(
       engine_.get(), dispatcher_->Methods(), Version(),
       [this] { return LeaseNumbersOf(*locks_, *sessions_, *bound_); },
-      [this] { return WatchNumbersOf(*watches_); });
+      [this] { return WatchNumbersOf(*watches_, *area_watches_); });
   relay_.SetTarget(metrics_.get());
   return Status();
 }

@@ -77,6 +77,14 @@ WatchHubOptions WatchHubOptionsOf(const Config& config) {
   return options;
 }
 
+AreaHubOptions AreaHubOptionsOf(const Config& config) {
+  AreaHubOptions options;
+  options.watches_max = config.watches.count_max;
+  options.copy_bytes_max = config.watches.copy_bytes;
+  options.keep_ms = config.watches.keep_s * 1000;
+  return options;
+}
+
 Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescriptors* inherited,
                            DescriptorVault* vault) {
   for (const AreaConfig& declared : config.declared_areas) {
@@ -133,26 +141,31 @@ LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessio
   return numbers;
 }
 
-WatchNumbers WatchNumbersOf(const WatchHub& watches) {
-  const WatchTotals totals = watches.Totals();
+WatchNumbers WatchNumbersOf(const WatchHub& watches, const AreaHub& area_watches) {
+  const auto of_kind = [](std::string_view kind, const auto& totals, uint64_t lag) {
+    WatchNumbers::OfKind of{kind, totals.watches, lag, totals.changes, totals.coalesced, {}};
+    for (size_t reason = 1; reason < kResyncReasons; ++reason) {
+      of.resyncs.emplace_back(ResyncReasonName(static_cast<ResyncReason>(reason)),
+                              totals.resyncs[reason]);
+    }
+    return of;
+  };
+  const WatchTotals dicts = watches.Totals();
+  const AreaWatchTotals areas = area_watches.Totals();
   WatchNumbers numbers;
-  numbers.watches = totals.watches;
-  numbers.dicts = totals.dicts;
-  numbers.history_changes = totals.history_changes;
-  numbers.lag_revisions = totals.lag_revisions;
-  numbers.lag_s = static_cast<double>(totals.lag_ns) / 1e9;
-  for (size_t i = 0; i < totals.wakes.size(); ++i) {
+  numbers.lag_s = static_cast<double>(dicts.lag_ns) / 1e9;
+  for (size_t i = 0; i < dicts.wakes.size(); ++i) {
     const bool is_last = i == kWakeBucketsNs.size();
     numbers.wakes.emplace_back(is_last ? INFINITY : static_cast<double>(kWakeBucketsNs[i]) / 1e9,
-                               totals.wakes[i]);
+                               dicts.wakes[i]);
   }
-  numbers.wakes_s = static_cast<double>(totals.wakes_ns) / 1e9;
-  numbers.changes = totals.changes;
-  numbers.coalesced = totals.coalesced;
-  for (size_t reason = 1; reason < kResyncReasons; ++reason) {
-    numbers.resyncs.emplace_back(ResyncReasonName(static_cast<ResyncReason>(reason)),
-                                 totals.resyncs[reason]);
-  }
+  numbers.wakes_s = static_cast<double>(dicts.wakes_ns) / 1e9;
+  numbers.kinds.push_back(of_kind("dict", dicts, dicts.lag_revisions));
+  numbers.kinds.push_back(of_kind("area", areas, areas.lag_updates));
+  numbers.dicts = dicts.dicts;
+  numbers.history_changes = dicts.history_changes;
+  numbers.ranges = areas.ranges;
+  numbers.copy_bytes = areas.copy_bytes;
   return numbers;
 }
 

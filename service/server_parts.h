@@ -11,6 +11,7 @@
 #include "service/metrics/metrics.h"
 #include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
+#include "service/watch/area_hub.h"
 #include "service/watch/watch_hub.h"
 
 namespace statehouse {
@@ -20,6 +21,7 @@ int ExitCodeOf(const Status& failure);
 
 EngineOptions EngineOptionsOf(const Config& config);
 WatchHubOptions WatchHubOptionsOf(const Config& config);
+AreaHubOptions AreaHubOptionsOf(const Config& config);
 
 // Makes the areas that the configuration declares, or finds them as they are. Descriptors of
 // `inherited` named "config-fd.<number>" are used up; those that no area names are given up
@@ -35,7 +37,7 @@ LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessio
                             const BoundEntries& bound);
 
 // What /metrics tells of watches.
-WatchNumbers WatchNumbersOf(const WatchHub& watches);
+WatchNumbers WatchNumbersOf(const WatchHub& watches, const AreaHub& area_watches);
 
 // What endpoints.json holds: where the service listens, and no secret.
 struct Endpoints {

@@ -305,6 +305,41 @@ TEST_P(ClientTest, ChildOfAForkGoesOnThroughTheLocalDoorAndIsToldToConnectOnTheO
   EXPECT_EQ(value, local() ? 111u : 101u);
 }
 
+// Messages as they are on the wire: this client leaves them to its caller.
+std::string NextMessage(sh_stream* stream, sh_reason* reason) {
+  void* response = nullptr;
+  size_t bytes = 0;
+  *reason = sh_stream_next(stream, &response, &bytes, nullptr);
+  std::string message(static_cast<const char*>(response), bytes);
+  sh_call_free(response);
+  return message;
+}
+
+TEST_P(ClientTest, AnAreaIsWatchedByEncodedMessages) {
+  const ClientPtr client = Connect();
+  const AreaPtr area = Open(client.get(), "a", 64);
+  ASSERT_EQ(sh_write(area.get(), 0, "hello", 5, nullptr), SH_OK);
+  const std::string request =
+      "\x0a\x01"
+      "a"
+      "\x18\x05";  // name: "a", len: 5
+  sh_stream* opened = nullptr;
+  ASSERT_EQ(sh_stream_open(client.get(), "/statehouse.v1.Areas/WatchArea", request.data(),
+                           request.size(), &opened, nullptr),
+            SH_OK);
+  const std::unique_ptr<sh_stream, void (*)(sh_stream*)> stream(opened, sh_stream_close);
+  sh_reason reason = SH_OK;
+  // snapshot: {range: {len: 5, data: "hello"}}
+  EXPECT_EQ(NextMessage(opened, &reason), "\x12\x0b\x0a\x09\x10\x05\x1a\x05hello");
+  EXPECT_EQ(NextMessage(opened, &reason).substr(0, 3), "\x08\x01\x22");  // updates: 1, synced
+  ASSERT_EQ(sh_write(area.get(), 0, "J", 1, nullptr), SH_OK);
+  // updates: 2, changes: {ranges: [{len: 1, data: "J"}]}
+  EXPECT_EQ(NextMessage(opened, &reason), "\x08\x02\x1a\x07\x0a\x05\x10\x01\x1a\x01J");
+  ASSERT_EQ(sh_area_delete(client.get(), "a", nullptr), SH_OK);
+  EXPECT_EQ(NextMessage(opened, &reason), "");
+  EXPECT_EQ(reason, SH_AREA_NOT_FOUND);
+}
+
 INSTANTIATE_TEST_SUITE_P(Doors, ClientTest,
                          ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK),
                          [](const auto& door) {

@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "clients/cli/area_until.h"
 #include "clients/cli/import_line.h"
 #include "clients/cli/quantity.h"
 #include "engine/value/json.h"
@@ -101,6 +102,42 @@ TEST(ImportLineTest, DamagedLinesAreRefusedOrComeBack) {
     EXPECT_EQ(again.ttl_ms, line.ttl_ms);
     EXPECT_EQ(again.for_ever, line.for_ever);
     EXPECT_EQ(again.fence, line.fence);
+  }
+}
+
+TEST(AreaUntilTest, ComparesAWordOnceItIsKnown) {
+  struct Row {
+    std::string_view text;
+    std::string_view bytes;  // At 16.
+    bool is_met;
+  };
+  const std::string minus_two("\xfe\xff", 2);
+  for (const Row& row : std::vector<Row>{{"u8@16=5", "\x05", true},
+                                         {"u8@16!=5", "\x05", false},
+                                         {"u16@16<=258", "\x02\x01", true},
+                                         {"u16@16<258", "\x02\x01", false},
+                                         {"u16@16>257", "\x02\x01", true},
+                                         {"i16@16=-2", minus_two, true},
+                                         {"i16@16<0", minus_two, true},
+                                         {"i16@16>=-2", minus_two, true},
+                                         {"u16@16<0", minus_two, false},
+                                         {"u64@16>=0", "1234567", false},
+                                         {"16>=0", "12345678", true}}) {
+    StatusOr<AreaUntil> until = AreaUntil::Parse(row.text);
+    ASSERT_TRUE(until.ok()) << row.text;
+    EXPECT_FALSE(until->IsMet()) << row.text;
+    until->Take(0, "0123456789abcdef");  // Before the word.
+    EXPECT_FALSE(until->IsMet()) << row.text;
+    until->Take(16, row.bytes);
+    EXPECT_EQ(until->IsMet(), row.is_met) << row.text;
+  }
+}
+
+TEST(AreaUntilTest, RefusesWhatIsNoComparison) {
+  for (const std::string_view text :
+       {"", "5", "u8@", "u8@1", "u8@1=", "u8@1=256", "u8@1=-1", "i8@1=128", "i8@1=-129", "u9@1=1",
+        "u8@-1=1", "u8@1==1", "u8@1=1x", "u8@1!1", "u8@18446744073709551616=1"}) {
+    EXPECT_FALSE(AreaUntil::Parse(text).ok()) << text;
   }
 }
 

@@ -1,21 +1,18 @@
-// statehouse watch: what changes in a dict, a line for each event.
+// statehouse watch: the command line, and what changes in a dict, a line for each event.
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
-#include <chrono>
-#include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
-#include <thread>
 #include <vector>
 
 #include "clients/cli/commands.h"
 #include "clients/cli/dict_call.h"
+#include "clients/cli/watch_arguments.h"
 #include "statehouse/v1/watch.pb.h"
 
 namespace statehouse::cli {
@@ -24,22 +21,6 @@ namespace {
 constexpr std::array<const char*, 5> kKinds = {"", "put", "delete", "expire", "evict"};
 constexpr std::array<const char*, 7> kReasons = {
     "", "history gone", "revision unknown", "slow watcher", "overrun", "replaced", "damaged"};
-
-struct WatchArguments {
-  std::string name;
-  std::string prefix;
-  std::string key;
-  std::vector<std::string> kinds;
-  std::string slow = "resync";
-  std::string progress;
-  std::string command;
-  std::string until;
-  uint64_t from_revision = 0;
-  uint64_t count = 0;
-  bool no_snapshot = false;
-  bool keys_only = false;
-  CLI::Option* key_option = nullptr;
-};
 
 // What ends the watch: an entry that is there, or has a certain value.
 struct Until {
@@ -76,7 +57,7 @@ struct Told {
   bool has_key = false;
 };
 
-void Print(const Told& told, bool as_json) {
+std::string LineOf(const Told& told, bool as_json) {
   if (as_json) {
     nlohmann::ordered_json line;
     line["kind"] = told.kind;
@@ -89,38 +70,14 @@ void Print(const Told& told, bool as_json) {
     if (!told.reason.empty()) line["reason"] = told.reason;
     if (told.coalesced) line["coalesced"] = true;
     if (told.value_gone) line["value_gone"] = true;
-    std::cout << line.dump() << "\n";
-  } else {
-    std::cout << told.kind;
-    if (told.has_key) std::cout << "\t" << told.key;
-    if (!told.value.empty()) std::cout << "\t" << told.value;
-    if (!told.reason.empty()) std::cout << "\t" << told.reason;
-    if (told.revision != 0) std::cout << "\t(revision " << told.revision << ")";
-    std::cout << "\n";
+    return line.dump();
   }
-  std::cout.flush();
-  if (!std::cout) throw Failed{kExitError, "cannot write to standard output"};
-}
-
-// Runs the command to its end. What it says of itself is the user's business.
-void Execute(const std::string& command, const Told& told) {
-  const pid_t child = fork();
-  if (child < 0) throw Failed{kExitError, "cannot run the command of --exec"};
-  if (child == 0) {
-    setenv("STATEHOUSE_EVENT", told.kind.c_str(), 1);
-    setenv("STATEHOUSE_KEY", told.key.c_str(), 1);
-    setenv("STATEHOUSE_VALUE", told.value.c_str(), 1);
-    setenv("STATEHOUSE_VERSION", std::to_string(told.version).c_str(), 1);
-    setenv("STATEHOUSE_REVISION", std::to_string(told.revision).c_str(), 1);
-    execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
-    _exit(127);
-  }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
-  if (WIFEXITED(status) && WEXITSTATUS(status) != 0) {
-    std::fprintf(stderr, "statehouse: the command of --exec exited with %d for key \"%s\"\n",
-                 WEXITSTATUS(status), told.key.c_str());
-  }
+  std::string line = told.kind;
+  if (told.has_key) line += "\t" + told.key;
+  if (!told.value.empty()) line += "\t" + told.value;
+  if (!told.reason.empty()) line += "\t" + told.reason;
+  if (told.revision != 0) line += "\t(revision " + std::to_string(told.revision) + ")";
+  return line;
 }
 
 v1::WatchDictRequest RequestOf(const WatchArguments& arguments) {
@@ -156,51 +113,14 @@ class Watching final {
     if (!arguments.until.empty()) until_ = Until::Parse(arguments.until);
   }
 
-  // To the end that was asked for. Throws Failed for every other one.
-  void Run() {
-    const Client client = Connect(globals_);
-    std::minstd_rand random(std::random_device{}());
-    for (int pause_ms = 10;; pause_ms = std::min(pause_ms * 2, 500)) {
-      const uint64_t before = events_;
-      sh_error* error = nullptr;
-      const sh_reason reason = ReadStream(client.get(), &error);
-      if (reason == SH_OK) {
-        sh_error_free(error);
-        return;
-      }
-      if (reason != SH_UNAVAILABLE && reason != SH_DRAINING) Check(reason, error);
-      sh_error_free(error);
-      if (events_ != before) pause_ms = 10;
-      // Half a snapshot cannot be continued.
-      if (revision_ == 0 && events_ != 0) Tell({.kind = "resync", .reason = "connection lost"});
-      std::uniform_int_distribution<int> draw(pause_ms / 2, pause_ms);
-      std::this_thread::sleep_until(std::chrono::steady_clock::now() +
-                                    std::chrono::milliseconds(draw(random)));
-    }
+  std::string Request() {
+    if (revision_ != 0) request_.set_from_revision(revision_);
+    return request_.SerializeAsString();
   }
 
- private:
-  // SH_OK: it came to the end that was asked for.
-  sh_reason ReadStream(sh_client* client, sh_error** error) {
-    if (revision_ != 0) request_.set_from_revision(revision_);
-    const std::string bytes = request_.SerializeAsString();
-    sh_stream* opened = nullptr;
-    sh_reason reason = sh_stream_open(client, "/statehouse.v1.Dicts/WatchDict", bytes.data(),
-                                      bytes.size(), &opened, error);
-    if (reason != SH_OK) return reason;
-    const std::unique_ptr<sh_stream, void (*)(sh_stream*)> stream(opened, sh_stream_close);
-    for (;;) {
-      void* response = nullptr;
-      size_t response_bytes = 0;
-      reason = sh_stream_next(stream.get(), &response, &response_bytes, error);
-      // The service never ends a watch without a reason.
-      if (response == nullptr) return reason == SH_OK ? SH_UNAVAILABLE : reason;
-      v1::WatchDictResponse message;
-      const bool good = message.ParseFromArray(response, static_cast<int>(response_bytes));
-      sh_call_free(response);
-      if (!good) throw Failed{kExitError, "the watch's answer is no message of this release"};
-      if (Take(message)) return SH_OK;
-    }
+  // Half a snapshot cannot be continued.
+  void Reconnect() {
+    if (revision_ == 0 && events_ != 0) Tell({.kind = "resync", .reason = "connection lost"});
   }
 
   bool Take(const v1::WatchDictResponse& message) {
@@ -241,15 +161,26 @@ class Watching final {
     return done;
   }
 
+ private:
   // Whether this was the last event that was asked for.
   bool Tell(const Told& told) {
     ++events_;
-    Print(told, globals_.json);
+    PrintLine(LineOf(told, globals_.json));
     const bool is_change = told.has_key && told.kind != "entry";
-    if (is_change && !arguments_.command.empty()) Execute(arguments_.command, told);
+    if (is_change && !arguments_.command.empty()) RunCommand(told);
     if (is_change && ++changes_ == arguments_.count) return true;
     return until_.has_value() && (told.kind == "entry" || told.kind == "put") &&
            until_->IsMet(told.key, told.value);
+  }
+
+  void RunCommand(const Told& told) const {
+    Execute(arguments_.command,
+            {{"STATEHOUSE_EVENT", told.kind},
+             {"STATEHOUSE_KEY", told.key},
+             {"STATEHOUSE_VALUE", told.value},
+             {"STATEHOUSE_VERSION", std::to_string(told.version)},
+             {"STATEHOUSE_REVISION", std::to_string(told.revision)}},
+            "key \"" + told.key + "\"");
   }
 
   const Globals& globals_;
@@ -261,41 +192,131 @@ class Watching final {
   uint64_t changes_ = 0;
 };
 
+// Says which object is watched, from the words; `watch area web/` is an area, and a dict of the
+// name "area" is `watch dict area`.
+void TakeWords(WatchArguments* arguments) {
+  std::vector<std::string> words = arguments->words;
+  const bool has_kind = words.size() > 1 && (words[0] == "area" || words[0] == "dict");
+  if (has_kind) {
+    arguments->of_area = words[0] == "area";
+    words.erase(words.begin());
+  }
+  const size_t words_max = arguments->of_area ? 1 : 2;
+  if (words.size() > words_max) {
+    throw Failed{kExitUsage, "watch: what is \"" + words[words_max] +
+                                 "\"? write watch [dict] DICT [PREFIX], or watch area AREA"};
+  }
+  arguments->name = words[0];
+  if (words.size() > 1) arguments->prefix = words[1];
+}
+
+void AddDictOptions(CLI::App* command, WatchArguments* arguments,
+                    std::vector<CLI::Option*>* options) {
+  arguments->key_option =
+      command->add_option("--key", arguments->key, "Only this key, instead of a prefix");
+  options->push_back(arguments->key_option);
+  options->push_back(command
+                         ->add_option("--from-revision", arguments->from_revision,
+                                      "Go on after this revision of an earlier watch")
+                         ->check(CLI::PositiveNumber));
+  options->push_back(command->add_flag("--keys-only", arguments->keys_only, "Without values"));
+  options->push_back(
+      command
+          ->add_option("--kind", arguments->kinds, "Only these changes: put, delete, expire, evict")
+          ->check(CLI::IsMember({"put", "delete", "expire", "evict"})));
+  options->push_back(
+      command
+          ->add_option("--slow", arguments->slow,
+                       "When this program is too slow: resync (default), latest (newest change of "
+                       "each key) or cancel")
+          ->check(CLI::IsMember({"resync", "latest", "cancel"})));
+  for (CLI::Option* const option : *options) option->group("Of a dict");
+}
+
+void AddAreaOptions(CLI::App* command, WatchArguments* arguments,
+                    std::vector<CLI::Option*>* options) {
+  options->push_back(command->add_option("--pos", arguments->pos, "First byte; 0 unless given"));
+  arguments->len_option =
+      command->add_option("--len", arguments->len, "Bytes; to the end unless given");
+  options->push_back(arguments->len_option);
+  options->push_back(command->add_option("--window", arguments->window,
+                                         "Tell changes at most so often, such as 10ms, the most"));
+  arguments->from_updates_option = command->add_option(
+      "--from-updates", arguments->from_updates, "Go on from these updates of an earlier watch");
+  options->push_back(arguments->from_updates_option);
+  options->push_back(command->add_flag("--ranges-only", arguments->ranges_only, "Without bytes"));
+  for (CLI::Option* const option : *options) option->group("Of an area");
+}
+
+void RefuseGiven(const std::vector<CLI::Option*>& options, const char* why) {
+  for (const CLI::Option* const option : options) {
+    if (option->count() > 0) throw Failed{kExitUsage, option->get_name() + why};
+  }
+}
+
 }  // namespace
+
+void Execute(const std::string& command, const Environment& variables, const std::string& what) {
+  const pid_t child = fork();
+  if (child < 0) throw Failed{kExitError, "cannot run the command of --exec"};
+  if (child == 0) {
+    for (const auto& [name, value] : variables) setenv(name, value.c_str(), 1);
+    execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  if (WIFEXITED(status) && WEXITSTATUS(status) != 0) {
+    std::fprintf(stderr, "statehouse: the command of --exec exited with %d for %s\n",
+                 WEXITSTATUS(status), what.c_str());
+  }
+}
+
+void PrintLine(const std::string& line) {
+  std::cout << line << "\n";
+  std::cout.flush();
+  if (!std::cout) throw Failed{kExitError, "cannot write to standard output"};
+}
 
 void AddWatchCommand(CLI::App* app, const Globals* globals) {
   const auto arguments = std::make_shared<WatchArguments>();
   CLI::App* const command = app->add_subcommand(
       "watch",
-      "Tell what is in a dict and every change of it, as it is made; -o json: a JSON "
-      "object on each line");
-  command->add_option("dict", arguments->name, "Name, or #<index>")->required();
-  command->add_option("prefix", arguments->prefix, "Only keys that begin with it");
-  arguments->key_option =
-      command->add_option("--key", arguments->key, "Only this key, instead of a prefix");
+      "Tell what is in a dict, or in a range of an area, and every change of it, as it is made; "
+      "-o json: a JSON object on each line");
   command
-      ->add_option("--from-revision", arguments->from_revision,
-                   "Go on after this revision of an earlier watch")
-      ->check(CLI::PositiveNumber);
-  command->add_flag("--no-snapshot", arguments->no_snapshot, "Only changes, no entries first");
-  command->add_flag("--keys-only", arguments->keys_only, "Without values");
-  command->add_option("--kind", arguments->kinds, "Only these changes: put, delete, expire, evict")
-      ->check(CLI::IsMember({"put", "delete", "expire", "evict"}));
-  command
-      ->add_option("--slow", arguments->slow,
-                   "When this program is too slow: resync (default), latest (newest change of each "
-                   "key) or cancel")
-      ->check(CLI::IsMember({"resync", "latest", "cancel"}));
+      ->add_option("what", arguments->words,
+                   "DICT [PREFIX], dict DICT [PREFIX] or area AREA; a name, or #<index>")
+      ->required()
+      ->expected(1, 3);
+  command->add_flag("--no-snapshot", arguments->no_snapshot, "Only changes, not what is there");
   command->add_option("--progress", arguments->progress,
-                      "Tell the revision when nothing happened for so long, such as 5s");
-  command->add_option("--exec", arguments->command,
-                      "Run this shell command for each change, one after another, with "
-                      "STATEHOUSE_EVENT, _KEY, _VALUE (JSON), _VERSION and _REVISION");
+                      "Tell where it is when nothing happened for so long, such as 5s");
+  command->add_option(
+      "--exec", arguments->command,
+      "Run this shell command for each change, one after another, with "
+      "STATEHOUSE_EVENT, and of a dict _KEY, _VALUE (JSON), _VERSION and _REVISION, "
+      "of an area _POS, _LEN, _HEX (of up to 32 KiB) and _UPDATES");
   command->add_option("--until", arguments->until,
-                      "End once an entry is there (KEY) or has a value (KEY=JSON)");
+                      "End once an entry is there (KEY) or has a value (KEY=JSON), or a word of an "
+                      "area compares so (u32@16>=10)");
   command->add_option("--count", arguments->count, "End after so many changes")
       ->check(CLI::PositiveNumber);
-  command->callback([globals, arguments] { Watching(*globals, *arguments).Run(); });
+  const auto of_dicts = std::make_shared<std::vector<CLI::Option*>>();
+  const auto of_areas = std::make_shared<std::vector<CLI::Option*>>();
+  AddDictOptions(command, arguments.get(), of_dicts.get());
+  AddAreaOptions(command, arguments.get(), of_areas.get());
+  command->callback([globals, arguments, of_dicts, of_areas] {
+    TakeWords(arguments.get());
+    if (arguments->of_area) {
+      RefuseGiven(*of_dicts, " is for dicts");
+      return WatchArea(*globals, *arguments);
+    }
+    RefuseGiven(*of_areas, " is for areas: watch area AREA");
+    Watching watching(*globals, *arguments);
+    Streams<v1::WatchDictResponse, Watching>(*globals, "/statehouse.v1.Dicts/WatchDict", watching)
+        .Run();
+  });
 }
 
 }  // namespace statehouse::cli

@@ -53,6 +53,9 @@ inline constexpr uint32_t kWatchesMax = 65'536;         // Open at once.
 inline constexpr uint64_t kFeedLogBytesMin = 64 << 10;  // History of one dict.
 inline constexpr uint64_t kFeedLogBytesDefault = 8 << 20;
 inline constexpr uint64_t kFeedLogBytesMax = uint64_t{1} << 30;
+inline constexpr uint64_t kAreaCopyRangeBytesMax = 4 << 20;  // A watched range that is copied.
+inline constexpr uint64_t kAreaCopyBytesDefault = 64 << 20;  // Copies of all watched ranges.
+inline constexpr uint64_t kAreaCopyBytesMax = uint64_t{64} << 30;
 
 // Sessions of clients of the network door.
 inline constexpr uint32_t kSessionsMax = 65'536;

@@ -174,6 +174,14 @@ class Area final {
   // Looks once, as Wait with timeout 0 would, but also on a read-only mapping.
   StatusOr<WaitResult> Poll(uint64_t since, uint64_t pos = 0, uint64_t len = 0) const;
 
+  // For who sleeps on several areas at once. A cell is that of a stripe, or of the whole area: read
+  // the word, arm the cell, look (ControlWord), and sleep while the word is the same. Whoever
+  // changes the stripe (any stripe) after the look bumps it; but not who was inside it at the look.
+  // Arming is good for one bump. REQUIRES: writable; cell < geometry().stripe_count or kWholeArea.
+  static constexpr uint32_t kWholeArea = UINT32_MAX;
+  const std::atomic<uint32_t>& EventWord(uint32_t cell) const;
+  void ArmEvent(uint32_t cell);
+
   // For the daemon only.
   // Keeps this process alive when somebody truncates the file behind the data: the area is
   // quarantined instead. False when the table of guarded ranges is full.
@@ -188,7 +196,7 @@ class Area final {
   uint32_t Scrub(const HoldsNobody& holds_nobody);
   // REQUIRES: stripe < geometry().stripe_count.
   uint64_t ControlWord(uint32_t stripe) const {
-    return stripes_[stripe].control.load(std::memory_order_acquire);
+    return stripes_[stripe].control.load(std::memory_order_seq_cst);  // SYNC: area.wait
   }
   // The lane that holds the stripe of `pos` now, or 0. A hint for "is the holder dead?".
   uint32_t HolderOf(uint64_t pos) const;

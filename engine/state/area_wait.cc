@@ -91,6 +91,15 @@ StatusOr<WaitResult> Area::Poll(uint64_t since, uint64_t pos, uint64_t len) cons
   return WaitResult{updates != since, updates};
 }
 
+const std::atomic<uint32_t>& Area::EventWord(uint32_t cell) const {
+  return cell == kWholeArea ? line_->event : stripes_[cell].event;
+}
+
+void Area::ArmEvent(uint32_t cell) {
+  std::atomic<uint32_t>& armed = cell == kWholeArea ? line_->armed : stripes_[cell].armed;
+  armed.exchange(1, std::memory_order_seq_cst);  // SYNC: area.wait
+}
+
 StatusOr<WaitResult> Area::Wait(uint64_t since, uint64_t timeout_ns, uint64_t pos, uint64_t len) {
   if (!writable()) {
     return Status(Reason::kReadOnly,

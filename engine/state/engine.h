@@ -12,6 +12,7 @@
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -149,6 +150,9 @@ class Engine final {
   std::vector<std::shared_ptr<ServedArea>> ListAreas(std::string_view prefix, uint32_t from_index,
                                                      size_t limit) const;
   Status DeleteArea(std::string_view name);
+  // As Area::Read with a lane: writers that never pause cannot starve it. STALLED, soon, where the
+  // range is held by somebody who makes no progress, or while Scrub uses the lane. Any thread.
+  Status ReadArea(ServedArea& served, uint64_t pos, std::span<std::byte> out);
 
   // Leases a free block to the process behind `pidfd`, which goes to the vault first. Errors:
   // LANES_EXHAUSTED.

@@ -1,5 +1,6 @@
 // Engine's leases: who has which lanes, what happens when they are gone, and the words that nobody
 // holds.
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <string>
@@ -10,6 +11,9 @@
 
 namespace statehouse {
 namespace {
+
+// How long ReadArea tries where somebody holds the range.
+constexpr uint64_t kReadTimeoutNs = 1'000'000;
 
 std::string AliveName(uint32_t block) { return "alive." + std::to_string(block); }
 std::string WorkerName(uint32_t block) { return "worker." + std::to_string(block); }
@@ -165,6 +169,18 @@ bool Engine::State::HoldsNobody(const ServedArea& served, uint32_t stripe, uint6
   return idle && again == word;
 }
 
+Status Engine::ReadArea(ServedArea& served, uint64_t pos, std::span<std::byte> out) {
+  const std::unique_lock<std::mutex> lock(state_->maintenance_mutex, std::try_to_lock);
+  if (!lock.owns_lock()) {
+    return Status(Reason::kStalled,
+                  "area \"" + served.info().name + "\": the service tends its memory; try again");
+  }
+  Lane lane = DaemonLane(kMaintenanceThread);
+  lane.operation_timeout_ns = std::min(lane.operation_timeout_ns, kReadTimeoutNs);
+  const DaemonLanes::Use use = UseDaemonLane(lane);
+  return served.area().Read(pos, out, &lane, lane.operation_timeout_ns);
+}
+
 uint32_t Engine::Scrub() {
   std::vector<std::shared_ptr<ServedArea>> areas = ListAreas("", 0, kAreasMax);
   uint32_t mended = 0;
@@ -175,6 +191,7 @@ uint32_t Engine::Scrub() {
       return state_->HoldsNobody(*areas[i], stripe, word);
     });
   }
+  const std::lock_guard<std::mutex> maintaining(state_->maintenance_mutex);
   const Lane lane = DaemonLane(kMaintenanceThread);
   const DaemonLanes::Use use = UseDaemonLane(lane);
   const auto is_leased = [this](uint32_t owner) {

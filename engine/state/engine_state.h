@@ -42,7 +42,8 @@ struct Engine::State {
   LaneCounters retired_local;  // Of deleted areas.
   LaneCounters retired_daemon;
   DaemonLanes daemon_lanes;
-  ForeignWords foreign_words;  // Guarded by recovery_mutex.
+  ForeignWords foreign_words;    // Guarded by recovery_mutex.
+  std::mutex maintenance_mutex;  // Of the maintenance lane; nothing else is taken before it.
 
   void AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes);
   Status Restore(std::map<std::string, UniqueFd>& inherited);

@@ -25,6 +25,7 @@
 #include "service/lease/lock_service.h"
 #include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
+#include "service/watch/area_hub.h"
 #include "service/watch/watch_hub.h"
 
 namespace statehouse {
@@ -164,10 +165,11 @@ class TestService {
       sessions_->TellLost(loss.session, {loss.name, loss.token});
     });
     watches_ = WatchHub::Start({}, &engine_->dicts(), &vault_, {});
-    dispatcher_ =
-        NewDispatcher(std::move(options),
-                      {engine_.get(), locks_, sessions_, bound_, watches_, &control_, &observer_},
-                      engine_->DaemonLane(1));
+    area_watches_ = AreaHub::Start({}, engine_.get());
+    dispatcher_ = NewDispatcher(
+        std::move(options),
+        {engine_.get(), locks_, sessions_, bound_, watches_, area_watches_, &control_, &observer_},
+        engine_->DaemonLane(1));
   }
   ~TestService() {
     dispatcher_->Shutdown();
@@ -179,6 +181,7 @@ class TestService {
   RememberingControl& control() { return control_; }
   WatchHub& watches() { return *watches_; }
   BoundEntries& bound() { return *bound_; }
+  AreaHub& area_watches() { return *area_watches_; }
   CountingObserver& observer() { return observer_; }
 
   CallContext Context(std::shared_ptr<const Identity> identity) const {
@@ -232,6 +235,7 @@ class TestService {
   std::shared_ptr<BoundEntries> bound_;
   std::shared_ptr<SessionTable> sessions_;
   std::shared_ptr<WatchHub> watches_;
+  std::shared_ptr<AreaHub> area_watches_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::shared_ptr<const Identity> identity_ =
       IdentityOf({"area:*:read,write,create,admin", "dict:*:read,write,create,admin",

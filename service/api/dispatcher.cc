@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "service/api/area_stream.h"
 #include "service/api/dict_verbs.h"
 #include "service/api/dispatcher_core.h"
 #include "service/api/lock_verbs.h"
@@ -20,6 +21,7 @@ namespace {
 // A request up to this size is decoded into a message that its thread uses again.
 constexpr size_t kReusedRequestBytesMax = 4096;
 
+constexpr std::string_view kWatchArea = "/statehouse.v1.Areas/WatchArea";
 constexpr std::string_view kWatchDict = "/statehouse.v1.Dicts/WatchDict";
 
 struct Method {
@@ -223,7 +225,9 @@ class DispatcherImpl final : public Dispatcher {
     return by_path_.find(method) != by_path_.end();
   }
 
-  bool Streams(std::string_view method) const override { return method == kWatchDict; }
+  bool Streams(std::string_view method) const override {
+    return method == kWatchDict || method == kWatchArea;
+  }
 
   StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext& context,
                                                      std::string_view method,
@@ -242,6 +246,7 @@ class DispatcherImpl final : public Dispatcher {
   std::vector<std::string> Methods() const override {
     std::vector<std::string> paths;
     for (const Method& method : methods_) paths.push_back(method.path);
+    paths.emplace_back(kWatchArea);
     paths.emplace_back(kWatchDict);
     return paths;
   }
@@ -267,6 +272,12 @@ class DispatcherImpl final : public Dispatcher {
                               authenticator->Revalidate(identity));
           return now->Require(ObjectKind::kDict, dict, Verb::kRead);
         });
+    core_.area_watches()->Recheck(
+        [authenticator](const Identity& identity, const std::string& area) -> Status {
+          SH_ASSIGN_OR_RETURN(const std::shared_ptr<const Identity> now,
+                              authenticator->Revalidate(identity));
+          return now->Require(ObjectKind::kArea, area, Verb::kRead);
+        });
     core_.sessions()->Recheck([authenticator](const std::string& token_id) {
       return authenticator->Revalidate(Identity(token_id, "", 0, {})).ok();
     });
@@ -282,19 +293,27 @@ class DispatcherImpl final : public Dispatcher {
                                                     std::string_view method, std::string_view bytes,
                                                     std::function<void()> notify) {
     const CallClock::time_point began = CallClock::now();
-    const Status refused =
-        Check(context, method, bytes.size(), Streams(method) ? &watch_method_ : nullptr, began);
+    const bool of_area = method == kWatchArea;
+    const Method* const known = of_area                ? &watch_area_
+                                : method == kWatchDict ? &watch_dict_
+                                                       : nullptr;
+    const Status refused = Check(context, method, bytes.size(), known, began);
     if (!refused.ok()) return refused;
+    const auto ended = [observer = &core_.observer(), door = context.door,
+                        label = std::string_view(known->path), took = CallClock::now() - began](
+                           Reason reason) { observer->OnCall(door, label, reason, took); };
+    const VerbContext verb = core_.ContextFor(*context.identity, context.lane, true);
+    if (of_area) {
+      v1::WatchAreaRequest request;
+      if (!Decode(bytes, &request)) return Undecodable(method);
+      SH_ASSIGN_OR_RETURN(AreaWatchAsk ask, PlanWatchArea(verb, request));
+      ask.identity = context.identity;
+      return OpenAreaStream(*core_.area_watches(), std::move(ask), std::move(notify), ended);
+    }
     v1::WatchDictRequest request;
     if (!Decode(bytes, &request)) return Undecodable(method);
-    SH_ASSIGN_OR_RETURN(
-        WatchAsk ask,
-        PlanWatchDict(core_.ContextFor(*context.identity, context.lane, true), request));
+    SH_ASSIGN_OR_RETURN(WatchAsk ask, PlanWatchDict(verb, request));
     ask.identity = context.identity;
-    const auto ended = [observer = &core_.observer(), door = context.door,
-                        took = CallClock::now() - began](Reason reason) {
-      observer->OnCall(door, kWatchDict, reason, took);
-    };
     return OpenDictStream(*core_.watches(), std::move(ask), std::move(notify), ended);
   }
 
@@ -324,7 +343,8 @@ class DispatcherImpl final : public Dispatcher {
     return Status();
   }
 
-  const Method watch_method_{std::string(kWatchDict), false, true, nullptr};
+  const Method watch_area_{std::string(kWatchArea), false, true, nullptr};
+  const Method watch_dict_{std::string(kWatchDict), false, true, nullptr};
   DispatcherCore core_;
   const std::vector<Method> methods_;
   std::unordered_map<std::string_view, const Method*> by_path_;  // Views into methods_.

@@ -17,6 +17,7 @@
 
 namespace statehouse {
 
+class AreaHub;
 class BoundEntries;
 class LockService;
 class SessionTable;
@@ -129,6 +130,7 @@ struct DispatcherParts {
   std::shared_ptr<SessionTable> sessions;
   std::shared_ptr<BoundEntries> bound;
   std::shared_ptr<WatchHub> watches;
+  std::shared_ptr<AreaHub> area_watches;
   ServiceControl* control = nullptr;
   CallObserver* observer = nullptr;
 };

@@ -20,6 +20,7 @@
 #include "service/lease/lock_service.h"
 #include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
+#include "service/watch/area_hub.h"
 #include "service/watch/entry_waits.h"
 #include "service/watch/watch_hub.h"
 
@@ -53,6 +54,7 @@ class DispatcherCore {
         sessions_(std::move(parts.sessions)),
         bound_(std::move(parts.bound)),
         watches_(std::move(parts.watches)),
+        area_watches_(std::move(parts.area_watches)),
         waits_(WaitTable::Start(options_.waiters_max)),
         entry_waits_(EntryWaits::Start(watches_.get(), &engine_->dicts(), options_.waiters_max)),
         slow_(slow_lane) {}
@@ -63,6 +65,7 @@ class DispatcherCore {
   const std::shared_ptr<LockService>& locks() const { return locks_; }
   const std::shared_ptr<SessionTable>& sessions() const { return sessions_; }
   const std::shared_ptr<WatchHub>& watches() const { return watches_; }
+  const std::shared_ptr<AreaHub>& area_watches() const { return area_watches_; }
   CallObserver& observer() { return *observer_; }
   WaitTable& waits() { return *waits_; }
   const std::shared_ptr<EntryWaits>& entry_waits() const { return entry_waits_; }
@@ -118,6 +121,7 @@ class DispatcherCore {
   void Shutdown() {
     watches_->Shutdown();
     entry_waits_->Shutdown();
+    area_watches_->Shutdown();
     waits_->Shutdown();
     slow_.Shutdown();
     sessions_->Shutdown();
@@ -134,6 +138,7 @@ class DispatcherCore {
   const std::shared_ptr<SessionTable> sessions_;
   const std::shared_ptr<BoundEntries> bound_;
   const std::shared_ptr<WatchHub> watches_;
+  const std::shared_ptr<AreaHub> area_watches_;
   std::atomic<uint32_t> in_flight_{0};
   const std::shared_ptr<WaitTable> waits_;
   const std::shared_ptr<EntryWaits> entry_waits_;

@@ -24,18 +24,6 @@ v1::ChangeKind KindOf(FeedOperation operation) {
   return v1::CHANGE_KIND_UNSPECIFIED;
 }
 
-v1::ResyncReason ReasonOf(ResyncReason reason) {
-  switch (reason) {
-    case ResyncReason::kHistoryGone: return v1::RESYNC_REASON_HISTORY_GONE;
-    case ResyncReason::kRevisionUnknown: return v1::RESYNC_REASON_REVISION_UNKNOWN;
-    case ResyncReason::kSlowWatcher: return v1::RESYNC_REASON_SLOW_WATCHER;
-    case ResyncReason::kOverrun: return v1::RESYNC_REASON_OVERRUN;
-    case ResyncReason::kReplaced: return v1::RESYNC_REASON_REPLACED;
-    case ResyncReason::kDamaged: return v1::RESYNC_REASON_DAMAGED;
-  }
-  return v1::RESYNC_REASON_UNSPECIFIED;
-}
-
 // A value that is none is told as gone: whoever reads the entry gets DATA_LOSS.
 std::string EncodeChange(const DictChange& change, bool with_value, bool coalesced) {
   v1::DictChange message;
@@ -134,6 +122,27 @@ class DictStream final : public ServedStream {
 
 }  // namespace
 
+v1::ResyncReason MessageOf(ResyncReason reason) {
+  switch (reason) {
+    case ResyncReason::kHistoryGone: return v1::RESYNC_REASON_HISTORY_GONE;
+    case ResyncReason::kRevisionUnknown: return v1::RESYNC_REASON_REVISION_UNKNOWN;
+    case ResyncReason::kSlowWatcher: return v1::RESYNC_REASON_SLOW_WATCHER;
+    case ResyncReason::kOverrun: return v1::RESYNC_REASON_OVERRUN;
+    case ResyncReason::kReplaced: return v1::RESYNC_REASON_REPLACED;
+    case ResyncReason::kDamaged: return v1::RESYNC_REASON_DAMAGED;
+  }
+  return v1::RESYNC_REASON_UNSPECIFIED;
+}
+
+StatusOr<uint64_t> ToProgressMs(const google::protobuf::Duration& interval) {
+  SH_ASSIGN_OR_RETURN(const uint64_t progress_ms, ToMilliseconds(interval, "progress_interval"));
+  if (progress_ms < kProgressMsMin || progress_ms > kProgressMsMax) {
+    return Refuse("progress_interval",
+                  std::to_string(progress_ms) + " ms is not between 100 ms and 1 hour");
+  }
+  return progress_ms;
+}
+
 StatusOr<std::unique_ptr<ServedStream>> OpenDictStream(WatchHub& watches, WatchAsk ask,
                                                        std::function<void()> notify,
                                                        std::function<void(Reason)> ended) {
@@ -182,12 +191,7 @@ StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDict
     default: return Refuse("slow_policy", std::to_string(request.slow_policy()) + " is no policy");
   }
   if (request.has_progress_interval()) {
-    SH_ASSIGN_OR_RETURN(ask.progress_ms,
-                        ToMilliseconds(request.progress_interval(), "progress_interval"));
-    if (ask.progress_ms < kProgressMsMin || ask.progress_ms > kProgressMsMax) {
-      return Refuse("progress_interval",
-                    std::to_string(ask.progress_ms) + " ms is not between 100 ms and 1 hour");
-    }
+    SH_ASSIGN_OR_RETURN(ask.progress_ms, ToProgressMs(request.progress_interval()));
   }
   return ask;
 }
@@ -217,7 +221,7 @@ StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event
       break;
     case WatchEvent::Kind::kSynced: message.mutable_synced(); break;
     case WatchEvent::Kind::kResync:
-      message.mutable_resync()->set_reason(ReasonOf(event.reason));
+      message.mutable_resync()->set_reason(MessageOf(event.reason));
       break;
     case WatchEvent::Kind::kProgress: message.mutable_progress(); break;
     case WatchEvent::Kind::kChanges: break;

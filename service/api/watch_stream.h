@@ -1,4 +1,4 @@
-// The streams of watch.proto, for every door.
+// The stream of WatchDict, for every door.
 #pragma once
 
 #include <functional>
@@ -19,6 +19,12 @@ StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDict
 StatusOr<std::unique_ptr<ServedStream>> OpenDictStream(WatchHub& watches, WatchAsk ask,
                                                        std::function<void()> notify,
                                                        std::function<void(Reason)> ended);
+
+// The number of a message.
+v1::ResyncReason MessageOf(ResyncReason reason);
+
+// A progress interval in milliseconds, or INVALID_ARGUMENT.
+StatusOr<uint64_t> ToProgressMs(const google::protobuf::Duration& interval);
 
 // A serialized WatchDictResponse. DATA_LOSS where a value is none: a worker on the host stored it.
 StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event, bool keys_only);

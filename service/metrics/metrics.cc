@@ -312,22 +312,56 @@ void PrometheusMetrics::AddLeases(std::vector<MetricFamily>* families) {
 void PrometheusMetrics::AddWatches(std::vector<MetricFamily>* families) {
   if (watches_ == nullptr) return;
   const WatchNumbers watches = watches_();
-  AddGauge(families, "statehouse_watches", "Watches that are open.", watches.watches);
+  MetricFamily open = Family("statehouse_watches", "Watches that are open, by the kind of object.",
+                             MetricType::Gauge);
+  MetricFamily lag = Family("statehouse_watch_lag_revisions",
+                            "Revisions (updates of an area) that the slowest live watch was not "
+                            "told yet.",
+                            MetricType::Gauge);
+  MetricFamily changes = Family("statehouse_watch_changes_total",
+                                "Changes of entries, and events of areas, that watches were told.",
+                                MetricType::Counter);
+  MetricFamily coalesced =
+      Family("statehouse_watch_coalesced_total",
+             "Changes that were left out for a newer one of the same key; updates of areas that "
+             "were told with a later one.",
+             MetricType::Counter);
+  MetricFamily resyncs =
+      Family("statehouse_watch_resyncs_total", "Times that a watch had to begin anew, by reason.",
+             MetricType::Counter);
+  for (const WatchNumbers::OfKind& of : watches.kinds) {
+    const auto add = [&of](MetricFamily* family, uint64_t number) {
+      ClientMetric metric = Labelled({{"kind", of.kind}});
+      (family->type == MetricType::Gauge ? metric.gauge.value : metric.counter.value) =
+          static_cast<double>(number);
+      family->metric.push_back(std::move(metric));
+    };
+    add(&open, of.watches);
+    add(&lag, of.lag);
+    add(&changes, of.changes);
+    add(&coalesced, of.coalesced);
+    for (const auto& [reason, count] : of.resyncs) {
+      ClientMetric metric = Labelled({{"kind", of.kind}, {"reason", reason}});
+      metric.counter.value = static_cast<double>(count);
+      resyncs.metric.push_back(std::move(metric));
+    }
+  }
+  for (MetricFamily* family : {&open, &lag, &changes, &coalesced, &resyncs}) {
+    families->push_back(std::move(*family));
+  }
   AddGauge(families, "statehouse_watched_dicts",
            "Dicts whose changes are followed, also for a while after their last watch.",
            watches.dicts);
   AddGauge(families, "statehouse_watch_history_changes",
            "Changes that are kept for watches that are behind or come back.",
            static_cast<double>(watches.history_changes));
-  AddGauge(families, "statehouse_watch_lag_revisions",
-           "Changes that the slowest live watch was not told yet.",
-           static_cast<double>(watches.lag_revisions));
-  AddGauge(families, "statehouse_watch_lag_seconds",
-           "For how long the oldest change that a live watch was not told yet has been there.",
-           watches.lag_s);
+  AddGauge(
+      families, "statehouse_watch_lag_seconds",
+      "For how long the oldest change that a live watch of a dict was not told yet has been there.",
+      watches.lag_s);
   MetricFamily wakes =
       Family("statehouse_watch_wake_seconds",
-             "From when the service noticed a change until a live watch was told it.",
+             "From when the service noticed a change until a live watch of a dict was told it.",
              MetricType::Histogram);
   ClientMetric wake;
   for (const auto& [bound, count] : watches.wakes) {
@@ -337,19 +371,11 @@ void PrometheusMetrics::AddWatches(std::vector<MetricFamily>* families) {
   wake.histogram.sample_sum = watches.wakes_s;
   wakes.metric.push_back(std::move(wake));
   families->push_back(std::move(wakes));
-  AddCounter(families, "statehouse_watch_changes_total", "Changes that watches were told.",
-             watches.changes);
-  AddCounter(families, "statehouse_watch_coalesced_total",
-             "Changes that were left out for a newer one of the same key.", watches.coalesced);
-  MetricFamily resyncs =
-      Family("statehouse_watch_resyncs_total", "Times that a watch had to begin anew, by reason.",
-             MetricType::Counter);
-  for (const auto& [reason, count] : watches.resyncs) {
-    ClientMetric metric = Labelled({{"reason", reason}});
-    metric.counter.value = static_cast<double>(count);
-    resyncs.metric.push_back(std::move(metric));
-  }
-  families->push_back(std::move(resyncs));
+  AddGauge(families, "statehouse_watched_ranges",
+           "Ranges of areas that are watched, or were a while ago.", watches.ranges);
+  AddGauge(families, "statehouse_watch_copy_bytes",
+           "Memory of the copies of watched ranges of areas.",
+           static_cast<double>(watches.copy_bytes));
 }
 
 void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {

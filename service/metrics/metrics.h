@@ -36,18 +36,26 @@ struct LeaseNumbers {
 
 // What is known of watches, read when scraped.
 struct WatchNumbers {
-  uint32_t watches = 0;
+  // Of the watches of one kind of object. A lag is counted in revisions of a dict and updates of an
+  // area.
+  struct OfKind {
+    std::string_view kind;  // "dict" or "area".
+    uint32_t watches = 0;
+    uint64_t lag = 0;
+    uint64_t changes = 0;
+    uint64_t coalesced = 0;
+    std::vector<std::pair<std::string_view, uint64_t>> resyncs;  // By reason.
+  };
+  std::vector<OfKind> kinds;
   uint32_t dicts = 0;
   uint64_t history_changes = 0;
-  uint64_t lag_revisions = 0;
-  double lag_s = 0;
-  uint64_t changes = 0;
-  uint64_t coalesced = 0;
-  // Wake-up times: upper bound in seconds (the last one is infinite), and how many fell between it
-  // and the one before; and their sum in seconds.
+  double lag_s = 0;  // Of dicts.
+  // Wake-up times of dicts: upper bound in seconds (the last one is infinite), and how many fell
+  // between it and the one before; and their sum in seconds.
   std::vector<std::pair<double, uint64_t>> wakes;
   double wakes_s = 0;
-  std::vector<std::pair<std::string_view, uint64_t>> resyncs;  // By reason.
+  uint32_t ranges = 0;
+  uint64_t copy_bytes = 0;
 };
 
 class Metrics : public CallObserver {

@@ -68,6 +68,8 @@ def uncovered() -> Iterator[str]:
     for module, name in ((area_pb2, "Areas"), (admin_pb2, "Admin"), (lock_pb2, "Locks"), (session_pb2, "Sessions")):
         for method in module.DESCRIPTOR.services_by_name[name].methods:
             verb = f"{name}/{method.name}"
+            if method.server_streaming:
+                continue  # Calls do not reach it; watch_cases/ has its bad input.
             if not any(verb in row["verbs"] for row in TABLE["messages"]):
                 yield f"{verb} has no row"
             fields |= {(verb, field.name) for field in method.input_type.fields}

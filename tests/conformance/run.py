@@ -28,6 +28,7 @@ LOCK_OPS = {"acquire_lock", "start_acquire", "finish_acquire", "release_lock", "
 LOCK_OPS |= {"describe_lock", "list_locks", "force_release_lock", "open_client", "close_client", "let_go"}
 MANY_LOCKS = 1_001  # One more than a page of any client holds.
 VALUES |= {"until.value"}
+WATCH_OPS = {"watch_area", "watch_dict", "next_event", "no_event", "watch_place", "close_watch"}
 VALUES |= {f"edit.{kind}" for kind in ("set", "append", "remove", "merge", "set_default")}
 
 
@@ -116,6 +117,14 @@ def commands(build: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     yield "python", python
     yield "python_aio", python
     yield "raw", [sys.executable, "-B", str(HERE / "raw_calls.py")]
+
+
+def watchers(build: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
+    """As commands, of the clients that have watches."""
+    python = [sys.executable, "-B", str(ROOT / "clients/python/conformance/main.py")]
+    yield "watch_python", python
+    yield "watch_python_aio", python
+    yield "watch_cli", [sys.executable, "-B", str(HERE / "watch_cli.py"), str(build / "bin/statehouse")]
 
 
 def load_cases(folder: str, more: list[tuple[str, dict[str, Any]]], only: str) -> list[tuple[str, dict[str, Any]]]:
@@ -267,6 +276,10 @@ class Runner:
 
     def mend(self, case: dict[str, Any]) -> str:
         """Gives the next case a client as at the start."""
+        if ops_of(case) & WATCH_OPS:
+            answer = self._program.ask({"op": "close_watch"})
+            if answer != {"ok": None}:
+                return f"the watch cannot be closed: {answer}"
         if not ops_of(case) & {"connect", "close"} and '"do"' not in json.dumps(case):
             return ""
         answer = self._program.ask({"op": "connect"})
@@ -286,7 +299,7 @@ class Runner:
         """Takes away what a case made: a service has a limit of dicts, and many areas make it slow to look at all of them."""
         ops = ops_of(case)
         kinds = [("list_dicts", "delete_dict")] if ops & DICT_OPS else []
-        kinds += [("list", "delete")] if ops - DICT_OPS - LOCK_OPS else []
+        kinds += [("list", "delete")] if ops - DICT_OPS - LOCK_OPS - WATCH_OPS else []
         for list_op, delete_op in kinds:
             for name in self._observer.ask({"op": list_op, "prefix": prefix}).get("ok", []):
                 answer = self._observer.ask({"op": delete_op, "name": name})
@@ -358,6 +371,7 @@ def main() -> int:
     build = arguments.build.resolve()
     cases = load_cases("cases", bad_input.client_cases(), arguments.case)
     raw_cases = load_cases("raw_cases", bad_input.raw_cases(), arguments.case)
+    watch_cases = load_cases("watch_cases", [], arguments.case)
     wrong = 0
     ran = 0
     runners: dict[str, Runner] = {}
@@ -372,13 +386,13 @@ def main() -> int:
         service.environment["PYTHONPATH"] = str(build / "python")
         observer = Program([str(build / "tests/conformance_c"), "network"], service.environment)
         holder = hold_many(service, build)
-        for client, command in commands(build):
+        for client, command in [*commands(build), *watchers(build)]:
             for door in ("local", "network"):
                 name = f"{client}-{door}"
                 if arguments.only not in name:
                     continue
-                extra = ["--aio"] if client == "python_aio" else []
-                todo = raw_cases if client == "raw" else cases
+                extra = ["--aio"] if client.endswith("python_aio") else []
+                todo = raw_cases if client == "raw" else watch_cases if client.startswith("watch_") else cases
                 runners[name] = Runner(name, [*command, door, *extra], service, observer)
                 wrong += runners[name].run(todo)
                 ran += len(todo)
@@ -390,10 +404,10 @@ def main() -> int:
         print("no case was run; see --only and --case")
         return 1
     if not arguments.only:
-        for title in untold(cases, [runner for name, runner in runners.items() if not name.startswith("raw")]):
+        for title in untold(cases, [runner for name, runner in runners.items() if not name.startswith(("raw", "watch_"))]):
             print(f"{title}: no client's types could tell it")
             wrong += 1
-    print(f"{ran} runs of {len(cases) + len(raw_cases)} cases by {len(runners)} pairs of client and door, {wrong} wrong")
+    print(f"{ran} runs of {len(cases) + len(raw_cases) + len(watch_cases)} cases by {len(runners)} pairs of client and door, {wrong} wrong")
     return 1 if wrong else 0
 
 

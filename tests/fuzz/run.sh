@@ -46,3 +46,4 @@ fuzz config_fuzz $CONFIG $BASE
 fuzz tokens_fuzz $TOKENS $BASE -lcrypto
 fuzz value_fuzz $VALUE $BASE
 fuzz import_line_fuzz clients/cli/import_line.cc $VALUE $BASE
+fuzz area_until_fuzz clients/cli/area_until.cc $BASE

@@ -149,5 +149,33 @@ TEST_F(CliWatchTest, GoesOnOverAKilledDaemon) {
   EXPECT_EQ(ran.out.find("resync"), std::string::npos) << ran.out;
 }
 
+TEST_F(CliWatchTest, PrintsARangeOfAnAreaAndItsChanges) {
+  Out("area create a --size 64");
+  const Ran ran = Shell(
+      "{} watch area a --pos 8 --len 4 --until 'u16@8>=3' --exec 'echo \"ran $STATEHOUSE_EVENT "
+      "$STATEHOUSE_POS $STATEHOUSE_LEN $STATEHOUSE_HEX\"' | while read -r line; do echo \"$line\"; "
+      "case \"$line\" in synced*) {} area add a 0 --type u64 >&2;; esac; case \"$line\" in "
+      "synced*|ran*) {} area add a 8 --type u16 >&2;; esac; done");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  EXPECT_EQ(Without(ran.out, "\t(updates", ')'),
+            "snapshot\t8\t4\t00000000\nsynced\nchange\t8\t1\t01\nran change 8 1 01\n"
+            "change\t8\t1\t02\nran change 8 1 02\nchange\t8\t1\t03\nran change 8 1 03\n");
+  const std::string json = Out("-o json watch area a --len 1 --until 'u8@0>0'");
+  EXPECT_EQ(json, "{\"kind\":\"snapshot\",\"pos\":0,\"len\":1,\"hex\":\"01\"}\n");
+  EXPECT_NE(Shell("{} watch area a --len 65").errors.find("OUT_OF_BOUNDS"), std::string::npos);
+}
+
+TEST_F(CliWatchTest, TheWordsSayWhatIsWatched) {
+  Out("dict create area");
+  Out("dict set area k 1");
+  EXPECT_NE(Out("watch dict area --until k").find("entry\tk"), std::string::npos);
+  EXPECT_NE(Out("watch area --until k").find("entry\tk"), std::string::npos);
+  for (const char* const words : {"watch area a --key k", "watch d --pos 1", "watch area a b",
+                                  "watch d a b", "watch area a --until 'u8@0'"}) {
+    const Ran ran = Shell(std::string("{} ") + words);
+    EXPECT_EQ(ran.code, 2) << words << ": " << ran.errors;
+  }
+}
+
 }  // namespace
 }  // namespace statehouse::testing

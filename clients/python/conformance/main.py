@@ -15,6 +15,7 @@ import statehouse
 import statehouse.aio
 from dict_ops import OPS, DictOps, Inexpressible, settled
 from lock_ops import LOCK_OPS, LockOps
+from watch_ops import WATCH_OPS, WatchOps
 
 
 class Program:
@@ -28,6 +29,7 @@ class Program:
         self.areas: dict[str, Any] = {}
         self.dicts = DictOps()
         self.locks = LockOps(self.open)
+        self.watches = WatchOps()
 
     async def open(self, token: str | None = None) -> Any:
         module: Any = statehouse.aio if self.asynchronous else statehouse
@@ -42,6 +44,7 @@ class Program:
         self.areas.clear()
         self.dicts = DictOps()
         await self.locks.let_go()
+        await self.watches.close()
         if self.client is not None:
             await settled(self.client.close())
         self.client = None
@@ -65,6 +68,8 @@ class Program:
             return await self.dicts.do(self.client, op, name, request)
         if op in LOCK_OPS:
             return await self.locks.do(self.client, op, name, request)
+        if op in WATCH_OPS:
+            return await self.watches.do(self.client, op, name, request)
         if op == "connect":
             token = request.get("token", self.token)
             timeout_ms = request.get("timeout_ms")
@@ -125,17 +130,17 @@ class Program:
         return {"exchanged": result.exchanged, "found": result.found}
 
 
-async def run(door: str, asynchronous: bool) -> None:
-    program = Program(door, asynchronous)
+async def serve(program: Program) -> None:
     await program.connect()
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "end":
             break
         print(json.dumps(await program.answer(request)), flush=True)
+    await program.watches.close()
     if program.client is not None:
         await settled(program.client.close())
 
 
 if __name__ == "__main__":
-    asyncio.run(run(sys.argv[1], "--aio" in sys.argv))
+    asyncio.run(serve(Program(sys.argv[1], "--aio" in sys.argv)))

@@ -18,17 +18,20 @@ void Destroy(PyObject* object) {
   PyObject_GC_UnTrack(object);
   self->area.~shared_ptr();
   Py_XDECREF(self->make_lock);
+  Py_XDECREF(self->make_watch);
   Py_DECREF(self->session);
   PyObject_GC_Del(object);
 }
 
 int Traverse(PyObject* object, visitproc visit, void* arg) {
   Py_VISIT(Self(object)->make_lock);
+  Py_VISIT(Self(object)->make_watch);
   return 0;
 }
 
 int Clear(PyObject* object) {
   Py_CLEAR(Self(object)->make_lock);
+  Py_CLEAR(Self(object)->make_watch);
   return 0;
 }
 
@@ -55,15 +58,23 @@ PyObject* GetUpdates(PyObject* object, void*) {
 
 PyObject* GetTransport(PyObject*, void*) { return PyUnicode_FromString("local"); }
 
-PyObject* LockOf(PyObject* object, PyObject* args, PyObject* names) {
+PyObject* Make(PyObject* maker, PyObject* object, PyObject* args, PyObject* names) {
   PyObject* const self_alone = PyTuple_Pack(1, object);
   if (self_alone == nullptr) return nullptr;
   PyObject* const all = PySequence_Concat(self_alone, args);
   Py_DECREF(self_alone);
   if (all == nullptr) return nullptr;
-  PyObject* const lock = PyObject_Call(Self(object)->make_lock, all, names);
+  PyObject* const made = PyObject_Call(maker, all, names);
   Py_DECREF(all);
-  return lock;
+  return made;
+}
+
+PyObject* LockOf(PyObject* object, PyObject* args, PyObject* names) {
+  return Make(Self(object)->make_lock, object, args, names);
+}
+
+PyObject* WatchOf(PyObject* object, PyObject* args, PyObject* names) {
+  return Make(Self(object)->make_watch, object, args, names);
 }
 
 PyObject* MemoryView(PyObject* self, PyObject*) { return PyMemoryView_FromObject(self); }
@@ -112,6 +123,8 @@ PyMethodDef range_methods[] = {
      PyDoc_STR("fill(pos, len, value, *, fence=None): sets every byte of a range.")},
     {"lock", AsMethod(&LockOf), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("lock(pos=0, len=None, *, …) -> AreaLock: see statehouse.types.Area.lock.")},
+    {"watch", AsMethod(&WatchOf), METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("watch(pos=0, len=None, *, …) -> AreaWatch: see statehouse.types.Area.watch.")},
     {"wait", AsMethod(&AreaWait), METH_FASTCALL | METH_KEYWORDS,
      PyDoc_STR("wait(since, timeout=None) -> bool: until `updates` differs from `since`; False "
                "when `timeout` seconds passed first.")},
@@ -157,7 +170,8 @@ bool PrepareAreaType() {
   return PyType_Ready(&area_type) == 0;
 }
 
-PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area, PyObject* make_lock) {
+PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area, PyObject* make_lock,
+                  PyObject* make_watch) {
   auto* const object = PyObject_GC_New(AreaObject, &area_type);
   if (object == nullptr) return nullptr;
   Py_INCREF(session);
@@ -165,6 +179,8 @@ PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area, PyObj
   new (&object->area) std::shared_ptr<LocalArea>(std::move(area));
   Py_INCREF(make_lock);
   object->make_lock = make_lock;
+  Py_INCREF(make_watch);
+  object->make_watch = make_watch;
   PyObject_GC_Track(reinterpret_cast<PyObject*>(object));
   return reinterpret_cast<PyObject*>(object);
 }

@@ -25,7 +25,8 @@ struct SessionObject {
 struct AreaObject {
   PyObject_HEAD SessionObject* session;
   std::shared_ptr<LocalArea> area;
-  PyObject* make_lock;  // Called as make_lock(area, …) by area.lock(…).
+  PyObject* make_lock;   // Called as make_lock(area, …) by area.lock(…),
+  PyObject* make_watch;  // and this one by area.watch(…).
 };
 
 struct CompareExchangeResultObject {
@@ -47,7 +48,8 @@ bool PrepareCompareExchangeResultType();
 bool PrepareLockTypes();
 
 // A new Area object. Null with an exception set.
-PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area, PyObject* make_lock);
+PyObject* NewArea(SessionObject* session, std::shared_ptr<LocalArea> area, PyObject* make_lock,
+                  PyObject* make_watch);
 
 // While it lives, the GIL is released and the session is not torn down.
 class WithoutGil final {

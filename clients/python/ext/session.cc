@@ -73,8 +73,8 @@ PyObject* Close(PyObject* object, PyObject*) {
 
 PyObject* Open(PyObject* object, PyObject* const* args, Py_ssize_t count) {
   SessionObject* const self = Self(object);
-  if (count != 2) {
-    PyErr_SetString(PyExc_TypeError, "call it as open(name, make_lock)");
+  if (count != 3) {
+    PyErr_SetString(PyExc_TypeError, "call it as open(name, make_lock, make_watch)");
     return nullptr;
   }
   Py_ssize_t length = 0;
@@ -88,7 +88,7 @@ PyObject* Open(PyObject* object, PyObject* const* args, Py_ssize_t count) {
     area = self->session->Open(name);
   }
   if (!area.ok()) return Raise(area.status(), name.c_str());
-  return NewArea(self, *std::move(area), args[1]);
+  return NewArea(self, *std::move(area), args[1], args[2]);
 }
 
 PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
@@ -134,8 +134,8 @@ PyCFunction AsMethod(Function function) {
 
 PyMethodDef session_methods[] = {
     {"open", AsMethod(&Open), METH_FASTCALL,
-     PyDoc_STR("open(name, make_lock) -> Area: an area that exists; its lock(…) is "
-               "make_lock(area, …).")},
+     PyDoc_STR("open(name, make_lock, make_watch) -> Area: an area that exists; its lock(…) is "
+               "make_lock(area, …), its watch(…) make_watch(area, …).")},
     {"call", AsMethod(&Call), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("call(method, request, timeout, idempotent, name='', long_running=False) -> bytes: "
                "one unary call; a long-running one has a connection of its own.")},

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from ._area_locks import AreaLock
+from ._area_watch import AreaEvent, AreaWatch
 from ._client import Areas, Client, connect
 from ._cursor import Cursor
 from ._dict_verbs import KEEP_TTL, DictEntry, Edited
@@ -67,8 +68,10 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyExists",
     "Area",
+    "AreaEvent",
     "AreaInfo",
     "AreaLock",
+    "AreaWatch",
     "Areas",
     "BackingInvalid",
     "Cancelled",

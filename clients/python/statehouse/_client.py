@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from . import _control, _dicts, _local
 from ._area_locks import AreaLock
+from ._area_watch import AreaEvent, AreaWatch, area_reader
 from ._bound import Binder
 from ._control import Call
 from ._dicts import Dicts
@@ -89,10 +90,14 @@ class Client:
         if size is not None:
             info = self.areas.create(name, size=size)
         if self.transport == "local":
-            return cast(Area, self._session.open(_control.check_name(name), self._area_lock))
+            checked = _control.check_name(name)
+            return cast(Area, self._session.open(checked, self._area_lock, self._area_watch))
         if size is None:
             info = self.areas.describe(name)
-        return cast(Area, NetworkArea(self._session, info.name, info.size, info.index, self._area_lock))
+        return cast(
+            Area,
+            NetworkArea(self._session, info.name, info.size, info.index, self._area_lock, self._area_watch),
+        )
 
     def dict(
         self,
@@ -195,6 +200,16 @@ class Client:
         if self._leasing is None:
             self._leasing = Leasing(self)
         return self._leasing
+    def _area_watch(
+        self,
+        area: Any,
+        pos: int = 0,
+        len: int | None = None,
+        *,
+        on_resync: Callable[[AreaEvent], None] | None = None,
+        **options: Any,
+    ) -> AreaWatch:
+        return AreaWatch(self._streams, area_reader(area, pos, len, **options), on_resync)
 
     def _area_lock(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 from . import errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
 from ._area_locks import AreaLock
+from ._area_watch import AreaWatch
 from ._control import Call
 from ._local import CompareExchangeResult
 from ._network_session import NetworkSession
@@ -23,11 +24,18 @@ class NetworkArea:
     transport = "network"
 
     def __init__(
-        self, session: NetworkSession, name: str, size: int, index: int, make_lock: Callable[..., AreaLock]
+        self,
+        session: NetworkSession,
+        name: str,
+        size: int,
+        index: int,
+        make_lock: Callable[..., AreaLock],
+        make_watch: Callable[..., AreaWatch],
     ) -> None:
         self._session = session
         self._calls = AreaCalls(name, size)
         self._make_lock = make_lock
+        self._make_watch = make_watch
         self.name = name
         self.size = size
         self.index = index
@@ -64,6 +72,9 @@ class NetworkArea:
 
     def lock(self, pos: int = 0, len: int | None = None, **options: Any) -> AreaLock:
         return self._make_lock(self, pos, len, **options)
+
+    def watch(self, pos: int = 0, len: int | None = None, **options: Any) -> AreaWatch:
+        return self._make_watch(self, pos, len, **options)
 
     def memoryview(self) -> builtins.memoryview:
         raise errors.TransportError(

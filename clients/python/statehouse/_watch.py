@@ -1,4 +1,4 @@
-"""Watches: what changes in a dict, in order, from where one left off."""
+"""Watches: what changes in a dict, in order, from where one left off; and what a watch of anything does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from . import _local, errors
 from ._control import Call
@@ -19,7 +19,7 @@ from ._network_session import RetryDelays, closed_error, error_of
 WATCH_DICT = "/statehouse.v1.Dicts/WatchDict"
 KINDS = ("put", "delete", "expire", "evict")
 SLOW_POLICIES = ("resync", "latest", "cancel")
-_RESYNC_REASONS = (
+RESYNC_REASONS = (
     "unspecified",
     "history gone",
     "revision unknown",
@@ -30,6 +30,41 @@ _RESYNC_REASONS = (
 )
 CONNECTION_LOST = "connection lost"
 _READ_AHEAD = 16  # Messages; beyond them the service keeps the changes.
+
+
+EventType = TypeVar("EventType")
+WatchingType = TypeVar("WatchingType", bound="Watching[Any]")
+AsyncWatchingType = TypeVar("AsyncWatchingType", bound="AsyncWatching[Any]")
+
+
+class Point(Protocol):
+    """Where a stream goes on. Equal ones are the same place."""
+
+    def take(self, message: Any) -> Point:
+        """The place after a message."""
+        ...
+
+    def put(self, request: Any) -> None:
+        """Makes a request go on from here."""
+        ...
+
+
+class Places(Protocol[EventType]):
+    """What a watch knows of its place: makes requests, takes messages apart, and decides what a broken stream means."""
+
+    name: str
+    read_ahead: int  # Messages; beyond them the service keeps the changes.
+
+    def call(self) -> Call: ...
+    @property
+    def point(self) -> Point: ...
+    def events(self, message: Any) -> Iterator[EventType]:
+        """What a message tells."""
+        ...
+
+    def after_break(self) -> Iterator[EventType]:
+        """What is to be told when the stream broke and another one begins."""
+        ...
 
 
 class WatchEvent(NamedTuple):
@@ -103,8 +138,28 @@ def _watch_pb2() -> Any:
     return module
 
 
+class DictPoint(NamedTuple):
+    revision: int  # 0: at the beginning.
+
+    def take(self, message: Any) -> DictPoint:
+        return DictPoint(message.revision) if message.revision or message.HasField("resync") else self
+
+    def put(self, request: Any) -> None:
+        if self.revision:
+            request.from_revision = self.revision
+        else:
+            request.ClearField("from_revision")
+
+
+def goes_on(error: errors.Error) -> bool:
+    """Whether a stream that ended so is followed by another one."""
+    return isinstance(error, (errors.Unavailable, errors.Draining)) and error.reason != "STALLED"
+
+
 class Reader:
-    """What a watch knows of its place: makes requests, takes messages apart, and decides what a broken stream means."""
+    """What a watch of a dict knows of its place."""
+
+    read_ahead = _READ_AHEAD
 
     def __init__(self, name: str, options: WatchOptions, from_key: Callable[[str], Any]) -> None:
         self.name = name
@@ -127,14 +182,16 @@ class Reader:
             request.key = options.key
         elif options.prefix:
             request.prefix = options.prefix
-        if self.revision:
-            request.from_revision = self.revision
+        self.point.put(request)
         if options.progress is not None:
             request.progress_interval.FromMilliseconds(round(options.progress * 1000))
         return Call(WATCH_DICT, request, pb.WatchDictResponse, True, self.name)
 
+    @property
+    def point(self) -> DictPoint:
+        return DictPoint(self.revision)
+
     def events(self, message: Any) -> Iterator[WatchEvent]:
-        """What a message tells."""
         which = message.WhichOneof("event")
         if which == "snapshot":
             self._told_entries = True
@@ -164,7 +221,7 @@ class Reader:
         elif which == "resync":
             self._told_entries = False
             self.revision = 0
-            yield WatchEvent("resync", reason=_RESYNC_REASONS[message.resync.reason])
+            yield WatchEvent("resync", reason=RESYNC_REASONS[message.resync.reason])
         elif which == "progress":
             self.revision = message.revision
             yield WatchEvent("progress", revision=message.revision)
@@ -177,28 +234,23 @@ class Reader:
         return _local.decode_value(holder.value.SerializeToString())
 
     def after_break(self) -> Iterator[WatchEvent]:
-        """What is to be told when the stream broke and another one begins."""
         if self._told_entries and not self.revision:
             self._told_entries = False
             yield WatchEvent("resync", reason=CONNECTION_LOST)
-
-    @staticmethod
-    def goes_on(error: errors.Error) -> bool:
-        return isinstance(error, (errors.Unavailable, errors.Draining)) and error.reason != "STALLED"
 
 
 class _Pump:
     """A thread that reads one stream after another into a queue. It holds nothing of the Watch, which may be forgotten."""
 
-    def __init__(self, session: Any, call: Call, goes_on: Callable[[errors.Error], bool]) -> None:
+    def __init__(self, session: Any, call: Call, point: Point, read_ahead: int) -> None:
         self._session = session
         self._call = call
-        self._goes_on = goes_on
+        self._point = point
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._stream: Any = None
         # Messages; None where a stream broke and another one begins; at the end why it ended.
-        self.messages: queue.Queue[Any] = queue.Queue(_READ_AHEAD)
+        self.messages: queue.Queue[Any] = queue.Queue(read_ahead)
         threading.Thread(target=self._run, name="statehouse-watch", daemon=True).start()
 
     def close(self) -> None:
@@ -219,28 +271,24 @@ class _Pump:
 
     def _run(self) -> None:
         delays = RetryDelays()
-        revision = self._call.request.from_revision
         while not self._closed.is_set():
-            if revision:
-                self._call.request.from_revision = revision
-            else:
-                self._call.request.ClearField("from_revision")
-            began = revision
-            error, revision = self._read(revision)
+            began = self._point
+            began.put(self._call.request)
+            error = self._read()
             if self._closed.is_set():
                 return
             if self._session.closed:
                 return self._put(closed_error(self._call.name))
             # CANCELLED comes from a fork of this process, which lets the connection go.
-            if error is not None and not isinstance(error, errors.Cancelled) and not self._goes_on(error):
+            if error is not None and not isinstance(error, errors.Cancelled) and not goes_on(error):
                 return self._put(error)
             self._put(None)
-            if revision != began:
+            if self._point != began:
                 delays = RetryDelays()
             self._closed.wait(delays.next())
 
-    def _read(self, revision: int) -> tuple[errors.Error | None, int]:
-        """One stream to its end: why it ended, and the revision to go on from."""
+    def _read(self) -> errors.Error | None:
+        """One stream to its end: why it ended."""
         import grpc
 
         stream: Any = None
@@ -251,61 +299,50 @@ class _Pump:
             if self._closed.is_set():
                 stream.cancel()
             for message in stream:
-                if message.revision or message.HasField("resync"):
-                    revision = message.revision
+                self._point = self._point.take(message)
                 self._put(message)
                 if self._closed.is_set():
                     break
         except errors.Error as error:
-            return error, revision
+            return error
         except grpc.RpcError as failed:
-            return error_of(failed, self._call, self._session.target), revision
+            return error_of(failed, self._call, self._session.target)
         except ValueError as closed:  # grpcio's way to say that another thread closed the channel.
-            return errors.by_name("CANCELLED", str(closed), self._call.name), revision
+            return errors.by_name("CANCELLED", str(closed), self._call.name)
         finally:
             # Held on to, it would keep grpcio from ending before a fork.
             with self._lock:
                 self._stream = None
-        return None, revision
+        return None
 
 
-class Watch:
-    """The changes of a dict, as they are made: ``for event in d.watch("web/")``. Also a context manager, which closes it.
+class Watching(Generic[EventType]):
+    """A stream of events that goes on by itself. Threads: one at a time reads it; close() from any."""
 
-    It goes on by itself over a restart of the service and a broken connection, from its last ``revision``, without a gap or a repeat; where
-    that cannot be it says "resync". Who owns it: whoever began it; close() or the end of ``with`` ends it. Threads: one at a time reads it;
-    close() from any. In a forked child it goes on from the revision that it had, on a connection of its own.
-
-    Errors, raised where the next event would be: NotFound (the dict was deleted), PermissionDenied, Unauthenticated, LimitExceeded (too
-    many watches; or with ``slow="cancel"`` it fell behind), ClientClosed.
-    """
-
-    def __init__(self, session: Any, reader: Reader, on_resync: Callable[[WatchEvent], None] | None) -> None:
-        """Not for users: SharedDict.watch() makes it."""
+    def __init__(
+        self, session: Any, reader: Places[EventType], on_resync: Callable[[EventType], None] | None
+    ) -> None:
+        """Not for users."""
         self._session = session
         self._reader = reader
         self._on_resync = on_resync
         self._is_closed = False
-        self._pending: Iterator[WatchEvent] = iter(())
+        self._pending: Iterator[EventType] = iter(())
         self._failure: errors.Error | None = None
         self._begin()
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._pump = _Pump(self._session, self._reader.call(), Reader.goes_on)
+        reader = self._reader
+        self._pump = _Pump(self._session, reader.call(), reader.point, reader.read_ahead)
 
-    @property
-    def revision(self) -> int:
-        """Where a later watch goes on (``from_revision``); 0 before "synced" and after "resync"."""
-        return self._reader.revision
-
-    def next(self, timeout: float | None = None) -> WatchEvent | None:
+    def next(self, timeout: float | None = None) -> EventType | None:
         """The next event, or None when ``timeout`` (seconds; None: for ever) passes first."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             event = next(self._pending, None)
             if event is not None:
-                if event.kind == "resync" and self._on_resync is not None:
+                if self._on_resync is not None and getattr(event, "kind", None) == "resync":
                     self._on_resync(event)
                 return event
             if self._is_closed:
@@ -337,10 +374,10 @@ class Watch:
         if self._pid == os.getpid():
             self._pump.close()
 
-    def __iter__(self) -> Iterator[WatchEvent]:
+    def __iter__(self) -> Iterator[EventType]:
         return self
 
-    def __next__(self) -> WatchEvent:
+    def __next__(self) -> EventType:
         try:
             event = self.next()
         except errors.ClientClosed:
@@ -350,7 +387,7 @@ class Watch:
         assert event is not None
         return event
 
-    def __enter__(self) -> Watch:
+    def __enter__(self: WatchingType) -> WatchingType:
         return self
 
     def __exit__(
@@ -365,33 +402,27 @@ class Watch:
         self.close()
 
 
-class AsyncWatch:
-    """Watch for asyncio: ``async for event in d.watch("web/")``, ``async with``.
+class AsyncWatching(Generic[EventType]):
+    """Watching for asyncio. Cancelling a task that waits for the next event loses none."""
 
-    Cancelling a task that waits for the next event loses none.
-    """
-
-    def __init__(self, session: Any, reader: Reader, on_resync: Callable[[WatchEvent], None] | None) -> None:
-        """Not for users: AsyncSharedDict.watch() makes it."""
+    def __init__(
+        self, session: Any, reader: Places[EventType], on_resync: Callable[[EventType], None] | None
+    ) -> None:
+        """Not for users."""
         self._session = session
         self._reader = reader
         self._on_resync = on_resync
-        self._pending: Iterator[WatchEvent] = iter(())
+        self._pending: Iterator[EventType] = iter(())
         self._stream: Any = None
         self._delays = RetryDelays()
         self._is_closed = False
 
-    @property
-    def revision(self) -> int:
-        """Where a later watch goes on (``from_revision``); 0 before "synced" and after "resync"."""
-        return self._reader.revision
-
-    async def next(self) -> WatchEvent:
+    async def next(self) -> EventType:
         """The next event."""
         while True:
             event = next(self._pending, None)
             if event is not None:
-                if event.kind == "resync" and self._on_resync is not None:
+                if self._on_resync is not None and getattr(event, "kind", None) == "resync":
                     self._on_resync(event)
                 return event
             if self._is_closed or self._session.closed:
@@ -422,7 +453,7 @@ class AsyncWatch:
         except grpc.RpcError as failed:
             error = error_of(failed, call, self._session.target)
         self._stream = None
-        if error is not None and not Reader.goes_on(error):
+        if error is not None and not goes_on(error):
             raise error
         await asyncio.sleep(self._delays.next())
         return None
@@ -438,10 +469,10 @@ class AsyncWatch:
         self._is_closed = True
         self._break_off()
 
-    def __aiter__(self) -> AsyncWatch:
+    def __aiter__(self: AsyncWatchingType) -> AsyncWatchingType:
         return self
 
-    async def __anext__(self) -> WatchEvent:
+    async def __anext__(self) -> EventType:
         try:
             return await self.next()
         except errors.ClientClosed:
@@ -449,7 +480,7 @@ class AsyncWatch:
                 raise StopAsyncIteration from None
             raise
 
-    async def __aenter__(self) -> AsyncWatch:
+    async def __aenter__(self: AsyncWatchingType) -> AsyncWatchingType:
         return self
 
     async def __aexit__(
@@ -459,3 +490,36 @@ class AsyncWatch:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+class Watch(Watching[WatchEvent]):
+    """The changes of a dict, as they are made: ``for event in d.watch("web/")``. Also a context manager, which closes it.
+
+    It goes on by itself over a restart of the service and a broken connection, from its last ``revision``, without a gap or a repeat; where
+    that cannot be it says "resync". Who owns it: whoever began it; close() or the end of ``with`` ends it. Threads: one at a time reads it;
+    close() from any. In a forked child it goes on from the revision that it had, on a connection of its own.
+
+    Errors, raised where the next event would be: NotFound (the dict was deleted), PermissionDenied, Unauthenticated, LimitExceeded (too
+    many watches; or with ``slow="cancel"`` it fell behind), ClientClosed.
+    """
+
+    _reader: Reader
+
+    @property
+    def revision(self) -> int:
+        """Where a later watch goes on (``from_revision``); 0 before "synced" and after "resync"."""
+        return self._reader.revision
+
+
+class AsyncWatch(AsyncWatching[WatchEvent]):
+    """Watch for asyncio: ``async for event in d.watch("web/")``, ``async with``.
+
+    Cancelling a task that waits for the next event loses none.
+    """
+
+    _reader: Reader
+
+    @property
+    def revision(self) -> int:
+        """Where a later watch goes on (``from_revision``); 0 before "synced" and after "resync"."""
+        return self._reader.revision

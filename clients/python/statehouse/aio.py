@@ -23,6 +23,7 @@ from typing import Any, cast
 from . import _client, _control, _dicts, errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
 from ._area_locks import AreaLock
+from ._area_watch import AsyncWatched
 from ._async_dict import AsyncSharedDict, LocalAsyncSharedDict, NetworkAsyncSharedDict
 from ._async_locks import AsyncLock, AsyncLocks
 from ._bound import Binder
@@ -114,7 +115,7 @@ class AsyncClient:
     async def area(self, name: str, size: int | None = None) -> AsyncArea:
         if self._network is None:
             local = await asyncio.to_thread(self._blocking.area, name, size)
-            return cast(AsyncArea, LocalAsyncArea(local))
+            return cast(AsyncArea, LocalAsyncArea(local, self._streams))
         if size is not None:
             info = await self.areas.create(name, size=size)
         else:
@@ -308,13 +309,14 @@ class AsyncDicts:
                 return infos
 
 
-class LocalAsyncArea:
+class LocalAsyncArea(AsyncWatched):
     """An area of the local door: the protocol is statehouse.types.AsyncArea."""
 
     transport = "local"
 
-    def __init__(self, area: Any) -> None:
+    def __init__(self, area: Any, streams: _AsyncNetworkSession) -> None:
         self._area = area
+        self._streams = streams
         self.name: str = area.name
         self.size: int = area.size
         self.index: int = area.index
@@ -450,7 +452,7 @@ class _AsyncNetworkSession:
         return self._channel
 
 
-class NetworkAsyncArea:
+class NetworkAsyncArea(AsyncWatched):
     """An area over the network: the protocol is statehouse.types.AsyncArea."""
 
     transport = "network"
@@ -458,7 +460,7 @@ class NetworkAsyncArea:
     def __init__(
         self, session: _AsyncNetworkSession, name: str, size: int, index: int, make_lock: Callable[..., AreaLock]
     ) -> None:
-        self._session = session
+        self._session = self._streams = session
         self._calls = AreaCalls(name, size)
         self._make_lock = make_lock
         self.name = name

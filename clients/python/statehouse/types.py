@@ -11,6 +11,7 @@ from ._local import CompareExchangeResult
 
 if TYPE_CHECKING:
     from ._area_locks import AreaLock
+    from ._area_watch import AreaEvent, AreaWatch, AsyncAreaWatch
     from ._async_locks import AsyncLock
     from ._locks import Lock
 
@@ -179,6 +180,32 @@ class Area(Protocol):
         """
         ...
 
+    def watch(
+        self,
+        pos: int = 0,
+        len: int | None = None,
+        *,
+        snapshot: bool = True,
+        from_updates: int | None = None,
+        from_incarnation: int = 0,
+        ranges_only: bool = False,
+        window: Any = 0,
+        progress: Any = None,
+        on_resync: Callable[[AreaEvent], None] | None = None,
+    ) -> AreaWatch:
+        """What a range is, whenever it changed (to the end of the area without ``len``): ``for event in area.watch(0, 64)``.
+
+        First comes what it holds ("snapshot" events; not with ``snapshot=False``), then "synced", then "change" events.
+        ``from_updates`` and ``from_incarnation``: go on from an earlier watch of the same range; only what changed since is told, or
+        everything where the service does not know that any more. ``ranges_only``: without bytes. ``window`` (seconds or a timedelta, 0
+        to 0.01): changes are told at most so often, the newest bytes at its end. ``progress`` (0.1 to 3600 seconds): a "progress" event
+        when nothing came for so long. ``on_resync(event)`` is called as a "resync" is read.
+
+        It always uses the network door, also where the area is mapped. What is stored through a memoryview is not counted and not
+        told. Errors: OutOfBounds and InvalidArgument here; the rest as AreaWatch says.
+        """
+        ...
+
     def memoryview(self) -> builtins.memoryview:
         """The bytes themselves: stores are not counted and wake nobody. TransportError over the network."""
         ...
@@ -295,6 +322,19 @@ class AsyncArea(Protocol):
         self, pos: int, len: int, value: int, /, *, fence: int | None = None
     ) -> None: ...
     async def wait(self, since: int, timeout: float | None = None) -> bool: ...
+    def watch(
+        self,
+        pos: int = 0,
+        len: int | None = None,
+        *,
+        snapshot: bool = True,
+        from_updates: int | None = None,
+        from_incarnation: int = 0,
+        ranges_only: bool = False,
+        window: Any = 0,
+        progress: Any = None,
+        on_resync: Callable[[AreaEvent], None] | None = None,
+    ) -> AsyncAreaWatch: ...
     def lock(
         self,
         pos: int = 0,

@@ -5,18 +5,21 @@ STATEHOUSED names the binary.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import pathlib
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import uvicorn
 
 import statehouse
 
@@ -52,6 +55,22 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen within {PATIENCE_S} s")
         time.sleep(0.005)  # A pause between looks; the condition decides.
+
+
+@contextlib.contextmanager
+def asgi(app: Any) -> Iterator[str]:
+    """uvicorn with the application, on a port of its own: the URL."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, "the start of uvicorn")
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"ws://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import websockets.sync.client
 
 import statehouse
 from statehouse.compat import managers
 
-from conftest import PATIENCE_S, Service, wait_until
+from conftest import PATIENCE_S, Service, asgi, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -66,9 +67,43 @@ def follow_until_the_dict_ends(c: statehouse.Client, follow: Callable[..., None]
     assert len(ended) == 1
 
 
+def mirror_until_the_area_ends(c: statehouse.Client, mirror: Callable[..., None]) -> None:
+    area = c.area("mirrored", size=64)
+    area.write(0, b"hello")
+    copy = bytearray(32)
+    ready = threading.Event()
+    ended: list[Exception] = []
+
+    def run() -> None:
+        try:
+            mirror(area, copy, ready)
+        except statehouse.NotFound as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert ready.wait(PATIENCE_S) and copy == area.read(0, 32)
+    area.write(4, b"y")
+    wait_until(lambda: copy.startswith(b"helly"), "the change")
+    c.areas.delete("mirrored")
+    thread.join(PATIENCE_S)
+    assert len(ended) == 1
+
+
+def serve_scores(c: statehouse.Client, app: Any) -> None:
+    area = c.area("scores", size=16)
+    area.write(0, b"home 1:0 away   ")
+    with asgi(app) as url, websockets.sync.client.connect(url) as browser:
+        assert browser.recv(PATIENCE_S) == "home 1:0 away   "
+        area.write(5, b"2")
+        assert browser.recv(PATIENCE_S) == "home 2:0 away   "
+    c.areas.delete("scores")
+
+
 @pytest.mark.usefixtures("environment")
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    first, transfer, plan, locks, ranges, presence, watch, wait, recipe = blocks("docs/PYTHON.md")
+    first, transfer, plan, locks, ranges, presence, watch, *rest = blocks("docs/PYTHON.md")
+    wait, mirror, websocket, recipe = rest
     exec(first, {})
     with statehouse.connect() as c:
         d = c.dict("config")
@@ -100,6 +135,10 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         config, leader, newer = names["wait_for_config"](waited)
         assert config == {"a": 1} and leader.value == "me" and newer.value == config
         c.dicts.delete("waited")
+        exec(mirror, names)
+        mirror_until_the_area_ends(c, names["mirror"])
+        exec(websocket, names)
+        serve_scores(c, names["app"])
     with tempfile.TemporaryDirectory(prefix="sh-") as folder:
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
         address = re.search(r'get_shared_state\("([^"]+)", (\d+), b"([^"]+)"\)', recipe)

@@ -206,3 +206,50 @@ def test_an_area_that_was_created_again_is_found_by_name(
     client.areas.delete(area.name)
     client.areas.create(area.name, size=4096)
     assert uwsgi.sharedarea_read(area.name, 0, 3) == bytes(3)
+
+
+class Socket:
+    def __init__(self) -> None:
+        self.sent: list[bytes | str] = []
+
+    def send(self, message: bytes | str) -> None:
+        self.sent.append(message)
+
+
+def test_websocket_send_from_sharedarea(uwsgi: Any, area: statehouse.Area) -> None:
+    area.write(4090, "héllo".encode())
+    socket = Socket()
+    compat.use_websocket(socket)
+    try:
+        uwsgi.websocket_send_from_sharedarea(area.index, 4090, 3)
+        uwsgi.websocket_send_from_sharedarea(area.index, 4090)
+        uwsgi.websocket_send_binary_from_sharedarea(area.name, 4091, 1)
+        assert socket.sent == ["hé", "héllo", b"\xc3"]
+        for send in (uwsgi.websocket_send_from_sharedarea, uwsgi.websocket_send_binary_from_sharedarea):
+            for pos, length in ((4096, 0), (4095, 2), (0, 4097), (-1, 1)):
+                with pytest.raises(ValueError, match="4096"):
+                    send(area.index, pos, length)
+        with pytest.raises(UnicodeDecodeError):
+            uwsgi.websocket_send_from_sharedarea(area.index, 4091, 1)
+        assert len(socket.sent) == 3
+    finally:
+        compat.use_websocket(None)
+    with pytest.raises(RuntimeError, match="use_websocket"):
+        uwsgi.websocket_send_from_sharedarea(area.index, 0, 1)
+
+
+def test_websocket_send_inside_uwsgi(client: statehouse.Client, area: statehouse.Area) -> None:
+    sent: list[tuple[str, bytes | str]] = []
+    module: Any = type(sys)("uwsgi")
+    module.websocket_send = lambda message: sent.append(("text", message))
+    module.websocket_send_binary = lambda message: sent.append(("binary", message))
+    sys.modules["uwsgi"] = module
+    try:
+        compat.install(client)
+        area.write(0, b"ab")
+        module.websocket_send_from_sharedarea(area.index, 0, 2)
+        module.websocket_send_binary_from_sharedarea(area.index, 0, 2)
+        assert sent == [("text", "ab"), ("binary", b"ab")]
+    finally:
+        compat.use(None)
+        del sys.modules["uwsgi"]

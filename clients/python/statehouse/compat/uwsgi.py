@@ -22,6 +22,7 @@ take them: reads and writes do not wait for them (single calls are atomic by the
 from __future__ import annotations
 
 import builtins
+import contextvars
 import sys
 import threading
 import types
@@ -40,6 +41,8 @@ _FUNCTIONS = (
     *(f"sharedarea_{name}" for name in ("read", "write", "readbyte", "writebyte", "readlong")),
     *(f"sharedarea_{name}" for name in ("writelong", "inclong", "wait", "update", "memoryview")),
     *(f"sharedarea_{name}" for name in ("object", "rlock", "wlock", "unlock")),
+    "websocket_send_from_sharedarea",
+    "websocket_send_binary_from_sharedarea",
 )
 
 
@@ -190,6 +193,41 @@ def sharedarea_memoryview(id: AreaId, /) -> builtins.memoryview:
 def sharedarea_object(id: AreaId, /) -> builtins.memoryview:
     """As sharedarea_memoryview."""
     return sharedarea_memoryview(id)
+
+
+_websocket: contextvars.ContextVar[Any] = contextvars.ContextVar("statehouse.compat.uwsgi.websocket")
+
+
+def use_websocket(websocket: Any) -> None:
+    """What websocket_send_*_from_sharedarea send to in this thread (or task) from now on, outside uWSGI: an object with ``send(str or
+    bytes)``, as simple_websocket.Server and gevent-websocket's ``wsgi.websocket`` are. Inside uWSGI it is not needed."""
+    _websocket.set(websocket)
+
+
+def _send(message: bytes | str) -> None:
+    websocket = _websocket.get(None)
+    if websocket is not None:
+        websocket.send(message)
+        return
+    binary = "_binary" if isinstance(message, bytes) else ""
+    send = getattr(sys.modules.get("uwsgi"), f"websocket_send{binary}", None)
+    if send is None:
+        raise RuntimeError("there is no WebSocket here; call use_websocket() with the server's first")
+    send(message)
+
+
+def websocket_send_from_sharedarea(id: AreaId, pos: int, len: int = 0, /) -> None:
+    """Sends ``len`` bytes from ``pos`` on as a text message; to the end of the area when ``len`` is 0 or missing.
+
+    Errors: OutOfBounds where the range is not inside the area (uWSGI sends what lies behind it), UnicodeDecodeError where it is no UTF-8,
+    RuntimeError without a WebSocket. To send whenever the range changes: statehouse.websocket.
+    """
+    _send(sharedarea_read(id, pos, len).decode())
+
+
+def websocket_send_binary_from_sharedarea(id: AreaId, pos: int, len: int = 0, /) -> None:
+    """As websocket_send_from_sharedarea, any bytes as a binary message."""
+    _send(sharedarea_read(id, pos, len))
 
 
 class _ThreadLocks(threading.local):
