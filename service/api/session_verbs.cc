@@ -29,9 +29,10 @@ Status OpenSession(const VerbContext& context, const v1::OpenSessionRequest& req
 
 Status RenewSession(const VerbContext& context, const v1::RenewSessionRequest& request,
                     v1::RenewSessionResponse* response) {
-  SH_ASSIGN_OR_RETURN(const uint64_t left,
+  SH_ASSIGN_OR_RETURN(const SessionRenewal renewed,
                       context.sessions->Renew(request.session_id(), context.identity->token_id()));
-  SetDuration(left, response->mutable_expires_in());
+  SetDuration(renewed.expires_in_ns, response->mutable_expires_in());
+  response->set_held(renewed.held);
   return Status();
 }
 

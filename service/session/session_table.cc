@@ -104,12 +104,12 @@ StatusOr<uint64_t> SessionTable::Open(SessionSpec spec) {
   return id;
 }
 
-StatusOr<uint64_t> SessionTable::Renew(uint64_t id, const std::string& token_id) {
+StatusOr<SessionRenewal> SessionTable::Renew(uint64_t id, const std::string& token_id) {
   const std::lock_guard<std::mutex> lock(mutex_);
   Session* const session = Find(id, token_id);
   if (session == nullptr) return NotFound(id);
   SetDeadline(*session, MonotonicNs() + session->record.ttl_ns);
-  return session->record.ttl_ns;
+  return SessionRenewal{session->record.ttl_ns, !session->holds.empty()};
 }
 
 std::string SessionTable::ClientName(uint64_t id) const {

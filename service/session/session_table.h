@@ -51,6 +51,11 @@ struct SessionInfo {
   bool held = false;
 };
 
+struct SessionRenewal {
+  uint64_t expires_in_ns = 0;
+  bool held = false;
+};
+
 struct LostLock {
   std::string name;
   uint64_t token = 0;
@@ -82,8 +87,8 @@ class SessionTable final {
   SessionTable& operator=(const SessionTable&) = delete;
 
   StatusOr<uint64_t> Open(SessionSpec spec);
-  // Moves the deadline on. Returns what is left.
-  StatusOr<uint64_t> Renew(uint64_t session, const std::string& token_id);
+  // Moves the deadline on.
+  StatusOr<SessionRenewal> Renew(uint64_t session, const std::string& token_id);
   // The owner, for texts. Empty where there is no such session.
   std::string ClientName(uint64_t session) const;
   // Holds the session until Break, which ends it unless another call holds it too. `done` is told

@@ -24,12 +24,21 @@ constexpr std::chrono::seconds kHeartbeatSlice{1};
 // Grants that were over when they were heard of, until the caller is told: the ttl is too short.
 constexpr int kLossesMax = 3;
 
+// After the first look that does not find the session held.
+constexpr std::chrono::microseconds kHeldPauseFirst{50};
+
 std::string Locks(const char* verb) { return std::string("/statehouse.v1.Locks/") + verb; }
 std::string Sessions(const char* verb) { return std::string("/statehouse.v1.Sessions/") + verb; }
 
 void SetDuration(nanoseconds duration, google::protobuf::Duration* out) {
   out->set_seconds(duration.count() / 1'000'000'000);
   out->set_nanos(static_cast<int32_t>(duration.count() % 1'000'000'000));
+}
+
+Status NotHeldInTime(uint64_t session_id) {
+  return Status(Reason::kTimeout, "session " + std::to_string(session_id) +
+                                      ": the service did not say in time that this client's "
+                                      "connection holds it");
 }
 
 nanoseconds DurationOf(const google::protobuf::Duration& duration) {
@@ -169,9 +178,24 @@ CallOptions RemoteLocks::OptionsUntil(Deadline deadline, bool idempotent) const 
 }
 
 StatusOr<uint64_t> RemoteLocks::SessionId(Deadline deadline) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (closed_) return Status(Reason::kClientClosed, "the client was closed; connect again");
-  if (session_id_ != 0) return session_id_;
+  RetryPause retry;
+  for (;;) {
+    uint64_t session_id = 0;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (closed_) return Status(Reason::kClientClosed, "the client was closed; connect again");
+      if (session_id_ == 0) SH_RETURN_IF_ERROR(OpenSession(deadline));
+      if (is_held_) return session_id_;
+      session_id = session_id_;
+    }
+    SH_ASSIGN_OR_RETURN(const bool held, AwaitHeld(session_id, deadline));
+    if (held) return session_id;
+    // It ended before it was held.
+    if (!retry.Pause(deadline)) return NotHeldInTime(session_id);
+  }
+}
+
+Status RemoteLocks::OpenSession(Deadline deadline) {
   v1::OpenSessionRequest request;
   SetDuration(kSessionTtl, request.mutable_ttl());
   request.set_client_name(client_name_);
@@ -181,8 +205,32 @@ StatusOr<uint64_t> RemoteLocks::SessionId(Deadline deadline) {
       caller_->Call(Sessions("OpenSession"), request, &response,
                     OptionsUntil(std::min(deadline, steady_clock::now() + timeout_), true)));
   session_id_ = response.session_id();
+  is_held_ = false;
   holders_.emplace_back([this, id = session_id_] { HoldSession(id); });
-  return session_id_;
+  return Status();
+}
+
+StatusOr<bool> RemoteLocks::AwaitHeld(uint64_t session_id, Deadline deadline) {
+  v1::RenewSessionRequest request;
+  request.set_session_id(session_id);
+  RetryPause retry(kHeldPauseFirst);
+  for (;;) {
+    v1::RenewSessionResponse response;
+    const Status renewed =
+        caller_->Call(Sessions("RenewSession"), request, &response, OptionsUntil(deadline, true));
+    if (renewed.reason() == Reason::kSessionNotFound) {
+      Lose(session_id);
+      return false;
+    }
+    SH_RETURN_IF_ERROR(renewed);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (session_id_ != session_id) return false;
+      if (response.held()) is_held_ = true;
+    }
+    if (response.held()) return true;
+    if (!retry.Pause(deadline)) return NotHeldInTime(session_id);
+  }
 }
 
 // The session's own thread: learns of lost locks, and of the session's end.
@@ -212,6 +260,10 @@ void RemoteLocks::HoldSession(uint64_t session_id) {
     }
     if (held.ok() || held.reason() == Reason::kTimeout) continue;
     // The service is away: its next daemon knows the session for a while.
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (session_id_ == session_id) is_held_ = false;
+    }
     if (!retry.Pause(steady_clock::now() + kSessionTtl)) return Lose(session_id);
   }
 }
@@ -274,7 +326,6 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
   lock->reset();
   uint64_t request_id = next_request_id_.fetch_add(1, std::memory_order_relaxed);
   const auto slice = ask.interrupted ? nanoseconds(kInterruptSlice) : nanoseconds(kWaitSlice);
-  SH_ASSIGN_OR_RETURN(uint64_t session_id, SessionId(steady_clock::now() + timeout_));
   RetryPause retry;
   for (int losses = 0;;) {
     const auto now = steady_clock::now();
@@ -282,11 +333,13 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
     // The last call outlives the wait that it asks for: its own deadline would tell nothing.
     const Deadline wait_until = ask.wait ? std::max(ask.deadline, now) : now;
     const Deadline call_until = last ? wait_until + timeout_ : now + slice;
-    const Status asked = AcquireOnce(ask, session_id, request_id, call_until, lock);
+    const StatusOr<uint64_t> session_id = SessionId(now + timeout_);
+    const Status asked = session_id.ok()
+                             ? AcquireOnce(ask, *session_id, request_id, call_until, lock)
+                             : session_id.status();
     const bool next_slice = !last && asked.reason() == Reason::kTimeout;
-    if (asked.reason() == Reason::kSessionNotFound) {
-      Lose(session_id);
-      SH_ASSIGN_OR_RETURN(session_id, SessionId(steady_clock::now() + timeout_));
+    if (session_id.ok() && asked.reason() == Reason::kSessionNotFound) {
+      Lose(*session_id);
       continue;
     }
     // The grant's lease was over before this process heard of it.

@@ -39,7 +39,8 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
 
   // *lock stays empty where it was not had in time.
   Status Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock);
-  // The session, opened where there is none. Somebody has to renew it from then on.
+  // The session, opened where there is none, once the service says that this client's connection
+  // holds it: whatever it has ends with this process. Somebody has to renew it from then on.
   StatusOr<uint64_t> SessionId(Deadline deadline);
   // The service says that it is over.
   void Lose(uint64_t session_id);
@@ -53,6 +54,10 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
 
   Status AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
                      Deadline call_until, std::unique_ptr<HeldLock>* lock);
+  // REQUIRES mutex_ held.
+  Status OpenSession(Deadline deadline);
+  // False where it is over, or not the client's any more.
+  StatusOr<bool> AwaitHeld(uint64_t session_id, Deadline deadline);
   void HoldSession(uint64_t session_id);
   CallOptions OptionsUntil(Deadline deadline, bool idempotent) const;
 
@@ -65,6 +70,7 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
   std::atomic<bool> closed_{false};  // Set under the mutex.
   std::mutex mutex_;                 // Guards what follows.
   uint64_t session_id_ = 0;
+  bool is_held_ = false;              // session_id_, as the service said since the last break.
   std::vector<std::thread> holders_;  // One for each session there was; all but the last have ended
                                       // or will in a moment.
   std::map<uint64_t, RemoteLock*> locks_;  // By token: those whose handles live.

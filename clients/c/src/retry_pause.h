@@ -1,5 +1,5 @@
-// RetryPause: the pauses between tries, growing from 5 ms to 200 ms, each drawn between half and
-// all of its length so that many clients do not come back in step.
+// RetryPause: the pauses between tries, growing from 5 ms, or another length, to 200 ms, each drawn
+// between half and all of its length so that many clients do not come back in step.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +12,7 @@ namespace statehouse {
 // Owned by one retry loop on one thread.
 class RetryPause final {
  public:
+  explicit RetryPause(std::chrono::microseconds first = kLengthFirst) : length_(first) {}
   // Sleeps, but not beyond `deadline`. False when the deadline has passed.
   bool Pause(std::chrono::steady_clock::time_point deadline) {
     const auto now = std::chrono::steady_clock::now();
@@ -24,8 +25,9 @@ class RetryPause final {
   }
 
  private:
+  static constexpr std::chrono::microseconds kLengthFirst{5'000};
   static constexpr std::chrono::microseconds kLengthMax{200'000};
-  std::chrono::microseconds length_{5'000};
+  std::chrono::microseconds length_;
   std::minstd_rand random_{std::random_device()()};
 };
 

@@ -17,6 +17,8 @@ _SESSION_TTL_S = 10.0
 _WAIT_SLICE_S = 1.0  # One call of a wait: then Python looks at its signals, and asks again for the same place.
 _STOP_SLICE_S = 0.25  # The same where somebody may stop it.
 _FOR_EVER_S = 3e8
+_HELD_PAUSE_MIN_S = 0.0001  # Between two looks whether the session is held.
+_HELD_PAUSE_MAX_S = 0.02
 _HOLD_SLICE_S = 20.0
 _SPARE = 0.9  # Of what the service says is left; the rest is for the answer's way.
 
@@ -90,6 +92,7 @@ class RemoteLeases:
         self._pid = os.getpid()
         self._lock = threading.Lock()  # Guards what follows.
         self._session_id = 0
+        self._is_held = False  # That session, as the service said since the last break.
         self._closed = False
         self._leases: dict[int, RemoteLease] = {}
         self._request_ids = itertools.count(1)
@@ -107,17 +110,46 @@ class RemoteLeases:
             raise errors.by_name("CLIENT_CLOSED", "the client was closed before this call; connect again", "")
 
     def session_id(self) -> int:
-        """This process's session, opened where there is none. Somebody has to renew it (heartbeat)."""
+        """This process's session, opened where there is none. Somebody has to renew it (heartbeat).
+
+        The service has said that this client's connection holds it: whatever it has ends with this process.
+        """
         self._here()
+        deadline = time.monotonic() + self._timeout
+        pause = _HELD_PAUSE_MIN_S
+        while True:
+            with self._lock:
+                self.check_open()
+                if self._session_id == 0:
+                    self._open()
+                if self._is_held:
+                    return self._session_id
+                session_id = self._session_id
+            if self._look_held(session_id):
+                continue
+            if time.monotonic() >= deadline:
+                message = f"the service did not say in time that this client's connection holds session {session_id}"
+                raise errors.by_name("TIMEOUT", message, "")
+            time.sleep(pause)
+            pause = min(2 * pause, _HELD_PAUSE_MAX_S)
+
+    def _open(self) -> None:
+        """With the lock held."""
+        opened = self.call(_lock_calls.open_session(self._client_name, round(_SESSION_TTL_S * _lock_calls.NS_PER_S)))
+        self._session_id = opened.session_id
+        self._is_held = False
+        threading.Thread(target=self._hold, args=(self._session_id,), name="statehouse-session", daemon=True).start()
+
+    def _look_held(self, session_id: int) -> bool:
+        try:
+            held = bool(self.call(_lock_calls.renew_session(session_id)).held)
+        except errors.NotFound:
+            self.lose(session_id)
+            return False
         with self._lock:
-            self.check_open()
-            if self._session_id == 0:
-                opened = self.call(_lock_calls.open_session(self._client_name, round(_SESSION_TTL_S * _lock_calls.NS_PER_S)))
-                self._session_id = opened.session_id
-                threading.Thread(
-                    target=self._hold, args=(self._session_id,), name="statehouse-session", daemon=True
-                ).start()
-            return self._session_id
+            if held and self._session_id == session_id:
+                self._is_held = True
+        return held
 
     def _hold(self, session_id: int) -> None:
         """The session's thread: learns of lost locks and of the session's end, and tells the service that this process lives."""
@@ -135,6 +167,9 @@ class RemoteLeases:
                 away_since = None
             except (errors.Unavailable, errors.Draining, errors.Cancelled):
                 # The service is away, or a fork was under way. Its next daemon knows the session for a while.
+                with self._lock:
+                    if self._session_id == session_id:
+                        self._is_held = False
                 now = time.monotonic()
                 away_since = now if away_since is None else away_since
                 if now - away_since > _SESSION_TTL_S:
@@ -194,16 +229,17 @@ class RemoteLeases:
         request_id = next(self._request_ids)
         slice_s = _WAIT_SLICE_S if stop is None else _STOP_SLICE_S
         while True:
-            session_id = self.session_id()
             # The wait goes on after a call's end, and keeps its place until the next one.
             if stop is not None and stop[0]:
                 deadline = time.monotonic()
             left = _FOR_EVER_S if deadline is None else max(0.0, deadline - time.monotonic())
             is_last = left <= slice_s
-            call = _lock_calls.acquire(
-                name, session_id, request_id, shared, limit, ttl_ns, hold_ns, round(left * _lock_calls.NS_PER_S), owner
-            )
+            session_id = 0
             try:
+                session_id = self.session_id()
+                call = _lock_calls.acquire(
+                    name, session_id, request_id, shared, limit, ttl_ns, hold_ns, round(left * _lock_calls.NS_PER_S), owner
+                )
                 response = self._caller(call, left + self._timeout if is_last else slice_s, left > 0)
             except errors.Timeout:
                 if is_last:

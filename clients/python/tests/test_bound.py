@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +28,29 @@ d.set_many({f"worker/{number}/{i}": i for i in range(20)}, bound=True)
 print("ready", flush=True)
 sys.stdin.read()
 """
+
+# Each takes a lock or registers itself, and is killed before it does anything else. In a process of its own, which has made no call.
+MORTALS = """
+import os, signal, sys, traceback, grpc, statehouse
+url, door, token, name, count = sys.argv[1:]
+for number in range(int(count)):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            client = statehouse.connect(url, transport=door, token=token)
+            if number % 2:
+                client.dict(name).set(f"mortal/{number}", 1, bound=True)
+            else:
+                assert client.lock(f"{name}/mortal/{number}", ttl=60).acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+"""
+MORTALS_COUNT = 24
+GONE_WITHIN_S = 2.0  # A session that nobody holds lasts 10 s.
 
 
 @pytest.fixture
@@ -115,6 +139,17 @@ def test_a_killed_worker_takes_its_entries_along(shared: statehouse.SharedDict, 
     assert shared["worker/1"] == {"pid": "1"} and "worker/0" not in shared
     workers.kill(second)
     wait_until(lambda: len(shared) == 0, "the end of the second worker's entries")
+
+
+def test_what_is_killed_at_once_leaves_nothing(
+    service: Service, door: str, client: statehouse.Client, shared: statehouse.SharedDict
+) -> None:
+    arguments = [service.url, door, service.token, shared.name, str(MORTALS_COUNT)]
+    subprocess.run([sys.executable, "-c", MORTALS, *arguments], check=True)
+    died = time.monotonic()
+    wait_until(lambda: len(shared) == 0, "the end of the bound entries")
+    wait_until(lambda: not [*client.locks.list(prefix=f"{shared.name}/mortal/")], "the end of the locks")
+    assert time.monotonic() - died < GONE_WITHIN_S
 
 
 def test_workers_that_die_with_the_daemon_leave_nothing(
