@@ -18,6 +18,7 @@ struct sh_dict {
   std::string name;
   std::shared_ptr<statehouse::LocalDict> local;
   std::unique_ptr<statehouse::NetworkDict> network;
+  std::shared_ptr<statehouse::ClientWatches> watches;
 };
 
 struct sh_entry_memory {
