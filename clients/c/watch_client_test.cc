@@ -6,7 +6,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <ctime>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -233,9 +236,8 @@ TEST_P(WatchClientTest, NullsAreRefusedOrDoNothing) {
   EXPECT_STREQ(sh_resync_reason_text(SH_RESYNC_CONNECTION_LOST), "connection lost");
 }
 
-TEST_P(WatchClientTest, DeletedDictsAndMissingRightsEndAWatchForGood) {
+TEST_P(WatchClientTest, DeletedDictEndsItsWatchesForGood) {
   const DictPtr dict = Open("d");
-  const DictPtr mine = Open("mine");
   const WatchPtr watch = Watch(dict.get());
   EXPECT_EQ(UntilSynced(watch.get()), (Events{"synced"}));
   ASSERT_EQ(Set(dict.get(), "a", "1"), SH_OK);
@@ -244,6 +246,21 @@ TEST_P(WatchClientTest, DeletedDictsAndMissingRightsEndAWatchForGood) {
   ASSERT_EQ(sh_dict_delete(client_.get(), "d", nullptr), SH_OK);
   EXPECT_EQ(Take(watch.get(), 2), (Events{"DICT_NOT_FOUND", "DICT_NOT_FOUND"}));
   EXPECT_EQ(Next(Watch(dict.get()).get()), "DICT_NOT_FOUND");
+}
+
+TEST_P(WatchClientTest, WatchWhoseTokenIsNoLongerGoodIsRefused) {
+  const DictPtr dict = Open("d");
+  std::stringstream before;
+  before << std::ifstream(daemon_->tokens_file()).rdbuf();
+  const ClientPtr reader = Connect(AddToken("dict:d:read"));
+  const DictPtr read = Open(reader.get(), "d", nullptr);
+  EXPECT_EQ(Next(Watch(read.get()).get()), "synced");
+  std::ofstream(daemon_->tokens_file()) << before.str();
+  ASSERT_EQ(kill(daemon_->daemon_pid(), SIGHUP), 0);
+  EXPECT_TRUE(testing::Eventually([&] {
+    const WatchPtr watch = Watch(read.get());
+    return Next(watch.get()) == "UNAUTHENTICATED" && Next(watch.get()) == "UNAUTHENTICATED";
+  }));
 }
 
 // A watch that nobody reads keeps little, and the service does to it what it asked for.

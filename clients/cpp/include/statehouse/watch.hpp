@@ -4,7 +4,7 @@
 //   for (const WatchEvent& event : *watch) {                 // Until the watch ends.
 //     if (event.kind == SH_WATCH_PUT) Reload(event.key, *event.value);
 //   }
-//   watch->Run([](const WatchEvent& event) { Show(event); }, thread.get_stop_token());
+//   watch->Run([](const WatchEvent& event) { Show(event); }, stop_token);
 //
 // What it tells, how it goes on by itself, and what it does in a forked child is told in watch.h.
 #pragma once
