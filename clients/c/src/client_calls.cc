@@ -74,6 +74,7 @@ Status Connect(const char* url, const sh_options* options, sh_client** client) {
   }
   handle->locks = std::make_shared<ClientLocks>(handle->local, &handle->caller(), client_name,
                                                 endpoint.timeout);
+  handle->watches = std::make_shared<ClientWatches>(handle->streams);
   *client = handle.release();
   return Status();
 }
@@ -203,6 +204,7 @@ void sh_close(sh_client* client) {
   if (client == nullptr) return;
   client->locks->Close();
   if (client->local != nullptr) client->local->Close();
+  client->watches->Close();
   client->streams->Close();
   delete client;
 }

@@ -10,6 +10,7 @@
 #include "clients/c/include/statehouse/statehouse.h"
 #include "clients/c/src/caller.h"
 #include "clients/c/src/client_locks.h"
+#include "clients/c/src/client_watches.h"
 #include "clients/c/src/local_session.h"
 #include "clients/c/src/network_session.h"
 #include "engine/base/status.h"
@@ -31,6 +32,7 @@ struct sh_client {
   std::unique_ptr<statehouse::Caller> local_caller;
   std::chrono::nanoseconds timeout{};
   std::shared_ptr<statehouse::ClientLocks> locks;
+  std::shared_ptr<statehouse::ClientWatches> watches;
 
   statehouse::Caller& caller() const {
     return network != nullptr ? static_cast<statehouse::Caller&>(*network) : *local_caller;

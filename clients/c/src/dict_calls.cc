@@ -94,6 +94,7 @@ Status Open(const sh_client* client, const char* name, const sh_dict_spec* spec,
   SH_RETURN_IF_ERROR(CheckClient(client));
   if (dict == nullptr) return Status(Reason::kInvalidArgument, "sh_dict_open: dict is NULL");
   auto handle = std::make_unique<sh_dict>();
+  handle->watches = client->watches;
   SH_ASSIGN_OR_RETURN(handle->name, NameOf(name));
   if (spec != nullptr) {
     SH_ASSIGN_OR_RETURN(const v1::CreateDictResponse created, Create(client, name, *spec));

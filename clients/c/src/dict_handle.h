@@ -19,6 +19,7 @@ struct sh_dict {
   std::shared_ptr<statehouse::LocalDict> local;
   std::unique_ptr<statehouse::NetworkDict> network;
   std::shared_ptr<statehouse::ClientLocks> locks;  // Has the session that entries are bound to.
+  std::shared_ptr<statehouse::ClientWatches> watches;
 };
 
 struct sh_entry_memory {

@@ -179,19 +179,42 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
   return status.ok() ? Status() : FromGrpc(status, method, target_);
 }
 
-StatusOr<std::unique_ptr<NetworkStream>> NetworkSession::Stream(
-    const std::string& method, const google::protobuf::Empty& request) {
-  auto stream = std::make_unique<NetworkStream>();
+template <typename AnyStream>
+Status NetworkSession::Prepare(const std::string& method, AnyStream* stream) {
   SH_ASSIGN_OR_RETURN(stream->channel_, ChannelOfThisProcess());
   stream->method_ = method;
   stream->target_ = target_;
   stream->context_.set_wait_for_ready(true);
   if (!authorization_.empty()) stream->context_.AddMetadata("authorization", authorization_);
+  return Status();
+}
+
+StatusOr<std::unique_ptr<NetworkStream>> NetworkSession::Stream(
+    const std::string& method, const google::protobuf::Empty& request) {
+  auto stream = std::make_unique<NetworkStream>();
+  SH_RETURN_IF_ERROR(Prepare(method, stream.get()));
   const grpc::internal::RpcMethod rpc(stream->method_.c_str(),
                                       grpc::internal::RpcMethod::SERVER_STREAMING);
   stream->reader_.reset(grpc::internal::ClientReaderFactory<google::protobuf::Empty>::Create(
       stream->channel_.get(), rpc, &stream->context_, request));
   return stream;
+}
+
+StatusOr<std::unique_ptr<QueuedStream>> NetworkSession::StreamOn(grpc::CompletionQueue* queue,
+                                                                 const std::string& method,
+                                                                 const MessageLite& request,
+                                                                 void* tag) {
+  auto stream = std::make_unique<QueuedStream>();
+  SH_RETURN_IF_ERROR(Prepare(method, stream.get()));
+  const grpc::internal::RpcMethod rpc(stream->method_.c_str(),
+                                      grpc::internal::RpcMethod::SERVER_STREAMING);
+  stream->reader_.reset(grpc::internal::ClientAsyncReaderFactory<MessageLite>::Create(
+      stream->channel_.get(), queue, rpc, &stream->context_, request, /*start=*/true, tag));
+  return stream;
+}
+
+Status QueuedStream::EndStatus() const {
+  return finished_.ok() ? Status() : FromGrpc(finished_, method_, target_);
 }
 
 bool NetworkStream::Next(google::protobuf::Empty* response, Status* status) {

@@ -17,11 +17,15 @@ class RetryPause final {
   bool Pause(std::chrono::steady_clock::time_point deadline) {
     const auto now = std::chrono::steady_clock::now();
     if (now >= deadline) return false;
-    std::uniform_int_distribution<int64_t> draw(length_.count() / 2, length_.count());
-    std::this_thread::sleep_until(
-        std::min(deadline, now + std::chrono::microseconds(draw(random_))));
-    length_ = std::min(length_ * 2, kLengthMax);
+    std::this_thread::sleep_until(std::min(deadline, now + Draw()));
     return true;
+  }
+  // The next pause's length, for who waits by himself.
+  std::chrono::microseconds Draw() {
+    std::uniform_int_distribution<int64_t> draw(length_.count() / 2, length_.count());
+    const std::chrono::microseconds drawn(draw(random_));
+    length_ = std::min(length_ * 2, kLengthMax);
+    return drawn;
   }
 
  private:

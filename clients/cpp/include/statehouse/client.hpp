@@ -1,5 +1,5 @@
 // The C++ client of Statehouse: RAII and types over the C library (statehouse/statehouse.h). This
-// header is all of it; it includes result.hpp, value.hpp, dict.hpp and lock.hpp. C++20.
+// header is all of it; it includes result.hpp, value.hpp, dict.hpp, watch.hpp and lock.hpp. C++20.
 //
 //   auto client = statehouse::client::Client::Connect();
 //   if (!client.ok()) { std::cerr << client.error().message() << '\n'; return 1; }

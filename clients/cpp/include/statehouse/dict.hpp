@@ -19,6 +19,7 @@
 #include <statehouse/dict_options.hpp>
 #include <statehouse/result.hpp>
 #include <statehouse/value.hpp>
+#include <statehouse/watch.hpp>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -76,6 +77,15 @@ class Dict final {
   Result<EntryWaitOutcome> Wait(
       std::string_view key, const WaitUntil& until,
       std::optional<std::chrono::milliseconds> timeout = std::nullopt) const;
+
+  // Begins a watch: every change from now on, after the entries that are there.
+  Result<client::Watch> Watch(const WatchOptions& options = {}) const {
+    const sh_watch_options c_options = options.ToC();
+    sh_watch* watch = nullptr;
+    return internal::Finish<client::Watch>(
+        [&](sh_error** e) { return sh_dict_watch(dict_.get(), &c_options, &watch, e); },
+        [&] { return client::Watch(watch); });
+  }
 
   // Adds to a number and gives the new one. Where the entry holds a double, an int64_t gives what
   // stands before its point; the entry keeps all of it.

@@ -1,0 +1,174 @@
+#include "clients/c/src/dict_watch.h"
+
+#include <utility>
+
+#include "clients/c/src/dict_handle.h"
+
+namespace statehouse {
+namespace {
+
+constexpr uint64_t kProgressMsMin = 100;
+constexpr uint64_t kProgressMsMax = 3'600'000;
+constexpr uint32_t kKindsAll = SH_WATCH_MASK(SH_WATCH_PUT) | SH_WATCH_MASK(SH_WATCH_DELETE) |
+                               SH_WATCH_MASK(SH_WATCH_EXPIRE) | SH_WATCH_MASK(SH_WATCH_EVICT);
+
+Status Invalid(const std::string& name, const std::string& what) {
+  return Status(Reason::kInvalidArgument, "watching dict " + name + ": " + what);
+}
+
+Status SelectKeys(const std::string& name, const sh_watch_options& options,
+                  v1::WatchDictRequest* request) {
+  SH_ASSIGN_OR_RETURN(const std::string_view prefix, ToBytes(options.prefix, "prefix"));
+  if (options.key.data != nullptr || options.key.size > 0) {
+    if (!prefix.empty()) return Invalid(name, "give a key or a prefix, not both");
+    SH_ASSIGN_OR_RETURN(const std::string_view key, ToKey(options.key));
+    request->set_key(std::string(key));
+  } else if (!prefix.empty()) {
+    SH_ASSIGN_OR_RETURN(const std::string_view checked, ToKey(options.prefix));
+    request->set_prefix(std::string(checked));
+  }
+  return Status();
+}
+
+int64_t UnixNs(const google::protobuf::Timestamp& time) {
+  return time.seconds() * 1'000'000'000 + time.nanos();
+}
+
+sh_resync_reason ReasonOf(const v1::WatchResync& resync) {
+  const int reason = resync.reason();
+  const bool known = reason >= SH_RESYNC_HISTORY_GONE && reason <= SH_RESYNC_DAMAGED;
+  return known ? static_cast<sh_resync_reason>(reason) : SH_RESYNC_UNSPECIFIED;
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<DictWatch>> DictWatch::Make(std::string name,
+                                                     const sh_watch_options& options) {
+  std::unique_ptr<DictWatch> watch(new DictWatch());
+  v1::WatchDictRequest& request = watch->request_;
+  SH_RETURN_IF_ERROR(SelectKeys(name, options, &request));
+  if ((options.kinds & ~kKindsAll) != 0) {
+    return Invalid(name, "kinds has bits that stand for no kind of change");
+  }
+  for (int kind = SH_WATCH_PUT; kind <= SH_WATCH_EVICT; ++kind) {
+    if ((options.kinds & SH_WATCH_MASK(kind)) != 0) {
+      request.add_kinds(static_cast<v1::ChangeKind>(kind));
+    }
+  }
+  if (options.slow < SH_SLOW_RESYNC || options.slow > SH_SLOW_CANCEL) {
+    return Invalid(name, "slow is none of SH_SLOW_*");
+  }
+  request.set_slow_policy(static_cast<v1::SlowPolicy>(options.slow + 1));
+  const uint64_t progress_ms = options.progress_ms;
+  if (progress_ms != 0) {
+    if (progress_ms < kProgressMsMin || progress_ms > kProgressMsMax) {
+      return Invalid(name, "progress_ms is " + std::to_string(progress_ms) + "; use 0 or " +
+                               std::to_string(kProgressMsMin) + " to " +
+                               std::to_string(kProgressMsMax));
+    }
+    request.mutable_progress_interval()->set_seconds(static_cast<int64_t>(progress_ms / 1000));
+    request.mutable_progress_interval()->set_nanos(
+        static_cast<int32_t>(progress_ms % 1000 * 1'000'000));
+  }
+  if (options.from_revision != 0) request.set_from_revision(options.from_revision);
+  request.set_skip_snapshot(options.skip_snapshot != 0);
+  request.set_keys_only(options.keys_only != 0);
+  request.set_name(std::move(name));
+  return watch;
+}
+
+std::unique_ptr<WatchSubject::Message> DictWatch::MakeRequest(uint64_t from_revision) const {
+  auto request = std::make_unique<v1::WatchDictRequest>(request_);
+  request->clear_from_revision();
+  if (from_revision != 0) request->set_from_revision(from_revision);
+  return request;
+}
+
+std::unique_ptr<WatchSubject::Message> DictWatch::MakeResponse() const {
+  return std::make_unique<v1::WatchDictResponse>();
+}
+
+uint64_t DictWatch::RevisionAfter(const Message& response, uint64_t revision) const {
+  const auto& message = static_cast<const v1::WatchDictResponse&>(response);
+  return message.revision() != 0 || message.has_resync() ? message.revision() : revision;
+}
+
+void DictWatchReader::Take(std::unique_ptr<WatchSubject::Message> response) {
+  response_.reset(static_cast<v1::WatchDictResponse*>(response.release()));
+  at_ = 0;
+}
+
+void DictWatchReader::TakeBreak() {
+  lost_ = told_before_sync_ && revision() == 0;
+  if (lost_) told_before_sync_ = false;
+}
+
+void DictWatchReader::ShowValue(const v1::Value& value, sh_watch_event* event) {
+  value_ = value.SerializeAsString();
+  event->value = FromBytes(value_);
+}
+
+void DictWatchReader::ShowEntry(const v1::Entry& entry, sh_watch_event* event) {
+  event->kind = SH_WATCH_ENTRY;
+  event->key = FromBytes(entry.key());
+  event->version = entry.version();
+  if (entry.has_value()) ShowValue(entry.value(), event);
+}
+
+Status DictWatchReader::ShowChange(const v1::DictChange& change, sh_watch_event* event) {
+  if (change.kind() < v1::CHANGE_KIND_PUT || change.kind() > v1::CHANGE_KIND_EVICT) {
+    return Status(Reason::kInternal, "a change of kind " + std::to_string(change.kind()) +
+                                         ", which this library does not know");
+  }
+  event->kind = static_cast<sh_watch_kind>(change.kind());
+  event->key = FromBytes(change.key());
+  event->version = change.version();
+  event->revision = change.revision();
+  event->time_ns = UnixNs(change.time());
+  event->value_gone = change.value_gone() ? 1 : 0;
+  event->coalesced = change.coalesced() ? 1 : 0;
+  if (change.has_value()) ShowValue(change.value(), event);
+  return Status();
+}
+
+StatusOr<bool> DictWatchReader::Next(sh_watch_event* event) {
+  *event = sh_watch_event{};
+  if (std::exchange(lost_, false)) {
+    event->kind = SH_WATCH_RESYNC;
+    event->reason = SH_RESYNC_CONNECTION_LOST;
+    return true;
+  }
+  if (response_ == nullptr) return false;
+  const v1::WatchDictResponse& response = *response_;
+  const int count = response.has_snapshot()  ? response.snapshot().entries_size()
+                    : response.has_changes() ? response.changes().changes_size()
+                                             : 1;
+  bool gives = at_ < count;
+  if (gives && response.has_snapshot()) {
+    told_before_sync_ = true;
+    ShowEntry(response.snapshot().entries(at_), event);
+  } else if (gives && response.has_changes()) {
+    const v1::DictChange& change = response.changes().changes(at_);
+    SH_RETURN_IF_ERROR(ShowChange(change, event));
+    // Before the first "synced" no stream can go on from here.
+    told_before_sync_ = told_before_sync_ || revision() == 0;
+    if (response.revision() != 0) SetRevision(change.revision());
+  } else if (response.has_synced() || response.has_progress()) {
+    if (response.has_synced()) told_before_sync_ = false;
+    event->kind = response.has_synced() ? SH_WATCH_SYNCED : SH_WATCH_PROGRESS;
+    event->revision = response.revision();
+  } else if (response.has_resync()) {
+    told_before_sync_ = false;
+    SetRevision(0);
+    event->kind = SH_WATCH_RESYNC;
+    event->reason = ReasonOf(response.resync());
+  } else {
+    gives = false;
+  }
+  if (++at_ < count) return gives;
+  if (response.revision() != 0) SetRevision(response.revision());
+  given_ = std::move(response_);  // The event points into it.
+  return gives;
+}
+
+}  // namespace statehouse

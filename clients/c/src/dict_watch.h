@@ -1,0 +1,58 @@
+// DictWatch and DictWatchReader: watching a dict, in terms of watch_subject.h.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "clients/c/src/watch_subject.h"
+#include "statehouse/v1/watch.pb.h"
+
+namespace statehouse {
+
+class DictWatch final : public WatchSubject {
+ public:
+  // INVALID_ARGUMENT and KEY_INVALID say which option is wrong.
+  static StatusOr<std::unique_ptr<DictWatch>> Make(std::string name,
+                                                   const sh_watch_options& options);
+
+  const std::string& name() const override { return request_.name(); }
+  const std::string& method() const override { return method_; }
+  uint64_t from_revision() const override { return request_.from_revision(); }
+  std::unique_ptr<Message> MakeRequest(uint64_t from_revision) const override;
+  std::unique_ptr<Message> MakeResponse() const override;
+  uint64_t RevisionAfter(const Message& response, uint64_t revision) const override;
+
+ private:
+  DictWatch() = default;
+
+  const std::string method_ = "/statehouse.v1.Dicts/WatchDict";
+  v1::WatchDictRequest request_;
+};
+
+class DictWatchReader final : public WatchReader {
+ public:
+  explicit DictWatchReader(uint64_t from_revision) : revision_(from_revision) {}
+
+  void Take(std::unique_ptr<WatchSubject::Message> response) override;
+  void TakeBreak() override;
+  StatusOr<bool> Next(sh_watch_event* event) override;
+  uint64_t revision() const override { return revision_.load(std::memory_order_relaxed); }
+
+ private:
+  void ShowEntry(const v1::Entry& entry, sh_watch_event* event);
+  Status ShowChange(const v1::DictChange& change, sh_watch_event* event);
+  void ShowValue(const v1::Value& value, sh_watch_event* event);
+  void SetRevision(uint64_t revision) { revision_.store(revision, std::memory_order_relaxed); }
+
+  std::atomic<uint64_t> revision_;
+  bool told_before_sync_ = false;  // Entries or changes, and no "synced" after them yet.
+  bool lost_ = false;              // "connection lost" is to be told.
+  std::unique_ptr<v1::WatchDictResponse> response_;  // Null: all of it was given.
+  int at_ = 0;                                       // The next of its entries or changes.
+  std::unique_ptr<v1::WatchDictResponse> given_;     // What the last event may point into.
+  std::string value_;                                // The same.
+};
+
+}  // namespace statehouse

@@ -1,0 +1,113 @@
+// WatchStream: what a watch is sent, over one stream after another, with what was read ahead.
+//
+// It goes on by itself after a stream that broke, from the revision of its last message.
+// Who owns it: the handle sh_watch. Threads: Take: one at a time; the other methods: any; Handle:
+// the pump's. Always true: at most one event of the pump's queue is outstanding. fd() is readable
+// while Take has something to give. At most kWatchReadAhead messages are kept, and none is
+// read while they have kWatchReadAheadBytes or more.
+// Failure: what cannot be resumed ends it; Take gives that after everything that came before.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+#include <grpcpp/alarm.h>
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "clients/c/src/network_session.h"
+#include "clients/c/src/retry_pause.h"
+#include "clients/c/src/stream_pump.h"
+#include "clients/c/src/watch_subject.h"
+#include "engine/base/status.h"
+#include "engine/os/unique_fd.h"
+
+namespace statehouse {
+
+inline constexpr size_t kWatchReadAhead = SH_WATCH_READ_AHEAD;
+inline constexpr size_t kWatchReadAheadBytes = SH_WATCH_READ_AHEAD_BYTES;
+
+class WatchStream final : private StreamPump::Handler {
+ public:
+  using Message = WatchSubject::Message;
+
+  // Begins; waits for nothing. CLIENT_CLOSED, CLIENT_FORKED, LIMIT_EXCEEDED.
+  static StatusOr<std::unique_ptr<WatchStream>> Begin(std::shared_ptr<NetworkSession> session,
+                                                      std::shared_ptr<const WatchSubject> subject);
+  // Ends the stream and waits until the pump is done with it. Not in a forked child: CloseInChild
+  // and leave the rest to the parent.
+  ~WatchStream();
+  WatchStream(const WatchStream&) = delete;
+  WatchStream& operator=(const WatchStream&) = delete;
+
+  // A message; or that the stream broke there; or why it ended, again and again.
+  struct Taken {
+    enum class Kind : uint8_t { kNothing, kMessage, kBreak, kEnd };
+    Kind kind = Kind::kNothing;
+    std::unique_ptr<Message> message;
+    Status end;
+  };
+  // What is next. kNothing makes fd() wait for more.
+  Taken Take();
+  int fd() const { return ready_.get(); }
+  // From now on Take gives `why` and nothing else. The first time counts.
+  void Stop(Status why);
+  // OK until Stop.
+  Status StopStatus() const;
+  void CloseInChild() { ready_.Reset(); }
+
+ private:
+  enum class Step : uint8_t {
+    kBeginning,  // These four have an event outstanding:
+    kReading,
+    kFinishing,
+    kPausing,
+    kHeld,  // The stream is open and nothing is read.
+    kOver
+  };
+  struct Item {
+    std::unique_ptr<Message> message;  // Null: the stream broke.
+    size_t bytes = 0;
+  };
+
+  WatchStream(std::shared_ptr<NetworkSession> session, std::shared_ptr<const WatchSubject> subject)
+      : session_(std::move(session)),
+        subject_(std::move(subject)),
+        revision_(subject_->from_revision()) {}
+  void Handle(bool ok) override;
+  // All with mutex_ held.
+  void BeginStream();
+  void ReadOrHold();
+  void Keep();
+  void Finish();
+  void AfterEnd(const Status& status);
+  void End(Status why);
+  void SignalReady();
+  bool IsFull() const { return items_.size() >= kWatchReadAhead || bytes_ >= kWatchReadAheadBytes; }
+
+  const std::shared_ptr<NetworkSession> session_;
+  const std::shared_ptr<const WatchSubject> subject_;
+  std::shared_ptr<StreamPump> pump_;
+  UniqueFd ready_;  // eventfd.
+
+  mutable std::mutex mutex_;  // Guards what follows.
+  std::condition_variable over_;
+  Step step_ = Step::kOver;
+  std::unique_ptr<QueuedStream> stream_;
+  std::unique_ptr<Message> reading_;  // What the outstanding read fills.
+  grpc::Alarm alarm_;                 // Ends a pause.
+  RetryPause pause_;
+  uint64_t revision_;        // To go on from; of the last message that was read.
+  uint64_t began_from_ = 0;  // The same when this stream began.
+  std::deque<Item> items_;
+  size_t bytes_ = 0;        // Of all items.
+  bool signalled_ = false;  // ready_ is readable.
+  bool stopped_ = false;
+  std::optional<Status> end_;
+};
+
+}  // namespace statehouse
