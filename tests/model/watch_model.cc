@@ -113,6 +113,7 @@ struct Words {
     if (kMutant == kClearedAfter) {
       event($).fetch_add(1, kSeqCst);
       futex.WakeAll();
+      Points(writer);
       armed($).store(0, kSeqCst);
       return;
     }
@@ -200,6 +201,7 @@ int main(int argc, char** argv) {
   Expect<HubModel<kNoEvent>>("daemon, woken without an event", false);
   Expect<HubModel<kNotTold>>("daemon, not told", false);
   Expect<EntryModel<kNoBarrier>>("two waits, no barrier", false);
+  Expect<EntryModel<kClearedAfter>>("two waits, flag cleared after the event", false);
   Expect<EntryModel<kLookBeforeArmed>>("two waits, look before arming", false);
   Expect<EntryModel<kEventReadLate>>("two waits, event read after the look", false);
   Expect<EntryModel<kNoEvent>>("two waits, woken without an event", false);

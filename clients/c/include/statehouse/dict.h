@@ -423,4 +423,6 @@ SH_API sh_reason sh_dict_add(sh_dict *dict, sh_bytes key, int64_t delta, int64_t
 }
 #endif
 
+#include "statehouse/watch.h"
+
 #endif /* STATEHOUSE_DICT_H_ */

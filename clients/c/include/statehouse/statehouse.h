@@ -336,6 +336,5 @@ SH_API void sh_stream_close(sh_stream *stream);
 
 #include "statehouse/dict.h"
 #include "statehouse/lock.h"
-#include "statehouse/watch.h"
 
 #endif /* STATEHOUSE_STATEHOUSE_H_ */
