@@ -170,7 +170,8 @@ struct HubModel : rl::test_suite<HubModel<kMutant>, 3> {
   }
 };
 
-// WaitForEntry: two who wait for an entry each, of two writers. They share one flag and one word.
+// WaitForEntry: two who wait for an entry each, of two writers, the second of which makes two changes
+// and is waited for until the second one. They share one flag and one word.
 template <int kMutant>
 struct EntryModel : rl::test_suite<EntryModel<kMutant>, 4> {
   Words<kMutant, 2, 2> words;
@@ -179,11 +180,12 @@ struct EntryModel : rl::test_suite<EntryModel<kMutant>, 4> {
   void thread(unsigned index) {
     if (index < 2) {
       words.Change(index, 1);
+      if (index == 1) words.Change(index, 2);
       words.EndWriter(index);
       return;
     }
     const unsigned waiter = index - 2;
-    const auto is_met = [&] { return words.record[waiter]($).load(kAcquire) != 0; };
+    const auto is_met = [&] { return words.record[waiter]($).load(kAcquire) == waiter + 1; };
     if (!is_met()) words.WaitUntil(waiter, is_met);
   }
 };
