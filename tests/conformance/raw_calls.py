@@ -21,7 +21,7 @@ import statehouse
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from statehouse._control import Call
-from statehouse.v1 import admin_pb2, area_pb2, dict_pb2, lock_pb2, session_pb2
+from statehouse.v1 import admin_pb2, area_pb2, dict_pb2, lock_pb2, session_pb2, transaction_pb2
 
 SERVICES = {"Areas": area_pb2, "Dicts": dict_pb2, "Admin": admin_pb2, "Locks": lock_pb2, "Sessions": session_pb2}
 CALLS_MAX = 8  # That wait at once.
@@ -39,7 +39,7 @@ class Bytes:
 
 def call_of(request: dict[str, Any]) -> Call:
     service, verb = request["verb"].split("/")
-    module: Any = SERVICES[service]
+    module: Any = transaction_pb2 if verb == "TransactDict" else SERVICES[service]
     known = hasattr(module, f"{verb}Request")
     response_type = getattr(module, f"{verb}Response") if known else admin_pb2.GetStatusResponse
     if "bytes" in request:

@@ -170,8 +170,8 @@ struct HubModel : rl::test_suite<HubModel<kMutant>, 3> {
   }
 };
 
-// WaitForEntry: two who wait for an entry each, of two writers, the second of which makes two changes
-// and is waited for until the second one. They share one flag and one word.
+// WaitForEntry: two who wait for an entry each, of two writers, the second of which makes two
+// changes and is waited for until the second one. They share one flag and one word.
 template <int kMutant>
 struct EntryModel : rl::test_suite<EntryModel<kMutant>, 4> {
   Words<kMutant, 2, 2> words;
