@@ -49,7 +49,7 @@ Status LookAtEntry(const Dict& dict, std::string_view key, const EntryWait& wait
                    uint64_t operation_timeout_ns = kOperationTimeoutNsDefault);
 
 // Looks, and sleeps until it is met, `timeout_ns` are over (look->met is false then) or the dict
-// needs to be followed (the error of LookAtEntry). May return earlier: look at the clock.
+// needs to be followed (the error of LookAtEntry).
 // REQUIRES: the dict is mapped for writing, because sleepers arm.
 Status WaitForEntry(Dict& dict, std::string_view key, const EntryWait& wait, uint64_t timeout_ns,
                     EntryLook* look);

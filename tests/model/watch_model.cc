@@ -2,9 +2,7 @@
 // somebody sleeps, and wakes; who follows arms, makes the barrier, looks, and sleeps on the event
 // word. The models follow the engine's code (state/dict_watch.cc, TellWatchers of
 // state/dict_internal.h, WaitForEntry of state/entry_wait.cc, WatchHub::ServeDrained and Sleep)
-// with Relacy's atomics. Every rule has a mutant that drops it and must fail. That the flag is
-// cleared first only the daemon's model shows: with one change of each writer the others come too
-// rarely.
+// with Relacy's atomics. Every rule has a mutant that drops it and must fail, in both models.
 //
 // What stands for the barrier: Relacy has no membarrier. The kernel's makes every thread that runs
 // go through a full fence at one moment between the call and its return, and a thread that does not
