@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "service/api/area_stream.h"
+#include "service/api/batch_run.h"
 #include "service/api/dict_verbs.h"
 #include "service/api/dispatcher_core.h"
 #include "service/api/lock_verbs.h"
@@ -21,6 +22,7 @@ namespace {
 // A request up to this size is decoded into a message that its thread uses again.
 constexpr size_t kReusedRequestBytesMax = 4096;
 
+constexpr std::string_view kRunBatches = "/statehouse.v1.Batches/RunBatches";
 constexpr std::string_view kWatchArea = "/statehouse.v1.Areas/WatchArea";
 constexpr std::string_view kWatchDict = "/statehouse.v1.Dicts/WatchDict";
 
@@ -185,6 +187,8 @@ std::vector<Method> AllMethods() {
       Method{"/statehouse.v1.Sessions/HoldSession", false, false, &RunHold},
       SH_VERB(Sessions, CloseSession, RunFast, false),
       SH_VERB(Sessions, ListSessions, RunFast, false),
+      Method{"/statehouse.v1.Batches/RunBatch", false, false, &RunBatch},
+      Method{std::string(kRunBatches), false, false, &RunBatch},
       SH_VERB(Admin, GetStatus, RunFast, false),
       SH_VERB(Admin, Drain, RunFast, false),
   };
@@ -196,11 +200,29 @@ std::vector<Method> AllMethods() {
 
 #undef SH_VERB
 
+// What operations of a batch run as: an operation of type XRequest is the verb X.
+void AddBatchVerbs(const std::vector<Method>& methods, BatchVerbs* verbs) {
+  const google::protobuf::Descriptor* const operation = v1::Operation::descriptor();
+  for (int i = 0; i < operation->field_count(); ++i) {
+    const auto field = static_cast<uint32_t>(operation->field(i)->number());
+    const std::string& type = operation->field(i)->message_type()->name();
+    const std::string ending = "/" + type.substr(0, type.find("Request"));
+    const auto of_field = [&](const Method& method) {
+      return ShortOperations::IsShort(field) ? method.path == ShortOperations::MethodOf(field)
+                                             : method.path.ends_with(ending);
+    };
+    const auto found = std::find_if(methods.begin(), methods.end(), of_field);
+    if (found != methods.end()) verbs->Add(field, {found->path, found->run});
+  }
+}
+
 class DispatcherImpl final : public Dispatcher {
  public:
   DispatcherImpl(DispatcherOptions options, DispatcherParts parts, Lane slow_lane)
-      : core_(std::move(options), std::move(parts), slow_lane), methods_(AllMethods()) {
+      : core_(std::move(options), std::move(parts), slow_lane, &batch_verbs_),
+        methods_(AllMethods()) {
     for (const Method& method : methods_) by_path_.emplace(method.path, &method);
+    AddBatchVerbs(methods_, &batch_verbs_);
   }
   ~DispatcherImpl() override { Shutdown(); }
 
@@ -228,6 +250,8 @@ class DispatcherImpl final : public Dispatcher {
   bool Streams(std::string_view method) const override {
     return method == kWatchDict || method == kWatchArea;
   }
+
+  bool Converses(std::string_view method) const override { return method == kRunBatches; }
 
   StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext& context,
                                                      std::string_view method,
@@ -320,7 +344,8 @@ class DispatcherImpl final : public Dispatcher {
   // What is refused before a verb runs.
   Status Check(const CallContext& context, std::string_view method, size_t request_bytes,
                const Method* known, CallClock::time_point now) {
-    if (known == nullptr && Streams(method)) {
+    const bool converses = Converses(method) && context.door == Door::kLocal;
+    if ((known == nullptr && Streams(method)) || converses) {
       return Status(Reason::kUnimplemented,
                     std::string(method) + ": it streams, and only the network door carries that");
     }
@@ -345,6 +370,7 @@ class DispatcherImpl final : public Dispatcher {
 
   const Method watch_area_{std::string(kWatchArea), false, true, nullptr};
   const Method watch_dict_{std::string(kWatchDict), false, true, nullptr};
+  BatchVerbs batch_verbs_;
   DispatcherCore core_;
   const std::vector<Method> methods_;
   std::unordered_map<std::string_view, const Method*> by_path_;  // Views into methods_.

@@ -49,6 +49,11 @@ class CallObserver {
   // `method` is a path from Dispatcher::Methods(), or "unknown".
   virtual void OnCall(Door door, std::string_view method, Reason reason,
                       std::chrono::nanoseconds took) = 0;
+  // So many of them, each with this time.
+  virtual void OnCalls(Door door, std::string_view method, Reason reason, uint64_t count,
+                       std::chrono::nanoseconds took) {
+    for (uint64_t i = 0; i < count; ++i) OnCall(door, method, reason, took);
+  }
 };
 
 // What the operator's verbs need from the composition root.
@@ -95,6 +100,8 @@ class Dispatcher {
   // Of every method but the streaming ones.
   virtual bool Knows(std::string_view method) const = 0;
   virtual bool Streams(std::string_view method) const = 0;
+  // Of a method that takes messages one after another, each dispatched as a call of its own.
+  virtual bool Converses(std::string_view method) const = 0;
   // Begins a streaming call. `notify` may be called at once and from any thread, never after the
   // stream was destroyed. REQUIRES: as Dispatch; the stream is destroyed before the dispatcher.
   virtual StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext& context,

@@ -26,6 +26,8 @@
 
 namespace statehouse {
 
+class BatchVerbs;
+
 using CallClock = std::chrono::steady_clock;
 
 // One call from Dispatch to its answer.
@@ -45,11 +47,14 @@ inline Status PastDeadline(std::string_view method) {
 // Everything of the dispatcher but its method table.
 class DispatcherCore {
  public:
-  DispatcherCore(DispatcherOptions options, DispatcherParts parts, Lane slow_lane)
+  // `batch_verbs` outlives it.
+  DispatcherCore(DispatcherOptions options, DispatcherParts parts, Lane slow_lane,
+                 const BatchVerbs* batch_verbs)
       : options_(std::move(options)),
         engine_(parts.engine),
         control_(parts.control),
         observer_(parts.observer),
+        batch_verbs_(batch_verbs),
         locks_(std::move(parts.locks)),
         sessions_(std::move(parts.sessions)),
         bound_(std::move(parts.bound)),
@@ -67,6 +72,7 @@ class DispatcherCore {
   const std::shared_ptr<WatchHub>& watches() const { return watches_; }
   const std::shared_ptr<AreaHub>& area_watches() const { return area_watches_; }
   CallObserver& observer() { return *observer_; }
+  const BatchVerbs& batch_verbs() const { return *batch_verbs_; }
   WaitTable& waits() { return *waits_; }
   const std::shared_ptr<EntryWaits>& entry_waits() const { return entry_waits_; }
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
@@ -134,6 +140,7 @@ class DispatcherCore {
   Engine* const engine_;
   ServiceControl* const control_;
   CallObserver* const observer_;
+  const BatchVerbs* const batch_verbs_;
   const std::shared_ptr<LockService> locks_;
   const std::shared_ptr<SessionTable> sessions_;
   const std::shared_ptr<BoundEntries> bound_;

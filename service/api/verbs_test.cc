@@ -405,7 +405,7 @@ TEST_F(VerbsTest, UnknownMethodsAndDamagedRequestsAreCountedAndRefused) {
     }
     EXPECT_EQ(service_.observer().count(method, Reason::kInvalidArgument), 1u) << method;
   }
-  EXPECT_EQ(service_.dispatcher().Methods().size(), 45u);
+  EXPECT_EQ(service_.dispatcher().Methods().size(), 47u);
   EXPECT_EQ(service_.dispatcher().CallsInFlight(), 0u);
 }
 

@@ -76,6 +76,7 @@ class ParkingDispatcher final : public Dispatcher {
   }
   bool Knows(std::string_view) const override { return true; }
   bool Streams(std::string_view) const override { return false; }
+  bool Converses(std::string_view) const override { return false; }
   StatusOr<std::unique_ptr<ServedStream>> OpenStream(const CallContext&, std::string_view,
                                                      std::string_view,
                                                      std::function<void()>) override {

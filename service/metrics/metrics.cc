@@ -56,6 +56,8 @@ class PrometheusMetrics final : public Metrics {
 
   void OnCall(Door door, std::string_view method, Reason reason,
               std::chrono::nanoseconds took) override;
+  void OnCalls(Door door, std::string_view method, Reason reason, uint64_t count,
+               std::chrono::nanoseconds took) override;
   void OnAuthFailure(Door door, Reason reason) override;
   void OnAttach(int change) override;
   std::string Scrape() override;
@@ -101,15 +103,20 @@ PrometheusMetrics::PrometheusMetrics(Engine* engine, std::vector<std::string> me
 
 void PrometheusMetrics::OnCall(Door door, std::string_view method, Reason reason,
                                std::chrono::nanoseconds took) {
+  OnCalls(door, method, reason, 1, took);
+}
+
+void PrometheusMetrics::OnCalls(Door door, std::string_view method, Reason reason, uint64_t count,
+                                std::chrono::nanoseconds took) {
   const auto found = index_.find(method);
   const size_t which = found != index_.end() ? found->second : methods_.size() - 1;
   CallCells& cells = CellsOf(static_cast<size_t>(door), which);
-  cells.by_reason[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
+  cells.by_reason[static_cast<size_t>(reason)].fetch_add(count, std::memory_order_relaxed);
   const auto ns = static_cast<uint64_t>(std::max<int64_t>(took.count(), 0));
   const auto bucket = std::lower_bound(kBucketsNs.begin(), kBucketsNs.end(), ns);
   cells.by_latency[static_cast<size_t>(bucket - kBucketsNs.begin())].fetch_add(
-      1, std::memory_order_relaxed);
-  cells.total_ns.fetch_add(ns, std::memory_order_relaxed);
+      count, std::memory_order_relaxed);
+  cells.total_ns.fetch_add(count * ns, std::memory_order_relaxed);
 }
 
 void PrometheusMetrics::OnAuthFailure(Door door, Reason reason) {

@@ -33,6 +33,8 @@ inline constexpr uint32_t kForeignWritesMax = 4;
 inline constexpr size_t kOpenStreamsMax =
     1024;  // Health watches and reflection streams, which need no token.
 
+inline constexpr size_t kBatchStreamsMax = 16'384;  // Of all clients together.
+
 // What a completion-queue tag points to.
 class Event {
  public:
@@ -40,7 +42,7 @@ class Event {
   virtual void OnEvent(bool ok) = 0;
 };
 
-// A call of a stream kind (health watch, reflection, served), as the door sees it.
+// A call of a stream kind (health watch, reflection, served, batches), as the door sees it.
 class OpenStream {
  public:
   virtual ~OpenStream() = default;
@@ -85,6 +87,7 @@ class DoorCore final {
   grpc::ServerCompletionQueue* queue() { return queue_.get(); }
   void set_queue(std::unique_ptr<grpc::ServerCompletionQueue> queue) { queue_ = std::move(queue); }
   std::unordered_set<OpenStream*>& streams() { return streams_; }
+  std::unordered_set<OpenStream*>& batch_streams() { return batch_streams_; }
 
   bool serving() const { return serving_.load(std::memory_order_relaxed); }
   void set_serving(bool serving) { serving_.store(serving, std::memory_order_relaxed); }
@@ -121,6 +124,7 @@ class DoorCore final {
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::unordered_set<OpenStream*> streams_;
+  std::unordered_set<OpenStream*> batch_streams_;
   std::atomic<bool> serving_{true};
   bool stopping_ = false;
   std::atomic<std::thread::id> poller_{};

@@ -124,7 +124,8 @@ void GrpcDoorImpl::Shutdown(std::chrono::milliseconds grace) {
     // Streams have no end of their own, so they do not wait for the grace.
     core_.Post([this] {
       core_.set_stopping();
-      const std::vector<OpenStream*> streams(core_.streams().begin(), core_.streams().end());
+      std::vector<OpenStream*> streams(core_.streams().begin(), core_.streams().end());
+      streams.insert(streams.end(), core_.batch_streams().begin(), core_.batch_streams().end());
       for (OpenStream* stream : streams) stream->OnShutdown();
     });
     server_->Shutdown(std::chrono::system_clock::now() + grace);

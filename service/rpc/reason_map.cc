@@ -2,10 +2,8 @@
 
 #include <string>
 
-#include "engine/base/limits.h"
-#include "service/auth/authenticator.h"
+#include "service/api/error_detail.h"
 #include "statehouse/internal/v1/rpc_status.pb.h"
-#include "statehouse/v1/error.pb.h"
 
 namespace statehouse {
 namespace {
@@ -13,48 +11,7 @@ namespace {
 // A message travels twice, once within base64, and all trailers must fit 8 KiB.
 constexpr size_t kMessageTextBytesMax = 1024;
 
-// Bytes of the character that begins with `first`; 0 where none does.
-size_t CharacterBytes(unsigned char first) {
-  if (first < 0x80) return 1;
-  if (first >= 0xc2 && first <= 0xdf) return 2;
-  if (first >= 0xe0 && first <= 0xef) return 3;
-  if (first >= 0xf0 && first <= 0xf4) return 4;
-  return 0;
-}
-
-bool IsUtf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto first = static_cast<unsigned char>(text[i]);
-    const size_t bytes = CharacterBytes(first);
-    if (bytes == 0 || bytes > text.size() - i) return false;
-    for (size_t k = 1; k < bytes; ++k) {
-      if ((static_cast<unsigned char>(text[i + k]) & 0xc0) != 0x80) return false;
-    }
-    const auto second = bytes > 1 ? static_cast<unsigned char>(text[i + 1]) : 0;
-    const bool is_overlong = (first == 0xe0 && second < 0xa0) || (first == 0xf0 && second < 0x90);
-    const bool is_outside = (first == 0xed && second > 0x9f) || (first == 0xf4 && second > 0x8f);
-    if (is_overlong || is_outside) return false;
-    i += bytes;
-  }
-  return true;
-}
-
 }  // namespace
-
-std::string PresentableText(std::string_view text, size_t bytes_max) {
-  std::string result(text);
-  if (!IsUtf8(text)) {
-    for (char& c : result) {
-      if ((c & 0x80) != 0) c = '?';
-    }
-  }
-  if (result.size() > bytes_max) {
-    size_t end = bytes_max;
-    while (end > 0 && (result[end] & 0xc0) == 0x80) --end;
-    result.resize(end);
-  }
-  return result;
-}
 
 grpc::StatusCode CodeOf(Reason reason) {
   switch (reason) {
@@ -109,10 +66,7 @@ grpc::Status ToGrpcStatus(const Status& status, std::string_view name) {
   if (status.ok()) return grpc::Status::OK;
   const grpc::StatusCode code = CodeOf(status.reason());
   v1::ErrorDetail detail;
-  detail.set_reason(static_cast<v1::ErrorReason>(status.reason()));
-  detail.set_name(PresentableText(name, kNameBytesMax));
-  detail.set_retryable(ReasonIsRetryable(status.reason()));
-  if (status.reason() == Reason::kRateLimited) detail.set_retry_after_ms(kRateLimitRetryAfterMs);
+  FillErrorDetail(status, name, &detail);
   internal::v1::RpcStatus rpc;
   rpc.set_code(static_cast<int>(code));
   rpc.set_message(PresentableText(status.message(), kMessageTextBytesMax));

@@ -17,8 +17,4 @@ grpc::StatusCode CodeOf(Reason reason);
 // `grpc-status-details-bin`. `name` is the object's name as the caller sent it.
 grpc::Status ToGrpcStatus(const Status& status, std::string_view name);
 
-// The text if it is UTF-8, else with '?' for every byte beyond ASCII; cut to `bytes_max` at a
-// character. Trailers have a limit.
-std::string PresentableText(std::string_view text, size_t bytes_max);
-
 }  // namespace statehouse

@@ -82,15 +82,5 @@ TEST(ReasonMapTest, LongAndForeignTextsFitTheTrailers) {
   EXPECT_LT(status.error_message().size() + status.error_details().size() * 4 / 3, 6000u);
 }
 
-TEST(PresentableTextTest, KeepsUtf8AndCutsAtCharacters) {
-  EXPECT_EQ(PresentableText("U8 … U64", 100), "U8 … U64");
-  EXPECT_EQ(PresentableText("a…", 3), "a");
-  EXPECT_EQ(PresentableText("a…", 4), "a…");
-  for (const char* bad :
-       {"\x80", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\xff"}) {
-    EXPECT_EQ(PresentableText(bad, 100), std::string(std::string(bad).size(), '?'));
-  }
-}
-
 }  // namespace
 }  // namespace statehouse

@@ -8,6 +8,7 @@
 #include "grpc/reflection/v1alpha/reflection.pb.h"
 #include "statehouse/v1/admin.pb.h"
 #include "statehouse/v1/area.pb.h"
+#include "statehouse/v1/batch.pb.h"
 #include "statehouse/v1/dict.pb.h"
 #include "statehouse/v1/error.pb.h"
 #include "statehouse/v1/lock.pb.h"
@@ -30,6 +31,7 @@ std::vector<const FileDescriptor*> ServedFiles() {
   return {v1::Area::descriptor()->file(),
           v1::GetEntryRequest::descriptor()->file(),
           v1::Lock::descriptor()->file(),
+          v1::Batch::descriptor()->file(),
           v1::Session::descriptor()->file(),
           v1::GetStatusRequest::descriptor()->file(),
           grpc::health::v1::HealthCheckRequest::descriptor()->file(),

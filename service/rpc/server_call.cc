@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "grpc/health/v1/health.pb.h"
+#include "service/api/error_detail.h"
 #include "service/rpc/byte_buffers.h"
 #include "service/rpc/reason_map.h"
 
@@ -91,6 +92,8 @@ void ServerCall::Route() {
   }
   if (core_->dispatcher().Streams(method)) {
     kind_ = Kind::kServed;
+  } else if (core_->dispatcher().Converses(method)) {
+    kind_ = Kind::kBatches;
   } else if (!core_->dispatcher().Knows(method)) {
     return Finish(ToGrpcStatus(
         Status(Reason::kUnimplemented,
@@ -104,6 +107,7 @@ void ServerCall::Route() {
     return Finish(ToGrpcStatus(identity.status(), ""));
   }
   identity_ = *std::move(identity);
+  if (kind_ == Kind::kBatches && !OpenBatches()) return;
   StartRead();
 }
 
@@ -152,6 +156,7 @@ void ServerCall::StartWrite(std::string bytes) {
 }
 
 void ServerCall::OnRead(bool ok) {
+  if (kind_ == Kind::kBatches) return OnBatchRead(ok);
   is_reading_ = false;
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
   if (!ok) {
@@ -171,13 +176,14 @@ void ServerCall::OnRead(bool ok) {
     case Kind::kHealthWatch: return BeginHealthWatch(bytes.view());
     case Kind::kReflection: return AnswerReflection(bytes.view());
     case Kind::kServed: return BeginServed(bytes.view());
+    case Kind::kBatches: return;  // Has its own way.
   }
 }
 
 CallContext ServerCall::MakeContext() {
   CallContext call;
   call.door = Door::kNetwork;
-  call.identity = std::move(identity_);
+  call.identity = kind_ == Kind::kBatches ? identity_ : std::move(identity_);
   call.deadline = Deadline();
   call.lane = core_->lane();
   return call;
@@ -300,6 +306,7 @@ void ServerCall::AnswerReflection(std::string_view request) {
 
 void ServerCall::OnWritten(bool ok) {
   if (kind_ == Kind::kServed) return OnServedWritten(ok);
+  if (kind_ == Kind::kBatches) return OnBatchWritten(ok);
   is_writing_ = false;
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
   if (!ok) return Finish(grpc::Status::CANCELLED);
@@ -313,13 +320,17 @@ void ServerCall::OnWritten(bool ok) {
 
 void ServerCall::OnShutdown() {
   ends_now_ = true;
-  // A message under way goes first; OnWritten comes back here.
-  if (finish_was_called_.load(std::memory_order_relaxed) || is_writing_) return;
+  {
+    // A message or a batch under way goes first; its end comes back here.
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (finish_was_called_.load(std::memory_order_relaxed) || !IsIdleHeld()) return;
+  }
   Finish(ToGrpcStatus(Status(Reason::kDraining, context_.method() + ": the service stops"), ""));
 }
 
 void ServerCall::Finish(const grpc::Status& status) {
   core_->streams().erase(this);
+  core_->batch_streams().erase(this);
   const std::lock_guard<std::mutex> lock(mutex_);
   FinishHeld(status);
 }
@@ -348,8 +359,8 @@ void ServerCall::OnOver(bool ok) {
     const std::lock_guard<std::mutex> lock(mutex_);
     was_cancelled_ = was_cancelled;
     // An idle stream has no event under way that could tell it.
-    if ((is_watching_ || served_ != nullptr) && !is_writing_ &&
-        !finish_was_called_.load(std::memory_order_relaxed)) {
+    const bool idles = is_watching_ || served_ != nullptr || kind_ == Kind::kBatches;
+    if (idles && IsIdleHeld() && !finish_was_called_.load(std::memory_order_relaxed)) {
       FinishHeld(grpc::Status::CANCELLED);
     }
   }
@@ -361,10 +372,11 @@ void ServerCall::DeleteIfOver() {
   {
     // Whoever finished the call or served it has left it when this lock is free.
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (is_writing_) return;
+    if (!IsIdleHeld()) return;
   }
   DoorCore* const core = core_;
   core->streams().erase(this);
+  core->batch_streams().erase(this);
   delete this;
   core->CallEnds();
 }

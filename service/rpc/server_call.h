@@ -7,12 +7,13 @@
 //                        -> read -> written -> read …            -> finished        reflection
 //                        -> read -> written (again at each change of health)        health watch
 //                        -> read -> written (again when its stream has more)        served stream
+//                        -> read -> (dispatched) -> written, read …      -> finished        batches
 //
 // Who owns it: itself. It is deleted by the polling thread when Finish has been delivered, gRPC has
 // said that the call is over
 //   and no other event is under way.
-// Threads: the polling thread, except Answer, which the dispatcher may call from another one, and
-//   OnReady: whoever has news of a served stream sends it.
+// Threads: the polling thread, except Answer and AnswerBatch, which the dispatcher may call from
+//   another one, and OnReady: whoever has news of a served stream sends it.
 // Always true: Finish is called exactly once for every started call. A call that its client gave up
 // while it was parked is
 //   cancelled in the dispatcher, whose answer then finishes it.
@@ -45,7 +46,7 @@ class ServerCall final : public OpenStream {
   void OnShutdown() override;
 
  private:
-  enum class Kind : uint8_t { kUnary, kHealthCheck, kHealthWatch, kReflection, kServed };
+  enum class Kind : uint8_t { kUnary, kHealthCheck, kHealthWatch, kReflection, kServed, kBatches };
 
   // Calls one member function; the object that a tag points to.
   class Step final : public Event {
@@ -66,11 +67,14 @@ class ServerCall final : public OpenStream {
   void OnRead(bool ok);
   void OnWritten(bool ok);
   void OnServedWritten(bool ok);
+  void OnBatchRead(bool ok);
+  void OnBatchWritten(bool ok);
   void OnFinished(bool ok);
   void OnOver(bool ok);
 
   void Route();
   bool OpenAsStream();
+  bool OpenBatches();
   void StartRead();
   void StartWrite(std::string bytes);
   void DispatchUnary(std::string_view request);
@@ -84,6 +88,12 @@ class ServerCall final : public OpenStream {
   void AnswerReflection(std::string_view request);
   StatusOr<std::shared_ptr<const Identity>> Authenticate();
   std::chrono::steady_clock::time_point Deadline() const;
+  // Dispatches the batch that was read last, and reads the next one meanwhile.
+  void RunBatch();
+  // Of the batch under way. Any thread.
+  void AnswerBatch(StatusOr<std::string> result);
+  // REQUIRES: mutex_ held.
+  bool IsIdleHeld() const { return !is_writing_ && !is_running_; }
   // Finishes a unary call. Any thread, once.
   void Answer(StatusOr<std::string> result);
   void Finish(const grpc::Status& status);
@@ -122,6 +132,13 @@ class ServerCall final : public OpenStream {
                                           // thread: its watch waits until nobody notifies.
   bool is_foreign_write_ = false;         // Of the message under way. Guarded by mutex_.
   std::shared_ptr<StreamWaker> waker_;
+
+  // Batches. What has been read and not dispatched is in message_.
+  grpc::ByteBuffer batch_;            // Under way.
+  uint64_t identity_generation_ = 0;  // That identity_ is of.
+  bool is_ahead_ = false;             // message_ holds the next batch.
+  bool client_is_done_ = false;       // It sends no more.
+  bool is_running_ = false;           // A batch is dispatched and not answered: guarded by mutex_.
 
   // Held while another thread finishes the call or serves it, so that the polling thread does not
   // delete it under its feet. Taken after the waker's and before those of what is served.

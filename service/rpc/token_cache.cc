@@ -50,4 +50,12 @@ StatusOr<std::shared_ptr<const Identity>> TokenCache::Authenticate(std::string_v
   return identity;
 }
 
+StatusOr<std::shared_ptr<const Identity>> TokenCache::Current(
+    std::shared_ptr<const Identity> identity, uint64_t* generation) {
+  const uint64_t now = authenticator_->generation();
+  if (*generation == now && !identity->ExpiredAt(UnixSeconds())) return identity;
+  *generation = now;
+  return authenticator_->Revalidate(*identity);
+}
+
 }  // namespace statehouse

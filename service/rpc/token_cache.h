@@ -24,6 +24,11 @@ class TokenCache final {
   // a port.
   StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view authorization,
                                                          const std::string& peer);
+  uint64_t generation() const { return authenticator_->generation(); }
+  // The identity that a stream goes on with, which began with `identity` while the authenticator
+  // was at *generation; as Authenticator::Revalidate.
+  StatusOr<std::shared_ptr<const Identity>> Current(std::shared_ptr<const Identity> identity,
+                                                    uint64_t* generation);
 
  private:
   struct Entry {

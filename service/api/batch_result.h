@@ -1,0 +1,38 @@
+// BatchResultWriter: the answer to a batch (RunBatchResponse, and so RunBatchesResponse), written
+// result by result without building messages.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "engine/base/status.h"
+
+namespace statehouse {
+
+class BatchResultWriter final {
+ public:
+  // `bytes_max`: of the whole response.
+  explicit BatchResultWriter(uint64_t bytes_max) : bytes_max_(bytes_max) {}
+
+  // The next result: `message` as the field `field` of OperationResult.kind. What has no room any
+  // more becomes a failure that says so.
+  void Add(uint32_t field, std::string_view message);
+  void AddGet(std::string_view value, uint64_t version);
+  void AddSet(uint64_t version);
+  void AddIncrement(int64_t number, uint64_t version);
+  void AddFailure(const Status& refusal, std::string_view name);
+  // The response. Once.
+  std::string Finish();
+
+ private:
+  // Room for the tag and the length of the result in front of it.
+  static constexpr size_t kHeadBytes = 6;
+
+  void Begin(uint32_t field, size_t message_bytes);
+
+  const uint64_t bytes_max_;
+  std::string bytes_ = std::string(kHeadBytes, '\0');
+};
+
+}  // namespace statehouse
