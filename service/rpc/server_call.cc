@@ -368,11 +368,11 @@ void ServerCall::OnOver(bool ok) {
 }
 
 void ServerCall::DeleteIfOver() {
-  if (!finish_was_delivered_ || !is_over_ || is_reading_) return;
+  if (!finish_was_delivered_ || !is_over_) return;
   {
     // Whoever finished the call or served it has left it when this lock is free.
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!IsIdleHeld()) return;
+    if (is_reading_ || !IsIdleHeld()) return;
   }
   DoorCore* const core = core_;
   core->streams().erase(this);

@@ -88,7 +88,7 @@ class ServerCall final : public OpenStream {
   void AnswerReflection(std::string_view request);
   StatusOr<std::shared_ptr<const Identity>> Authenticate();
   std::chrono::steady_clock::time_point Deadline() const;
-  // Dispatches the batch that was read last, and reads the next one meanwhile.
+  // Dispatches the batch that was read last.
   void RunBatch();
   // Of the batch under way. Any thread.
   void AnswerBatch(StatusOr<std::string> result);
@@ -114,7 +114,7 @@ class ServerCall final : public OpenStream {
   grpc::ByteBuffer message_;  // The request, kept until the answer for its object's name.
   std::shared_ptr<const Identity> identity_;
   std::shared_ptr<PendingCall> pending_;
-  bool is_reading_ = false;
+  bool is_reading_ = false;  // Of batches: guarded by mutex_.
   bool is_writing_ = false;  // Of a served stream: guarded by mutex_.
   bool finish_was_delivered_ = false;
   bool is_over_ = false;

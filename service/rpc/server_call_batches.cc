@@ -1,5 +1,5 @@
-// ServerCall: streams of batches. One batch is under way at a time, and the next one is read
-// meanwhile; who sends more is held back by gRPC's flow control.
+// ServerCall: streams of batches. One batch is under way at a time; the next one is read while its
+// answer is sent, and who sends more is held back by gRPC's flow control.
 #include <utility>
 
 #include "service/api/error_detail.h"
@@ -39,10 +39,10 @@ bool ServerCall::OpenBatches() {
 }
 
 void ServerCall::OnBatchRead(bool ok) {
-  is_reading_ = false;
   bool is_idle = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    is_reading_ = false;
     is_idle = IsIdleHeld();
   }
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
@@ -63,7 +63,6 @@ void ServerCall::RunBatch() {
     const std::lock_guard<std::mutex> lock(mutex_);
     is_running_ = true;
   }
-  StartRead();
   ContiguousBytes bytes;
   if (!bytes.Read(batch_)) {
     return AnswerBatch(
@@ -78,7 +77,10 @@ void ServerCall::AnswerBatch(StatusOr<std::string> result) {
   const std::lock_guard<std::mutex> lock(mutex_);
   is_running_ = false;
   if (was_cancelled_) return FinishHeld(grpc::Status::CANCELLED);
+  // In this order: the answer takes along what gRPC has to say about the room for more. Otherwise
+  // that would be a packet of its own.
   StartWrite(result.ok() ? *std::move(result) : Refusal(result.status()));
+  StartRead();
 }
 
 void ServerCall::OnBatchWritten(bool ok) {
