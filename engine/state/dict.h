@@ -262,6 +262,11 @@ class Dict final {
   Status Get(std::string_view key, DictEntry* entry, bool* found,
              uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
 
+  // For a caller that knows which keys come next: begins to bring the bucket of a key from memory,
+  // and, some time after that, its entry. They wait for nothing and change nothing.
+  void FetchBucket(std::string_view key) const;
+  void FetchEntry(std::string_view key) const;
+
   // Sets, deletes, adds. result->applied says whether the condition held. Errors: as Get, and
   // READ_ONLY, FENCED, MEMORY_EXHAUSTED (max bytes), LIMIT_EXCEEDED (max entries), STALLED; of
   // Increment: KEY_NOT_FOUND, TYPE_MISMATCH, VALUE_OUT_OF_RANGE.

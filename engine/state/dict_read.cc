@@ -17,6 +17,23 @@ void Dict::TakeEntry(const Found& found, DictEntry* entry) const {
              found.shape.value_bytes);
 }
 
+void Dict::FetchBucket(std::string_view key) const {
+  __builtin_prefetch(&buckets_[BucketOf(HashKey(geometry_.seed, key))], /*rw=*/1);
+}
+
+void Dict::FetchEntry(std::string_view key) const {
+  const uint64_t hash = HashKey(geometry_.seed, key);
+  for (const std::atomic<uint64_t>& slot : buckets_[BucketOf(hash)].slots) {
+    const uint64_t word = slot.load(std::memory_order_relaxed);
+    if (word == 0 || word >> kSlotTagShift != (hash & kSlotTagMask)) continue;
+    const BlockRef ref = word & kRefMask;
+    // The header and the line behind it; and none that a worker made up.
+    if (!RefIsSane(ref)) continue;
+    __builtin_prefetch(BlockAt(ref), /*rw=*/1);
+    __builtin_prefetch(BlockAt(ref) + kCacheLineBytes, /*rw=*/1);
+  }
+}
+
 Status Dict::Get(std::string_view key, DictEntry* entry, bool* found,
                  uint64_t operation_timeout_ns) const {
   *found = false;

@@ -198,6 +198,11 @@ bool ReadShort(std::string_view bytes, ShortAdd* add) {
   return ReadDelta(&reader, kAddDeltaTag, &add->delta) && reader.AtEnd();
 }
 
+bool ReadPlaceAndKey(std::string_view bytes, uint32_t* dict, std::string_view* key) {
+  WireReader reader(bytes);
+  return ReadPlace(&reader, dict) && reader.Field(kKeyTag, key);
+}
+
 bool NormalizeShort(const BatchOperation& operation, std::string* bytes) {
   switch (operation.field) {
     case v1::Operation::kGet: return Normalize<v1::EntryGet>(operation.bytes, bytes);

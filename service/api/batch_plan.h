@@ -68,6 +68,9 @@ bool ReadShort(std::string_view bytes, ShortSet* set);
 bool ReadShort(std::string_view bytes, ShortIncrement* increment);
 bool ReadShort(std::string_view bytes, ShortAdd* add);
 
+// What get, set and increment begin with.
+bool ReadPlaceAndKey(std::string_view bytes, uint32_t* dict, std::string_view* key);
+
 // The message of a short operation in the form above; false where the bytes are no such message.
 bool NormalizeShort(const BatchOperation& operation, std::string* bytes);
 

@@ -57,6 +57,7 @@ void BatchRun::Continue(const Lane& lane) {
     bool is_over = false;
     while (next_ < plan_.operations.size() && !is_over) {
       const size_t at = next_;
+      short_->Approach(context, at);
       if (!Step(context)) return;
       // The clock costs as much as a short operation.
       const bool look = at % kLookEvery == kLookEvery - 1 || !IsShortAt(at);

@@ -71,6 +71,40 @@ void ShortOperations::Changed(uint32_t place) {
 
 uint64_t ShortOperations::TakeCount(uint32_t field) { return std::exchange(counts_[field], 0); }
 
+void ShortOperations::FetchBucket(const VerbContext& context, size_t index) {
+  const BatchOperation& operation = plan_->operations[index];
+  if (operation.field < v1::Operation::kGet || operation.field > v1::Operation::kIncrement) return;
+  const bool reads = operation.field == v1::Operation::kGet;
+  uint32_t place = 0;
+  std::string_view key;
+  if (!ReadPlaceAndKey(operation.bytes, &place, &key)) return;
+  const Dict* const dict = DictAt(context, place, reads ? Verb::kRead : Verb::kWrite);
+  if (dict != nullptr) dict->FetchBucket(key);
+}
+
+void ShortOperations::FetchEntry(size_t index) const {
+  const BatchOperation& operation = plan_->operations[index];
+  if (operation.field < v1::Operation::kGet || operation.field > v1::Operation::kIncrement) return;
+  uint32_t place = 0;
+  std::string_view key;
+  if (!ReadPlaceAndKey(operation.bytes, &place, &key) || place >= found_.size()) return;
+  const Found& found = found_[place];
+  const bool reads = operation.field == v1::Operation::kGet;
+  const std::shared_ptr<ServedDict>& dict = reads ? found.read_dict : found.write_dict;
+  if (dict != nullptr) dict->dict().FetchEntry(key);
+}
+
+void ShortOperations::Approach(const VerbContext& context, size_t index) {
+  const size_t count = plan_->operations.size();
+  const size_t first = fetched_;
+  for (; fetched_ < std::min(index + kBucketAhead, count); ++fetched_) {
+    FetchBucket(context, fetched_);
+  }
+  // Those of the first few come at once, and the others one by one.
+  const size_t begin = first == 0 ? 0 : index + kEntryAhead;
+  for (size_t i = begin; i < std::min(index + kEntryAhead + 1, count); ++i) FetchEntry(i);
+}
+
 bool ShortOperations::Try(const VerbContext& context, size_t index, BatchResultWriter* results) {
   const BatchOperation& operation = plan_->operations[index];
   bool done = false;

@@ -35,6 +35,9 @@ class ShortOperations final {
   // `plan` outlives it.
   explicit ShortOperations(const BatchPlan* plan) : plan_(plan), found_(plan->names.size()) {}
 
+  // Says that the operation at `index` is the next one: what the ones behind it will look at is on
+  // its way from memory then. That takes as long as carrying out one that is near.
+  void Approach(const VerbContext& context, size_t index);
   // Carries the operation at `index` out and adds its result. False: nothing happened, and the verb
   // has to do it.
   bool Try(const VerbContext& context, size_t index, BatchResultWriter* results);
@@ -57,6 +60,12 @@ class ShortOperations final {
     std::shared_ptr<ServedDict> write_dict;
     std::shared_ptr<ServedArea> write_area;
   };
+  // So many operations ahead the bucket, and then the entry, is fetched.
+  static constexpr size_t kBucketAhead = 6;
+  static constexpr size_t kEntryAhead = 3;
+
+  void FetchBucket(const VerbContext& context, size_t index);
+  void FetchEntry(size_t index) const;
   Dict* DictAt(const VerbContext& context, uint32_t place, Verb verb);
   DictOperationId OperationIdOf(size_t index) const;
   void Changed(uint32_t place);
@@ -72,6 +81,7 @@ class ShortOperations final {
   const BatchPlan* const plan_;
   std::vector<Found> found_;  // By place in plan_->names.
   std::vector<uint64_t> changed_dicts_;
+  size_t fetched_ = 0;  // Operations whose bucket is on its way.
   std::array<uint64_t, v1::Operation::kAdd + 1> counts_{};
 };
 

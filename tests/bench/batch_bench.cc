@@ -294,7 +294,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
     std::printf("Redis: skipped: not installed (redis-server)\n");
   }
   std::vector<Race> races;
-  for (const int depth : {16, 64}) {
+  for (const int depth : {64, 16}) {
     for (const auto& [kind, test] : kKinds) {
       Race race{std::string(test) + ", 50 clients, " + std::to_string(depth) + " at a time",
                 {{"statehouse, 50 connections", apart.Run(kind, depth), kOperations},
