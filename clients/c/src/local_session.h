@@ -46,6 +46,8 @@ struct CallOptions {
   bool long_running = false;
   // Its answer may be taken some milliseconds late, so that it does not slow down other calls.
   bool unhurried = false;
+  // It does not share a message with other calls.
+  bool alone = false;
 };
 
 // Who owns it: shared by the client handle and its areas, because an area needs lanes as long as it

@@ -1,6 +1,5 @@
 #include "clients/c/src/network_session.h"
 
-#include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/impl/codegen/client_unary_call.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
@@ -14,15 +13,14 @@
 #include <utility>
 
 #include "clients/c/src/fork_registry.h"
+#include "clients/c/src/grpc_status.h"
 #include "clients/c/src/lane_pool.h"
 #include "clients/c/src/retry_pause.h"
-#include "statehouse/v1/error.pb.h"
 
 namespace statehouse {
 namespace {
 
 using google::protobuf::MessageLite;
-using google::protobuf::io::CodedInputStream;
 
 constexpr int kMessageBytesWithEnvelope = static_cast<int>(kMessageBytesMax) + 4096;
 constexpr int kReconnectMsMin = 50;
@@ -32,65 +30,6 @@ constexpr uint64_t kNoChannelYet = ~uint64_t{0};
 // The fork count when this process's line first made a channel. gRPC's own state is as global as
 // this.
 std::atomic<uint64_t> grpc_since_fork{kNoChannelYet};
-
-// Calls `take(bytes)` for each length-delimited field `field` of a serialized message.
-template <typename Take>
-void ForEachBytesField(const std::string& message, uint32_t field, const Take& take) {
-  CodedInputStream in(reinterpret_cast<const uint8_t*>(message.data()),
-                      static_cast<int>(message.size()));
-  for (uint32_t tag = in.ReadTag(); tag != 0; tag = in.ReadTag()) {
-    uint64_t number = 0;
-    uint32_t length = 0;
-    std::string bytes;
-    switch (tag & 7) {
-      case 0:
-        if (!in.ReadVarint64(&number)) return;
-        break;
-      case 2:
-        if (!in.ReadVarint32(&length) || !in.ReadString(&bytes, static_cast<int>(length))) return;
-        if (tag >> 3 == field) take(bytes);
-        break;
-      default: return;
-    }
-  }
-}
-
-// The ErrorDetail inside the google.rpc.Status that a refused call carries. False where there is
-// none.
-bool FindErrorDetail(const std::string& rpc_status, v1::ErrorDetail* detail) {
-  bool found = false;
-  ForEachBytesField(rpc_status, 3, [&](const std::string& any) {
-    ForEachBytesField(any, 2, [&](const std::string& value) {
-      found = found || (detail->ParseFromString(value) && detail->reason() > 0 &&
-                        detail->reason() < kReasonCount);
-    });
-  });
-  return found;
-}
-
-// For failures that come from gRPC itself and not from the service.
-Reason ReasonOfCode(grpc::StatusCode code) {
-  switch (code) {
-    case grpc::StatusCode::CANCELLED: return Reason::kCancelled;
-    case grpc::StatusCode::DEADLINE_EXCEEDED: return Reason::kTimeout;
-    case grpc::StatusCode::UNAUTHENTICATED: return Reason::kUnauthenticated;
-    case grpc::StatusCode::PERMISSION_DENIED: return Reason::kPermissionDenied;
-    case grpc::StatusCode::UNIMPLEMENTED: return Reason::kUnimplemented;
-    case grpc::StatusCode::RESOURCE_EXHAUSTED: return Reason::kMessageTooLarge;
-    case grpc::StatusCode::UNAVAILABLE: return Reason::kUnavailable;
-    case grpc::StatusCode::INVALID_ARGUMENT: return Reason::kInvalidArgument;
-    default: return Reason::kInternal;
-  }
-}
-
-Status FromGrpc(const grpc::Status& status, const std::string& method, const std::string& target) {
-  v1::ErrorDetail detail;
-  if (FindErrorDetail(status.error_details(), &detail)) {
-    return Status(static_cast<Reason>(detail.reason()), status.error_message());
-  }
-  return Status(ReasonOfCode(status.error_code()),
-                method + " at " + target + ": " + status.error_message());
-}
 
 }  // namespace
 
@@ -103,9 +42,28 @@ NetworkSession::NetworkSession(std::string target, const std::string& token,
 }
 
 void NetworkSession::Close() {
+  std::shared_ptr<BatchStream> batches;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+    channel_.reset();
+    batches = std::move(batches_);
+  }
+  if (batches != nullptr && grpc_since_fork == ForkCount()) batches->Cancel();
+}
+
+std::shared_ptr<BatchStream> NetworkSession::Batches(
+    const std::shared_ptr<grpc::Channel>& channel) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  closed_ = true;
-  channel_.reset();
+  Reason why = Reason::kOk;
+  if (batches_ != nullptr && batches_->IsOver(&why)) {
+    has_no_batches_ = why == Reason::kUnimplemented;
+    batches_.reset();
+  }
+  if (batches_ == nullptr && !has_no_batches_ && !closed_) {
+    batches_ = std::make_shared<BatchStream>(channel, authorization_, target_);
+  }
+  return batches_;
 }
 
 StatusOr<std::shared_ptr<grpc::Channel>> NetworkSession::ChannelOfThisProcess() {
@@ -156,6 +114,16 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
     return Status(
         Reason::kUnavailable,
         "no connection to " + target_ + " before the deadline; is statehoused listening there?");
+  }
+  const bool is_small = !options.alone && !options.long_running && !options.unhurried;
+  const uint32_t field = is_small ? BatchStream::FieldOf(method) : 0;
+  if (field != 0 && request.ByteSizeLong() <= BatchStream::kRequestBytesMax) {
+    const CallTraffic::Call call(&traffic_);
+    const std::shared_ptr<BatchStream> batches = Batches(channel);
+    Status status;
+    if (batches != nullptr && batches->Call(field, request, response, deadline, &status)) {
+      return status;
+    }
   }
   grpc::ClientContext context;
   context.set_deadline(wall_deadline);

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <string>
 
+#include "clients/c/src/batch_stream.h"
 #include "clients/c/src/call_traffic.h"
 #include "clients/c/src/caller.h"
 #include "engine/base/status.h"
@@ -91,6 +92,8 @@ class NetworkSession final : public Caller {
   StatusOr<std::shared_ptr<grpc::Channel>> ChannelOfThisProcess();
   template <typename AnyStream>
   Status Prepare(const std::string& method, AnyStream* stream);
+  // The stream for small calls; null where the service has none.
+  std::shared_ptr<BatchStream> Batches(const std::shared_ptr<grpc::Channel>& channel);
   Status CallOnce(const std::string& method, const google::protobuf::MessageLite& request,
                   google::protobuf::MessageLite* response, const CallOptions& options);
 
@@ -101,6 +104,8 @@ class NetworkSession final : public Caller {
   std::mutex mutex_;
   bool closed_ = false;
   std::shared_ptr<grpc::Channel> channel_;
+  std::shared_ptr<BatchStream> batches_;  // Guarded by mutex_.
+  bool has_no_batches_ = false;           // The service is of an earlier release.
 };
 
 }  // namespace statehouse

@@ -57,8 +57,9 @@ Status RawCall(sh_client* client, const char* method, const void* request, size_
   google::protobuf::Empty message;
   SH_RETURN_IF_ERROR(ParseRequest(method, request, request_bytes, &message));
   google::protobuf::Empty answer;
-  SH_RETURN_IF_ERROR(
-      client->caller().Call(method, message, &answer, OptionsFor(client->timeout, idempotent)));
+  CallOptions options = OptionsFor(client->timeout, idempotent);
+  options.alone = true;
+  SH_RETURN_IF_ERROR(client->caller().Call(method, message, &answer, options));
   return CopyOut(answer, method, response, response_bytes);
 }
 
