@@ -18,10 +18,10 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "engine/os/futex.h"
 #include "statehouse/v1/batch.grpc.pb.h"
 #include "statehouse/v1/dict.grpc.pb.h"
 #include "tests/bench/harness.h"
@@ -33,6 +33,7 @@ namespace {
 constexpr int kClients = 50;
 constexpr uint32_t kKeys = 100'000;
 constexpr size_t kKeyDigits = 12;
+constexpr uint64_t kLookNs = 1'000'000;
 constexpr uint64_t kOperations = 2'000'000;
 constexpr char kRedis[] = "/usr/bin/redis-server";
 constexpr char kRedisBenchmark[] = "/usr/bin/redis-benchmark";
@@ -55,7 +56,7 @@ Service AwaitService(const std::string& dev_file) {
       const std::string url = dev.at("tcp_url");
       return {url.substr(url.find("://") + 3), "Bearer " + std::string(dev.at("token"))};
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    SleepNs(kLookNs);
   }
   Die("statehoused did not start");
 }
@@ -252,6 +253,22 @@ uint16_t FreePort() {
   return ntohs(address.sin_port);
 }
 
+// Until somebody listens there.
+void AwaitListener(uint16_t port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(port);
+  for (int look = 0; look < 10'000; ++look) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool listens = connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+    close(fd);
+    if (listens) return;
+    SleepNs(kLookNs);
+  }
+  Die("redis-server did not start");
+}
+
 // What redis-benchmark says that one operation took, in ns.
 Work RedisBenchmark(uint16_t port, const std::string& test, int depth) {
   return [port, test, depth](uint64_t operations) {
@@ -287,7 +304,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
     redis = std::make_unique<BenchProcess>(std::vector<std::string>{
         kRedis, "--port", std::to_string(port), "--save", "", "--appendonly", "no", "--dir",
         folder.path(), "--loglevel", "warning"});
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    AwaitListener(port);
     // The keys that gets find.
     (void)RedisBenchmark(port, "set", 64)(1'000'000);
   } else {

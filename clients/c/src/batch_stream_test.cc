@@ -286,7 +286,9 @@ TEST(BatchStreamTest, AConnectionThatEndedWhileIdleIsNoticedBeforeSending) {
   uint64_t value = 0;
   ASSERT_TRUE(CallSoon(*stream, 1, &value).ok());
   service.Stop();
-  std::this_thread::sleep_for(milliseconds(50));  // The least idle time after which it looks.
+  // It looks after it was idle for some milliseconds.
+  const auto idle_until = steady_clock::now() + milliseconds(20);
+  while (steady_clock::now() < idle_until) std::this_thread::yield();
   EXPECT_EQ(CallSoon(*stream, 2, &value).reason(), Reason::kClientClosed);
   EXPECT_EQ(seen.load(), 1);
 }
