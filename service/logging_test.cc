@@ -6,6 +6,8 @@
 
 #include <sstream>
 
+#include "statehouse/v1/dict.pb.h"
+
 namespace statehouse {
 namespace {
 
@@ -24,6 +26,15 @@ TEST(LoggingTest, EveryMessageIsOneLineOfJson) {
             std::string::npos)
       << line;
   EXPECT_EQ(line.find('\n'), line.size() - 1);
+}
+
+// A client could fill the log with them.
+TEST(LoggingTest, WhatProtobufFindsWrongWithARequestIsNoLine) {
+  testing::internal::CaptureStderr();
+  SetUpLogging("text", "info");
+  v1::GetEntryRequest request;
+  EXPECT_FALSE(request.ParseFromString("\x12\x01\xff"));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 }  // namespace

@@ -46,4 +46,7 @@ fuzz config_fuzz $CONFIG $BASE
 fuzz tokens_fuzz $TOKENS $BASE -lcrypto
 fuzz value_fuzz $VALUE $BASE
 fuzz import_line_fuzz clients/cli/import_line.cc $VALUE $BASE
+# The messages as the build has them: only what reads bytes by itself is instrumented.
+fuzz batch_plan_fuzz tests/fuzz/batch_bytes.cc service/api/batch_plan.cc engine/value/wire.cc $BASE -I"$BUILD/proto" \
+  "$BUILD/proto/libsh_proto.a" -lprotobuf
 fuzz area_until_fuzz clients/cli/area_until.cc $BASE
