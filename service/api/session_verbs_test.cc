@@ -95,6 +95,22 @@ TEST_F(SessionVerbsTest, AHeldCallAnswersBeforeItsDeadline) {
   Take(Ask(session));
 }
 
+TEST_F(SessionVerbsTest, ARenewalTellsWhetherAConnectionHoldsTheSession) {
+  const uint64_t session = Open();
+  v1::RenewSessionRequest renew;
+  renew.set_session_id(session);
+  const auto is_held = [&] {
+    return service_.Call<v1::RenewSessionResponse>(kRenewSession, renew)->held();
+  };
+  EXPECT_FALSE(is_held());
+  Answer answer;
+  const auto pending = Hold(session, &answer);
+  EXPECT_TRUE(is_held());
+  pending->Cancel();  // The session ends with it, and what it would tell.
+  EXPECT_TRUE(Eventually(
+      [&] { return !service_.Call<v1::RenewSessionResponse>(kRenewSession, renew).ok(); }));
+}
+
 TEST_F(SessionVerbsTest, SessionsAreTheirTokensOwn) {
   const uint64_t session = Open();
   const auto stranger = IdentityOf({"lock:*:lock", "service:*:admin"}, "stranger");
