@@ -39,7 +39,7 @@ bool IsLoopback(const SocketAddress& address) {
   return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) != 0;
 }
 
-StatusOr<SocketAddress> ResolveTcp(const std::string& text) {
+StatusOr<SocketAddress> ResolveTcp(const std::string& text, bool loopback_only) {
   const size_t colon = text.rfind(':');
   if (colon == std::string::npos) return BadAddress(text, "it needs a port, as in 127.0.0.1:7700");
   std::string host = text.substr(0, colon);
@@ -55,11 +55,10 @@ StatusOr<SocketAddress> ResolveTcp(const std::string& text) {
   std::memcpy(&address.bytes, found->ai_addr, found->ai_addrlen);
   address.length = found->ai_addrlen;
   freeaddrinfo(found);
-  if (!IsLoopback(address)) {
+  if (loopback_only && !IsLoopback(address)) {
     return BadAddress(text,
-                      "only loopback addresses (127.0.0.1, [::1], localhost) can be served until "
-                      "TLS is there; put a TLS "
-                      "proxy in front of it to serve other hosts");
+                      "it is no loopback address (127.0.0.1, [::1], localhost), and what is served "
+                      "there has no TLS");
   }
   return address;
 }
@@ -148,8 +147,8 @@ StatusOr<UniqueFd> Bind(const ListenerSpec& spec, const SocketAddress& address) 
 StatusOr<UniqueFd> OpenListener(const ListenerSpec& spec, InheritedDescriptors* inherited,
                                 DescriptorVault* vault) {
   const bool tcp = spec.kind == ListenerKind::kTcp;
-  SH_ASSIGN_OR_RETURN(const SocketAddress wanted,
-                      tcp ? ResolveTcp(spec.address) : UnixAddress(spec.address));
+  SH_ASSIGN_OR_RETURN(const SocketAddress wanted, tcp ? ResolveTcp(spec.address, spec.loopback_only)
+                                                      : UnixAddress(spec.address));
   const auto found = inherited->find(spec.vault_name);
   if (found != inherited->end()) {
     UniqueFd fd = std::move(found->second);

@@ -17,6 +17,7 @@ struct ListenerSpec {
   ListenerKind kind = ListenerKind::kTcp;
   std::string vault_name;  // "listen.tcp.0"
   std::string address;     // "127.0.0.1:7700", "[::1]:0", or a path.
+  bool loopback_only = true;
 };
 
 // Descriptors by name, from the daemon before.

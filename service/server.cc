@@ -265,8 +265,9 @@ Status Server::OpenGrpcListeners(std::vector<UniqueFd>* listeners) {
   SH_ASSIGN_OR_RETURN(UniqueFd unix_listener, OpenListener(local, &inherited_, link_.get()));
   listeners->push_back(std::move(unix_listener));
   for (size_t i = 0; i < config_.network.listen.size(); ++i) {
+    const bool beyond_loopback = config_.tls.enabled() || config_.network.allow_plaintext;
     const ListenerSpec spec{ListenerKind::kTcp, "listen.tcp." + std::to_string(i),
-                            config_.network.listen[i]};
+                            config_.network.listen[i], !beyond_loopback};
     SH_ASSIGN_OR_RETURN(UniqueFd listener, OpenListener(spec, &inherited_, link_.get()));
     SH_ASSIGN_OR_RETURN(std::string address, ListenerAddress(listener.get()));
     listen_addresses_.push_back(std::move(address));
@@ -295,6 +296,8 @@ Status Server::StartDoors() {
   grpc_options.message_bytes_max = config_.network.message_bytes_max;
   grpc_options.keepalive_min_ping_s = config_.network.keepalive_min_ping_s;
   grpc_options.connections_max = config_.network.connections_max;
+  grpc_options.tls = {config_.tls.certificate_file, config_.tls.key_file,
+                      config_.tls.client_ca_file};
   grpc_options.on_auth_failure = [metrics = metrics_.get()](Reason reason) {
     metrics->OnAuthFailure(Door::kNetwork, reason);
   };
@@ -327,7 +330,10 @@ void Server::WriteEndpoints() {
   if (!dev_.has_value()) return;
   DevEndpoints dev;
   dev.url = "statehouse+unix://" + runtime_dir_->path();
-  if (!listen_addresses_.empty()) dev.tcp_url = "statehouse://" + listen_addresses_.front();
+  if (!listen_addresses_.empty()) {
+    dev.tcp_url =
+        (config_.tls.enabled() ? "statehouse+tls://" : "statehouse://") + listen_addresses_.front();
+  }
   if (!http_address_.empty()) dev.http = "http://" + http_address_;
   dev.token = dev_->token();
   dev.pid = endpoints.keeper_pid != 0 ? endpoints.keeper_pid : endpoints.daemon_pid;

@@ -8,8 +8,10 @@
 namespace {
 
 constexpr const char* kFooter =
-    "Environment: STATEHOUSE_URL, STATEHOUSE_TOKEN, STATEHOUSE_TOKEN_FILE; a flag goes before "
-    "them.\n"
+    "Environment: STATEHOUSE_URL, STATEHOUSE_TOKEN, STATEHOUSE_TOKEN_FILE; for statehouse+tls://\n"
+    "             STATEHOUSE_TLS_CA_FILE, STATEHOUSE_TLS_CERTIFICATE_FILE, "
+    "STATEHOUSE_TLS_KEY_FILE.\n"
+    "             A flag goes before them.\n"
     "\n"
     "Exit codes: 0 done, 1 error, 2 wrong use, 3 not found, 4 conflict, 5 lock not had or lost,\n"
     "            6 service away or time-out, 7 token missing, wrong or without the grant\n"
@@ -34,7 +36,9 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", STATEHOUSE_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
-  app.add_option("--url", globals.url, "statehouse+unix://<runtime dir> or statehouse://host:port")
+  app.add_option("--url", globals.url,
+                 "statehouse+unix://<runtime dir>, statehouse://host:port or, with TLS, "
+                 "statehouse+tls://host:port[?ca_file=F]")
       ->envname("STATEHOUSE_URL");
   app.add_option("--token-file", globals.token_file, "A file that holds the access token")
       ->envname("STATEHOUSE_TOKEN_FILE");

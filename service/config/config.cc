@@ -166,6 +166,31 @@ void Resolve(const std::map<std::string, std::string>& environment, Config* conf
 
 }  // namespace
 
+// What no setting can say by itself.
+Status CheckTls(const Config& config) {
+  const auto refuse = [&config](const char* key, const std::string& why) {
+    return Status(Reason::kConfigInvalid, config.origins.at(key) + ": " + key + ": " + why);
+  };
+  const Config::Tls& tls = config.tls;
+  if (tls.certificate_file.empty() != tls.key_file.empty()) {
+    return refuse(tls.key_file.empty() ? "tls.certificate_file" : "tls.key_file",
+                  "a certificate and its key are set together");
+  }
+  if (!tls.enabled() && !tls.client_ca_file.empty()) {
+    return refuse("tls.client_ca_file", "it needs tls.certificate_file and tls.key_file");
+  }
+  if (tls.enabled() || config.network.allow_plaintext) return Status();
+  for (const std::string& address : config.network.listen) {
+    if (IsLoopbackAddress(address)) continue;
+    return refuse("network.listen", "\"" + address +
+                                        "\" is reached by other hosts, so it needs TLS: set "
+                                        "tls.certificate_file and tls.key_file, or "
+                                        "network.allow_plaintext for a network that nobody else "
+                                        "listens to");
+  }
+  return Status();
+}
+
 StatusOr<Config> LoadConfig(const std::vector<std::string>& argv,
                             const std::map<std::string, std::string>& environment) {
   SH_ASSIGN_OR_RETURN(Flags flags, ParseFlags(argv));
@@ -182,6 +207,7 @@ StatusOr<Config> LoadConfig(const std::vector<std::string>& argv,
   SH_RETURN_IF_ERROR(ApplyEnvironment(environment, &config));
   SH_RETURN_IF_ERROR(ApplyFlags(flags, &config));
   Resolve(environment, &config);
+  SH_RETURN_IF_ERROR(CheckTls(config));
   return config;
 }
 

@@ -37,13 +37,24 @@ struct Config {
 
   struct Network {
     std::vector<std::string> listen = {
-        "127.0.0.1:7700"};  // --listen, repeatable; empty list: no TCP. Loopback only.
+        "127.0.0.1:7700"};         // --listen, repeatable; empty list: no TCP.
+    bool allow_plaintext = false;  // --allow-plaintext: beyond loopback without TLS.
     uint64_t message_bytes_max = kMessageBytesMax;
     uint32_t keepalive_min_ping_s = 5;  // Clients may ping an idle connection this often.
     uint32_t connections_max = 20'000;
 
     friend bool operator==(const Network&, const Network&) = default;
   } network;
+
+  // Of every TCP listener of the network door; unix sockets go without.
+  struct Tls {
+    std::string certificate_file;  // --tls-certificate: PEM, the chain from the own one upwards.
+    std::string key_file;          // --tls-key: PEM.
+    std::string client_ca_file;    // --tls-client-ca: mutual; PEM of those who sign clients.
+
+    bool enabled() const { return !certificate_file.empty(); }
+    friend bool operator==(const Tls&, const Tls&) = default;
+  } tls;
 
   struct Attach {
     uint32_t leases_per_process_max = 16;  // Lane blocks that one worker process may hold.

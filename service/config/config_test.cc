@@ -48,15 +48,19 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
       "drain_grace_ms = 7\ndev = true\n[http]\nlisten = \"\"\n[auth]\ntokens_file = \"/t\"\n"
       "failures_per_minute_max = 3\n[areas]\ncount_max = 5\nsize_max = \"1M\"\n"
       "atomic_range_bytes = 8192\nfile_root = \"/srv\"\noperation_timeout_ms = 9\n"
-      "[network]\nmessage_bytes_max = \"1M\"\nkeepalive_min_ping_s = 2\nconnections_max = 11\n"
+      "[network]\nmessage_bytes_max = \"1M\"\nkeepalive_min_ping_s = 2\nconnections_max = "
+      "11\nallow_plaintext = true\n"
       "[log]\nformat = \"json\"\nlevel = \"warn\"\n[attach]\nleases_per_process_max = 4\n"
       "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n[sessions]\ncount_max = 7\n"
       "[watches]\ncount_max = 8\nhistory_bytes = \"1M\"\nhistory_s = 9\nkeep_s = 10\n"
-      "copy_bytes = \"3M\"\n");
+      "copy_bytes = \"3M\"\n[tls]\ncertificate_file = \"/c\"\nkey_file = \"/k\"\nclient_ca_file = "
+      "\"/a\"\n");
 
   EXPECT_EQ(config.drain_grace_ms, 7u);
   EXPECT_TRUE(config.dev);
   EXPECT_EQ(config.http.listen, "");
+  EXPECT_TRUE(config.network.allow_plaintext);
+  EXPECT_EQ(config.tls, (Config::Tls{"/c", "/k", "/a"}));
   EXPECT_EQ(config.attach.leases_per_process_max, 4u);
   EXPECT_EQ(config.auth.tokens_file, "/t");
   EXPECT_EQ(config.auth.failures_per_minute_max, 3u);
@@ -101,7 +105,7 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"drain_grace_ms = 4294967297", "beyond every limit"},
       {"[network]\nlisten = \"127.0.0.1:1\"", "array of strings"},
       {"[network]\nlisten = [1]", "array of strings"},
-      {"[network]\nlisten = [\"0.0.0.0:7700\"]", "is no loopback address"},
+      {"[network]\nlisten = [\":7700\"]", "is no address"},
       {"[network]\nlisten = [\"127.0.0.1\"]", "is no address"},
       {"[network]\nmessage_bytes_max = 1", "is not within"},
       {"[network]\nmessage_bytes_max = \"1X\"", "no number of bytes"},
@@ -233,12 +237,34 @@ TEST_F(LoadConfigTest, ListenIsRepeatableAndNoneTurnsItOff) {
 }
 
 TEST_F(LoadConfigTest, EveryFlagIsTaken) {
-  const auto config = LoadConfig(
-      {"--runtime-dir", "/tmp/r",       "--dev",         "--listen",    "localhost:0",
-       "--http-listen", "[::1]:0",      "--tokens-file", "/tmp/t",      "--areas-file-root",
-       "/srv",          "--memory-max", "64M",           "--log-level", "trace",
-       "--log-format",  "text",         "--drain-grace", "0",           "--no-keeper"},
-      {});
+  const auto config = LoadConfig({"--runtime-dir",
+                                  "/tmp/r",
+                                  "--dev",
+                                  "--listen",
+                                  "localhost:0",
+                                  "--http-listen",
+                                  "[::1]:0",
+                                  "--tokens-file",
+                                  "/tmp/t",
+                                  "--areas-file-root",
+                                  "/srv",
+                                  "--memory-max",
+                                  "64M",
+                                  "--log-level",
+                                  "trace",
+                                  "--log-format",
+                                  "text",
+                                  "--drain-grace",
+                                  "0",
+                                  "--no-keeper",
+                                  "--tls-certificate",
+                                  "/c",
+                                  "--tls-key",
+                                  "/k",
+                                  "--tls-client-ca",
+                                  "/a",
+                                  "--allow-plaintext"},
+                                 {});
 
   ASSERT_TRUE(config.ok()) << config.status().ToString();
   EXPECT_EQ(config->runtime_dir, "/tmp/r");
@@ -247,6 +273,10 @@ TEST_F(LoadConfigTest, EveryFlagIsTaken) {
   EXPECT_THAT(config->network.listen, ElementsAre("localhost:0"));
   EXPECT_EQ(config->http.listen, "[::1]:0");
   EXPECT_EQ(config->auth.tokens_file, "/tmp/t");
+  EXPECT_EQ(config->tls.certificate_file, "/c");
+  EXPECT_EQ(config->tls.key_file, "/k");
+  EXPECT_EQ(config->tls.client_ca_file, "/a");
+  EXPECT_TRUE(config->network.allow_plaintext);
   EXPECT_EQ(config->areas.file_root, "/srv");
   EXPECT_EQ(config->areas.memory_max, 64u << 20);
   EXPECT_EQ(config->log_level, "trace");
@@ -286,7 +316,12 @@ TEST_F(LoadConfigTest, WhatIsUnknownIsRefusedWithTheNearestName) {
       {{"--memory-max", "lots"}, {}, "flag --memory-max"},
       {{"--listen", "0.0.0.0:1"},
        {},
-       "flag --listen: network.listen: \"0.0.0.0:1\" is no loopback"},
+       "flag --listen: network.listen: \"0.0.0.0:1\" is reached by other hosts, so it needs TLS"},
+      {{"--tls-certificate", "/c"},
+       {},
+       "flag --tls-certificate: tls.certificate_file: a certificate"},
+      {{"--tls-key", "/k"}, {}, "flag --tls-key: tls.key_file: a certificate and its key"},
+      {{"--tls-client-ca", "/a"}, {}, "flag --tls-client-ca: tls.client_ca_file: it needs"},
       {{"--config", "/does/not/exist"}, {}, "/does/not/exist"},
       {{"--config", "/tmp"}, {}, "/tmp: the configuration"},
       {{}, {{"STATEHOUSED_NETWORK__LISTN", "x"}}, "did you mean \"STATEHOUSED_NETWORK__LISTEN\"?"},
@@ -299,6 +334,17 @@ TEST_F(LoadConfigTest, WhatIsUnknownIsRefusedWithTheNearestName) {
     EXPECT_EQ(config.status().reason(), Reason::kConfigInvalid);
     EXPECT_THAT(config.status().message(), HasSubstr(row.message));
   }
+}
+
+TEST_F(LoadConfigTest, OtherHostsAreServedWithTlsOrByAskingForIt) {
+  const std::vector<std::string> listen = {"--listen", "0.0.0.0:7700", "--listen", "[::]:7700"};
+  EXPECT_FALSE(LoadConfig(listen, {}).ok());
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), listen.begin(), listen.end());
+    return LoadConfig(more, {}).ok();
+  };
+  EXPECT_TRUE(with({"--tls-certificate", "/c", "--tls-key", "/k"}));
+  EXPECT_TRUE(with({"--allow-plaintext"}));
 }
 
 TEST(ConfigHelpTest, NamesEveryFlag) {

@@ -74,15 +74,20 @@ std::vector<Setting> MakeSettings() {
                  [](const Config& c) { return OutOfRange(c.drain_grace_ms, 0, 3'600'000); }),
       SH_SETTING(
           "network.listen", "--listen", kTexts, network.listen,
-          "Addresses of the network door, loopback only; \"none\" as a flag, [] here: no TCP.",
+          "Addresses of the network door; \"none\" as a flag, [] here: no TCP. Beyond loopback it "
+          "needs TLS.",
           [](const Config& c) {
             if (c.network.listen.size() > 16) return std::string("more than 16 addresses");
             std::string why;
             for (const std::string& address : c.network.listen) {
-              if (why.empty()) why = RefuseListenAddress(address);
+              if (why.empty()) why = RefuseTcpAddress(address);
             }
             return why;
           }),
+      SH_SETTING("network.allow_plaintext", "--allow-plaintext", kBool, network.allow_plaintext,
+                 "Serve addresses beyond loopback without TLS: tokens and values are readable on "
+                 "the way.",
+                 Accept),
       SH_SETTING("network.message_bytes_max", "", kBytes, network.message_bytes_max,
                  "Largest request or response.",
                  [](const Config& c) {
@@ -96,6 +101,17 @@ std::vector<Setting> MakeSettings() {
           "network.connections_max", "", kNumber, network.connections_max,
           "Open connections; a further one is closed at once.",
           [](const Config& c) { return OutOfRange(c.network.connections_max, 1, 1'000'000); }),
+      SH_SETTING("tls.certificate_file", "--tls-certificate", kText, tls.certificate_file,
+                 "PEM file of the service's certificate and those above it; set: TLS on every TCP "
+                 "address. Read again when it changes.",
+                 [](const Config& c) { return RefusePath(c.tls.certificate_file); }),
+      SH_SETTING("tls.key_file", "--tls-key", kText, tls.key_file,
+                 "PEM file of the certificate's private key.",
+                 [](const Config& c) { return RefusePath(c.tls.key_file); }),
+      SH_SETTING("tls.client_ca_file", "--tls-client-ca", kText, tls.client_ca_file,
+                 "PEM file of the authorities whose client certificates are accepted; set: mutual "
+                 "TLS, a client without one is refused.",
+                 [](const Config& c) { return RefusePath(c.tls.client_ca_file); }),
       SH_SETTING("attach.leases_per_process_max", "", kNumber, attach.leases_per_process_max,
                  "Leases of lanes (one for each attached client) that one process may hold.",
                  [](const Config& c) {
@@ -353,17 +369,24 @@ std::string DidYouMean(std::string_view given, const std::vector<std::string>& k
   return nearest == nullptr ? "" : "; did you mean \"" + *nearest + "\"?";
 }
 
-std::string RefuseListenAddress(std::string_view address) {
-  const std::string shown = "\"" + std::string(address.substr(0, 100)) + "\"";
+std::string RefuseTcpAddress(std::string_view address) {
   const size_t colon = address.rfind(':');
-  if (colon == std::string_view::npos || !IsPort(address.substr(colon + 1))) {
-    return shown + " is no address; write \"127.0.0.1:7700\" or \"[::1]:7700\"";
-  }
-  const std::string_view host = address.substr(0, colon);
-  if (host == "localhost" || host == "[::1]" || IsLoopbackV4(host)) return "";
-  return shown +
-         " is no loopback address: this release serves 127.0.0.0/8, [::1] and localhost "
-         "only, because the network door has no TLS yet";
+  if (colon != std::string_view::npos && colon > 0 && IsPort(address.substr(colon + 1))) return "";
+  return "\"" + std::string(address.substr(0, 100)) +
+         "\" is no address; write \"127.0.0.1:7700\", \"0.0.0.0:7700\" or \"[::1]:7700\"";
+}
+
+bool IsLoopbackAddress(std::string_view address) {
+  const std::string_view host = address.substr(0, address.rfind(':'));
+  return host == "localhost" || host == "[::1]" || IsLoopbackV4(host);
+}
+
+std::string RefuseListenAddress(std::string_view address) {
+  std::string why = RefuseTcpAddress(address);
+  if (!why.empty() || IsLoopbackAddress(address)) return why;
+  return "\"" + std::string(address.substr(0, 100)) +
+         "\" is no loopback address: it is served on 127.0.0.0/8, [::1] and localhost only; put a "
+         "proxy in front of it";
 }
 
 }  // namespace statehouse

@@ -56,7 +56,9 @@ std::string VariableName(std::string_view key);
 // near.
 std::string DidYouMean(std::string_view given, const std::vector<std::string>& known);
 
-// Why an address may not be listened on; empty when it may: loopback only.
+// Why an address may not be listened on; empty when it may. RefuseListenAddress: loopback only.
+std::string RefuseTcpAddress(std::string_view address);
 std::string RefuseListenAddress(std::string_view address);
+bool IsLoopbackAddress(std::string_view address);
 
 }  // namespace statehouse

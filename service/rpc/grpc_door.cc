@@ -5,6 +5,7 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <climits>
@@ -24,6 +25,8 @@ constexpr int kRequestedCalls = 128;
 // gRPC refuses what is longer by more than this without telling us; what is between gets an
 // ErrorDetail from the dispatcher.
 constexpr uint64_t kReceiveSlackBytes = 1 << 20;
+// A connection that has not said who it is after so long is closed.
+constexpr int kHandshakeMsMax = 10'000;
 // All connections together: many large messages at once are refused before they fill the host's
 // memory.
 constexpr uint64_t kQuotaBytesMin = 512 << 20;
@@ -50,10 +53,13 @@ class GrpcDoorImpl final : public GrpcDoor {
 
  private:
   void Configure(grpc::ServerBuilder* builder) const;
+  void HandOn(UniqueFd connection);
   void Poll();
 
   DoorCore core_;
-  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> hand_on_;
+  using ConnectionAcceptor = grpc::experimental::ExternalConnectionAcceptor;
+  std::unique_ptr<ConnectionAcceptor> plain_;
+  std::unique_ptr<ConnectionAcceptor> tls_;  // Null: plain_ takes everything.
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Acceptor> acceptor_;
   std::thread poller_;
@@ -76,6 +82,7 @@ void GrpcDoorImpl::Configure(grpc::ServerBuilder* builder) const {
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                               as_int(uint64_t{options.keepalive_min_ping_s} * 1000));
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMsMax);
   grpc::ResourceQuota quota("statehoused");
   quota.Resize(std::max(kQuotaBytesMin, kQuotaMessages * options.message_bytes_max));
   builder->SetResourceQuota(quota);
@@ -89,8 +96,13 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   builder.RegisterAsyncGenericService(&core_.service());
   core_.set_queue(builder.AddCompletionQueue());
   using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
-  hand_on_ = builder.experimental().AddExternalConnectionAcceptor(
-      Type::FROM_FD, grpc::InsecureServerCredentials());
+  plain_ = builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD,
+                                                                grpc::InsecureServerCredentials());
+  if (core_.options().tls.enabled()) {
+    SH_RETURN_IF_ERROR(CheckTlsFiles(core_.options().tls));
+    tls_ = builder.experimental().AddExternalConnectionAcceptor(
+        Type::FROM_FD, TlsCredentials(core_.options().tls));
+  }
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
     return Status(Reason::kInternal, "network door: gRPC could not start its server");
@@ -98,14 +110,23 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   for (int i = 0; i < kRequestedCalls; ++i) ServerCall::Request(&core_);
   poller_ = std::thread([this] { Poll(); });
   SH_ASSIGN_OR_RETURN(
-      acceptor_,
-      Acceptor::Start(
-          std::move(listeners), core_.options().connections_max, [this](UniqueFd connection) {
-            grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
-            parameters.fd = connection.Release();
-            hand_on_->HandleNewConnection(&parameters);
-          }));
+      acceptor_, Acceptor::Start(std::move(listeners), core_.options().connections_max,
+                                 [this](UniqueFd connection) { HandOn(std::move(connection)); }));
   return Status();
+}
+
+// On the acceptor's thread.
+void GrpcDoorImpl::HandOn(UniqueFd connection) {
+  sockaddr_storage own{};
+  socklen_t bytes = sizeof(own);
+  // One that cannot say where it came in is not trusted to be a unix socket.
+  const bool is_unix =
+      getsockname(connection.get(), reinterpret_cast<sockaddr*>(&own), &bytes) == 0 &&
+      own.ss_family == AF_UNIX;
+  ConnectionAcceptor& to = tls_ != nullptr && !is_unix ? *tls_ : *plain_;
+  ConnectionAcceptor::NewConnectionParameters parameters;
+  parameters.fd = connection.Release();
+  to.HandleNewConnection(&parameters);
 }
 
 void GrpcDoorImpl::Poll() {

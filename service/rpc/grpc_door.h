@@ -13,6 +13,7 @@
 #include "engine/os/unique_fd.h"
 #include "service/api/dispatcher.h"
 #include "service/auth/authenticator.h"
+#include "service/rpc/tls_files.h"
 
 namespace statehouse {
 
@@ -20,6 +21,7 @@ struct GrpcDoorOptions {
   uint64_t message_bytes_max = kMessageBytesMax;
   uint32_t keepalive_min_ping_s = 5;
   uint32_t connections_max = 20'000;
+  TlsFiles tls;  // Of connections over TCP.
   // Told of every refused access token, for the metrics; runs on the polling thread.
   std::function<void(Reason)> on_auth_failure;
 };
@@ -40,7 +42,7 @@ class GrpcDoor {
 
 // Serves connections accepted from `listeners` (bound, listening; unix or TCP; owned by the door,
 // which accepts in a thread of its own and hands each connection to gRPC's external acceptor).
-// `lane` is for the polling thread.
+// `lane` is for the polling thread. Errors: CONFIG_INVALID (a TLS file).
 StatusOr<std::unique_ptr<GrpcDoor>> StartGrpcDoor(const GrpcDoorOptions& options,
                                                   std::vector<UniqueFd> listeners,
                                                   Dispatcher* dispatcher,

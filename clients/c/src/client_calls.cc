@@ -59,8 +59,8 @@ Status Connect(const char* url, const sh_options* options, sh_client** client) {
   const std::string client_name = named ? options->client_name : "c/0.1.0";
   auto handle = std::make_unique<sh_client>();
   handle->timeout = endpoint.timeout;
-  handle->streams =
-      std::make_shared<NetworkSession>(endpoint.grpc_target, endpoint.token, client_name);
+  handle->streams = std::make_shared<NetworkSession>(endpoint.grpc_target, endpoint.tls,
+                                                     endpoint.token, client_name);
   if (endpoint.local) {
     LocalSessionOptions local;
     local.runtime_dir = endpoint.runtime_dir;

@@ -18,15 +18,21 @@ namespace {
 
 constexpr std::string_view kUnixScheme = "statehouse+unix://";
 constexpr std::string_view kTcpScheme = "statehouse://";
+constexpr std::string_view kTlsScheme = "statehouse+tls://";
 constexpr std::string_view kDefaultPort = "7700";
 constexpr std::string_view kDefaultTcp = "127.0.0.1:7700";
 constexpr std::chrono::hours kTimeoutMax{24};
+constexpr size_t kPemBytesMax = 1 << 20;
 
 struct ParsedUrl {
   bool is_unix = false;
+  bool is_tls = false;
   std::string location;  // Folder, or host:port.
   std::optional<TransportChoice> transport;
   std::optional<std::chrono::nanoseconds> timeout;
+  std::optional<std::string> ca_file;
+  std::optional<std::string> certificate_file;
+  std::optional<std::string> key_file;
 };
 
 Status Invalid(std::string message) { return Status(Reason::kInvalidArgument, std::move(message)); }
@@ -70,9 +76,16 @@ Status ParseQuery(std::string_view query, ParsedUrl* parsed) {
       SH_ASSIGN_OR_RETURN(parsed->transport, ParseTransport(value));
     } else if (key == "timeout") {
       SH_ASSIGN_OR_RETURN(parsed->timeout, ParseDuration(value));
+    } else if (key == "ca_file") {
+      SH_ASSIGN_OR_RETURN(parsed->ca_file, PercentDecode(value));
+    } else if (key == "certificate_file") {
+      SH_ASSIGN_OR_RETURN(parsed->certificate_file, PercentDecode(value));
+    } else if (key == "key_file") {
+      SH_ASSIGN_OR_RETURN(parsed->key_file, PercentDecode(value));
     } else {
       return Invalid("URL query key \"" + std::string(key) +
-                     "\" is unknown; known are transport and timeout");
+                     "\" is unknown; known are transport, timeout, and for TLS ca_file, "
+                     "certificate_file and key_file");
     }
   }
   return Status();
@@ -110,12 +123,15 @@ StatusOr<ParsedUrl> ParseUrl(const std::string& url) {
   if (rest.starts_with(kUnixScheme)) {
     parsed.is_unix = true;
     rest.remove_prefix(kUnixScheme.size());
+  } else if (rest.starts_with(kTlsScheme)) {
+    parsed.is_tls = true;
+    rest.remove_prefix(kTlsScheme.size());
   } else if (rest.starts_with(kTcpScheme)) {
     rest.remove_prefix(kTcpScheme.size());
   } else {
     return Invalid("URL \"" + url +
-                   "\" begins with neither statehouse+unix:// (runtime dir) nor statehouse:// "
-                   "(host:port)");
+                   "\" begins with none of statehouse+unix:// (runtime dir), statehouse:// "
+                   "(host:port) and statehouse+tls:// (host:port)");
   }
   const size_t question = rest.find('?');
   if (question != std::string_view::npos) {
@@ -133,7 +149,45 @@ StatusOr<ParsedUrl> ParseUrl(const std::string& url) {
     if (rest.ends_with('/')) rest.remove_suffix(1);
     SH_ASSIGN_OR_RETURN(parsed.location, ParseHostAndPort(rest));
   }
+  const bool has_files = parsed.ca_file || parsed.certificate_file || parsed.key_file;
+  if (has_files && !parsed.is_tls) {
+    return Invalid("URL \"" + url + "\" has files of TLS, so it begins with statehouse+tls://");
+  }
   return parsed;
+}
+
+// A PEM file by the URL or else the environment; empty where neither names one.
+StatusOr<std::string> ReadPem(const std::optional<std::string>& path, const char* variable,
+                              const Environment& environment) {
+  const char* const set = environment(variable);
+  if (!path && set == nullptr) return std::string();
+  const std::string name = path ? *path : set;
+  std::ifstream file(name, std::ios::binary);
+  std::string text(kPemBytesMax + 1, '\0');
+  if (file) file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file && !file.eof()) {
+    return Invalid("the TLS file \"" + name + "\" cannot be read; check its path and permissions");
+  }
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kPemBytesMax || text.find("-----BEGIN ") == std::string::npos) {
+    return Invalid("the TLS file \"" + name + "\" is not in PEM form, or larger than 1 MiB");
+  }
+  return text;
+}
+
+StatusOr<TlsIdentity> ReadTls(const ParsedUrl& parsed, const Environment& environment) {
+  TlsIdentity tls;
+  if (!parsed.is_tls) return tls;
+  tls.enabled = true;
+  SH_ASSIGN_OR_RETURN(tls.authorities,
+                      ReadPem(parsed.ca_file, "STATEHOUSE_TLS_CA_FILE", environment));
+  SH_ASSIGN_OR_RETURN(tls.certificate, ReadPem(parsed.certificate_file,
+                                               "STATEHOUSE_TLS_CERTIFICATE_FILE", environment));
+  SH_ASSIGN_OR_RETURN(tls.key, ReadPem(parsed.key_file, "STATEHOUSE_TLS_KEY_FILE", environment));
+  if (tls.certificate.empty() != tls.key.empty()) {
+    return Invalid("TLS: a client's certificate and its key are given together");
+  }
+  return tls;
 }
 
 StatusOr<std::string> ReadTokenFile(const std::string& path) {
@@ -252,6 +306,7 @@ StatusOr<Endpoint> ResolveEndpoint(const ConnectArguments& arguments,
     return Invalid("the timeout must lie between 0 and 24 h");
   }
   SH_ASSIGN_OR_RETURN(endpoint.token, ResolveToken(arguments, environment));
+  SH_ASSIGN_OR_RETURN(endpoint.tls, ReadTls(parsed, environment));
   return endpoint;
 }
 

@@ -153,6 +153,37 @@ TEST_F(EndpointTest, ATokenFileThatIsMissingOrEmptyIsAnError) {
   EXPECT_EQ(Resolve(arguments).status().reason(), Reason::kInvalidArgument);
 }
 
+TEST_F(EndpointTest, TlsTakesFilesOfTheUrlThenOfTheEnvironment) {
+  const std::string ca = MakeFile("ca.pem", "-----BEGIN CERTIFICATE-----\nca\n");
+  const std::string other = MakeFile("other.pem", "-----BEGIN CERTIFICATE-----\nother\n");
+  const std::string key = MakeFile("key.pem", "-----BEGIN PRIVATE KEY-----\nkey\n");
+  EXPECT_FALSE((*Resolve(Url("statehouse://h"), {{"STATEHOUSE_TLS_CA_FILE", ca}})).tls.enabled);
+  auto endpoint = Resolve(Url("statehouse+tls://h"));
+  ASSERT_TRUE(endpoint.ok()) << endpoint.status().ToString();
+  EXPECT_TRUE((*endpoint).tls.enabled);
+  EXPECT_EQ((*endpoint).tls.authorities, "");
+  EXPECT_EQ((*endpoint).grpc_target, "h:7700");
+  endpoint = Resolve(Url("statehouse+tls://h:1?ca_file=" + other),
+                     {{"STATEHOUSE_TLS_CA_FILE", ca},
+                      {"STATEHOUSE_TLS_CERTIFICATE_FILE", ca},
+                      {"STATEHOUSE_TLS_KEY_FILE", key}});
+  ASSERT_TRUE(endpoint.ok()) << endpoint.status().ToString();
+  EXPECT_NE((*endpoint).tls.authorities.find("other"), std::string::npos);
+  EXPECT_NE((*endpoint).tls.certificate.find("ca"), std::string::npos);
+  EXPECT_NE((*endpoint).tls.key.find("key"), std::string::npos);
+}
+
+TEST_F(EndpointTest, WrongTlsFilesAreErrors) {
+  const std::string text = MakeFile("text", "no PEM");
+  const std::string ca = MakeFile("ca.pem", "-----BEGIN CERTIFICATE-----\n");
+  for (const std::string& url :
+       {"statehouse+tls://h?ca_file=" + dir_ + "/none", "statehouse+tls://h?ca_file=" + text,
+        "statehouse+tls://h?certificate_file=" + ca, "statehouse+tls://h?key_file=" + ca,
+        "statehouse://h?ca_file=" + ca, "statehouse+unix:///r?ca_file=" + ca}) {
+    EXPECT_EQ(Resolve(Url(url)).status().reason(), Reason::kInvalidArgument) << url;
+  }
+}
+
 TEST(ParseDurationTest, UnitsAndLimits) {
   EXPECT_EQ(*ParseDuration("2s"), seconds(2));
   EXPECT_EQ(*ParseDuration("0.5"), milliseconds(500));

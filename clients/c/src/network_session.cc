@@ -33,9 +33,10 @@ std::atomic<uint64_t> grpc_since_fork{kNoChannelYet};
 
 }  // namespace
 
-NetworkSession::NetworkSession(std::string target, const std::string& token,
+NetworkSession::NetworkSession(std::string target, TlsIdentity tls, const std::string& token,
                                std::string client_name)
     : target_(std::move(target)),
+      tls_(std::move(tls)),
       authorization_(token.empty() ? "" : "Bearer " + token),
       client_name_(std::move(client_name)) {
   InstallForkHandlers();
@@ -91,7 +92,11 @@ StatusOr<std::shared_ptr<grpc::Channel>> NetworkSession::ChannelOfThisProcess() 
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
     arguments.SetUserAgentPrefix(client_name_);
-    channel_ = grpc::CreateCustomChannel(target_, grpc::InsecureChannelCredentials(), arguments);
+    channel_ = grpc::CreateCustomChannel(
+        target_,
+        tls_.enabled ? grpc::SslCredentials({tls_.authorities, tls_.key, tls_.certificate})
+                     : grpc::InsecureChannelCredentials(),
+        arguments);
   }
   return channel_;
 }
@@ -113,7 +118,9 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
   if (channel->GetState(true) != GRPC_CHANNEL_READY && !channel->WaitForConnected(wall_deadline)) {
     return Status(
         Reason::kUnavailable,
-        "no connection to " + target_ + " before the deadline; is statehoused listening there?");
+        "no connection to " + target_ + " before the deadline; is statehoused listening there" +
+            (tls_.enabled ? ", with a certificate for this name of an authority that is trusted?"
+                          : "?"));
   }
   const bool is_small = !options.alone && !options.long_running && !options.unhurried;
   const uint32_t field = is_small ? BatchStream::FieldOf(method) : 0;

@@ -19,6 +19,7 @@
 #include "clients/c/src/batch_stream.h"
 #include "clients/c/src/call_traffic.h"
 #include "clients/c/src/caller.h"
+#include "clients/c/src/endpoint.h"
 #include "engine/base/status.h"
 
 namespace statehouse {
@@ -72,7 +73,8 @@ class QueuedStream final {
 //   client of the parent had made a call: the gRPC library does not survive fork.
 class NetworkSession final : public Caller {
  public:
-  NetworkSession(std::string target, const std::string& token, std::string client_name);
+  NetworkSession(std::string target, TlsIdentity tls, const std::string& token,
+                 std::string client_name);
 
   Status Call(const std::string& method, const google::protobuf::MessageLite& request,
               google::protobuf::MessageLite* response, const CallOptions& options) override;
@@ -98,6 +100,7 @@ class NetworkSession final : public Caller {
                   google::protobuf::MessageLite* response, const CallOptions& options);
 
   const std::string target_;
+  const TlsIdentity tls_;
   const std::string authorization_;  // Empty: none.
   const std::string client_name_;
   CallTraffic traffic_;

@@ -62,9 +62,16 @@ PyObject* Resolve(PyObject*, PyObject* args) {
   const StatusOr<Endpoint> endpoint = ResolveEndpoint(arguments, ProcessEnvironment());
   if (!endpoint.ok()) return Raise(endpoint.status(), "");
   const Endpoint& found = *endpoint;
-  return Py_BuildValue("Osssd", found.local ? Py_True : Py_False, found.runtime_dir.c_str(),
+  const TlsIdentity& tls = found.tls;
+  const auto pem = [](const std::string& text) { return text.empty() ? nullptr : text.c_str(); };
+  // "z" with nothing makes None.
+  PyObject* const credentials =
+      tls.enabled ? Py_BuildValue("yyy", pem(tls.authorities), pem(tls.key), pem(tls.certificate))
+                  : Py_BuildValue("z", nullptr);
+  if (credentials == nullptr) return nullptr;
+  return Py_BuildValue("OsssdN", found.local ? Py_True : Py_False, found.runtime_dir.c_str(),
                        found.grpc_target.c_str(), found.token.c_str(),
-                       std::chrono::duration<double>(found.timeout).count());
+                       std::chrono::duration<double>(found.timeout).count(), credentials);
 }
 
 // reason_names() -> tuple of the names of all reasons, by number.
@@ -89,7 +96,9 @@ PyObject* IsRetryable(PyObject*, PyObject* number) {
 
 PyMethodDef module_functions[] = {
     {"resolve", &Resolve, METH_VARARGS,
-     PyDoc_STR("Where the service is: (local, runtime_dir, target, token, timeout).")},
+     PyDoc_STR(
+         "Where the service is: (local, runtime_dir, target, token, timeout, TLS's (authorities, "
+         "key, certificate) or None).")},
     {"reason_names", &ReasonNames, METH_NOARGS, PyDoc_STR("The names of all reasons, by number.")},
     {"reason_is_retryable", &IsRetryable, METH_O,
      PyDoc_STR("Whether the same call may succeed later without a change.")},

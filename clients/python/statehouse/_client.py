@@ -32,9 +32,13 @@ def connect(
 ) -> Client:
     """Connects to a service.
 
-    ``url`` is ``statehouse+unix://<runtime dir>`` or ``statehouse://host[:port]``, with
-    ``?transport=local|network&timeout=2s`` if wanted. Without it: STATEHOUSE_URL, else this user's default runtime dir, else
+    ``url`` is ``statehouse+unix://<runtime dir>``, ``statehouse://host[:port]`` or, with TLS, ``statehouse+tls://host[:port]``,
+    with ``?transport=local|network&timeout=2s`` if wanted. Without it: STATEHOUSE_URL, else this user's default runtime dir, else
     127.0.0.1:7700.
+
+    TLS takes PEM files from the URL's ``ca_file`` (who signed the service's certificate), ``certificate_file`` and ``key_file`` (the
+    client's own), else from STATEHOUSE_TLS_CA_FILE, STATEHOUSE_TLS_CERTIFICATE_FILE and STATEHOUSE_TLS_KEY_FILE; without authorities
+    it trusts the system's.
 
     ``token`` or the content of ``token_file`` is the access token; else STATEHOUSE_TOKEN or the file that
     STATEHOUSE_TOKEN_FILE names.
@@ -46,14 +50,14 @@ def connect(
     ``transport`` is "auto" (the fastest door that is there), "local" or "network". The local door attaches now, the
     network door connects at its first call.
     """
-    local, runtime_dir, target, found_token, seconds = _local.resolve(
+    local, runtime_dir, target, found_token, seconds, tls = _local.resolve(
         url, token, token_file, timeout, transport
     )
     if local:
         name = f"python/0.1.0 {os.path.basename(sys.argv[0] or 'python')}"[:128]
         session: Any = _local.Session(runtime_dir, found_token, name, seconds)
     else:
-        session = NetworkSession(target, found_token, seconds)
+        session = NetworkSession(target, found_token, seconds, tls)
     return Client(session, seconds, target, found_token)
 
 

@@ -31,6 +31,19 @@ CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+# Authorities, key and certificate as PEM, None where there is none.
+Tls = tuple["bytes | None", "bytes | None", "bytes | None"]
+
+
+def make_channel(module: Any, target: str, tls: Tls | None) -> Any:
+    """A channel of ``grpc`` or ``grpc.aio``."""
+    if tls is None:
+        return module.insecure_channel(target, options=CHANNEL_OPTIONS)
+    import grpc
+
+    return module.secure_channel(target, grpc.ssl_channel_credentials(*tls), options=CHANNEL_OPTIONS)
+
+
 # For failures that come from gRPC itself and not from the service.
 _REASON_OF_CODE = {
     "CANCELLED": "CANCELLED",
@@ -66,10 +79,11 @@ def closed_error(name: str) -> errors.Error:
     )
 
 
-def unreachable_error(target: str, name: str) -> errors.Error:
+def unreachable_error(target: str, name: str, tls: Tls | None = None) -> errors.Error:
+    certificate = "" if tls is None else ", with a certificate for this name of an authority that is trusted"
     return errors.by_name(
         "UNAVAILABLE",
-        f"no answer from {target} before the deadline; is statehoused listening there?",
+        f"no answer from {target} before the deadline; is statehoused listening there{certificate}?",
         name,
     )
 
@@ -99,8 +113,9 @@ class NetworkSession:
     may be sent twice are cut short and repeated after the fork, the others are awaited), and parent and child make new ones.
     """
 
-    def __init__(self, target: str, token: str, timeout: float) -> None:
+    def __init__(self, target: str, token: str, timeout: float, tls: Tls | None = None) -> None:
         self.target = target
+        self.tls = tls
         self.timeout = timeout
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._closed = False
@@ -175,7 +190,7 @@ class NetworkSession:
             if self._closed:
                 return None, closed_error(call.name)
             if isinstance(error, errors.Timeout) and not self._answered:
-                return None, unreachable_error(self.target, call.name)
+                return None, unreachable_error(self.target, call.name, self.tls)
             if isinstance(error, errors.Cancelled) and self._channels_let_go != let_go:
                 continue  # Cut short for a fork; only calls that may be sent twice are.
             if isinstance(error, errors.Unavailable):
@@ -225,7 +240,7 @@ class NetworkSession:
             self._methods = {}
             self._answered = False
             with _grpc_start():
-                self._channel = grpc.insecure_channel(self.target, options=CHANNEL_OPTIONS)
+                self._channel = make_channel(grpc, self.target, self.tls)
 
     def stream(self, call: Call) -> Any:
         """Begins a streaming call: its responses, which can be iterated and cancelled. A fork of this process cuts it short (CANCELLED).

@@ -31,7 +31,7 @@ from ._control import Call
 from ._cursor import AsyncCursor
 from ._local import CompareExchangeResult
 from ._network_session import (
-    CHANNEL_OPTIONS,
+    make_channel,
     NetworkSession,
     RetryDelays,
     closed_error,
@@ -411,7 +411,7 @@ class _AsyncNetworkSession:
                     raise
                 raise closed_error(call.name) from None
             if isinstance(error, errors.Timeout) and not self._answered:
-                raise unreachable_error(self._session.target, call.name)
+                raise unreachable_error(self._session.target, call.name, self._session.tls)
             if not isinstance(error, errors.Unavailable) or error.reason == "STALLED":
                 raise error
             self._answered = False
@@ -448,7 +448,7 @@ class _AsyncNetworkSession:
         self._pid = os.getpid()
         if self._channel is None:
             self._answered = False
-            self._channel = grpc.aio.insecure_channel(self._session.target, options=CHANNEL_OPTIONS)
+            self._channel = make_channel(grpc.aio, self._session.target, self._session.tls)
         return self._channel
 
 

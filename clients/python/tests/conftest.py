@@ -75,13 +75,19 @@ def asgi(app: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with run_service(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def run_service(folder: pathlib.Path, *flags: str) -> Iterator[Service]:
+    """A statehoused of its own, with everything it leaves in ``folder``."""
     binary = os.environ.get("STATEHOUSED")
     if not binary:
         pytest.fail("STATEHOUSED is not set; it must name the statehoused binary")
-    folder = tmp_path_factory.mktemp("service")
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
-        [binary, "--dev"],
+        [binary, "--dev", *flags],
         stdout=log,
         stderr=log,
         env={**os.environ, "TMPDIR": str(folder)},

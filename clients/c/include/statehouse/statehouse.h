@@ -146,12 +146,15 @@ typedef struct sh_options {
   sh_transport transport; /* Default: SH_TRANSPORT_AUTO. */
 } sh_options;
 
-/* Connects. `url` is "statehouse+unix://<runtime dir>" or "statehouse://host[:port]", with
- * "?transport=local|network&timeout=2s" if wanted; NULL: STATEHOUSE_URL, else this user's default
- * runtime dir, else 127.0.0.1:7700. `options` may be NULL. The local door attaches now, waiting for
- * the service until the timeout; the network door connects at its first call. Errors:
- * SH_INVALID_ARGUMENT, SH_UNAVAILABLE, SH_UNAUTHENTICATED, SH_TOKEN_EXPIRED, SH_RATE_LIMITED,
- * SH_PERMISSION_DENIED, SH_LANES_EXHAUSTED, SH_VERSION_MISMATCH. */
+/* Connects. `url` is "statehouse+unix://<runtime dir>", "statehouse://host[:port]" or, with TLS,
+ * "statehouse+tls://host[:port]", with "?transport=local|network&timeout=2s" if wanted, and for TLS
+ * "ca_file=<PEM of who signed the service's certificate>" (else STATEHOUSE_TLS_CA_FILE, else the
+ * system's authorities), "certificate_file=" and "key_file=" of the client's own (else
+ * STATEHOUSE_TLS_CERTIFICATE_FILE and STATEHOUSE_TLS_KEY_FILE); NULL: STATEHOUSE_URL, else this
+ * user's default runtime dir, else 127.0.0.1:7700. `options` may be NULL. The local door attaches
+ * now, waiting for the service until the timeout; the network door connects at its first call.
+ * Errors: SH_INVALID_ARGUMENT, SH_UNAVAILABLE, SH_UNAUTHENTICATED, SH_TOKEN_EXPIRED,
+ * SH_RATE_LIMITED, SH_PERMISSION_DENIED, SH_LANES_EXHAUSTED, SH_VERSION_MISMATCH. */
 SH_API sh_reason sh_connect(const char *url, const sh_options *options, sh_client **client,
                             sh_error **error);
 /* Ends the attachment and frees the client; NULL is allowed. Its areas then answer SH_CLIENT_CLOSED
