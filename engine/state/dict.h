@@ -320,9 +320,9 @@ class Dict final {
   void SetState(DictState state);
   // Waits until nobody is inside a critical section. With state kMoving nobody enters one again.
   Status WaitUntilIdle(uint64_t timeout_ns) const;
-  // Copies every sound entry into `target` (another, empty segment that nobody else uses). Entries
-  // keep ordinal, expiry and fence; versions of the target are all higher. Returns how many were
-  // dropped because they were damaged.
+  // Copies every sound entry into `target` (another, empty segment that nobody else uses), expired
+  // ones too: their removal is yet to be told. Entries keep version, ordinal, expiry and fence; the
+  // target's own versions are all higher. Returns how many were dropped because they were damaged.
   StatusOr<uint64_t> CopyInto(const Lane& lane, Dict& target) const;
   // The remembered operations alone.
   StatusOr<uint64_t> CopyOperations(const Lane& lane, Dict& target) const;

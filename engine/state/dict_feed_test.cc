@@ -339,6 +339,29 @@ TEST_F(DictFeedTest, FollowsADictThatGrowsAndTellsWhenItWasReplaced) {
   EXPECT_EQ(Texts(Drain()), Strings{"7:put c=4"});
 }
 
+// Else whoever follows the dict has the entry for ever.
+TEST_F(DictFeedTest, WhatExpiredBeforeAMoveIsToldAfterIt) {
+  Begin();
+  DictSetOptions brief;
+  brief.ttl = {DictTtl::Kind::kSet, 1};
+  DictResult result;
+  ASSERT_TRUE(dict().Set(At(1), "t", DictValue::Bytes("y"), brief, &result).ok());
+  for (bool found = true; found;) {
+    DictEntry entry;
+    ASSERT_TRUE(dict().Get("t", &entry, &found).ok());
+  }
+  ASSERT_TRUE(store->MoveDict(At(3), served, DictStore::Move::kGrow).ok());
+  served = *store->Find("d");
+  std::vector<DictChange> changes = Drain();
+  feed->Follow(served, &changes);
+
+  uint32_t bucket = 0;
+  ASSERT_TRUE(dict().Expire(At(1), &bucket, UINT32_MAX).ok());
+
+  for (DictChange& change : Drain()) changes.push_back(std::move(change));
+  EXPECT_EQ(Texts(changes), (Strings{"1:put t=y", "2:moved", "3:expire t"}));
+}
+
 TEST_F(DictFeedTest, ADamagedFeedIsRefused) {
   Begin({kFeedLogBytesMin, 600'000});
   for (int i = 0; i < 40; ++i) Put("key", "value");

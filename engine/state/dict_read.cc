@@ -145,11 +145,10 @@ Status Dict::ReadBucket(uint32_t bucket, std::string_view prefix, uint64_t opera
 }
 
 // As ReadBucket, without the entries whose key is not the one that they were written with: another
-// key may stand in the same bucket.
+// key may stand in the same bucket. Expired ones are among them.
 Status Dict::ReadSound(uint32_t bucket, uint64_t operation_timeout_ns,
                        std::vector<DictEntry>* entries, uint64_t* misplaced) const {
   const auto take = [&](const Found& found) {
-    if (IsExpired(found.expires_ms)) return;
     DictEntry entry;
     entry.key.resize(found.shape.key_bytes);
     CopyShared(reinterpret_cast<std::byte*>(entry.key.data()), found.key(), entry.key.size());
