@@ -9,8 +9,8 @@
 #include <random>
 #include <thread>
 
+#include "engine/base/watch_mutant.h"
 #include "service/watch/area_hub_test_support.h"
-#include "service/watch/watch_mutant.h"
 
 namespace statehouse {
 namespace {

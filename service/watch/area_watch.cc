@@ -4,7 +4,7 @@
 #include <span>
 #include <utility>
 
-#include "service/watch/watch_mutant.h"
+#include "engine/base/watch_mutant.h"
 
 namespace statehouse {
 namespace {

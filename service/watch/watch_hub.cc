@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "engine/base/watch_mutant.h"
 #include "engine/os/futex.h"
 
 namespace statehouse {
@@ -43,7 +44,7 @@ std::shared_ptr<WatchHub> WatchHub::Start(const WatchHubOptions& options, DictSt
                                           std::map<std::string, UniqueFd> kept) {
   std::shared_ptr<WatchHub> hub(new WatchHub(options, dicts, vault));
   hub->Adopt(std::move(kept));
-  hub->thread_ = std::thread([raw = hub.get()] { raw->Run(); });
+  if (options.has_thread) hub->thread_ = std::thread([raw = hub.get()] { raw->Run(); });
   return hub;
 }
 
@@ -184,16 +185,21 @@ void WatchHub::Run() {
       if (stopping_) return;
     }
     const std::vector<std::shared_ptr<WatchedDict>> dicts = All();
-    bool more = false;
-    uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : MonotonicNs() + kLookNs;
-    for (const std::shared_ptr<WatchedDict>& dict : dicts) {
-      more = Serve(*dict) || more;
-      const std::lock_guard<std::mutex> lock(dict->mutex);
-      for (const Watch* const watch : dict->watches) until_ns = std::min(until_ns, watch->due_ns());
-    }
-    for (const std::shared_ptr<WatchedDict>& dict : dicts) Forget(dict);
-    if (!more) Sleep(dicts, bell_seen, until_ns);
+    const uint64_t until_ns = LookAt(dicts);
+    if (until_ns != 0) Sleep(dicts, bell_seen, until_ns);
   }
+}
+
+uint64_t WatchHub::LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts) {
+  bool more = false;
+  uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : MonotonicNs() + kLookNs;
+  for (const std::shared_ptr<WatchedDict>& dict : dicts) {
+    more = Serve(*dict) || more;
+    const std::lock_guard<std::mutex> lock(dict->mutex);
+    for (const Watch* const watch : dict->watches) until_ns = std::min(until_ns, watch->due_ns());
+  }
+  for (const std::shared_ptr<WatchedDict>& dict : dicts) Forget(dict);
+  return more ? 0 : until_ns;
 }
 
 bool WatchHub::Serve(WatchedDict& dict) {
@@ -236,6 +242,7 @@ bool WatchHub::ServeDrained(WatchedDict& dict, Due* due) {
     while (dict.feed->HasNews()) dict.feed->Drain(&fresh);
     FollowMove(dict, &fresh, due);
     more = true;
+    drain = 0;  // What the next segment has already is not read.
   }
   gaps_.fetch_add(dict.feed->gaps() - gaps, std::memory_order_relaxed);
   Publish(dict, std::move(fresh), drain, due);
@@ -353,11 +360,11 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
       old.push_back(std::move(dict.history.front()));
       dict.history.pop_front();
     }
-    dict.drains = drain;
+    dict.drains = std::max(dict.drains, drain);
     const uint64_t now_ns = MonotonicNs();
     for (Watch* const watch : dict.watches) {
       watch->PassBy(head_before, has_gap, keys);
-      if (!watch->IsDue(now_ns)) continue;
+      if (!watch->IsDue(now_ns) || WatchMutantIs(WatchMutant::kWatchNotNotified)) continue;
       if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
     }
   }
@@ -418,6 +425,7 @@ WatchTotals WatchHub::Totals() const {
     const std::lock_guard<std::mutex> lock(dict->mutex);
     ++totals.dicts;
     totals.watches += static_cast<uint32_t>(dict->watches.size() - dict->waits);
+    totals.waits += static_cast<uint32_t>(dict->waits);
     totals.history_changes += dict->history.size();
     for (const Watch* const watch : dict->watches) {
       if (watch->ask().is_wait) continue;

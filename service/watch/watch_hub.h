@@ -33,10 +33,12 @@ struct WatchHubOptions {
   DictFeedOptions feed;
   uint64_t keep_ms = 60'000;  // A dict that nobody watches is followed for so long.
   uint32_t watches_max = kWatchesMax;
+  bool has_thread = true;  // False: a test calls Turn.
 };
 
 struct WatchTotals {
   uint32_t watches = 0;
+  uint32_t waits = 0;  // Watches that are waits for entries; all else here is without them.
   uint32_t dicts = 0;  // That are followed.
   uint64_t history_changes = 0;
   uint64_t lag_revisions = 0;  // Of the slowest live watch.
@@ -77,11 +79,16 @@ class WatchHub final {
   void Shutdown();
   WatchTotals Totals() const;
 
+  // One look at every dict that is followed: when the next one is; 0: at once. Its thread's, or a
+  // test's.
+  uint64_t Turn() { return LookAt(All()); }
+
  private:
   WatchHub(const WatchHubOptions& options, DictStore* dicts, DescriptorVault* vault)
       : options_(options), dicts_(dicts), vault_(vault) {}
   void Adopt(std::map<std::string, UniqueFd> kept);
   void Run();
+  uint64_t LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts);
   using Due = std::vector<std::shared_ptr<Watch>>;
   // Looks at one dict; true when there may be more at once. Notifies.
   bool Serve(WatchedDict& dict);
@@ -89,7 +96,7 @@ class WatchHub final {
   bool ServeDrained(WatchedDict& dict, Due* due);
   void BeginFeed(WatchedDict& dict, Due* due);
   void FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due* due);
-  // REQUIRES: drain_mutex held.
+  // `drain`: the one that is over; 0: none is. REQUIRES: drain_mutex held.
   void Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due);
   static void EndDict(WatchedDict& dict, const Status& why, Due* due);
   void Forget(const std::shared_ptr<WatchedDict>& dict);

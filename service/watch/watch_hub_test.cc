@@ -269,6 +269,36 @@ TEST_F(WatchHubTest, AGrowingDictIsFollowedAClearedOneIsToldAndADeletedOneEnds) 
   EXPECT_EQ(watcher.status().reason(), Reason::kDictNotFound);
 }
 
+// A look that follows a dict has not seen what the next segment has.
+TEST_F(WatchHubTest, SyncedComesAfterWhatAMovedDictHasAlready) {
+  WatchHubOptions options;
+  options.has_thread = false;
+  Start(options);
+  Replayer replayer;
+  WatchAsk ask = Ask();
+  const auto sync = [&] {
+    Watcher watcher(*hub, ask);
+    replayer.synced = false;
+    WatchEvent event;
+    while (!replayer.synced) {
+      if (watcher.TryNext(&event) == Watch::Found::kEvent) {
+        replayer.Apply(event);
+      } else {
+        hub->Turn();
+      }
+    }
+    ask.from_revision = replayer.revision;
+  };
+  sync();
+  ASSERT_TRUE(store->MoveDict(At(3), served, DictStore::Move::kGrow).ok());
+  served = *store->Find("d");
+  Put("late", "1");
+
+  sync();
+
+  ExpectIsTheDict(replayer);
+}
+
 TEST_F(WatchHubTest, ValuesThatTheHistoryCannotKeepAreTakenFromTheirEntries) {
   constexpr size_t kMessageBytesMax = 8 << 20;
   WatchHubOptions options;

@@ -5,9 +5,9 @@
 #include <cstring>
 #include <span>
 
+#include "engine/base/watch_mutant.h"
 #include "engine/shm/owned_lock.h"
 #include "service/watch/area_watch.h"
-#include "service/watch/watch_mutant.h"
 
 namespace statehouse {
 namespace {
