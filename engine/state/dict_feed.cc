@@ -5,6 +5,7 @@
 #include <ctime>
 #include <utility>
 
+#include "engine/base/watch_mutant.h"
 #include "engine/os/memory.h"
 #include "engine/state/copy.h"
 
@@ -95,7 +96,8 @@ class DictFeed::Merge final {
       const bool has_earlier = i > 0 && reads_[i - 1].lane == reads_[i].lane;
       if (has_earlier && marks_[i - 1] == Mark::kOpen) {
         stack_.push_back(i - 1);
-      } else if (before_[i] != kNone && marks_[before_[i]] == Mark::kOpen) {
+      } else if (before_[i] != kNone && marks_[before_[i]] == Mark::kOpen &&
+                 !WatchMutantIs(WatchMutant::kFeedBucketOrderLost)) {
         stack_.push_back(before_[i]);
       } else {
         marks_[i] = Mark::kDone;
@@ -124,8 +126,7 @@ StatusOr<std::unique_ptr<DictFeed>> DictFeed::Create(const DictFeedOptions& opti
   Dict& dict = feed->served_->dict();
   const uint32_t lanes = std::min(dict.lane_high(), dict.geometry().lane_count);
   for (uint32_t lane = 0; lane < lanes; ++lane) {
-    feed->cursors_[lane] =
-        dict.LaneRecordOf(lane).ring_head.load(std::memory_order_acquire) & ~uint64_t{7};
+    feed->cursors_[lane] = feed->HeadOf(lane);
     for (auto& slot : feed->CursorAt(lane).slots) {
       slot.position.store(feed->cursors_[lane], std::memory_order_relaxed);
     }
@@ -172,6 +173,11 @@ Status DictFeed::MapAll() {
   cursors_.assign(kLanesMax, 0);
   has_moved_.assign(kLanesMax, false);
   return Status();
+}
+
+uint64_t DictFeed::HeadOf(uint32_t lane) const {
+  return served_->dict().LaneRecordOf(lane).ring_head.load(std::memory_order_acquire) &
+         ~uint64_t{7};
 }
 
 void DictFeed::MoveCursor(uint32_t lane, uint64_t position) {
@@ -230,7 +236,9 @@ void DictFeed::LoadCursors() {
       slots[newest].revision.store(0, std::memory_order_relaxed);
       newest = 1 - newest;
     }
+    if (WatchMutantIs(WatchMutant::kFeedOldCursors)) newest = 1 - newest;
     cursors_[lane] = slots[newest].position.load(std::memory_order_relaxed);
+    if (WatchMutantIs(WatchMutant::kFeedCursorsAtHeads)) cursors_[lane] = HeadOf(lane);
   }
 }
 
@@ -265,8 +273,7 @@ bool DictFeed::HasNews() const {
   const Dict& dict = served_->dict();
   const uint32_t lanes = std::min(dict.lane_high(), dict.geometry().lane_count);
   for (uint32_t lane = 0; lane < lanes; ++lane) {
-    const uint64_t head = dict.LaneRecordOf(lane).ring_head.load(std::memory_order_acquire);
-    if ((head & ~uint64_t{7}) != cursors_[lane]) return true;
+    if (HeadOf(lane) != cursors_[lane]) return true;
   }
   return false;
 }
@@ -334,18 +341,19 @@ void DictFeed::FillLargeValue(DictChange* change) const {
 
 void DictFeed::Drain(std::vector<DictChange>* fresh) {
   const Dict& dict = served_->dict();
-  const auto look = [&dict](std::vector<uint64_t>* heads) {
+  const auto look = [this, &dict](std::vector<uint64_t>* heads) {
     // The lanes first: one that comes later has nothing below this look.
     heads->resize(std::min(dict.lane_high(), dict.geometry().lane_count));
     for (uint32_t lane = 0; lane < heads->size(); ++lane) {
-      (*heads)[lane] =
-          dict.LaneRecordOf(lane).ring_head.load(std::memory_order_acquire) & ~uint64_t{7};
+      (*heads)[lane] = HeadOf(lane);
+      AtWatchPoint(WatchPoint::kFeedBetweenLanes);
     }
   };
   std::vector<uint64_t> sure;
   std::vector<uint64_t> ends;
   look(&sure);
   look(&ends);
+  if (WatchMutantIs(WatchMutant::kFeedOneLook)) sure = ends;
   sure.resize(ends.size(), 0);
   std::vector<Read> reads;
   std::vector<DictChange> changes;
@@ -356,7 +364,7 @@ void DictFeed::Drain(std::vector<DictChange>* fresh) {
     // A lane that the first look did not have yet has nothing that is sure.
     if (ReadLane(lane, std::max(sure[lane], cursors_[lane]), ends[lane], &reads, &why)) continue;
     reads.resize(before);
-    changes.push_back(Gap(why));
+    if (!WatchMutantIs(WatchMutant::kFeedGapNotTold)) changes.push_back(Gap(why));
     MoveCursor(lane, ends[lane]);
   }
   uint64_t bytes = 0;
@@ -368,6 +376,7 @@ void DictFeed::Drain(std::vector<DictChange>* fresh) {
     changes.push_back(std::move(read.change));
     // A batch never fills the log, so what was given a moment ago stays in it for a while.
     if (bytes < log_bytes_ / kLogShare) return;
+    if (WatchMutantIs(WatchMutant::kFeedBatchEndLost)) changes.pop_back();
     Append(&changes, fresh);
     bytes = 0;
   });
@@ -380,9 +389,14 @@ void DictFeed::Follow(std::shared_ptr<ServedDict> next, std::vector<DictChange>*
                     next->record().geometry.seed == served_->record().geometry.seed;
   served_ = std::move(next);
   ForgetCursors();
+  if (WatchMutantIs(WatchMutant::kFeedSegmentBeginLost)) {
+    for (uint32_t lane = 0; lane < kLanesMax; ++lane) cursors_[lane] = HeadOf(lane);
+  }
   std::vector<DictChange> changes(1);
   changes[0].operation = FeedOperation::kMoved;
-  if (!grew) changes[0] = Gap(FeedGap::kReplaced);
+  if (!grew && !WatchMutantIs(WatchMutant::kFeedReplacedAsMoved)) {
+    changes[0] = Gap(FeedGap::kReplaced);
+  }
   Append(&changes, fresh);
 }
 

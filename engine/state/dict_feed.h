@@ -89,6 +89,8 @@ class DictFeed final {
   // what is read now.
   bool ReadLane(uint32_t lane, uint64_t sure, uint64_t end, std::vector<Read>* reads,
                 FeedGap* why) const;
+  // Where a lane's ring ends now.
+  uint64_t HeadOf(uint32_t lane) const;
   void LoadCursors();
   void MoveCursor(uint32_t lane, uint64_t position);
   void ForgetCursors();

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "engine/base/watch_mutant.h"
 #include "engine/os/futex.h"
 
 namespace statehouse {
@@ -82,10 +83,12 @@ void Watch::Begin() {
     ask_.snapshot ? BeginSnapshot() : BeginLive();
   } else if (from > dict_->head) {
     resync_ = ResyncReason::kRevisionUnknown;
-  } else if (from + 1 < dict_->tail()) {
+  } else if (from + 1 < dict_->tail() && !WatchMutantIs(WatchMutant::kWatchHistoryGoneHidden)) {
     resync_ = ResyncReason::kHistoryGone;
   } else {
-    cursor_ = from;
+    cursor_ = std::max(from, dict_->tail() - 1);
+    if (WatchMutantIs(WatchMutant::kWatchResumesTooFar) && from < dict_->head) ++cursor_;
+    if (WatchMutantIs(WatchMutant::kWatchResumesTooEarly) && from >= dict_->tail()) --cursor_;
     can_resume_ = true;
     phase_ = Phase::kCatchingUp;
     ticket_ = dict_->AskForDrain();
@@ -179,11 +182,13 @@ Watch::Found Watch::ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* eve
     if (!status.ok()) break;
     sequences_.push_back(sequence);
     ++bucket_;
+    AtWatchPoint(WatchPoint::kScanBetweenBuckets);
   }
   lock.lock();
   if (bucket_ == end_bucket_) {
     phase_ = Phase::kCatchingUp;
     ticket_ = dict_->AskForDrain();
+    if (WatchMutantIs(WatchMutant::kWatchPlaceAfterScan)) cursor_ = dict_->head;
   }
   if (!event->entries.empty()) return Found::kEvent;
   if (status.ok()) {
@@ -202,7 +207,7 @@ bool Watch::Wants(const DictChange& change) const {
   }
   if ((ask_.kinds >> static_cast<uint32_t>(change.operation) & 1) == 0) return false;
   if (ask_.key ? change.key != *ask_.key : !change.key.starts_with(ask_.prefix)) return false;
-  if (sequences_.empty()) return true;
+  if (sequences_.empty() || WatchMutantIs(WatchMutant::kWatchSnapshotRepeated)) return true;
   const uint32_t bucket = scanned_->dict().BucketOfKey(change.key);
   return bucket < first_bucket_ || bucket - first_bucket_ >= sequences_.size() ||
          change.version > sequences_[bucket - first_bucket_];
@@ -210,6 +215,7 @@ bool Watch::Wants(const DictChange& change) const {
 
 Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* event) {
   const uint64_t tail = dict_->tail();
+  if (WatchMutantIs(WatchMutant::kWatchSlowHidden)) cursor_ = std::max(cursor_, tail - 1);
   if (cursor_ + 1 < tail) {
     if (ask_.slow_policy != SlowPolicy::kCancel) return Resync(ResyncReason::kSlowWatcher, event);
     ended_ =
@@ -221,7 +227,9 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
     status_ = ended_;
     return Found::kEnd;
   }
-  if (ticket_ != 0 && dict_->drains >= ticket_) {
+  const bool is_drained =
+      dict_->drains >= ticket_ || WatchMutantIs(WatchMutant::kWatchSyncedTooEarly);
+  if (ticket_ != 0 && is_drained) {
     ticket_ = 0;
     sync_at_ = dict_->head;
   }
@@ -234,7 +242,8 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
   size_t bytes = 0;
   while (cursor_ < end && event->changes.size() < kChangesPerMessage && bytes < kBytesPerMessage) {
     const SharedChange& next = dict_->history[cursor_ + 1 - tail];
-    if (next->change.operation == FeedOperation::kGap) {
+    if (next->change.operation == FeedOperation::kGap &&
+        !WatchMutantIs(WatchMutant::kWatchGapHidden)) {
       constexpr ResyncReason kReasons[] = {ResyncReason::kDamaged, ResyncReason::kOverrun,
                                            ResyncReason::kDamaged, ResyncReason::kReplaced};
       const ResyncReason reason = kReasons[std::min<uint64_t>(next->change.bits, 3)];
@@ -280,6 +289,7 @@ void Watch::PassBy(uint64_t head_before, bool has_gap,
                                   : std::any_of(keys.begin(), keys.end(), [this](auto key) {
                                       return key.starts_with(ask_.prefix);
                                     });
+  if (WatchMutantIs(WatchMutant::kWatchPassedTooFar) && keys.size() > 1) cursor_ = dict_->head;
   if (!concerned) cursor_ = dict_->head;
 }
 
@@ -303,7 +313,8 @@ void Watch::TakeLatest(uint64_t end, WatchEvent* event) {
     } else {
       bytes += next->change.key.size() + next->change.bytes.size() + sizeof(DictEntry);
     }
-    event->changes.push_back({next, !is_new});
+    const bool is_flagged = !WatchMutantIs(WatchMutant::kWatchCoalescedHidden);
+    event->changes.push_back({next, !is_new && is_flagged});
   }
   std::erase_if(event->changes, [](const WatchEvent::Told& told) { return !told.change; });
   counters_->coalesced.fetch_add(left_out, std::memory_order_relaxed);

@@ -1,114 +1,130 @@
-// Writers, watchers that come and go and resume anywhere, and a hub that is restarted: nobody
-// misses or repeats anything.
-#include <array>
+// Writers of the service and workers of the host, watchers that come and go, resume anywhere and
+// read slowly, a dict that moves and is cleared, and a hub that is restarted: each watch tells what
+// was done. STATEHOUSE_LONG=1 makes it 200 rounds.
 #include <atomic>
-#include <random>
+#include <set>
 #include <thread>
 
-#include "engine/os/futex.h"
-#include "service/watch/watch_hub_test_support.h"
+#include "service/watch/dict_replay_test_support.h"
+#include "tests/support/long_runs.h"
 
 namespace statehouse {
 namespace {
 
-constexpr int kWatchers = 4;
-constexpr uint32_t kWriters = 3;
-constexpr int kRestartsMin = 3;
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr auto kFor = milliseconds(1500);
-#else
+constexpr uint32_t kWriters = 4;
+constexpr uint32_t kWatchers = 5;
 constexpr auto kFor = milliseconds(3000);
-#endif
 
-class WatchSoakTest : public WatchHubTest {
- protected:
+class WatchSoak : public DictReplayTest {
+ public:
+  explicit WatchSoak(uint64_t seed) : random_(seed) {
+    // Small enough that a slow watcher falls behind.
+    options_.feed.log_bytes = kFeedLogBytesMin * 4;
+    Start(options_);
+    for (uint32_t i = 0; i < kWatchers; ++i) {
+      WatchAsk ask = i == 0 ? WatchAsk() : AnyAsk(random_);
+      followers_.push_back(std::make_unique<Follower>(&ledger, std::move(ask), fault_));
+    }
+  }
+  void TestBody() override {}
+
+  std::set<std::string> Run() {
+    std::vector<std::thread> threads;
+    for (uint32_t writer = 0; writer < kWriters; ++writer) {
+      threads.emplace_back([this, writer, seed = random_()] { Write(writer, seed); });
+    }
+    for (const auto& follower : followers_) {
+      threads.emplace_back([this, &follower, seed = random_()] { Follow(*follower, seed); });
+    }
+    const auto until = std::chrono::steady_clock::now() + kFor;
+    while (std::chrono::steady_clock::now() < until) {
+      SleepNs(random_() % 60'000'000);
+      Disturb();
+    }
+    stops_ = true;
+    for (std::thread& thread : threads) thread.join();
+    served = *store->Find("d");
+    options_.has_thread = false;
+    Start(options_);
+    Finish(followers_, fault_);
+    return faults_;
+  }
+  uint64_t changes() const {
+    uint64_t changes = 0;
+    for (const auto& follower : followers_) changes += follower->changes();
+    return changes;
+  }
+  int restarts() const { return restarts_; }
+
+ private:
   std::shared_ptr<WatchHub> CurrentHub() {
     const std::lock_guard<std::mutex> lock(hub_mutex_);
     return hub;
   }
-  // The next daemon's.
-  void RestartHub() {
-    const std::lock_guard<std::mutex> lock(hub_mutex_);
-    hub->Shutdown();
-    hub = WatchHub::Start({}, store.get(), &vault, vault.Inherit("feed."));
-  }
-  // Goes on where the replayer stands, or begins anew where it stands in the middle of a snapshot.
-  WatchAsk AskToGoOn(Replayer& replayer) const {
-    WatchAsk ask = Ask();
-    if (replayer.revision != 0 && replayer.synced) {
-      ask.from_revision = replayer.revision;
+  void Disturb() {
+    const uint64_t what = random_() % 8;
+    if (what < 3) {
+      const std::lock_guard<std::mutex> lock(hub_mutex_);
+      Start(options_);  // The next daemon's.
+      ++restarts_;
+    } else if (what < 5) {
+      const Status moved = Move(/*clears=*/what == 4);
+      EXPECT_TRUE(moved.ok()) << moved.ToString();
+      served = *store->Find("d");
     } else {
-      replayer.entries.clear();
-      replayer.versions.clear();
-    }
-    replayer.synced = false;
-    return ask;
-  }
-
-  void Write(uint32_t writer) {
-    std::mt19937_64 random(writer);
-    for (uint64_t i = 0; !stop_.load(); ++i) {
-      const std::string key = "k" + std::to_string(random() % 50);
-      if (random() % 5 == 0) {
-        Delete(key, 8 + writer);
-      } else {
-        Put(key, std::to_string(i), 8 + writer);
-      }
-      if (i % 50 == 0) SleepNs(random() % 300'000);
+      Expire();
     }
   }
-  void WatchUntilTheEnd(int seed, Replayer& replayer) {
+  void Write(uint32_t index, uint64_t seed) {
+    const bool is_worker = index % 2 == 1;
+    NotingWriter writer(&ledger, LaneOf(index, is_worker), seed);
+    for (uint64_t i = 0; !stops_.load(); ++i) {
+      const std::shared_ptr<ServedDict> now = *store->Find("d");
+      const Status status = writer.Step(is_worker ? writer.Mapped(*store, now) : now->dict());
+      // It has moved meanwhile, or is about to.
+      if (status.reason() == Reason::kDictMoved || status.reason() == Reason::kStalled) continue;
+      ASSERT_TRUE(status.ok()) << status.ToString();
+      if (!is_worker) CurrentHub()->LookNow(now->record().id);
+      if (i % 50 == 0) SleepNs(writer.random()() % 1'000'000);
+    }
+  }
+  void Follow(Follower& follower, uint64_t seed) {
     std::mt19937_64 random(seed);
-    while (std::chrono::steady_clock::now() < until_) {
-      Watcher watcher(*CurrentHub(), AskToGoOn(replayer));
-      if (!watcher.is_open()) continue;  // The hub is being restarted.
-      for (uint64_t events = random() % 200 + 3; events > 0; --events) {
-        WatchEvent event;
-        const Watch::Found found = watcher.Next(&event, milliseconds(50));
-        if (found == Watch::Found::kEnd) break;
-        if (found == Watch::Found::kEvent) replayer.Apply(event);
+    while (!stops_.load()) {
+      if (!follower.is_open()) {
+        follower.Open(*CurrentHub(), *store->Find("d"), /*is_lost=*/random() % 20 == 0);
       }
+      for (uint64_t events = random() % 200 + 3; events > 0 && follower.is_open(); --events) {
+        (void)follower.Take(milliseconds(10));
+        if (random() % 100 == 0) SleepNs(random() % 50'000'000);
+      }
+      if (random() % 2 == 0) follower.Close();
     }
+    follower.Close();
   }
 
-  const std::chrono::steady_clock::time_point until_ = std::chrono::steady_clock::now() + kFor;
-  std::atomic<bool> stop_{false};
-
- private:
+  std::mt19937_64 random_;
+  WatchHubOptions options_;
+  std::mutex fault_mutex_;
+  std::set<std::string> faults_;
+  const Replayer::Fault fault_ = [this](const std::string& what) {
+    const std::lock_guard<std::mutex> lock(fault_mutex_);
+    faults_.insert(what);
+  };
+  std::vector<std::unique_ptr<Follower>> followers_;
   std::mutex hub_mutex_;  // Of the pointer.
+  int restarts_ = 0;
+  std::atomic<bool> stops_{false};
 };
 
-TEST_F(WatchSoakTest, EveryWatcherEndsWithTheDictWhateverHappened) {
-  Start();
-  std::vector<std::thread> writers;
-  for (uint32_t writer = 0; writer < kWriters; ++writer) {
-    writers.emplace_back([this, writer] { Write(writer); });
+TEST(WatchSoakTest, EveryWatchTellsWhatWasDoneWhateverHappened) {
+  const int rounds = Rounds(1, 200);
+  for (int round = 1; round <= rounds; ++round) {
+    WatchSoak soak(static_cast<uint64_t>(round));
+    for (const std::string& fault : soak.Run()) ADD_FAILURE() << "round " << round << ": " << fault;
+    EXPECT_GT(soak.changes(), 1000u);
+    EXPECT_GE(soak.restarts(), 3);
   }
-  std::array<Replayer, kWatchers> replayers;
-  std::vector<std::thread> watchers;
-  for (int i = 0; i < kWatchers; ++i) {
-    watchers.emplace_back([this, i, &replayers] { WatchUntilTheEnd(100 + i, replayers[i]); });
-  }
-  int restarts = 0;
-  for (; std::chrono::steady_clock::now() < until_; ++restarts) {
-    SleepNs(300'000'000);
-    RestartHub();
-  }
-  for (std::thread& watcher : watchers) watcher.join();
-  stop_ = true;
-  for (std::thread& writer : writers) writer.join();
-  uint64_t changes = 0;
-  for (Replayer& replayer : replayers) {
-    Watcher watcher(*hub, AskToGoOn(replayer));
-    CatchUp(watcher, replayer);
-    changes += replayer.changes;
-  }
-  // All are quiet now but for the marks.
-  for (Replayer& replayer : replayers) replayer.entries.erase("zz-mark");
-  Delete("zz-mark");
-  for (Replayer& replayer : replayers) ExpectIsTheDict(replayer);
-  EXPECT_GT(changes, 1000u);
-  EXPECT_GE(restarts, kRestartsMin);
 }
 
 }  // namespace
