@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/base/watch_mutant.h"
 #include "engine/os/futex.h"
 #include "engine/value/value.h"
 
@@ -76,10 +77,16 @@ Status WaitForEntry(Dict& dict, std::string_view key, const EntryWait& wait, uin
   const uint64_t end_ns = timeout_ns > UINT64_MAX - now_ns ? UINT64_MAX : now_ns + timeout_ns;
   SH_RETURN_IF_ERROR(LookAtEntry(dict, key, wait, look));
   for (int vain = 0; !look->met;) {
+    AtWatchPoint(WatchPoint::kWaitBetweenSteps);
     // SYNC: dict.watch
-    const uint32_t event = dict.watch_event().load(std::memory_order_seq_cst);
-    const bool is_told = dict.ArmWatch();
-    SH_RETURN_IF_ERROR(LookAtEntry(dict, key, wait, look));
+    uint32_t event = dict.watch_event().load(std::memory_order_seq_cst);
+    const bool is_told = WatchMutantIs(WatchMutant::kWaitNotArmed) || dict.ArmWatch();
+    AtWatchPoint(WatchPoint::kWaitBetweenSteps);
+    if (!WatchMutantIs(WatchMutant::kWaitNotLookedAgain)) {
+      SH_RETURN_IF_ERROR(LookAtEntry(dict, key, wait, look));
+    }
+    AtWatchPoint(WatchPoint::kWaitBetweenSteps);
+    if (WatchMutantIs(WatchMutant::kWaitEventReadLate)) event = dict.watch_event().load();
     const uint64_t begin_ns = MonotonicNs();
     if (look->met || begin_ns >= end_ns) return Status();
     uint64_t sleep_ns = end_ns - begin_ns;

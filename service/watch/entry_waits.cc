@@ -4,6 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include "engine/base/watch_mutant.h"
+
 namespace statehouse {
 namespace {
 
@@ -106,11 +108,12 @@ void EntryWaits::Run() {
     queue_.pop_front();
     if (at == waits_.end()) continue;
     const std::shared_ptr<Wait> wait = at->second;
-    wait->queued = false;
+    wait->queued = WatchMutantIs(WatchMutant::kWaitQueuedLate);
     const bool cancelled = wait->cancelled;
     lock.unlock();
     Turn(wait, cancelled);
     lock.lock();
+    if (WatchMutantIs(WatchMutant::kWaitQueuedLate)) wait->queued = false;
   }
 }
 
@@ -161,6 +164,7 @@ StatusOr<EntryWaits::TimePoint> EntryWaits::Look(Wait& wait) {
   const Dict& dict = wait.answer.served->dict();
   const Status looked =
       LookAtEntry(dict, request.key, request.wait, &wait.answer.look, kLookTimeoutNs);
+  AtWatchPoint(WatchPoint::kWaitBetweenSteps);
   // It moves just now, or somebody is inside of the bucket.
   const bool soon = looked.reason() == Reason::kStalled || looked.reason() == Reason::kDictMoved;
   if (soon) return Clock::now() + kRetry;
@@ -180,7 +184,7 @@ void EntryWaits::End(const std::shared_ptr<Wait>& wait, StatusOr<Answer> answer)
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     SetDueHeld(*wait, TimePoint::max());
-    waits_.erase(wait->id);
+    if (!WatchMutantIs(WatchMutant::kWaitLeftBehind)) waits_.erase(wait->id);
   }
   if (wait->watch != nullptr) wait->watch->Close();
   wait->done(std::move(answer));
@@ -197,7 +201,9 @@ void EntryWaits::Shutdown() {
   thread_.join();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [id, wait] : waits_) left.push_back(wait);
+    for (const auto& [id, wait] : waits_) {
+      if (!WatchMutantIs(WatchMutant::kWaitForgotten) || !wait->queued) left.push_back(wait);
+    }
   }
   for (const std::shared_ptr<Wait>& wait : left) {
     End(wait,

@@ -52,6 +52,7 @@ class EntryWaits final : public std::enable_shared_from_this<EntryWaits> {
 
   // `hub` and `dicts` outlive it.
   static std::shared_ptr<EntryWaits> Start(WatchHub* hub, DictStore* dicts, uint32_t waits_max);
+  // REQUIRES: Shutdown is over, or nobody waits: the last reference may go on any thread.
   ~EntryWaits();
 
   // A number for Cancel. REQUIRES: CheckEntryWait accepts the wait.

@@ -123,7 +123,7 @@ TEST_F(EntryWaitsTest, ACallerThatGoesLeavesNothing) {
   EXPECT_EQ(outcome.Await().status().reason(), Reason::kCancelled);
   waits->Cancel(id);  // Too late.
   EXPECT_EQ(waits->size(), 0u);
-  EXPECT_EQ(hub->Totals().watches, 0u);
+  EXPECT_EQ(hub->Totals().waits, 0u);
 }
 
 TEST_F(EntryWaitsTest, TheLimitHoldsAtItAndRefusesOnePast) {
