@@ -107,13 +107,17 @@ void EntryWaits::Run() {
     const auto at = waits_.find(queue_.front());
     queue_.pop_front();
     if (at == waits_.end()) continue;
-    const std::shared_ptr<Wait> wait = at->second;
+    std::shared_ptr<Wait> wait = at->second;
     wait->queued = WatchMutantIs(WatchMutant::kWaitQueuedLate);
     const bool cancelled = wait->cancelled;
     lock.unlock();
     Turn(wait, cancelled);
+    if (WatchMutantIs(WatchMutant::kWaitQueuedLate)) {
+      const std::lock_guard<std::mutex> late(mutex_);
+      wait->queued = false;
+    }
+    wait.reset();  // The watch and `done` of one that has ended go here, with no lock held.
     lock.lock();
-    if (WatchMutantIs(WatchMutant::kWaitQueuedLate)) wait->queued = false;
   }
 }
 

@@ -2,6 +2,7 @@
 // dict's end and by the service's, each once, and leaving nothing behind.
 #include "service/watch/entry_waits.h"
 
+#include <future>
 #include <optional>
 #include <thread>
 
@@ -156,6 +157,20 @@ TEST_F(EntryWaitsTest, ADeletedDictAndADrainEndThem) {
   Outcome late;
   EXPECT_EQ(waits->Park(For("a"), late.Callback()), 0u);
   EXPECT_EQ(late.Await().status().reason(), Reason::kDraining);
+}
+
+TEST_F(EntryWaitsTest, WhatItsCallerGaveAlongGoesWithNoLockHeld) {
+  std::promise<size_t> left;
+  std::shared_ptr<void> asks_when_it_goes(nullptr,
+                                          [this, &left](void*) { left.set_value(waits->size()); });
+  Outcome outcome;
+  waits->Park(For("a"), [given = std::move(asks_when_it_goes), done = outcome.Callback()](
+                            StatusOr<EntryWaits::Answer> answer) { done(std::move(answer)); });
+
+  Put("a", "1");
+
+  EXPECT_EQ(left.get_future().get(), 0u);
+  EXPECT_EQ(outcome.times(), 1);
 }
 
 TEST_F(EntryWaitsTest, AWaitFollowsADictThatMoves) {
