@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets everything up and passes all tests: unit, crash, model, integration, conformance, Python, lint, then the same engine under the
-# sanitizers. Can be run again at any time; it leaves no process and no file outside build/.
+# Sets everything up and passes all tests: unit, crash, model, integration, conformance, Python, lint, then the engine and the parts of
+# the service that need no gRPC under the sanitizers. Can be run again at any time; it leaves no process and no file outside build/.
 #   tests/run.sh [--quick]      without the sanitizer builds and the fuzzers
 #   tests/run.sh --long         with the long soaks too (hours)
 set -euo pipefail
@@ -34,7 +34,7 @@ check() {
   fi
 }
 
-# sanitized KIND TARGETS…: builds the engine's tests with a sanitizer and runs them.
+# sanitized KIND: builds the tests of what needs no gRPC with a sanitizer and runs them.
 sanitized() {
   local kind=$1 folder="$BUILD/sanitizer-$1"
   shift
@@ -58,8 +58,8 @@ check "Python client" env STATEHOUSED="$BUILD/bin/statehoused" "$BUILD/venv/bin/
 check "conformance: each client through each door" "$BUILD/venv/bin/python" -B "$ROOT/tests/conformance/run.py" \
   --build "$BUILD"
 if [ "$QUICK" = no ]; then
-  check "engine under the address and undefined-behaviour sanitizers" sanitized address,undefined
-  check "engine under the thread sanitizer" sanitized thread
+  check "engine and service under the address and undefined-behaviour sanitizers" sanitized address,undefined
+  check "engine and service under the thread sanitizer" sanitized thread
   check "fuzz targets, a short run each" "$ROOT/tests/fuzz/run.sh"
 fi
 

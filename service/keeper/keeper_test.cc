@@ -13,7 +13,11 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <map>
+#include <mutex>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "service/keeper/descriptor_message.h"
 #include "service/keeper/inheritance.h"
@@ -175,8 +179,14 @@ class FakeManager final {
   }
   const std::string& path() const { return path_; }
   // REQUIRES: a barrier came after what is asked about.
-  std::map<std::string, ino_t> stored;
-  std::vector<std::string> removed;
+  ino_t Stored(const std::string& name) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return stored_.at(name);
+  }
+  std::vector<std::string> Removed() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return removed_;
+  }
 
  private:
   void Serve() {
@@ -187,15 +197,19 @@ class FakeManager final {
       const ReceivedMessage received = ReceiveMessage(socket_.get(), buffer);
       const auto message = ParseNotify(std::string_view(buffer.data(), received.bytes));
       if (!message.ok()) continue;
-      if (message->store) stored[message->name] = InodeOf(received.descriptors.at(0).get());
-      if (message->remove) removed.push_back(message->name);
-      if (message->remove) stored.erase(message->name);
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (message->store) stored_[message->name] = InodeOf(received.descriptors.at(0).get());
+      if (message->remove) removed_.push_back(message->name);
+      if (message->remove) stored_.erase(message->name);
     }
   }
   std::string folder_;
   std::string path_;
   UniqueFd socket_;
   std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::map<std::string, ino_t> stored_;
+  std::vector<std::string> removed_;
   std::thread thread_;
 };
 
@@ -209,12 +223,12 @@ TEST(KeeperLinkTest, AServiceManagerGetsEachDescriptorBeforeStoreReturns) {
   const UniqueFd second = NewMemory();
 
   ASSERT_TRUE((*link)->Store("catalogue", first.get()).ok());
-  EXPECT_EQ(manager.stored["catalogue"], InodeOf(first.get()));
+  EXPECT_EQ(manager.Stored("catalogue"), InodeOf(first.get()));
   ASSERT_TRUE((*link)->Store("catalogue", second.get()).ok());
 
   // An older one of the same name goes first: systemd would keep both.
-  EXPECT_EQ(manager.removed, (std::vector<std::string>{"catalogue"}));
-  EXPECT_EQ(manager.stored["catalogue"], InodeOf(second.get()));
+  EXPECT_EQ(manager.Removed(), (std::vector<std::string>{"catalogue"}));
+  EXPECT_EQ(manager.Stored("catalogue"), InodeOf(second.get()));
   EXPECT_EQ((*link)->kind(), KeeperLink::Kind::kServiceManager);
   EXPECT_EQ((*link)->keeper_pid(), 0);
 }
