@@ -34,6 +34,19 @@ check() {
   fi
 }
 
+# without_tests: what a user configures has no tests, and none of it may need them.
+without_tests() {
+  local folder="$BUILD/without-tests" bench
+  rm -rf "$folder"
+  for bench in OFF ON; do
+    cmake -S "$ROOT" -B "$folder" -G Ninja -DSH_BUILD_TESTS=OFF -DSH_BUILD_BENCH="$bench" >"$folder.log" 2>&1 &&
+      cmake --build "$folder" -- -n >>"$folder.log" 2>&1 || {
+      tail -n 40 "$folder.log"
+      return 1
+    }
+  done
+}
+
 # sanitized KIND: builds the tests of what needs no gRPC with a sanitizer and runs them.
 sanitized() {
   local kind=$1 folder="$BUILD/sanitizer-$1"
@@ -49,6 +62,7 @@ sanitized() {
 
 "$ROOT/deploy/setup.sh" --tests
 check "tidy: layout, names, arrows" "$BUILD/venv/bin/python" -B "$ROOT/tests/tidy/tidy.py"
+check "configuring without tests" without_tests
 check "proto lint" "$BUILD/venv/bin/python" -B "$ROOT/tests/proto_lint/lint.py" "$ROOT/proto"
 # Conformance is a check of its own, further down.
 check "unit, crash, model and integration tests" ctest --test-dir "$BUILD" -LE conformance --output-on-failure \
