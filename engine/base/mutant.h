@@ -1,7 +1,6 @@
 // Test mutants: seeded protocol bugs that the crash tests must find. SH_MUTANT is 0 in every
-// library and program. tests/crash compiles the engine's sources again: with another number, so
-// that each `if` below is decided at compile time, or with SH_MUTANT_AT_RUN_TIME, so that one
-// program has them all.
+// library and program, so that each `if` below is decided at compile time. tests/crash compiles the
+// engine's sources again with SH_MUTANT_AT_RUN_TIME, so that one program has them all.
 #pragma once
 
 #ifndef SH_MUTANT

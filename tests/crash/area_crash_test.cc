@@ -3,8 +3,8 @@
 // state before the operation or after it, whole, with nothing held, no wake-up lost, and an area
 // that works. Recovery itself is stepped and recovered in the same way.
 //
-// Compiled with SH_MUTANT != 0 the same program has a seeded bug in the protocol, and passes only
-// when it finds it.
+// Compiled with SH_MUTANT_AT_RUN_TIME the same program seeds one bug after the other, and each must
+// be found.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -57,12 +57,11 @@ std::string Pattern(uint64_t len, char seed) {
 
 Operation WriteOf(const char* name, uint64_t pos, uint64_t len, uint64_t fence = 0) {
   const std::string bytes = Pattern(len, 'A');
-  Operation operation{
-      name,
-      [=](Area& area) { return area.Write(kVictimLane, pos, Bytes(bytes), fence); },
-      {},
-      true,
-      fence};
+  Operation operation{name,
+                      [=](Area& area) { return area.Write(kVictimLane, pos, Bytes(bytes), fence); },
+                      {},
+                      true,
+                      fence};
   for (uint64_t done = std::min(len, kAtomicRange);; done = std::min(len, done + kAtomicRange)) {
     operation.outcomes.push_back([=](std::string& data) { Put(data, pos, bytes.substr(0, done)); });
     if (done == len) return operation;
@@ -85,29 +84,28 @@ std::vector<Operation> FencedOperations() {
   std::vector<Operation> operations;
   operations.push_back(AddOf<uint8_t>("fenced add u8", 9, 0x7f, kFence));
   operations.push_back(AddOf<uint32_t>("fenced add u32 unaligned", 4097, 0x7a7a7a7f, kFence));
-  operations.push_back(AddOf<uint64_t>("fenced add u64 with an equal fence", 4096,
-                                       0x7a7a7a7a7a7a7a7f, kOldFence));
+  operations.push_back(
+      AddOf<uint64_t>("fenced add u64 with an equal fence", 4096, 0x7a7a7a7a7a7a7a7f, kOldFence));
   operations.push_back(
       AddOf<uint64_t>("fenced add u64 across two stripes", 4093, 0x7a7a7a7a7a7a7a7f, kFence));
-  operations.push_back(
-      {"fenced compare_exchange that does not",
-       [](Area& a) {
-         CompareExchangeResult result;
-         return a.CompareExchange(kVictimLane, WordType::kU8, 100, 'q', 'y', &result, kFence);
-       },
-       {[](std::string&) {}},
-       false,
-       kFence});
+  operations.push_back({"fenced compare_exchange that does not",
+                        [](Area& a) {
+                          CompareExchangeResult result;
+                          return a.CompareExchange(kVictimLane, WordType::kU8, 100, 'q', 'y',
+                                                   &result, kFence);
+                        },
+                        {[](std::string&) {}},
+                        false,
+                        kFence});
   operations.push_back(WriteOf("fenced write 1 byte", 4095, 1, kFence));
   operations.push_back(WriteOf("fenced write over three stripes", 4000, 8500, kFence));
   operations.push_back(WriteOf("fenced write of two pieces", 100, kAtomicRange + 3000, kFence));
-  operations.push_back({"fenced fill over two stripes",
-                        [](Area& a) {
-                          return a.Fill(kVictimLane, 4000, 300, std::byte{'f'}, kFence);
-                        },
-                        {[](std::string& data) { Put(data, 4000, std::string(300, 'f')); }},
-                        true,
-                        kFence});
+  operations.push_back(
+      {"fenced fill over two stripes",
+       [](Area& a) { return a.Fill(kVictimLane, 4000, 300, std::byte{'f'}, kFence); },
+       {[](std::string& data) { Put(data, 4000, std::string(300, 'f')); }},
+       true,
+       kFence});
   operations.push_back({"fenced empty write",
                         [](Area& a) { return a.Write(kVictimLane, 0, {}, kFence); },
                         {[](std::string&) {}},
@@ -330,8 +328,9 @@ std::vector<std::string> StepOperation(const Operation& operation, int64_t* boun
   return violations;
 }
 
+#if SH_MUTANT == 0
+
 TEST(AreaCrashTest, EveryBoundaryOfEveryOperationRecovers) {
-  size_t found = 0;
   int64_t total = 0;
   for (const Operation& operation : Operations()) {
     int64_t boundaries = 0;
@@ -339,19 +338,12 @@ TEST(AreaCrashTest, EveryBoundaryOfEveryOperationRecovers) {
     ASSERT_GT(boundaries, 10) << operation.name
                               << ": the process could not be stepped; allow ptrace";
     total += boundaries;
-    found += violations.size();
-    for (const std::string& violation : violations) {
-      if (SH_MUTANT == 0) ADD_FAILURE() << violation;
-    }
+    for (const std::string& violation : violations) ADD_FAILURE() << violation;
   }
   RecordProperty("boundaries", std::to_string(total));
-  std::printf("%lld boundaries stepped, %zu violations\n", static_cast<long long>(total), found);
-  if (SH_MUTANT != 0) {
-    EXPECT_GT(found, 0u) << "the seeded bug " << SH_MUTANT << " was not found";
-  }
+  std::printf("%lld boundaries stepped\n", static_cast<long long>(total));
 }
 
-#if SH_MUTANT == 0
 // Crashes the operation at chosen boundaries, steps the recovery of each image, and recovers that
 // at each of its boundaries.
 std::vector<std::string> StepRecovery(const Operation& operation, int64_t boundaries,
@@ -393,6 +385,32 @@ TEST(AreaCrashTest, RecoveryThatIsItselfKilledIsRecovered) {
       ADD_FAILURE() << violation;
   }
 }
+
+#else
+
+class AreaCrashMutantTest : public testing::TestWithParam<Mutant> {};
+
+TEST_P(AreaCrashMutantTest, IsFound) {
+  chosen_mutant = GetParam();
+  size_t found = 0;
+  for (const Operation& operation : Operations()) {
+    int64_t boundaries = 0;
+    const std::vector<std::string> violations = StepOperation(operation, &boundaries);
+    found = violations.size();
+    if (found > 0) std::printf("%s\n", violations[0].c_str());
+    if (found > 0) break;
+  }
+  chosen_mutant = Mutant::kNone;
+
+  EXPECT_GT(found, 0u) << "the seeded bug " << static_cast<int>(GetParam()) << " was not found";
+}
+
+INSTANTIATE_TEST_SUITE_P(EverySeededBug, AreaCrashMutantTest,
+                         testing::Values(Mutant::kRedoNotArmed, Mutant::kJournalSkipped,
+                                         Mutant::kWakeNotNoted, Mutant::kTagKept,
+                                         Mutant::kCountersLeftOdd, Mutant::kArmedBeforeRedo,
+                                         Mutant::kFenceAfterData));
+
 #endif
 
 }  // namespace
