@@ -1,5 +1,7 @@
 #include "service/api/batch_result.h"
 
+#include <bit>
+#include <cstring>
 #include <utility>
 
 #include "engine/value/wire.h"
@@ -20,10 +22,13 @@ constexpr char kGetVersionTag = 2 << 3;
 constexpr char kSetVersionTag = 1 << 3;
 constexpr char kNumberTag = 1 << 3;
 constexpr char kIncrementVersionTag = 2 << 3;
+constexpr char kFloatNumberTag = 3 << 3 | 1;
 constexpr size_t kMessageTextBytesMax = 1024;
 constexpr uint32_t kBytesType = 2;
 // A number with its tag.
 constexpr size_t kNumberBytesMax = 1 + internal::kVarintBytesMax;
+constexpr size_t kFloatBytes = 1 + sizeof(double);
+static_assert(std::endian::native == std::endian::little);
 
 uint64_t ToZigZag(int64_t number) {
   return static_cast<uint64_t>(number) << 1 ^ static_cast<uint64_t>(number >> 63);
@@ -87,10 +92,16 @@ void BatchResultWriter::AddSet(uint64_t version) {
   bytes_.append(message, static_cast<size_t>(end - message));
 }
 
-void BatchResultWriter::AddIncrement(int64_t number, uint64_t version) {
-  char message[2 * kNumberBytesMax];
-  char* end = PutNumber(message, kNumberTag, ToZigZag(number));
+void BatchResultWriter::AddIncrement(DictKind kind, uint64_t bits, uint64_t version) {
+  const bool is_float = kind == DictKind::kFloat64;
+  char message[2 * kNumberBytesMax + kFloatBytes];
+  char* end = PutNumber(message, kNumberTag, is_float ? 0 : ToZigZag(static_cast<int64_t>(bits)));
   end = PutNumber(end, kIncrementVersionTag, version);
+  if (is_float) {
+    *end++ = kFloatNumberTag;
+    std::memcpy(end, &bits, sizeof bits);
+    end += sizeof bits;
+  }
   Begin(v1::OperationResult::kIncrement, static_cast<size_t>(end - message));
   bytes_.append(message, static_cast<size_t>(end - message));
 }

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "engine/base/status.h"
+#include "engine/state/dict.h"
 
 namespace statehouse {
 
@@ -20,7 +21,8 @@ class BatchResultWriter final {
   void Add(uint32_t field, std::string_view message);
   void AddGet(std::string_view value, uint64_t version);
   void AddSet(uint64_t version);
-  void AddIncrement(int64_t number, uint64_t version);
+  // `bits`: of an int64 or a float64.
+  void AddIncrement(DictKind kind, uint64_t bits, uint64_t version);
   void AddFailure(const Status& refusal, std::string_view name);
   // The response. Once.
   std::string Finish();

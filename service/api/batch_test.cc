@@ -95,6 +95,32 @@ TEST_F(BatchTest, ShortOperationsDoWhatTheirVerbsDo) {
   EXPECT_LE(timed.ttl().seconds(), 60);
 }
 
+TEST_F(BatchTest, AFloatThatIsAddedToStaysOne) {
+  Run(R"(names: "d" operations { set { key: "f" value { float_value: 0.5 } } })");
+  const v1::RunBatchRequest request = Batch(R"(
+    names: "d" operation_id { session: 7 sequence: 1 }
+    operations { increment { key: "f" delta: -2 } } operations { get { key: "f" } })");
+  for (int i = 0; i < 2; ++i) {  // The second time from what is remembered.
+    const v1::BatchResult result = Run(request);
+    EXPECT_EQ(result.results(0).increment().float_number(), -1.5);
+    EXPECT_EQ(result.results(0).increment().number(), 0);
+    EXPECT_EQ(result.results(1).get().value().float_value(), -1.5);
+  }
+  // By its verb, because its form has to be mended first: the delta stands before the key.
+  const std::string batch =
+      std::string("\x0a\x01") + "d" + "\x22\x07\x1a\x05\x18\x02\x12\x01" + "f";
+  Answer answer;
+  service_.Send(kRunBatch, "\x0a" + std::string(1, static_cast<char>(batch.size())) + batch,
+                &answer);
+  v1::RunBatchResponse mended;
+  ASSERT_TRUE(mended.ParseFromString(*answer.Await()));
+  EXPECT_EQ(mended.result().results(0).increment().float_number(), -0.5);
+  EXPECT_FALSE(Run("names: \"d\" operations { increment { key: \"n\" } }")
+                   .results(0)
+                   .increment()
+                   .has_float_number());
+}
+
 TEST_F(BatchTest, ShortOperationsCountAsCallsOfTheirVerbs) {
   Run(R"(names: "d"
          operations { increment { key: "n" } } operations { increment { key: "n" } }

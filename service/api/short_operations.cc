@@ -187,7 +187,7 @@ bool ShortOperations::TryIncrement(const VerbContext& context, size_t index,
   if (!once.Begin(context, *dict, options.operation, &known).ok()) return false;
   DictResult result = once.remembered().result;
   if (!known && !dict->Increment(context.lane, increment.key, options, &result).ok()) return false;
-  results->AddIncrement(static_cast<int64_t>(result.bits), result.version);
+  results->AddIncrement(result.kind, result.bits, result.version);
   Changed(increment.dict);
   return true;
 }
@@ -328,7 +328,10 @@ Status ShortOperations::AddResponse(uint32_t field, const std::string& response,
     case v1::Operation::kIncrement: {
       v1::IncrementEntryResponse increment;
       if (!increment.ParseFromString(response)) return broken;
-      results->AddIncrement(increment.value().int_value(), increment.version());
+      const DictValue number = increment.value().kind_case() == v1::Value::kFloatValue
+                                   ? DictValue::Float64(increment.value().float_value())
+                                   : DictValue::Int64(increment.value().int_value());
+      results->AddIncrement(number.kind, number.bits, increment.version());
       return Status();
     }
     default: {
