@@ -99,11 +99,6 @@ PyObject* Represent(PyObject* object) {
                               static_cast<unsigned long long>(self->area->size()));
 }
 
-template <typename Function>
-PyCFunction AsMethod(Function function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyGetSetDef properties[] = {
     {"name", &GetName, nullptr, PyDoc_STR("The area's name."), nullptr},
     {"size", &GetSize, nullptr, PyDoc_STR("Its bytes."), nullptr},

@@ -123,11 +123,6 @@ PyObject* CompareExchange(PyObject* self_object, PyObject* const* args, Py_ssize
   return reinterpret_cast<PyObject*>(object);
 }
 
-template <typename Function>
-PyCFunction AsMethod(Function function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 #define SH_LOAD_DOC "The word at `pos`."
 #define SH_STORE_DOC "Writes `value` to the word at `pos`."
 #define SH_ADD_DOC "Adds `delta`, modulo the word's width, and returns the new value."

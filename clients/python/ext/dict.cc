@@ -18,29 +18,9 @@ namespace {
 DictObject* Self(PyObject* self) { return reinterpret_cast<DictObject*>(self); }
 const char* NameOf(const DictObject* self) { return self->dict->name().c_str(); }
 
-// Calls a method of the class that derives from this one. (PyObject_CallMethod would take a tuple
-// apart.)
-PyObject* CallDerived(PyObject* self, const char* name, PyObject* argument) {
-  const Reference method_name(PyUnicode_FromString(name));
-  if (method_name.get() == nullptr) return nullptr;
-  return PyObject_CallMethodOneArg(self, method_name.get(), argument);
-}
-
-// The key's bytes. `held` keeps them where they are not those of the object itself.
-bool KeyOf(DictObject* self, PyObject* key, std::string_view* text, Reference* held) {
-  if (PyUnicode_Check(key)) [[likely]] {
-    if (!TextOf(key, text)) return false;
-    if (!self->any_keys || (!text->empty() && text->front() != '\0')) [[likely]]
-      return true;
-  }
-  // Another kind of key, or none: Python's part knows.
-  *held = Reference(CallDerived(reinterpret_cast<PyObject*>(self), "_key", key));
-  return held->get() != nullptr && TextOf(held->get(), text);
-}
-
 PyObject* RaiseMissing(DictObject* self, PyObject* key) {
   const Reference error(
-      CallDerived(reinterpret_cast<PyObject*>(self), "_missing", key));
+      CallDerived(reinterpret_cast<PyObject*>(self), "_missing", &key, 1, nullptr));
   if (error.get() != nullptr) {
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.get())), error.get());
   }
@@ -78,7 +58,10 @@ PyObject* Subscript(PyObject* object, PyObject* key_object) {
   Reference held(nullptr);
   DictEntry entry;
   bool found = false;
-  if (!KeyOf(self, key_object, &key, &held) || !Look(self, key, &entry, &found)) return nullptr;
+  if (!KeyOf(object, self->any_keys, key_object, &key, &held) ||
+      !Look(self, key, &entry, &found)) {
+    return nullptr;
+  }
   if (!found) [[unlikely]]
     return RaiseMissing(self, key_object);
   return ValueObject(self, key, entry);
@@ -90,7 +73,10 @@ int Contains(PyObject* object, PyObject* key_object) {
   Reference held(nullptr);
   DictEntry entry;
   bool found = false;
-  if (!KeyOf(self, key_object, &key, &held) || !Look(self, key, &entry, &found)) return -1;
+  if (!KeyOf(object, self->any_keys, key_object, &key, &held) ||
+      !Look(self, key, &entry, &found)) {
+    return -1;
+  }
   return found ? 1 : 0;
 }
 
@@ -109,7 +95,10 @@ PyObject* Get(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObjec
   Reference held(nullptr);
   DictEntry entry;
   bool found = false;
-  if (!KeyOf(self, values[0], &key, &held) || !Look(self, key, &entry, &found)) return nullptr;
+  if (!KeyOf(object, self->any_keys, values[0], &key, &held) ||
+      !Look(self, key, &entry, &found)) {
+    return nullptr;
+  }
   if (!found) return Py_NewRef(values[1] == nullptr ? Py_None : values[1]);
   return ValueObject(self, key, entry);
 }
@@ -161,13 +150,15 @@ class StoredValue final {
   char short_[kShort + 1 + internal::kVarintBytesMax];
 };
 
-bool SetItem(DictObject* self, PyObject* key_object, PyObject* value_object) {
+bool SetItem(PyObject* object, PyObject* key_object, PyObject* value_object) {
+  DictObject* const self = Self(object);
   std::string_view key;
   Reference held(nullptr);
   StoredValue stored;
   if (self->session->closed) [[unlikely]]
     return RaiseClosed(NameOf(self)) != nullptr;
-  if (!KeyOf(self, key_object, &key, &held) || !stored.Set(value_object, self->any_keys)) {
+  if (!KeyOf(object, self->any_keys, key_object, &key, &held) ||
+      !stored.Set(value_object, self->any_keys)) {
     return false;
   }
   DictResult result;
@@ -185,7 +176,7 @@ bool IsTracked(PyObject* object) {
 // d[key] = value, and del d[key] where `value` is null.
 int Assign(PyObject* object, PyObject* key, PyObject* value) {
   if (value == nullptr) {
-    const Reference done(CallDerived(object, "_delete_item", key));
+    const Reference done(CallDerived(object, "_delete_item", &key, 1, nullptr));
     return done.get() == nullptr ? -1 : 0;
   }
   if (IsTracked(value)) {
@@ -193,21 +184,13 @@ int Assign(PyObject* object, PyObject* key, PyObject* value) {
     if (stored.get() == nullptr) return -1;
     if (stored.get() == Py_True) return 0;
   }
-  return SetItem(Self(object), key, value) ? 0 : -1;
-}
-
-// The same with all the arguments of a call.
-PyObject* CallDerived(PyObject* object, const char* name, PyObject* const* args, Py_ssize_t count,
-                      PyObject* names) {
-  const Reference method(PyObject_GetAttrString(object, name));
-  if (method.get() == nullptr) return nullptr;
-  return PyObject_Vectorcall(method.get(), args, static_cast<size_t>(count), names);
+  return SetItem(object, key, value) ? 0 : -1;
 }
 
 // set(key, value) -> True; with options: SharedDict.set.
 PyObject* Set(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
   if (names != nullptr || count != 2) return CallDerived(object, "_set_with", args, count, names);
-  if (!SetItem(Self(object), args[0], args[1])) return nullptr;
+  if (!SetItem(object, args[0], args[1])) return nullptr;
   Py_RETURN_TRUE;
 }
 
@@ -227,7 +210,7 @@ PyObject* Increment(PyObject* object, PyObject* const* args, Py_ssize_t count, P
     return RaiseClosed(NameOf(self));
   std::string_view key;
   Reference held(nullptr);
-  if (!KeyOf(self, args[0], &key, &held)) return nullptr;
+  if (!KeyOf(object, self->any_keys, args[0], &key, &held)) return nullptr;
   increment.delta = DictValue::Int64(delta);
   increment.initial = DictValue::Int64(0);
   DictResult result;
@@ -295,11 +278,6 @@ PyObject* GetName(PyObject* self, void*) {
 }
 
 PyObject* GetAnyKeys(PyObject* self, void*) { return PyBool_FromLong(Self(self)->any_keys); }
-
-template <typename Function>
-PyCFunction AsMethod(Function function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
 
 PyMethodDef methods[] = {
     {"get", AsMethod(&Get), METH_FASTCALL | METH_KEYWORDS,

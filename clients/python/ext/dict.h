@@ -13,6 +13,7 @@
 
 #include "clients/c/src/local_dict.h"
 #include "clients/python/ext/objects.h"
+#include "clients/python/ext/reference.h"
 
 namespace statehouse::python {
 
@@ -60,6 +61,22 @@ PyObject* NumberObject(DictKind kind, uint64_t bits);
 // (wire bytes, version, seconds to live or None, fence, ordinal)
 PyObject* EntryObject(const LocalDict& dict, const DictEntry& entry, bool with_value);
 PyObject* BytesObject(std::string_view bytes);
+
+// Calls a method of the Python class that derives from a type here. Null with an exception set.
+PyObject* CallDerived(PyObject* self, const char* name, PyObject* const* args, Py_ssize_t count,
+                      PyObject* names);
+// The text of a key that is another object, or none at all: Python's part knows (_key).
+bool DerivedKeyOf(PyObject* self, PyObject* key, std::string_view* text, Reference* held);
+// A key's bytes. `held` keeps them where they are not those of the object itself.
+inline bool KeyOf(PyObject* self, bool any_keys, PyObject* key, std::string_view* text,
+                  Reference* held) {
+  if (PyUnicode_Check(key)) [[likely]] {
+    if (!TextOf(key, text)) return false;
+    if (!any_keys || (!text->empty() && text->front() != '\0')) [[likely]]
+      return true;
+  }
+  return DerivedKeyOf(self, key, text, held);
+}
 
 // dict_requests.cc: _do(request).
 PyObject* DictDo(PyObject* self, PyObject* request);

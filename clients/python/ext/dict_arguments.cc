@@ -127,4 +127,16 @@ PyObject* EntryObject(const LocalDict& dict, const DictEntry& entry, bool with_v
                        static_cast<unsigned long long>(entry.bound_session));
 }
 
+PyObject* CallDerived(PyObject* self, const char* name, PyObject* const* args, Py_ssize_t count,
+                      PyObject* names) {
+  const Reference method(PyObject_GetAttrString(self, name));
+  if (method.get() == nullptr) return nullptr;
+  return PyObject_Vectorcall(method.get(), args, static_cast<size_t>(count), names);
+}
+
+bool DerivedKeyOf(PyObject* self, PyObject* key, std::string_view* text, Reference* held) {
+  *held = Reference(CallDerived(self, "_key", &key, 1, nullptr));
+  return held->get() != nullptr && TextOf(held->get(), text);
+}
+
 }  // namespace statehouse::python

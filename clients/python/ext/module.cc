@@ -4,6 +4,7 @@
 #include <string>
 
 #include "clients/c/src/endpoint.h"
+#include "clients/python/ext/batch.h"
 #include "clients/python/ext/dict.h"
 #include "clients/python/ext/errors.h"
 #include "clients/python/ext/numbers.h"
@@ -135,7 +136,8 @@ PyMODINIT_FUNC PyInit__local() {
       AddType(module, "Session", &session_type) && AddType(module, "Area", &area_type) &&
       AddType(module, "Dict", &dict_type) && AddType(module, "Locks", &locks_type) &&
       AddType(module, "Lease", &lease_type) &&
-      AddType(module, "CompareExchangeResult", &compare_exchange_result_type)) {
+      AddType(module, "CompareExchangeResult", &compare_exchange_result_type) &&
+      AddBatchTypes(module)) {
     return module;
   }
   Py_DECREF(module);

@@ -87,6 +87,12 @@ inline bool EnsureLane(AreaObject* self) {
   return EnsureLaneSlow(self);
 }
 
+// A method for a PyMethodDef, whatever its signature.
+template <typename Function>
+PyCFunction AsMethod(Function function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 // Arguments that may come by position or by name: fills `values` in the order of `parameters`
 // (null-terminated); a missing one beyond `required` stays null. False with TypeError set.
 bool TakeArguments(const char* function, const char* const* parameters, size_t required,

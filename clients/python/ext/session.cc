@@ -127,11 +127,6 @@ PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
 
 PyObject* GetClosed(PyObject* self, void*) { return PyBool_FromLong(Self(self)->closed); }
 
-template <typename Function>
-PyCFunction AsMethod(Function function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef session_methods[] = {
     {"open", AsMethod(&Open), METH_FASTCALL,
      PyDoc_STR("open(name, make_lock, make_watch) -> Area: an area that exists; its lock(…) is "

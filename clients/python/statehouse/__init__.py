@@ -16,11 +16,14 @@ from __future__ import annotations
 
 from ._area_locks import AreaLock
 from ._area_watch import AreaEvent, AreaWatch
+from ._batch import Batch
+from ._batch_area import BatchArea
+from ._batch_dict import BatchDict, BatchPlace
 from ._client import Areas, Client, connect
 from ._cursor import Cursor
 from ._dict_verbs import KEEP_TTL, DictEntry, Edited
 from ._dicts import Dicts
-from ._local import CompareExchangeResult
+from ._local import CompareExchangeResult, Operation
 from ._locks import Lock, Locks
 from ._plan import Plan, PlanOutcome
 from ._shared_dict import SharedDict
@@ -74,6 +77,10 @@ __all__ = [
     "AreaWatch",
     "Areas",
     "BackingInvalid",
+    "Batch",
+    "BatchArea",
+    "BatchDict",
+    "BatchPlace",
     "Cancelled",
     "Client",
     "ClientClosed",
@@ -102,6 +109,7 @@ __all__ = [
     "Locks",
     "MemoryExhausted",
     "NotFound",
+    "Operation",
     "OutOfBounds",
     "PathNotFound",
     "PermissionDenied",

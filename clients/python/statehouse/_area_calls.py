@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import time
 from typing import Any
@@ -22,7 +23,11 @@ class AreaCalls:
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
-        self.pb = area_pb2()
+
+    @functools.cached_property
+    def pb(self) -> Any:
+        """The generated messages; words that are added to in a batch need none."""
+        return area_pb2()
 
     def _word(
         self, verb: str, word_type: str, pos: int, idempotent: bool = False, **fields: Any
@@ -30,7 +35,7 @@ class AreaCalls:
         request_type = getattr(self.pb, f"{verb}WordRequest")
         request = request_type(
             name=self.name,
-            pos=self._position(pos),
+            pos=self.position(pos),
             type=WORD_TYPES.index(word_type) + 1,
             **fields,
         )
@@ -44,7 +49,7 @@ class AreaCalls:
         return self._word("Store", word_type, pos, value=self._value(word_type, value), fence=fence_of(fence))
 
     def add(self, word_type: str, pos: int, delta: int, fence: int | None = None) -> Call:
-        return self._word("Add", word_type, pos, delta=self._delta(delta), fence=fence_of(fence))
+        return self._word("Add", word_type, pos, delta=self.delta_of(delta), fence=fence_of(fence))
 
     def compare_exchange(
         self, word_type: str, pos: int, expected: int, desired: int, fence: int | None = None
@@ -84,7 +89,7 @@ class AreaCalls:
             return self.pb.WordValue(signed_value=number)
         return self.pb.WordValue(unsigned_value=number)
 
-    def _delta(self, number: int) -> int:
+    def delta_of(self, number: int) -> int:
         number = operator.index(number)
         if not -(1 << 63) <= number < 1 << 64:
             raise errors.by_name(
@@ -94,7 +99,7 @@ class AreaCalls:
             )
         return number - (1 << 64) if number >= 1 << 63 else number
 
-    def _position(self, number: int, what: str = "pos") -> int:
+    def position(self, number: int, what: str = "pos") -> int:
         number = operator.index(number)
         if not 0 <= number < 1 << 64:
             raise errors.by_name(
@@ -114,10 +119,10 @@ class AreaCalls:
             )
 
     def reads(self, pos: int, length: int | None) -> list[Call]:
-        pos = self._position(pos)
+        pos = self.position(pos)
         if length is None:
             length = self.size - pos if pos <= self.size else 0
-        length = self._position(length, "len")
+        length = self.position(length, "len")
         self._bounds(pos, length)
         return [
             Call(
@@ -131,7 +136,7 @@ class AreaCalls:
         ]
 
     def writes(self, pos: int, data: memoryview, fence: int | None = None) -> list[Call]:
-        pos = self._position(pos)
+        pos = self.position(pos)
         token = fence_of(fence)
         self._bounds(pos, data.nbytes)
         return [
@@ -148,8 +153,8 @@ class AreaCalls:
         ]
 
     def fill(self, pos: int, length: int, value: int, fence: int | None = None) -> Call:
-        pos = self._position(pos)
-        length = self._position(length, "len")
+        pos = self.position(pos)
+        length = self.position(length, "len")
         self._value("u8", value)
         request = self.pb.FillAreaRequest(
             name=self.name, pos=pos, len=length, value=value, fence=fence_of(fence)

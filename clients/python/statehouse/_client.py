@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, cast
 
-from . import _control, _dicts, _local
+from . import _control, _dicts, _local, errors
 from ._area_locks import AreaLock
 from ._area_watch import AreaEvent, AreaWatch, area_reader
+from ._batch import Batch, fits_no_packet
 from ._bound import Binder
 from ._control import Call
 from ._dicts import Dicts
@@ -246,6 +247,12 @@ class Client:
             manual_renewal=manual_renewal,
         )
 
+    def batch(self, stop_at_failure: bool = False) -> Batch:
+        """Many operations in one message: they are noted with ``batch.dict(name).incr(key)`` and the like, and carried out by
+        ``batch.run()`` or at the end of ``with client.batch() as batch``. With ``stop_at_failure`` those after the first that is refused
+        are not carried out (Cancelled)."""
+        return Batch(self, stop_at_failure)
+
     def status(self) -> ServiceStatus:
         """What the service tells of itself. Errors: Unauthenticated, Unavailable."""
         return _control.service_status(self._call(_control.status()))
@@ -276,6 +283,16 @@ class Client:
 
     def _call(self, call: Call) -> Any:
         return self._call_timed(call, self._timeout, False)
+
+    def _call_batch(self, call: Call) -> Any:
+        """A batch. What may be too large for the local door's packets goes through the service's unix socket, as streams do."""
+        if self.transport == "local" and call.request.by_packet:
+            try:
+                return self._call(call)
+            except errors.LimitExceeded as error:
+                if not fits_no_packet(error, call):
+                    raise
+        return self._streams.call(call)
 
     def _call_timed(self, call: Call, timeout: float, long_running: bool) -> Any:
         """``long_running``: it keeps no other call waiting."""

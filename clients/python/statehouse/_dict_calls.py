@@ -60,23 +60,31 @@ os.register_at_fork(after_in_child=_idle_sessions.clear)
 
 
 @contextlib.contextmanager
+def numbered(count: int) -> Iterator[tuple[int, int]]:
+    """Around the sending of mutations, however often they are sent: a session's number, and the first of ``count`` sequence numbers."""
+    try:
+        session = _idle_sessions.pop()
+    except IndexError:
+        session = _Session()
+    first = session.sequence + 1
+    session.sequence += count
+    try:
+        yield session.number, first
+    finally:
+        if session.pid == os.getpid():
+            _idle_sessions.append(session)
+
+
+@contextlib.contextmanager
 def named(call: Call) -> Iterator[None]:
     """Around the sending of a call, however often it is sent: names the mutation, so that the service carries it out once."""
     if not hasattr(call.request, "operation_id"):
         yield
         return
-    try:
-        session = _idle_sessions.pop()
-    except IndexError:
-        session = _Session()
-    session.sequence += 1
-    call.request.operation_id.session = session.number
-    call.request.operation_id.sequence = session.sequence
-    try:
+    with numbered(1) as (session, sequence):
+        call.request.operation_id.session = session
+        call.request.operation_id.sequence = sequence
         yield
-    finally:
-        if session.pid == os.getpid():
-            _idle_sessions.append(session)
 
 
 def call_timeout(request: tuple[Any, ...], timeout: float) -> float:

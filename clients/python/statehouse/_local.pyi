@@ -2,7 +2,10 @@
 
 import builtins
 from collections.abc import Callable
-from typing import Any, Self, overload
+from typing import Any, Generic, Self, TypeVar, overload
+
+_Result = TypeVar("_Result")
+_Noted = TypeVar("_Noted", bound="Operation[Any]")
 
 def resolve(
     url: str | None,
@@ -94,6 +97,56 @@ class Dict:
         fence: int | None = None,
     ) -> Any: ...
     def _do(self, request: tuple[Any, ...], /) -> Any: ...
+
+class Operation(Generic[_Result]):
+    def result(self) -> _Result: ...
+    def _end(self, answer: Any, /) -> None: ...
+    def _fail(self, error: Exception, /) -> None: ...
+    @property
+    def _is_over(self) -> bool: ...
+
+class Noted:
+    def note(self, operation: _Noted, part: bytes, traits: int, /) -> _Noted: ...
+    def take(self) -> tuple[list[Operation[Any]], list[bytes], int]: ...
+    def __len__(self) -> int: ...
+
+class BatchDict:
+    def __new__(cls, noted: Noted, place: int, any_keys: bool, /) -> Self: ...
+    @property
+    def _any_keys(self) -> bool: ...
+    @property
+    def _is_short(self) -> bool: ...
+    def get(self, key: Any, default: Any = None) -> Operation[Any]: ...
+    def contains(self, key: Any, /) -> Operation[bool]: ...
+    def version(self, key: Any, /) -> Operation[int]: ...
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        *,
+        ttl: Any = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: int | None = None,
+        if_value: Any = ...,
+        fence: int | None = None,
+    ) -> Operation[bool]: ...
+    def incr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        *,
+        path: Any = (),
+        default: Any = 0,
+        min: Any = None,
+        max: Any = None,
+        ttl: Any = None,
+        fence: int | None = None,
+    ) -> Operation[Any]: ...
+    def _set_for(self, key: Any, value: Any, ttl_ms: int, /) -> Operation[bool]: ...
+
+def take_results(operations: list[Operation[Any]], answer: bytes, /) -> list[tuple[int, int, bytes]]: ...
+def batch_results(operations: list[Operation[Any]], /) -> tuple[list[Any], int]: ...
 
 class Area:
     @property

@@ -26,6 +26,7 @@ from ._area_locks import AreaLock
 from ._area_watch import AsyncWatched
 from ._async_dict import AsyncSharedDict, LocalAsyncSharedDict, NetworkAsyncSharedDict
 from ._async_locks import AsyncLock, AsyncLocks
+from ._batch import AsyncBatch, fits_no_packet
 from ._bound import Binder
 from ._control import Call
 from ._cursor import AsyncCursor
@@ -213,6 +214,10 @@ class AsyncClient:
             )
         )
 
+    def batch(self, stop_at_failure: bool = False) -> AsyncBatch:
+        """See statehouse.Client.batch: operations are noted, and ``await batch.run()`` carries them out."""
+        return AsyncBatch(self, stop_at_failure)
+
     async def status(self) -> ServiceStatus:
         return _control.service_status(await self._call(_control.status()))
 
@@ -235,6 +240,15 @@ class AsyncClient:
         if self._network is not None:
             return await self._network.call(call)
         return await asyncio.to_thread(self._blocking._call, call)
+
+    async def _call_batch(self, call: Call) -> Any:
+        if self._network is None and call.request.by_packet:
+            try:
+                return await asyncio.to_thread(self._blocking._call, call)
+            except errors.LimitExceeded as error:
+                if not fits_no_packet(error, call):
+                    raise
+        return await self._streams.call(call)
 
 
 class AsyncAreas:

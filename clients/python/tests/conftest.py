@@ -6,6 +6,7 @@ STATEHOUSED names the binary.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -38,6 +39,36 @@ class Service:
         options.setdefault("timeout", 10.0)
         options.setdefault("token", self.token)
         return statehouse.connect(self.url, transport=door, **options)
+
+    def add_token(self, identity: str, grants: dict[tuple[str, str], tuple[str, ...]]) -> str:
+        """A new access token; ``grants`` has the verbs by kind and pattern. ``identity`` is eight letters and digits, new ones."""
+        secret = (identity * 6)[:43]
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        rows = ", ".join(
+            f'{{kind = "{kind}", pattern = "{pattern}", verbs = {json.dumps(verbs)}}}' for (kind, pattern), verbs in grants.items()
+        )
+        with (self.runtime_dir / "tokens.toml").open("a") as file:
+            file.write(f'\n[[token]]\nid = "{identity}"\nhash = "{digest}"\ngrants = [{rows}]\n')
+        os.kill(self.process.pid, signal.SIGHUP)
+        token = f"sh1_{identity}_{secret}"
+        wait_until(lambda: self.accepts(token), "the reading of the tokens file")
+        return token
+
+    def remove_token(self, identity: str) -> None:
+        """Takes away what add_token gave."""
+        path = self.runtime_dir / "tokens.toml"
+        tokens = path.read_text().split("\n[[token]]\n")
+        path.write_text("\n[[token]]\n".join(token for token in tokens if f'id = "{identity}"' not in token))
+        os.kill(self.process.pid, signal.SIGHUP)
+        wait_until(lambda: not self.accepts(f"sh1_{identity}_{(identity * 6)[:43]}"), "the reading of the tokens file")
+
+    def accepts(self, token: str) -> bool:
+        """Whether the service knows a token."""
+        try:
+            with self.connect("network", token=token) as c:
+                return bool(c.status().version)
+        except statehouse.Unauthenticated:
+            return False
 
     def kill_daemon(self) -> None:
         """SIGKILLs the daemon; the keeper starts the next one."""

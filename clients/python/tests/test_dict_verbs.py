@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import math
 import os
 import signal
@@ -423,24 +422,7 @@ def test_a_killed_daemon_costs_nothing(service: Service, client: statehouse.Clie
 @pytest.fixture(scope="module")
 def reader_token(service: Service) -> str:
     """A token that may read dicts and nothing else."""
-    secret = "r" * 43
-    digest = hashlib.sha256(secret.encode()).hexdigest()
-    with (service.runtime_dir / "tokens.toml").open("a") as file:
-        file.write(
-            f'\n[[token]]\nid = "reader01"\nhash = "{digest}"\ngrants = [{{kind = "dict", pattern = "*", verbs = ["read"]}}]\n'
-        )
-    os.kill(service.process.pid, signal.SIGHUP)
-    token = f"sh1_reader01_{secret}"
-
-    def accepted() -> bool:
-        try:
-            with service.connect("network", token=token) as c:
-                return bool(c.status().version)
-        except statehouse.Unauthenticated:
-            return False
-
-    wait_until(accepted, "the reading of the tokens file")
-    return token
+    return service.add_token("reader01", {("dict", "*"): ("read",)})
 
 
 def test_a_reader_reads_and_changes_nothing(

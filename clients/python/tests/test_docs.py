@@ -102,7 +102,7 @@ def serve_scores(c: statehouse.Client, app: Any) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    first, transfer, plan, locks, ranges, presence, watch, *rest = blocks("docs/PYTHON.md")
+    first, transfer, plan, batch, locks, ranges, presence, watch, *rest = blocks("docs/PYTHON.md")
     wait, mirror, websocket, recipe = rest
     exec(first, {})
     with statehouse.connect() as c:
@@ -117,6 +117,13 @@ def test_the_guide_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         for compared, stock in ((False, 0), (True, 0)):
             exec(plan, names)
             assert names["outcome"].compared is compared and d["stock"] == stock
+        c.dict("jobs")
+        c.area("hits", size=8)
+        capsys.readouterr()
+        exec(batch, {"c": c})
+        assert capsys.readouterr().out == "1 1\n" and c.dict("jobs")["queues"] == {"mail": ["job 1"]}
+        c.dicts.delete("jobs")
+        c.areas.delete("hits")
         exec(locks, {})
         assert d["release"] == "1.4" and not list(c.locks.list("deploy"))
         exec(ranges, {})

@@ -42,7 +42,7 @@ def test_an_unpacked_wheel_is_the_whole_package(tmp_path: pathlib.Path) -> None:
     assert len(names) == len(set(names))
     program = (
         "import statehouse, statehouse.aio, statehouse.compat.managers, statehouse.compat.uwsgi, sys\n"
-        "from statehouse.v1 import area_pb2, admin_pb2, dict_pb2, entry_pb2, error_pb2, transaction_pb2, value_pb2\n"
+        "from statehouse.v1 import area_pb2, admin_pb2, batch_pb2, dict_pb2, entry_pb2, error_pb2, transaction_pb2, value_pb2\n"
         "print(statehouse.__file__)\n"
     )
     ran = subprocess.run(
