@@ -21,9 +21,11 @@ import statehouse
 from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from statehouse._control import Call
-from statehouse.v1 import admin_pb2, area_pb2, dict_pb2, lock_pb2, session_pb2, transaction_pb2
+from statehouse.v1 import admin_pb2, area_pb2, batch_pb2, dict_pb2, lock_pb2, session_pb2, transaction_pb2
 
-SERVICES = {"Areas": area_pb2, "Dicts": dict_pb2, "Admin": admin_pb2, "Locks": lock_pb2, "Sessions": session_pb2}
+SERVICES = {
+    "Admin": admin_pb2, "Areas": area_pb2, "Batches": batch_pb2, "Dicts": dict_pb2, "Locks": lock_pb2, "Sessions": session_pb2,
+}  # fmt: skip
 CALLS_MAX = 8  # That wait at once.
 
 
