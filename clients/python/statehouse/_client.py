@@ -292,7 +292,7 @@ class Client:
             except errors.LimitExceeded as error:
                 if not fits_no_packet(error, call):
                     raise
-        return self._streams.call(call)
+        return self._streams.batches.call(call)
 
     def _call_timed(self, call: Call, timeout: float, long_running: bool) -> Any:
         """``long_running``: it keeps no other call waiting."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _wire, errors
+from ._batch_link import BatchLink
 from ._control import Call
 
 _MESSAGE_BYTES_MAX = (16 << 20) + 4096
@@ -131,6 +132,7 @@ class NetworkSession:
         self._answered = False  # By the service, through this channel.
         # Of a parent that forked without Python's knowledge: closing them here would hang or disturb it.
         self._inherited: list[Any] = []
+        self.batches = BatchLink(self)
         _sessions.add(self)
 
     @property
@@ -142,6 +144,7 @@ class NetworkSession:
         with self._condition:
             self._closed = True
             channel = self._channel if self._pid == os.getpid() else None
+        self.batches.close()
         if channel is not None:
             channel.close()
 
@@ -282,6 +285,7 @@ class NetworkSession:
         self._forking = False
         self._in_flight = 0
         self._mutations_in_flight = 0
+        self.batches.after_fork_in_child()
 
 
 _sessions: weakref.WeakSet[NetworkSession] = weakref.WeakSet()

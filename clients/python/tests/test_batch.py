@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import statehouse
+from statehouse import _batch_link
 from statehouse._batch_area import BatchArea
 from statehouse._batch_dict import BatchDict, BatchPlace
 from statehouse._control import Call
@@ -89,6 +90,12 @@ AREA_CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("write", lambda a: a.write(2, b"hello")), ("write", lambda a: a.write(4090, b"hello, area")),
     ("fill", lambda a: a.fill(0, 8, 255)), ("fill", lambda a: a.fill(4090, 8, 255, fence=1)),
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def all_by_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the network door every small batch goes by the stream, not only those after the first few."""
+    monkeypatch.setattr(_batch_link, "BEGINS_AFTER", 0)
 
 
 def plain(result: Any) -> Any:

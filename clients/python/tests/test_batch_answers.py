@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import statehouse
-from statehouse import _batch, _local, errors
+from statehouse import _batch, _batch_link, _local, errors
+from statehouse._batch_link import BatchLink, Lost
 from statehouse._batch_wire import add as add_part
 from statehouse._control import Call
 from statehouse._network_session import NetworkSession
@@ -200,7 +201,7 @@ class LostAnswers:
 
     def __init__(self, patch: pytest.MonkeyPatch, losses: int) -> None:
         self.sent: list[bytes] = []
-        call_once = NetworkSession._call_once
+        call_once, exchange = NetworkSession._call_once, BatchLink._exchange
 
         def lossy_call(session: NetworkSession, call: Any, deadline: float) -> Any:
             response, error = call_once(session, call, deadline)
@@ -208,15 +209,29 @@ class LostAnswers:
                 return None, errors.by_name("UNAVAILABLE", "the answer was lost", call.name)
             return response, error
 
+        def lossy_exchange(link: BatchLink, serialized: bytes, deadline: float) -> bytes:
+            answer = exchange(link, serialized, deadline)
+            if serialized and self._is_lost(serialized, losses):
+                raise Lost("the answer was lost")
+            return answer
+
         patch.setattr(NetworkSession, "_call_once", lossy_call)
+        patch.setattr(BatchLink, "_exchange", lossy_exchange)
 
     def _is_lost(self, serialized: bytes, losses: int) -> bool:
         self.sent.append(serialized)
         return len(self.sent) <= losses
 
 
+@pytest.fixture(params=["call", "stream"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How batches go over the network door: small ones after the first few by a stream of their own."""
+    monkeypatch.setattr(_batch_link, "BEGINS_AFTER", 0 if request.param == "stream" else 1_000_000)
+    return str(request.param)
+
+
 @pytest.fixture
-def far(service: Service, area_name: str) -> Iterator[tuple[statehouse.Client, statehouse.SharedDict]]:
+def far(service: Service, area_name: str, way: str) -> Iterator[tuple[statehouse.Client, statehouse.SharedDict]]:
     """A client over the network door, and an empty dict."""
     with service.connect("network") as client:
         yield client, client.dict(area_name)
