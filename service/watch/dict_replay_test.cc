@@ -4,7 +4,9 @@
 // The seeded bugs of watch_mutant.h must be found by the same scenes. STATEHOUSE_LONG=1 makes it
 // 2,000 scenes.
 #include <array>
+#include <atomic>
 #include <set>
+#include <thread>
 
 #include "engine/base/watch_mutant.h"
 #include "service/watch/dict_replay_test_support.h"
@@ -184,6 +186,41 @@ TEST(DictReplayScenes, EverySeededBugIsFound) {
     chosen_watch_mutant = WatchMutant::kNone;
     EXPECT_TRUE(found) << "mutant " << static_cast<int>(mutant);
   }
+}
+
+class HubAtWatchPointTest : public WatchHubTest {
+ protected:
+  ~HubAtWatchPointTest() override { at_watch_point = nullptr; }
+};
+
+// Else two daemons write to one feed.
+TEST_F(HubAtWatchPointTest, AShutdownWaitsForWhoTellsWatchesOnHisOwnThread) {
+  WatchHubOptions options;
+  options.has_thread = false;
+  Start(options);
+  Watcher watcher(*hub, Ask());
+  WatchEvent event;
+  ASSERT_EQ(watcher.TryNext(&event), Watch::Found::kNothing);
+  hub->Turn();
+  Put("k", "1");
+  std::atomic<bool> is_down{false};
+  std::thread ender;
+  at_watch_point = [&](WatchPoint) {
+    if (ender.joinable()) return;
+    ender = std::thread([&] {
+      hub->Shutdown();
+      is_down = true;
+    });
+    const auto until = std::chrono::steady_clock::now() + milliseconds(100);
+    while (!is_down && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+    EXPECT_FALSE(is_down);
+  };
+
+  hub->LookNow(served->record().id);
+
+  ASSERT_TRUE(ender.joinable());
+  ender.join();
+  EXPECT_TRUE(is_down);
 }
 #endif
 

@@ -159,6 +159,9 @@ void WatchHub::Shutdown() {
   if (thread_.joinable()) thread_.join();
   Due due;
   for (const std::shared_ptr<WatchedDict>& dict : All()) {
+    // Whoever is at it in LookNow ends first: the feed is the next daemon's from now on.
+    const std::lock_guard<std::mutex> lock(dict->drain_mutex);
+    dict->is_given_up = true;
     EndDict(*dict,
             Status(Reason::kDraining,
                    "watching dict \"" + dict->served->record().name +

@@ -73,7 +73,7 @@ struct WatchedDict {
   std::mutex drain_mutex;
   // drain; null before the first drain. Set on the hub's thread, so that it reads it without.
   std::unique_ptr<DictFeed> feed;
-  bool is_given_up = false;  // drain: the hub has forgotten it.
+  bool is_given_up = false;  // drain: the hub follows it no more.
   uint32_t event_seen = 0;   // hub: the dict's event word before the last look.
   bool may_sleep = false;    // hub: nothing was there at the last look, after arming.
 
