@@ -236,7 +236,7 @@ TEST(LifecycleTest, AWrongFlagEndsTheKeeperWithTheConfigurationCode) {
   EXPECT_NE(ending->errors.find("no-such-flag"), std::string::npos) << ending->errors;
 }
 
-TEST(LifecycleTest, ANonLoopbackAddressIsRefused) {
+TEST(LifecycleTest, ANonLoopbackAddressNeedsTls) {
   DaemonOptions options;
   options.arguments = {"--listen", "0.0.0.0:0"};
 
@@ -244,7 +244,18 @@ TEST(LifecycleTest, ANonLoopbackAddressIsRefused) {
 
   ASSERT_TRUE(ending.ok());
   EXPECT_EQ(ending->code, kExitConfig);
-  EXPECT_NE(ending->errors.find("loopback"), std::string::npos) << ending->errors;
+  EXPECT_NE(ending->errors.find("needs TLS"), std::string::npos) << ending->errors;
+}
+
+TEST(LifecycleTest, ACertificateThatIsNotThereEndsTheStart) {
+  DaemonOptions options;
+  options.arguments = {"--tls-certificate", "/none/service.pem", "--tls-key", "/none/service.key"};
+
+  const auto ending = Daemon::RunToEnd(options);
+
+  ASSERT_TRUE(ending.ok());
+  EXPECT_EQ(ending->code, kExitConfig);
+  EXPECT_NE(ending->errors.find("/none/service.pem"), std::string::npos) << ending->errors;
 }
 
 TEST(LifecycleTest, HangupReloadsTokensAndClosesRevokedConnections) {
