@@ -186,7 +186,8 @@ class BatchLink:
 
     def __init__(self, session: NetworkSession) -> None:
         self._session = session
-        self._address = address_of(session.target)
+        # Plain sockets only: a token must not go where TLS is asked for.
+        self._address = address_of(session.target) if session.tls is None else None
         self._lock = threading.Lock()  # Guards what follows, but for close().
         self._batches = 0
         self._not_before = 0.0

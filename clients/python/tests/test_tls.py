@@ -11,7 +11,7 @@ import pytest
 from conftest import Service, run_service
 
 import statehouse
-from statehouse import aio, errors
+from statehouse import _batch_link, aio, errors
 
 REFUSED_S = 2.0  # How long a client tries that is not let in.
 
@@ -84,6 +84,20 @@ def test_who_lacks_one_is_not_let_in(mutual: Service, folder: pathlib.Path) -> N
             with pytest.raises(errors.Unavailable) as refused:
                 c.status()
             assert ("certificate" in str(refused.value)) == (url != plain)
+
+
+def test_batches_go_encrypted(mutual: Service, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connects_plainly(*_: object) -> None:
+        raise AssertionError("a connection without TLS")
+
+    monkeypatch.setattr(_batch_link.socket, "create_connection", connects_plainly)
+    url = url_of(mutual, folder, "ca_file", "certificate_file", "key_file")
+    with statehouse.connect(url, token=mutual.token) as c:
+        c.dict("batched")
+        for i in range(2 * _batch_link.BEGINS_AFTER + 2):
+            batch = c.batch()
+            batch.dict("batched").incr("n")
+            assert batch.run() == [i + 1]
 
 
 def test_unix_sockets_go_without(mutual: Service) -> None:
