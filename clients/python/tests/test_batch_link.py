@@ -262,6 +262,7 @@ def misbehaving(serve: Callable[[socket.socket, int], None], folder: Any) -> Ite
     class Session:
         def __init__(self) -> None:
             self.target = f"unix:{path}"
+            self.tls = None
             self.metadata = ()
             self.timeout = 0.5
             self.closed = False
