@@ -43,8 +43,23 @@ char* PutNumber(char* at, char tag, uint64_t number) {
 
 }  // namespace
 
+bool BatchResultWriter::HasRoom(size_t message_bytes) const {
+  constexpr size_t kHeadBytesMax = 16;
+  return bytes_.size() + kHeadBytesMax + message_bytes + (left_ - 1) * kResultBytes <= bytes_max_;
+}
+
+void BatchResultWriter::AddNoRoom() {
+  v1::OperationFailure failure;
+  failure.mutable_detail()->set_reason(v1::ERROR_REASON_MESSAGE_TOO_LARGE);
+  failure.set_message("done; no room for its answer");
+  const std::string message = failure.SerializeAsString();
+  Begin(v1::OperationResult::kFailure, message.size());
+  bytes_.append(message);
+}
+
 // What goes in front of a message: that it is a result, and which.
 void BatchResultWriter::Begin(uint32_t field, size_t message_bytes) {
+  --left_;
   const uint64_t tag = uint64_t{field} << 3 | kBytesType;
   const size_t result_bytes = VarintBytes(tag) + VarintBytes(message_bytes) + message_bytes;
   char head[1 + 3 * internal::kVarintBytesMax];
@@ -57,15 +72,7 @@ void BatchResultWriter::Begin(uint32_t field, size_t message_bytes) {
 }
 
 void BatchResultWriter::Add(uint32_t field, std::string_view message) {
-  constexpr size_t kHeadBytesMax = 32;
-  if (bytes_.size() + message.size() + kHeadBytesMax > bytes_max_) {
-    return AddFailure(
-        Status(Reason::kMessageTooLarge,
-               "the operation was carried out, and the response of at most " +
-                   std::to_string(bytes_max_) + " bytes has no room for its answer of " +
-                   std::to_string(message.size()) + " bytes; send it in a batch of its own"),
-        "");
-  }
+  if (!HasRoom(message.size())) return AddNoRoom();
   Begin(field, message.size());
   bytes_.append(message);
 }
@@ -74,10 +81,7 @@ void BatchResultWriter::AddGet(std::string_view value, uint64_t version) {
   char tail[kNumberBytesMax];
   const size_t tail_bytes = static_cast<size_t>(PutNumber(tail, kGetVersionTag, version) - tail);
   const size_t message_bytes = 1 + VarintBytes(value.size()) + value.size() + tail_bytes;
-  if (bytes_.size() + message_bytes + kNumberBytesMax > bytes_max_) {
-    // Its bytes do not matter then.
-    return Add(v1::OperationResult::kGet, std::string(message_bytes, '\0'));
-  }
+  if (!HasRoom(message_bytes)) return AddNoRoom();
   Begin(v1::OperationResult::kGet, message_bytes);
   bytes_.push_back(kGetValueTag);
   AppendVarint(&bytes_, value.size());
@@ -110,7 +114,12 @@ void BatchResultWriter::AddFailure(const Status& refusal, std::string_view name)
   v1::OperationFailure failure;
   FillErrorDetail(refusal, name, failure.mutable_detail());
   failure.set_message(PresentableText(refusal.message(), kMessageTextBytesMax));
-  const std::string message = failure.SerializeAsString();
+  std::string message = failure.SerializeAsString();
+  if (!HasRoom(message.size())) {
+    failure.clear_message();
+    failure.mutable_detail()->clear_name();
+    message = failure.SerializeAsString();
+  }
   Begin(v1::OperationResult::kFailure, message.size());
   bytes_.append(message);
 }

@@ -13,8 +13,16 @@ namespace statehouse {
 
 class BatchResultWriter final {
  public:
-  // `bytes_max`: of the whole response.
-  explicit BatchResultWriter(uint64_t bytes_max) : bytes_max_(bytes_max) {}
+  // Each result has so much room, whatever those before it take: enough for what changes a number,
+  // a word or a lock, and for a brief failure.
+  static constexpr size_t kResultBytes = 64;
+
+  // `bytes_max`: of the whole response. REQUIRES: that is room for so many results.
+  BatchResultWriter(uint64_t bytes_max, size_t results) : bytes_max_(bytes_max), left_(results) {}
+  static bool HasRoomFor(uint64_t bytes_max, size_t results) {
+    return results * kResultBytes + kHeadBytes <= bytes_max;
+  }
+  size_t bytes() const { return bytes_.size(); }
 
   // The next result: `message` as the field `field` of OperationResult.kind. What has no room any
   // more becomes a failure that says so.
@@ -31,9 +39,13 @@ class BatchResultWriter final {
   // Room for the tag and the length of the result in front of it.
   static constexpr size_t kHeadBytes = 6;
 
+  // Whether a message of so many bytes leaves the others their room.
+  bool HasRoom(size_t message_bytes) const;
   void Begin(uint32_t field, size_t message_bytes);
+  void AddNoRoom();
 
   const uint64_t bytes_max_;
+  size_t left_;  // Results that are to come.
   std::string bytes_ = std::string(kHeadBytes, '\0');
 };
 

@@ -11,6 +11,7 @@ namespace {
 // One turn of a batch, before other calls have theirs.
 constexpr std::chrono::milliseconds kTurnTime{1};
 constexpr size_t kLookEvery = 64;
+constexpr size_t kMovedBytes = 16 << 10;  // An operation that moves so many is no short one.
 
 }  // namespace
 
@@ -32,13 +33,20 @@ class BatchRun::Turn final : public SlowCalls::Task {
   BatchRun* const run_;
 };
 
-BatchRun::BatchRun(DispatcherCore& core, Call call)
-    : core_(core), call_(std::move(call)), results_(core.options().message_bytes_max) {}
+BatchRun::BatchRun(DispatcherCore& core, Call call) : core_(core), call_(std::move(call)) {}
 
 void BatchRun::Begin(DispatcherCore& core, const Lane& lane, std::string_view bytes, Call call) {
   auto* const run = new BatchRun(core, std::move(call));  // Deletes itself.
   run->request_ = bytes;
+  const uint64_t bytes_max = core.options().message_bytes_max;
   Status status = ReadBatch(bytes, &run->plan_);
+  const size_t count = run->plan_.operations.size();
+  if (status.ok() && !BatchResultWriter::HasRoomFor(bytes_max, count)) {
+    status = Status(Reason::kLimitExceeded,
+                    "field batch.operations: a response of " + std::to_string(bytes_max) +
+                        " bytes, the limit, has no room for " + std::to_string(count) +
+                        " results; send several batches");
+  }
   if (!status.ok()) {
     Call refused = std::move(run->call_);
     delete run;
@@ -46,21 +54,26 @@ void BatchRun::Begin(DispatcherCore& core, const Lane& lane, std::string_view by
     return;
   }
   run->short_.emplace(&run->plan_);
+  run->results_.emplace(bytes_max, count);
   run->Continue(lane);
 }
 
 void BatchRun::Continue(const Lane& lane) {
   if (answer_) TakeAnswer();
-  turn_until_ = CallClock::now() + kTurnTime;
+  const CallClock::time_point now = CallClock::now();
+  if (now >= call_.deadline) RefuseRest(PastDeadline(call_.method));
+  turn_until_ = now + kTurnTime;
   {
     const VerbContext context = core_.ContextFor(*call_.identity, lane, /*fast=*/true);
     bool is_over = false;
     while (next_ < plan_.operations.size() && !is_over) {
       const size_t at = next_;
+      const size_t bytes_before = results_->bytes();
       short_->Approach(context, at);
       if (!Step(context)) return;
       // The clock costs as much as a short operation.
-      const bool look = at % kLookEvery == kLookEvery - 1 || !IsShortAt(at);
+      const size_t moved = plan_.operations[at].bytes.size() + (results_->bytes() - bytes_before);
+      const bool look = at % kLookEvery == kLookEvery - 1 || !IsShortAt(at) || moved >= kMovedBytes;
       is_over = look && CallClock::now() >= turn_until_;
     }
   }
@@ -72,7 +85,7 @@ void BatchRun::Continue(const Lane& lane) {
 bool BatchRun::Step(const VerbContext& context) {
   const BatchOperation& operation = plan_.operations[next_];
   const bool is_short = IsShortAt(next_);
-  if (is_short && short_->Try(context, next_, &results_)) [[likely]] {
+  if (is_short && short_->Try(context, next_, &*results_)) [[likely]] {
     ++next_;
     return true;
   }
@@ -139,8 +152,8 @@ void BatchRun::TakeAnswer() {
   if (!answer.ok()) return Refuse(answer.status());
   const uint32_t field = plan_.operations[next_].field;
   if (!IsShortAt(next_)) {
-    results_.Add(field, *answer);
-  } else if (const Status status = short_->AddResponse(field, *answer, &results_); !status.ok()) {
+    results_->Add(field, *answer);
+  } else if (const Status status = short_->AddResponse(field, *answer, &*results_); !status.ok()) {
     return Refuse(status);
   }
   ++next_;
@@ -156,7 +169,7 @@ void BatchRun::Refuse(const Status& why) {
   } else if (verb != nullptr) {
     name = ObjectNameOf(verb->path, operation.bytes);
   }
-  results_.AddFailure(why, name);
+  results_->AddFailure(why, name);
   const size_t failed = next_++;
   if (why.reason() == Reason::kDraining) return RefuseRest(why);
   if (!plan_.stop_at_failure) return;
@@ -165,7 +178,7 @@ void BatchRun::Refuse(const Status& why) {
 }
 
 void BatchRun::RefuseRest(const Status& why) {
-  for (; next_ < plan_.operations.size(); ++next_) results_.AddFailure(why, "");
+  for (; next_ < plan_.operations.size(); ++next_) results_->AddFailure(why, "");
 }
 
 void BatchRun::KeepRequest() {
@@ -191,16 +204,7 @@ void BatchRun::Finish() {
     core_.observer().OnCalls(call_.door, ShortOperations::MethodOf(field), Reason::kOk, done,
                              took / count);
   }
-  std::string response = results_.Finish();
-  if (response.size() > core_.options().message_bytes_max) {
-    core_.Finish(call_,
-                 Status(Reason::kMessageTooLarge,
-                        "batch: it was carried out, and its response of " +
-                            std::to_string(response.size()) + " bytes is beyond the limit of " +
-                            std::to_string(core_.options().message_bytes_max)));
-  } else {
-    core_.Finish(call_, std::move(response));
-  }
+  core_.Finish(call_, results_->Finish());
   // After the caller, as the verbs do.
   for (const uint64_t dict : short_->changed_dicts()) {
     if (core_.watches()->FollowsAny()) core_.watches()->LookNow(dict);

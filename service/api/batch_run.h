@@ -6,7 +6,8 @@
 //
 // Who owns it: itself, until it has answered. Threads: one at a time.
 // Always true: each operation has one result, in their order; one whose turn has not come when the
-// call's time is over or the service stops is refused with that reason, and nothing of it happened.
+// call's time is over (looked at once a turn) or the service stops is refused with that reason, and
+// nothing of it happened.
 #pragma once
 
 #include <array>
@@ -72,7 +73,7 @@ class BatchRun final {
   std::string kept_request_;
   BatchPlan plan_;
   std::optional<ShortOperations> short_;
-  BatchResultWriter results_;
+  std::optional<BatchResultWriter> results_;
   size_t next_ = 0;  // The operation that is under way.
   CallClock::time_point turn_until_;
 

@@ -332,6 +332,66 @@ TEST_F(BatchTest, AnAnswerWithoutRoomIsAFailureOfItsOwn) {
   EXPECT_EQ(result.results(20).increment().number(), 1);
 }
 
+// What was carried out is never answered as a whole that was refused.
+TEST_F(BatchTest, EveryResultHasRoomWhateverThoseBeforeItTake) {
+  DispatcherOptions options;
+  options.message_bytes_max = 64 << 10;
+  TestService small(options);
+  v1::CreateDictRequest create;
+  create.set_name("d");
+  ASSERT_TRUE(small.Call<v1::CreateDictResponse>("/statehouse.v1.Dicts/CreateDict", create).ok());
+  v1::RunBatchRequest request;
+  request.mutable_batch()->add_names("d");
+  auto* const set = request.mutable_batch()->add_operations()->mutable_set();
+  set->set_key("large");
+  set->mutable_value()->set_string_value(std::string(7000, 'x'));
+  const int count = (64 << 10) / static_cast<int>(BatchResultWriter::kResultBytes) - 2;
+  for (int i = 2; i < count; ++i) {
+    // Gets that fill it, failures with long texts, and increments.
+    v1::Operation* const operation = request.mutable_batch()->add_operations();
+    if (i % 3 == 0) operation->mutable_get()->set_key("large");
+    if (i % 3 == 1) operation->mutable_increment()->set_key("n");
+    if (i % 3 == 2) operation->mutable_get_entry()->set_name(std::string(60, 'g'));
+  }
+  request.mutable_batch()->add_operations()->mutable_increment()->set_key("last");
+  const auto response = small.Call<v1::RunBatchResponse>(kRunBatch, request);
+  ASSERT_TRUE(response.ok()) << response.status().ToString();
+  EXPECT_LE(response->ByteSizeLong(), 64u << 10);
+  const v1::BatchResult& result = response->result();
+  ASSERT_EQ(result.results_size(), count);
+  EXPECT_EQ(result.results(count - 1).increment().number(), 1);
+  int64_t counted = 0;
+  for (int i = 2; i < count; ++i) {
+    if (i % 3 == 1) EXPECT_EQ(result.results(i - 1).increment().number(), ++counted);
+  }
+  for (int i = 0; i < 3; ++i) request.mutable_batch()->add_operations()->mutable_get();
+  EXPECT_EQ(small.Call<v1::RunBatchResponse>(kRunBatch, request).status().reason(),
+            Reason::kLimitExceeded);
+}
+
+TEST_F(BatchTest, NothingIsCarriedOutAfterItsDeadline) {
+  CallContext context = service_.Context(IdentityOf({"dict:*:read,write,create"}));
+  // It passes while the batch waits for the slow thread's turn, or before.
+  context.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1);
+  v1::RunBatchRequest request;
+  request.mutable_batch()->add_names("d");
+  for (int i = 0; i < 2000; ++i) {
+    request.mutable_batch()->add_operations()->mutable_list_dicts();
+    request.mutable_batch()->add_operations()->mutable_increment()->set_key("n");
+  }
+  Answer answer;
+  service_.dispatcher().Dispatch(context, kRunBatch, request.SerializeAsString(),
+                                 answer.Callback());
+  const StatusOr<std::string> bytes = answer.Await();
+  if (!bytes.ok()) {
+    EXPECT_EQ(bytes.status().reason(), Reason::kTimeout);
+    return;
+  }
+  v1::RunBatchResponse response;
+  ASSERT_TRUE(response.ParseFromString(*bytes));
+  EXPECT_EQ(ReasonOf(response.result().results(3999)), Reason::kTimeout);
+}
+
 TEST_F(BatchTest, AnyValidMessageIsUnderstood) {
   // Fields out of order, one twice, one that nobody knows.
   const std::string increment_of_k("\x1a\x03\x12\x01k", 5);  // Operation.increment.

@@ -255,7 +255,10 @@ void BatchStream::OnEvent(void* tag, bool ok) {
   if (tag == &rpc_->start || tag == &rpc_->read) {
     if (!ok) return End();
     is_open_ = true;
-    if (tag == &rpc_->read) OnAnswer();
+    if (tag == &rpc_->read) {
+      has_answered_ = true;
+      OnAnswer();
+    }
     SendIfFree();
   } else if (tag == &rpc_->write) {
     is_writing_ = false;
@@ -266,6 +269,13 @@ void BatchStream::OnEvent(void* tag, bool ok) {
                         std::string(kMethod) + " at " + target_ + ": the service ended the stream")
                : FromGrpc(rpc_->finished, kMethod, target_);
     is_over_ = true;
+    const bool is_refused = !has_answered_ && (end_.reason() == Reason::kUnimplemented ||
+                                               end_.reason() == Reason::kLimitExceeded);
+    if (is_refused) {
+      // The stream itself: nothing that was sent on it was read.
+      for (const auto& operation : under_way_) operation->is_sent = false;
+      under_way_.clear();
+    }
     FailAll(end_);
   }
   if (sleepers_ > 0) changed_.notify_all();

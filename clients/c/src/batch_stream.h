@@ -10,7 +10,8 @@
 // Who owns it: shared by the network session and its calls. Threads: any at once. Always true: an
 // operation is sent at most once; one that was not sent within kPatience, because an operation
 // before it takes long, is taken back, and its caller makes a call of its own.
-// Failure: where the stream ends, operations under way fail with the reason; it is over then.
+// Failure: where the stream ends, operations under way fail with the reason; it is over then. Where
+// the service has no such stream, or no more of them, they count as not sent.
 #pragma once
 
 #include <google/protobuf/message_lite.h>
@@ -86,6 +87,7 @@ class BatchStream final {
   std::deque<std::shared_ptr<Operation>> waiting_;
   Operations under_way_;
   bool is_open_ = false;
+  bool has_answered_ = false;
   bool is_writing_ = false;
   bool is_polled_ = false;  // A thread is in gRPC for all.
   bool is_ending_ = false;  // Finish was called.

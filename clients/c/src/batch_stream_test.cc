@@ -267,13 +267,26 @@ TEST(BatchStreamTest, TheEndOfTheStreamIsTheEndOfItsOperations) {
                   grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "no such method"));
   const auto stream = service.Open();
   uint64_t value = 0;
-  EXPECT_EQ(CallSoon(*stream, 1, &value).reason(), Reason::kUnimplemented);
+  EXPECT_EQ(CallSoon(*stream, 1, &value).reason(), Reason::kClientClosed);  // It was not sent.
   Reason why = Reason::kOk;
   EXPECT_TRUE(stream->IsOver(&why));
   EXPECT_EQ(why, Reason::kUnimplemented);
   v1::AddWordResponse response;
   Status status;
   EXPECT_FALSE(stream->Call(kAdd, Add(1), &response, steady_clock::now() + seconds(20), &status));
+}
+
+TEST(BatchStreamTest, AStreamThatBreaksFailsWhatIsUnderWay) {
+  std::atomic<int> answers{0};
+  Service service(
+      [&](const v1::Batch& batch, v1::RunBatchesResponse* response) {
+        return answers.fetch_add(1) == 0 && EchoAll(batch, response);
+      },
+      grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "any more"));
+  const auto stream = service.Open();
+  uint64_t value = 0;
+  ASSERT_TRUE(CallSoon(*stream, 1, &value).ok());
+  EXPECT_EQ(CallSoon(*stream, 2, &value).reason(), Reason::kUnimplemented);
 }
 
 TEST(BatchStreamTest, AConnectionThatEndedWhileIdleIsNoticedBeforeSending) {

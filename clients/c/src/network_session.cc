@@ -58,7 +58,7 @@ std::shared_ptr<BatchStream> NetworkSession::Batches(
   const std::lock_guard<std::mutex> lock(mutex_);
   Reason why = Reason::kOk;
   if (batches_ != nullptr && batches_->IsOver(&why)) {
-    has_no_batches_ = why == Reason::kUnimplemented;
+    has_no_batches_ = why == Reason::kUnimplemented || why == Reason::kLimitExceeded;
     batches_.reset();
   }
   if (batches_ == nullptr && !has_no_batches_ && !closed_) {
@@ -128,9 +128,11 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
     const CallTraffic::Call call(&traffic_);
     const std::shared_ptr<BatchStream> batches = Batches(channel);
     Status status;
-    if (batches != nullptr && batches->Call(field, request, response, deadline, &status)) {
-      return status;
-    }
+    const bool was_sent =
+        batches != nullptr && batches->Call(field, request, response, deadline, &status);
+    // Its answer may have lacked room only beside those of others.
+    const bool again = status.reason() == Reason::kMessageTooLarge && options.idempotent;
+    if (was_sent && !again) return status;
   }
   grpc::ClientContext context;
   context.set_deadline(wall_deadline);

@@ -108,7 +108,7 @@ class NetworkSession final : public Caller {
   bool closed_ = false;
   std::shared_ptr<grpc::Channel> channel_;
   std::shared_ptr<BatchStream> batches_;  // Guarded by mutex_.
-  bool has_no_batches_ = false;           // The service is of an earlier release.
+  bool has_no_batches_ = false;           // The service has no such stream, or none to spare.
 };
 
 }  // namespace statehouse
