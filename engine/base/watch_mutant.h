@@ -16,14 +16,15 @@ enum class WatchMutant {
   kOldBytesRepeated = 2,  // A change is told with the bytes that were there before it.
   kLastChangeLost = 3,    // What came inside a window is forgotten at its end.
   // Of a dict's feed.
-  kFeedGapNotTold = 11,        // What a ring has lost is passed by without a gap.
-  kFeedBatchEndLost = 12,      // The change that fills a batch is left out.
-  kFeedBucketOrderLost = 13,   // Lane after lane, whatever happened in a bucket between.
-  kFeedOneLook = 14,           // What only the second look shows is given at once.
-  kFeedOldCursors = 15,        // The next daemon goes on at the cursors before the last.
-  kFeedCursorsAtHeads = 16,    // The next daemon goes on at the rings' ends.
-  kFeedReplacedAsMoved = 17,   // A dict that was cleared counts as one that grew.
-  kFeedSegmentBeginLost = 18,  // The next segment is read from where its rings end.
+  kFeedGapNotTold = 11,           // What a ring has lost is passed by without a gap.
+  kFeedBatchEndLost = 12,         // The change that fills a batch is left out.
+  kFeedBucketOrderLost = 13,      // Lane after lane, whatever happened in a bucket between.
+  kFeedOneLook = 14,              // What only the second look shows is given at once.
+  kFeedOldCursors = 15,           // The next daemon goes on at the cursors before the last.
+  kFeedCursorsAtHeads = 16,       // The next daemon goes on at the rings' ends.
+  kFeedReplacedAsMoved = 17,      // A dict that was cleared counts as one that grew.
+  kFeedSegmentBeginLost = 18,     // The next segment is read from where its rings end.
+  kFeedNextGenerationEarly = 19,  // Marks name the next segment before the cursors lead into it.
   // Of watches.
   kWatchResumesTooFar = 31,      // A watch that goes on leaves the next change out.
   kWatchResumesTooEarly = 32,    // A watch that goes on repeats the last change.
@@ -47,6 +48,7 @@ enum class WatchMutant {
 
 enum class WatchPoint {
   kFeedBetweenLanes,    // Of a look at the heads of all rings.
+  kFeedBeforeStore,     // Of a daemon that may be killed: each store that the next one would see.
   kScanBetweenBuckets,  // Of a snapshot.
   kWaitBetweenSteps,    // Of a wait for an entry: it looks, arms, looks again, sleeps.
 };

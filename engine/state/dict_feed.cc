@@ -131,6 +131,7 @@ StatusOr<std::unique_ptr<DictFeed>> DictFeed::Create(const DictFeedOptions& opti
       slot.position.store(feed->cursors_[lane], std::memory_order_relaxed);
     }
   }
+  feed->saved_generation_ = feed->served_->record().generation;
   feed->SaveMarks();
   FeedHead& head = feed->head();
   head.version = kFeedVersion;
@@ -215,7 +216,8 @@ Status DictFeed::LoadMarks(std::vector<DictChange>* history) {
   }
   if (revision != head_revision_ + 1) return refuse("its revisions do not follow one another");
   LoadCursors();
-  if (marks.generation.load(std::memory_order_relaxed) != served_->record().generation) {
+  saved_generation_ = marks.generation.load(std::memory_order_relaxed);
+  if (saved_generation_ != served_->record().generation) {
     // The daemon died between the dict's move and the last look at the segment before.
     ForgetCursors();
     std::vector<DictChange> gap{Gap(FeedGap::kReplaced)};
@@ -227,14 +229,20 @@ Status DictFeed::LoadMarks(std::vector<DictChange>* history) {
 void DictFeed::LoadCursors() {
   for (uint32_t lane = 0; lane < kLanesMax; ++lane) {
     auto& slots = CursorAt(lane).slots;
-    int newest = slots[1].revision.load(std::memory_order_relaxed) >
-                         slots[0].revision.load(std::memory_order_relaxed)
-                     ? 1
-                     : 0;
+    // Where both are of one revision, the second: SaveCursors fills the first then.
+    int newest = slots[0].revision.load(std::memory_order_relaxed) >
+                         slots[1].revision.load(std::memory_order_relaxed)
+                     ? 0
+                     : 1;
     if (slots[newest].revision.load(std::memory_order_relaxed) > head_revision_) {
-      // Of a batch that does not stand: this slot is the next one to be filled.
-      slots[newest].revision.store(0, std::memory_order_relaxed);
+      // Of a batch that does not stand. It becomes as the other one, for the daemon after this one.
+      auto& ahead = slots[newest];
       newest = 1 - newest;
+      AtWatchPoint(WatchPoint::kFeedBeforeStore);
+      ahead.position.store(slots[newest].position.load(std::memory_order_relaxed),
+                           std::memory_order_relaxed);
+      AtWatchPoint(WatchPoint::kFeedBeforeStore);
+      ahead.revision.store(0, std::memory_order_release);
     }
     if (WatchMutantIs(WatchMutant::kFeedOldCursors)) newest = 1 - newest;
     cursors_[lane] = slots[newest].position.load(std::memory_order_relaxed);
@@ -466,6 +474,7 @@ void DictFeed::Append(std::vector<DictChange>* changes, std::vector<DictChange>*
     record.version = change.version;
     record.bits = change.bits;
     record.time_ms = now_ms;
+    AtWatchPoint(WatchPoint::kFeedBeforeStore);
     PutLog(position, &record, sizeof record);
     PutLog(position + sizeof record, change.key.data(), change.key.size());
     PutLog(position + sizeof record + change.key.size(), change.bytes.data(), change.bytes.size());
@@ -486,21 +495,29 @@ void DictFeed::SaveCursors() {
     const bool first_is_older = slots[0].revision.load(std::memory_order_relaxed) <=
                                 slots[1].revision.load(std::memory_order_relaxed);
     auto& slot = slots[first_is_older ? 0 : 1];
+    AtWatchPoint(WatchPoint::kFeedBeforeStore);
     slot.position.store(cursors_[lane], std::memory_order_relaxed);
-    slot.revision.store(head_revision_, std::memory_order_relaxed);
+    AtWatchPoint(WatchPoint::kFeedBeforeStore);
+    slot.revision.store(head_revision_, std::memory_order_release);
     has_moved_[lane] = false;
   }
   moved_lanes_.clear();
+  saved_generation_ = served_->record().generation;
 }
 
 void DictFeed::SaveMarks() {
   const uint64_t next = 1 - (head().active.load(std::memory_order_relaxed) & 1);
   FeedMarks& marks = head().marks[next];
-  marks.generation.store(served_->record().generation, std::memory_order_relaxed);
+  AtWatchPoint(WatchPoint::kFeedBeforeStore);
+  marks.generation.store(WatchMutantIs(WatchMutant::kFeedNextGenerationEarly)
+                             ? served_->record().generation
+                             : saved_generation_,
+                         std::memory_order_relaxed);
   marks.head_position.store(head_position_, std::memory_order_relaxed);
   marks.head_revision.store(head_revision_, std::memory_order_relaxed);
   marks.tail_position.store(tail_position_, std::memory_order_relaxed);
   marks.tail_revision.store(tail_revision_, std::memory_order_relaxed);
+  AtWatchPoint(WatchPoint::kFeedBeforeStore);
   head().active.store(next, std::memory_order_release);
 }
 

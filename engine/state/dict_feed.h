@@ -117,7 +117,10 @@ class DictFeed final {
   uint64_t tail_position_ = 0;
   uint64_t tail_revision_ = 1;
   uint64_t gaps_ = 0;
-  std::vector<uint64_t> cursors_;      // By lane.
+  // Of the segment that the cursors in the feed lead into: not yet that of `served_` while it gives
+  // up its oldest changes for the first ones of the next segment.
+  uint64_t saved_generation_ = 0;
+  std::vector<uint64_t> cursors_;      // By lane, into the rings of `served_`.
   std::vector<uint32_t> moved_lanes_;  // Whose cursors are not saved yet …
   std::vector<bool> has_moved_;        // … and by lane whether it is one of them.
 };
