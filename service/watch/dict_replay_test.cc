@@ -59,6 +59,7 @@ class Scene : public DictReplayTest {
   const std::set<std::string>& Run() {
 #ifdef SH_WATCH_MUTANT
     at_watch_point = [this](WatchPoint point) {
+      if (point == WatchPoint::kFeedBeforeStore) return;
       // There are many more buckets than lanes.
       if (random_() % (point == WatchPoint::kFeedBetweenLanes ? 60 : 3000) == 0) Change();
     };

@@ -253,7 +253,11 @@ class Story {
         const size_t i = Find(items, told.is_put, told.version);
         if (i == kUnknown) return fault(key + ": a change is told that never was");
         if (next != kUnknown && i < next) return fault(key + ": a change is told again");
-        if (!told.coalesced && Misses(items, next, i)) return fault(key + ": a change is missing");
+        if (!told.coalesced && Misses(items, next, i)) {
+          return fault(key + ": a change is missing before version " +
+                       std::to_string(told.version) + ", which follows version " +
+                       std::to_string(next == kUnknown || next == 0 ? 0 : items[next - 1].version));
+        }
         if (told.value_sum && *told.value_sum != items[i].value_sum) {
           return fault(key + ": a change has another value");
         }

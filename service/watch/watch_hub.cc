@@ -25,11 +25,13 @@ std::string FeedName(uint64_t dict_id) {
 }
 
 // The first revision of a feed: above all that an earlier feed of the dict can have given, also
-// when that is forgotten: no dict has 2^20 changes in each second of its life.
+// when that is forgotten: no dict has 2^22 changes in each second of its life. Below 2^53, which a
+// JavaScript number holds, until 2038.
 uint64_t RevisionSeed() {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) << 20;
+  const auto nanoseconds = static_cast<uint64_t>(now.tv_nsec);
+  return (static_cast<uint64_t>(now.tv_sec) << 22) + (nanoseconds << 22) / 1'000'000'000;
 }
 
 }  // namespace
@@ -272,7 +274,6 @@ void WatchHub::LookNow(uint64_t dict_id) {
   {
     const std::unique_lock<std::mutex> lock(dict->drain_mutex, std::try_to_lock);
     if (!lock.owns_lock() || dict->is_given_up || dict->feed == nullptr) return;
-    if (dict->feed->served()->dict().state() != DictState::kLive) return;
     if (!dict->feed->HasNews()) return;
     uint64_t drain = 0;
     {
@@ -280,6 +281,8 @@ void WatchHub::LookNow(uint64_t dict_id) {
       if (!dict->ended.ok()) return;
       drain = ++dict->begun;
     }
+    // Only now: who asked for a drain meanwhile wants what the next segment has, too.
+    if (dict->feed->served()->dict().state() != DictState::kLive) return;
     std::vector<DictChange> fresh;
     const uint64_t gaps = dict->feed->gaps();
     dict->feed->Drain(&fresh);

@@ -108,6 +108,7 @@ inline std::string ValueText(const DictEntry& entry) {
 class Replayer {
  public:
   using Fault = std::function<void(const std::string&)>;
+  static constexpr const char* kValueGone = "gone";  // No value of a test is that.
   explicit Replayer(Fault fault = [](const std::string& what) { ADD_FAILURE() << what; })
       : fault_(std::move(fault)) {}
 
@@ -171,7 +172,7 @@ class Replayer {
       entry.kind = change.kind;
       entry.bits = change.bits;
       entry.bytes = change.bytes;
-      entries[change.key] = {change.version, change.value_gone ? "gone" : ValueText(entry)};
+      entries[change.key] = {change.version, change.value_gone ? kValueGone : ValueText(entry)};
     } else if (entries.erase(change.key) == 0 && !is_partial && !told.coalesced &&
                change.operation != FeedOperation::kExpire) {
       // A snapshot leaves out what is expired already.

@@ -14,6 +14,7 @@ namespace {
 constexpr uint32_t kWriters = 4;
 constexpr uint32_t kWatchers = 5;
 constexpr auto kFor = milliseconds(3000);
+constexpr int kRestartsMin = 3;  // However slow the machine is.
 
 class WatchSoak : public DictReplayTest {
  public:
@@ -37,7 +38,7 @@ class WatchSoak : public DictReplayTest {
       threads.emplace_back([this, &follower, seed = random_()] { Follow(*follower, seed); });
     }
     const auto until = std::chrono::steady_clock::now() + kFor;
-    while (std::chrono::steady_clock::now() < until) {
+    while (std::chrono::steady_clock::now() < until || restarts_ < kRestartsMin) {
       SleepNs(random_() % 60'000'000);
       Disturb();
     }
@@ -54,7 +55,6 @@ class WatchSoak : public DictReplayTest {
     for (const auto& follower : followers_) changes += follower->changes();
     return changes;
   }
-  int restarts() const { return restarts_; }
 
  private:
   std::shared_ptr<WatchHub> CurrentHub() {
@@ -123,7 +123,6 @@ TEST(WatchSoakTest, EveryWatchTellsWhatWasDoneWhateverHappened) {
     WatchSoak soak(static_cast<uint64_t>(round));
     for (const std::string& fault : soak.Run()) ADD_FAILURE() << "round " << round << ": " << fault;
     EXPECT_GT(soak.changes(), 1000u);
-    EXPECT_GE(soak.restarts(), 3);
   }
 }
 
