@@ -34,6 +34,7 @@ bench() {
   "$@" --rounds "$ROUNDS" --json "$BUILD/bench/$name.json" || MISSED+=("$name")
 }
 bench "watches against etcd" watch "$BUILD/bin/watch_bench" "$BUILD/bin/statehoused"
+bench "watches in a storm of changes" watch_storm "$BUILD/bin/watch_storm_bench" "$BUILD/bin/statehoused"
 bench "one event to many streams against bare gRPC" fanout "$BUILD/bin/fanout_bench" "$BUILD/bin/bare_server" "$BUILD/bin/statehoused"
 PYTHON="$BUILD/venv/bin/python"
 bench "areas in C++" area "$BUILD/bin/area_bench"
