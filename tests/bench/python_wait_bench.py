@@ -178,7 +178,8 @@ def main():
         print(f"  {peer:<10} p50 {late[len(late) // 2] / 1e3:9.1f}  p99 {late[len(late) * 99 // 100] / 1e3:9.1f}  of {len(late)}")
     median = {peer: statistics.median(late) for peer, late in samples.items()}
     ratio = median["uwsgi"] / median["statehouse"]
-    print(f"  {'met   ' if ratio >= BAR else 'MISSED'} {ratio:.1f} x, bar {BAR} x; a bare futex {median['uwsgi'] / median['bare futex']:.1f} x")
+    bare = median["uwsgi"] / median["bare futex"]
+    print(f"  {'met   ' if ratio >= BAR else 'MISSED'} {ratio:.1f} x, bar {BAR} x; a bare futex {bare:.1f} x")
     return 0 if ratio >= BAR else 1
 
 
