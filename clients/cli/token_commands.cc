@@ -6,6 +6,7 @@
 #include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "clients/cli/commands.h"
 #include "clients/cli/exit_codes.h"
@@ -20,6 +21,8 @@ struct Arguments {
   std::string expires;
   std::string id;
   std::vector<std::string> grants;
+  std::optional<uint32_t> calls_per_second;
+  std::optional<uint32_t> calls_at_once;
 };
 
 // As statehoused chooses its runtime folder.
@@ -57,6 +60,8 @@ void Create(const Globals& globals, const Arguments& arguments) {
   TokenSpec spec;
   spec.description = arguments.description;
   spec.expires_unix_s = ParseExpiry(arguments.expires);
+  spec.calls_per_second = arguments.calls_per_second;
+  spec.calls_at_once = arguments.calls_at_once;
   for (const std::string& text : arguments.grants) {
     StatusOr<Grant> grant = ParseGrant(text);
     if (!grant.ok()) throw Failed{kExitUsage, grant.status().ToString()};
@@ -73,6 +78,11 @@ void Create(const Globals& globals, const Arguments& arguments) {
                "statehoused>\n";
 }
 
+// Null: the service's default.
+nlohmann::json LimitOf(const std::optional<uint32_t>& limit) {
+  return limit ? nlohmann::json(*limit) : nlohmann::json();
+}
+
 void List(const Globals& globals, const Arguments& arguments) {
   StatusOr<std::vector<TokenRecord>> records = ListTokens(arguments.file);
   if (!records.ok()) Refuse(records.status());
@@ -84,6 +94,8 @@ void List(const Globals& globals, const Arguments& arguments) {
         {{"id", record.id},
          {"description", record.description},
          {"expires", record.expires_unix_s == 0 ? "never" : FormatTimestamp(record.expires_unix_s)},
+         {"calls_per_second", LimitOf(record.calls_per_second)},
+         {"calls_at_once", LimitOf(record.calls_at_once)},
          {"grants", grants}});
   }
   if (globals.json) {
@@ -128,6 +140,12 @@ void AddTokenCommands(CLI::App* app, const Globals* globals) {
   create->add_option("--description", arguments->description, "Who holds it");
   create->add_option("--expires", arguments->expires,
                      "30d, 12h, 45m or an RFC 3339 time; default: never");
+  create->add_option("--calls-per-second", arguments->calls_per_second,
+                     "Calls, and operations of batches, in a second; 0: no limit; default: "
+                     "the service's auth.calls_per_second_max");
+  create->add_option("--calls-at-once", arguments->calls_at_once,
+                     "Calls that run or wait at once; 0: no limit; default: the service's "
+                     "auth.calls_at_once_max");
   create->callback([globals, arguments] { Create(*globals, *arguments); });
 
   group->add_subcommand("ls", "Lists tokens, without their secrets")

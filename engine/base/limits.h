@@ -49,8 +49,10 @@ inline constexpr size_t kMessageBytesMax = 16 << 20;  // One request or response
 inline constexpr uint32_t kWaitersMax = 65'536;       // Parked waits of one service.
 
 // Watches.
-inline constexpr uint32_t kWatchesMax = 65'536;         // Open at once.
-inline constexpr uint64_t kFeedLogBytesMin = 64 << 10;  // History of one dict.
+inline constexpr uint32_t kCallsPerSecondMax = 100'000'000;  // Of one token, as its limit.
+inline constexpr uint32_t kCallsAtOnceMax = 1'000'000;       // The same.
+inline constexpr uint32_t kWatchesMax = 65'536;              // Open at once.
+inline constexpr uint64_t kFeedLogBytesMin = 64 << 10;       // History of one dict.
 inline constexpr uint64_t kFeedLogBytesDefault = 8 << 20;
 inline constexpr uint64_t kFeedLogBytesMax = uint64_t{1} << 30;
 inline constexpr uint64_t kAreaCopyRangeBytesMax = 4 << 20;  // A watched range that is copied.

@@ -3,7 +3,7 @@
 namespace statehouse {
 
 Status::Status(Reason reason, std::string message)
-    : failure_(std::make_unique<Failure>(Failure{reason, std::move(message)})) {
+    : failure_(std::make_unique<Failure>(Failure{reason, std::move(message), 0})) {
   assert(reason != Reason::kOk);
 }
 
@@ -19,6 +19,12 @@ Status& Status::operator=(const Status& other) {
 const std::string& Status::message() const {
   static const std::string kEmpty;
   return ok() ? kEmpty : failure_->message;
+}
+
+Status Status::WithRetryAfter(uint32_t milliseconds) && {
+  assert(!ok());
+  failure_->retry_after_ms = milliseconds;
+  return std::move(*this);
 }
 
 std::string Status::ToString() const {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cassert>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,6 +34,9 @@ class [[nodiscard]] Status final {
   Reason reason() const { return ok() ? Reason::kOk : failure_->reason; }
   // Empty for success.
   const std::string& message() const;
+  // With a hint for the caller: the same may succeed after so long. REQUIRES: not OK.
+  Status WithRetryAfter(uint32_t milliseconds) &&;
+  uint32_t retry_after_ms() const { return ok() ? 0 : failure_->retry_after_ms; }  // 0: no hint.
   // "OUT_OF_BOUNDS: area "x": …", or "OK".
   std::string ToString() const;
 
@@ -40,6 +44,7 @@ class [[nodiscard]] Status final {
   struct Failure {
     Reason reason;
     std::string message;
+    uint32_t retry_after_ms = 0;
   };
   std::unique_ptr<Failure> failure_;
 };

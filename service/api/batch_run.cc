@@ -53,6 +53,10 @@ void BatchRun::Begin(DispatcherCore& core, const Lane& lane, std::string_view by
     core.Finish(refused, std::move(status));
     return;
   }
+  // The batch itself was counted as one.
+  if (run->call_.is_limited && count > 1) {
+    run->call_.identity->limit()->Spend(count - 1, ToNs(run->call_.began));
+  }
   run->short_.emplace(&run->plan_);
   run->results_.emplace(bytes_max, count);
   run->Continue(lane);

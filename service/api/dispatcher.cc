@@ -236,6 +236,11 @@ class DispatcherImpl final : public Dispatcher {
     core_.Begin();
     Status refused = Check(context, method, request.size(),
                            found == by_path_.end() ? nullptr : found->second, now);
+    if (CallLimit* const limit = context.identity->limit().get();
+        limit != nullptr && refused.ok()) {
+      refused = limit->Begin(context.identity->token_id(), ToNs(now));
+      call.is_limited = refused.ok();
+    }
     if (!refused.ok()) {
       core_.Finish(call, std::move(refused));
       return nullptr;
@@ -321,8 +326,12 @@ class DispatcherImpl final : public Dispatcher {
     const Method* const known = of_area                ? &watch_area_
                                 : method == kWatchDict ? &watch_dict_
                                                        : nullptr;
-    const Status refused = Check(context, method, bytes.size(), known, began);
-    if (!refused.ok()) return refused;
+    SH_RETURN_IF_ERROR(Check(context, method, bytes.size(), known, began));
+    // A stream counts as a call when it begins; how many there are has limits of its own.
+    if (CallLimit* const limit = context.identity->limit().get(); limit != nullptr) {
+      SH_RETURN_IF_ERROR(limit->Begin(context.identity->token_id(), ToNs(began)));
+      limit->End();
+    }
     const auto ended = [observer = &core_.observer(), door = context.door,
                         label = std::string_view(known->path), took = CallClock::now() - began](
                            Reason reason) { observer->OnCall(door, label, reason, took); };

@@ -38,7 +38,12 @@ struct Call {
   CallClock::time_point deadline;
   std::shared_ptr<const Identity> identity;
   DoneCallback done;
+  bool is_limited = false;  // It counts against the limit of its token until it is finished.
 };
+
+inline uint64_t ToNs(CallClock::time_point at) {
+  return static_cast<uint64_t>(std::chrono::nanoseconds(at.time_since_epoch()).count());
+}
 
 inline Status PastDeadline(std::string_view method) {
   return Status(Reason::kTimeout, std::string(method) + ": the deadline passed before an answer");
@@ -99,6 +104,7 @@ class DispatcherCore {
   void Finish(Call& call, StatusOr<std::string> result) {
     observer_->OnCall(call.door, call.method, result.ok() ? Reason::kOk : result.status().reason(),
                       CallClock::now() - call.began);
+    if (call.is_limited) call.identity->limit()->End();
     // Moved out first: the callback may free what holds the call.
     const DoneCallback done = std::move(call.done);
     in_flight_.fetch_sub(1, std::memory_order_relaxed);

@@ -2,7 +2,6 @@
 
 #include "engine/base/limits.h"
 #include "engine/value/wire.h"
-#include "service/auth/authenticator.h"
 
 namespace statehouse {
 std::string PresentableText(std::string_view text, size_t bytes_max) {
@@ -24,7 +23,7 @@ void FillErrorDetail(const Status& refusal, std::string_view name, v1::ErrorDeta
   detail->set_reason(static_cast<v1::ErrorReason>(refusal.reason()));
   detail->set_name(PresentableText(name, kNameBytesMax));
   detail->set_retryable(ReasonIsRetryable(refusal.reason()));
-  if (refusal.reason() == Reason::kRateLimited) detail->set_retry_after_ms(kRateLimitRetryAfterMs);
+  detail->set_retry_after_ms(refusal.retry_after_ms());
 }
 
 }  // namespace statehouse

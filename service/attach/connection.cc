@@ -37,7 +37,7 @@ void Connection::Send(const AttachPacket& packet, std::vector<UniqueFd> descript
 void Connection::SendError(uint64_t request_id, const Status& status) {
   AttachError error;
   error.reason = status.reason();
-  error.retry_after_ms = status.reason() == Reason::kRateLimited ? kRateLimitRetryAfterMs : 0;
+  error.retry_after_ms = status.retry_after_ms();
   error.message = status.message().substr(0, kAttachErrorBytesMax);
   Send({request_id, std::move(error)});
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/base/status.h"
+#include "service/auth/call_limit.h"
 
 namespace statehouse {
 
@@ -48,7 +49,7 @@ struct Grant {
 class Identity final {
  public:
   Identity(std::string token_id, std::string description, int64_t expires_unix_s,
-           std::vector<Grant> grants);
+           std::vector<Grant> grants, std::shared_ptr<CallLimit> limit = nullptr);
   const std::string& token_id() const { return token_id_; }
   const std::string& description() const { return description_; }
   bool Allows(ObjectKind kind, std::string_view name, Verb verb) const;
@@ -56,6 +57,8 @@ class Identity final {
   bool AllowsEvery(ObjectKind kind, Verb verb) const;
   bool ExpiredAt(int64_t unix_s) const;  // expires_unix_s 0: never.
   int64_t expires_unix_s() const { return expires_unix_s_; }
+  // Of its calls, shared by all identities of the token; null: there is none.
+  const std::shared_ptr<CallLimit>& limit() const { return limit_; }
   // OK, or PERMISSION_DENIED naming verb, kind, name and token id.
   Status Require(ObjectKind kind, std::string_view name, Verb verb) const;
 
@@ -64,6 +67,7 @@ class Identity final {
   std::string description_;
   int64_t expires_unix_s_;
   std::vector<Grant> grants_;
+  std::shared_ptr<CallLimit> limit_;
 };
 
 // Threads: Authenticate and Revalidate from any thread; Reload from any one at a time.
@@ -89,8 +93,9 @@ class Authenticator {
 // The authenticator over a tokens file. A missing file is an empty table. A peer with more failures
 // within a minute than `failures_per_minute_max` gets RATE_LIMITED instead of UNAUTHENTICATED; a
 // valid token is accepted from it all the same, so that one broken worker cannot shut out the
-// others of its host. 0: no limit.
+// others of its host. 0: no limit. `token_limits`: of tokens whose entry says nothing else.
 StatusOr<std::unique_ptr<Authenticator>> NewFileAuthenticator(const std::string& tokens_file,
-                                                              uint32_t failures_per_minute_max);
+                                                              uint32_t failures_per_minute_max,
+                                                              const CallLimits& token_limits = {});
 
 }  // namespace statehouse

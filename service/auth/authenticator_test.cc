@@ -29,7 +29,7 @@ class AuthenticatorTest : public ::testing::Test {
   ~AuthenticatorTest() override { std::filesystem::remove_all(folder_); }
 
   std::string NewToken(int64_t expires = 0, std::string_view grant = "area:web/*:read") {
-    return CreateToken(path_, {"test", expires, {ParseGrant(grant).value()}}).value();
+    return CreateToken(path_, {"test", expires, {ParseGrant(grant).value()}, {}, {}}).value();
   }
   std::unique_ptr<Authenticator> Open(uint32_t failures_max = 3) {
     auto opened = FileAuthenticator::Open({path_, failures_max, [this] { return now_.load(); }});
@@ -187,6 +187,31 @@ TEST(FailureLimitTest, ClockThatWasSetBackStartsANewWindow) {
   EXPECT_TRUE(limit.CountFailure("p", kNow));
 
   EXPECT_FALSE(limit.CountFailure("p", kNow - 1000));
+}
+
+TEST_F(AuthenticatorTest, ATokensLimitCountsOnOverAReload) {
+  TokenSpec spec{"test", 0, {ParseGrant("area:*:read").value()}, 2, std::nullopt};
+  const std::string limited = CreateToken(path_, spec).value();
+  const std::string other = NewToken();
+  auto opened = FileAuthenticator::Open({path_, 3, [this] { return now_.load(); }, {0, 7}});
+  ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+  const auto limit_of = [&](const std::string& token) {
+    return (*(*opened)->Authenticate(token, "unix:"))->limit();
+  };
+  const std::shared_ptr<CallLimit> before = limit_of(limited);
+  ASSERT_NE(before, nullptr);
+  ASSERT_TRUE(before->Begin("x", 1).ok());
+  ASSERT_TRUE(before->Begin("x", 1).ok());
+  EXPECT_FALSE(before->Begin("x", 1).ok());
+  EXPECT_EQ(before->at_once(), 2u);
+
+  ASSERT_TRUE((*opened)->Reload().ok());
+
+  EXPECT_EQ(limit_of(limited), before);
+  EXPECT_FALSE(limit_of(limited)->Begin("x", 1).ok());
+  // The service's default: 7 at once.
+  for (int i = 0; i < 7; ++i) EXPECT_TRUE(limit_of(other)->Begin("x", 1).ok()) << i;
+  EXPECT_FALSE(limit_of(other)->Begin("x", 1).ok());
 }
 
 TEST_F(AuthenticatorTest, ReloadBesideAuthenticateShowsOneTableOrTheOther) {

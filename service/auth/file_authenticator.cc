@@ -63,7 +63,8 @@ Status FileAuthenticator::Refuse(Reason reason, std::string_view why, std::strin
   if (failures_.CountFailure(peer, options_.unix_s())) {
     return Status(Reason::kRateLimited, "access token: too many failed attempts came from " +
                                             std::string(peer) +
-                                            "; send a valid token, or wait a minute");
+                                            "; send a valid token, or wait a minute")
+        .WithRetryAfter(kRateLimitRetryAfterMs);
   }
   return Status(reason, "access token: " + std::string(why));
 }
@@ -119,13 +120,31 @@ bool FileAuthenticator::AnyExpired(int64_t after_unix_s, int64_t until_unix_s) c
   });
 }
 
+// The one that counts already goes on counting: a reload forgives nobody what he spent.
+std::shared_ptr<CallLimit> FileAuthenticator::LimitOf(const Table& before,
+                                                      const TokenRecord& record) const {
+  const CallLimits limits{record.calls_per_second.value_or(options_.token_limits.calls_per_second),
+                          record.calls_at_once.value_or(options_.token_limits.calls_at_once)};
+  const auto found = before.find(record.id);
+  std::shared_ptr<CallLimit> limit =
+      found == before.end() ? nullptr : found->second.identity->limit();
+  if (limit != nullptr) {
+    limit->Configure(limits);
+  } else if (limits.any()) {
+    limit = std::make_shared<CallLimit>(limits);
+  }
+  return limit;
+}
+
 Status FileAuthenticator::Reload() {
   SH_ASSIGN_OR_RETURN(std::vector<TokenRecord> records, ListTokens(options_.tokens_file));
+  const std::shared_ptr<const Table> before = this->table();
   auto table = std::make_shared<Table>();
   table->reserve(records.size());
   for (TokenRecord& record : records) {
     auto identity = std::make_shared<const Identity>(
-        record.id, std::move(record.description), record.expires_unix_s, std::move(record.grants));
+        record.id, std::move(record.description), record.expires_unix_s, std::move(record.grants),
+        LimitOf(*before, record));
     table->emplace(record.id, Entry{record.hash, std::move(identity)});
   }
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -135,13 +154,14 @@ Status FileAuthenticator::Reload() {
 }
 
 StatusOr<std::unique_ptr<Authenticator>> NewFileAuthenticator(const std::string& tokens_file,
-                                                              uint32_t failures_per_minute_max) {
+                                                              uint32_t failures_per_minute_max,
+                                                              const CallLimits& token_limits) {
   const auto now = [] {
     return static_cast<int64_t>(std::chrono::duration_cast<std::chrono::seconds>(
                                     std::chrono::system_clock::now().time_since_epoch())
                                     .count());
   };
-  return FileAuthenticator::Open({tokens_file, failures_per_minute_max, now});
+  return FileAuthenticator::Open({tokens_file, failures_per_minute_max, now, token_limits});
 }
 
 }  // namespace statehouse

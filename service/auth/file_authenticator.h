@@ -49,6 +49,7 @@ class FileAuthenticator final : public Authenticator {
     std::string tokens_file;
     uint32_t failures_per_minute_max = 60;
     std::function<int64_t()> unix_s;  // Now, in seconds.
+    CallLimits token_limits = {};     // Of tokens whose entry says nothing else.
   };
   static StatusOr<std::unique_ptr<Authenticator>> Open(Options options);
 
@@ -69,6 +70,7 @@ class FileAuthenticator final : public Authenticator {
   explicit FileAuthenticator(Options options);
   std::shared_ptr<const Table> table() const;
   Status Refuse(Reason reason, std::string_view why, std::string_view peer);
+  std::shared_ptr<CallLimit> LimitOf(const Table& before, const TokenRecord& record) const;
 
   const Options options_;
   FailureLimit failures_;

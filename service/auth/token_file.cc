@@ -119,6 +119,15 @@ class FileReader final {
     return text->get();
   }
 
+  StatusOr<uint32_t> Number(const toml::node& node, const toml::key& key, uint32_t max) const {
+    const auto* const number = node.as_integer();
+    if (number == nullptr || number->get() < 0 || number->get() > max) {
+      return Refuse(node.source(), std::string(key.str()) + " must be a number from 0 to " +
+                                       std::to_string(max) + "; 0: no limit");
+    }
+    return static_cast<uint32_t>(number->get());
+  }
+
   StatusOr<TokenHash> Hash(const toml::node& node) const {
     SH_ASSIGN_OR_RETURN(const std::string hex, Text(node, "hash", 64));
     TokenHash hash{};
@@ -230,10 +239,14 @@ class FileReader final {
         SH_ASSIGN_OR_RETURN(record.expires_unix_s, Expiry(value));
       } else if (key == "grants") {
         SH_ASSIGN_OR_RETURN(record.grants, Grants(value));
+      } else if (key == "calls_per_second") {
+        SH_ASSIGN_OR_RETURN(record.calls_per_second, Number(value, key, kCallsPerSecondMax));
+      } else if (key == "calls_at_once") {
+        SH_ASSIGN_OR_RETURN(record.calls_at_once, Number(value, key, kCallsAtOnceMax));
       } else {
-        return Refuse(value.source(),
-                      "unknown key \"" + std::string(key.str()) +
-                          "\"; a token has id, hash, description, expires and grants");
+        return Refuse(value.source(), "unknown key \"" + std::string(key.str()) +
+                                          "\"; a token has id, hash, description, expires, "
+                                          "grants, calls_per_second and calls_at_once");
       }
     }
     if (record.id.size() != kTokenIdBytes) {
@@ -278,6 +291,11 @@ std::string FormatEntry(const TokenRecord& record) {
   if (record.expires_unix_s != 0) {
     text.append("expires = ").append(FormatTimestamp(record.expires_unix_s)).append("\n");
   }
+  const auto append_number = [&text](const char* key, const std::optional<uint32_t>& number) {
+    if (number) text.append(key).append(" = ").append(std::to_string(*number)).append("\n");
+  };
+  append_number("calls_per_second", record.calls_per_second);
+  append_number("calls_at_once", record.calls_at_once);
   text.append("grants = [\n");
   for (const Grant& grant : record.grants) {
     text.append("  {kind = ").append(Quote(ObjectKindName(grant.kind)));
@@ -333,6 +351,12 @@ Status CheckSpec(const TokenSpec& spec) {
     return refuse("its description is longer than 256 bytes");
   }
   if (spec.expires_unix_s < 0) return refuse("its expiry lies before 1970");
+  if (spec.calls_per_second.value_or(0) > kCallsPerSecondMax) {
+    return refuse("calls_per_second is more than " + std::to_string(kCallsPerSecondMax));
+  }
+  if (spec.calls_at_once.value_or(0) > kCallsAtOnceMax) {
+    return refuse("calls_at_once is more than " + std::to_string(kCallsAtOnceMax));
+  }
   for (const Grant& grant : spec.grants) {
     SH_ASSIGN_OR_RETURN(const Grant parsed, ParseGrant(FormatGrant(grant)));
     if (parsed.pattern != grant.pattern || parsed.verbs != grant.verbs) {
@@ -448,6 +472,8 @@ StatusOr<std::string> CreateToken(const std::string& path, const TokenSpec& spec
   record.description = spec.description;
   record.expires_unix_s = spec.expires_unix_s;
   record.grants = spec.grants;
+  record.calls_per_second = spec.calls_per_second;
+  record.calls_at_once = spec.calls_at_once;
   if (!text->empty() && text->back() != '\n') text->append("\n");
   text->append("\n").append(FormatEntry(record));
   // An entry that the reader would refuse (a description that is no UTF-8) must not spoil the file.

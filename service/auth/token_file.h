@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,6 +42,8 @@ struct TokenRecord {
   std::string description;
   int64_t expires_unix_s = 0;  // 0: never.
   std::vector<Grant> grants;
+  std::optional<uint32_t> calls_per_second;  // 0: no limit; nothing: the service's default.
+  std::optional<uint32_t> calls_at_once;     // The same.
 };
 
 // What a new token may do.
@@ -48,6 +51,8 @@ struct TokenSpec {
   std::string description;
   int64_t expires_unix_s = 0;  // 0: never.
   std::vector<Grant> grants;   // At least one.
+  std::optional<uint32_t> calls_per_second;
+  std::optional<uint32_t> calls_at_once;
 };
 
 // Splits "sh1_<id>_<secret>"; false when the text has another form. Never looks at the time it

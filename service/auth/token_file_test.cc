@@ -125,6 +125,34 @@ TEST_F(TokenFileTest, SpecThatTheReaderWouldRefuseIsRefused) {
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
+TEST_F(TokenFileTest, LimitsOfCallsAreKeptWithinTheirBounds) {
+  TokenSpec spec{"", 0, {ParseGrant("area:*:read").value()}, kCallsPerSecondMax, kCallsAtOnceMax};
+  ASSERT_TRUE(CreateToken(path_, spec).ok());
+  spec.calls_per_second = 0;
+  spec.calls_at_once.reset();
+  ASSERT_TRUE(CreateToken(path_, spec).ok());
+  const auto records = ListTokens(path_);
+  ASSERT_TRUE(records.ok()) << records.status().ToString();
+  EXPECT_EQ((*records)[0].calls_per_second, kCallsPerSecondMax);
+  EXPECT_EQ((*records)[0].calls_at_once, kCallsAtOnceMax);
+  EXPECT_EQ((*records)[1].calls_per_second, 0u);
+  EXPECT_EQ((*records)[1].calls_at_once, std::nullopt);
+
+  spec.calls_per_second = kCallsPerSecondMax + 1;
+  EXPECT_EQ(CreateToken(path_, spec).status().reason(), Reason::kInvalidArgument);
+  spec.calls_per_second.reset();
+  spec.calls_at_once = kCallsAtOnceMax + 1;
+  EXPECT_EQ(CreateToken(path_, spec).status().reason(), Reason::kInvalidArgument);
+  for (const char* const line : {"calls_per_second = -1", "calls_at_once = 1000001",
+                                 "calls_per_second = 100000001", "calls_at_once = \"7\""}) {
+    const std::string text =
+        "[[token]]\nid = \"abcdefgh\"\nhash = \"" + std::string(64, '0') + "\"\n" + line + "\n";
+    const Status refused = ParseTokens(text, "t").status();
+    EXPECT_EQ(refused.reason(), Reason::kConfigInvalid) << line;
+    EXPECT_THAT(refused.message(), HasSubstr("must be a number from 0 to")) << line;
+  }
+}
+
 TEST_F(TokenFileTest, MissingFileListsNothing) { EXPECT_TRUE(ListTokens(path_)->empty()); }
 
 TEST_F(TokenFileTest, UnreadablePathIsBackingInvalid) {

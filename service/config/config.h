@@ -71,6 +71,9 @@ struct Config {
   struct Auth {
     std::string tokens_file;                // --tokens-file; default <runtime_dir>/tokens.toml.
     uint32_t failures_per_minute_max = 60;  // For one peer; then RATE_LIMITED.
+    // Of one token whose entry in the file says nothing else; then RATE_LIMITED. 0: no limit.
+    uint32_t calls_per_second_max = 0;
+    uint32_t calls_at_once_max = 0;
 
     friend bool operator==(const Auth&, const Auth&) = default;
   } auth;

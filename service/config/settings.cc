@@ -130,6 +130,17 @@ std::vector<Setting> MakeSettings() {
           "auth.failures_per_minute_max", "", kNumber, auth.failures_per_minute_max,
           "Failed authentications of one peer in a minute, then RATE_LIMITED; 0: no limit.",
           [](const Config& c) { return OutOfRange(c.auth.failures_per_minute_max, 0, 1'000'000); }),
+      SH_SETTING("auth.calls_per_second_max", "", kNumber, auth.calls_per_second_max,
+                 "Calls, and operations of batches, that a token may make in a second, then "
+                 "RATE_LIMITED, unless its entry says otherwise; 0: no limit.",
+                 [](const Config& c) {
+                   return OutOfRange(c.auth.calls_per_second_max, 0, kCallsPerSecondMax);
+                 }),
+      SH_SETTING(
+          "auth.calls_at_once_max", "", kNumber, auth.calls_at_once_max,
+          "Calls of a token that may run or wait at once, then RATE_LIMITED, unless its "
+          "entry says otherwise; 0: no limit.",
+          [](const Config& c) { return OutOfRange(c.auth.calls_at_once_max, 0, kCallsAtOnceMax); }),
       SH_SETTING("areas.count_max", "", kNumber, areas.count_max, "Areas that may exist at once.",
                  [](const Config& c) { return OutOfRange(c.areas.count_max, 1, kAreasMax); }),
       SH_SETTING("areas.size_max", "", kBytes, areas.size_max, "Largest area.",

@@ -156,7 +156,8 @@ Status Open(const sh_client& client, const char* name, uint64_t size, sh_area** 
 sh_reason Finish(const Status& status, const char* name, sh_error** error) {
   const auto reason = static_cast<sh_reason>(status.reason());
   if (!status.ok() && error != nullptr) {
-    *error = new sh_error{reason, status.message(), name == nullptr ? "" : name};
+    *error = new sh_error{reason, status.message(), name == nullptr ? "" : name,
+                          status.retry_after_ms()};
   }
   return reason;
 }
@@ -189,6 +190,9 @@ const char* sh_error_name(const sh_error* error) {
 }
 int sh_error_retryable(const sh_error* error) {
   return error != nullptr && statehouse::ReasonIsRetryable(static_cast<Reason>(error->reason));
+}
+uint32_t sh_error_retry_after_ms(const sh_error* error) {
+  return error == nullptr ? 0 : error->retry_after_ms;
 }
 void sh_error_free(sh_error* error) { delete error; }
 

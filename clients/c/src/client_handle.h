@@ -20,6 +20,7 @@ struct sh_error {
   sh_reason reason;
   std::string message;
   std::string name;
+  uint32_t retry_after_ms;
 };
 
 // Exactly one of `local` and `network` is set.

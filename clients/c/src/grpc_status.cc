@@ -64,7 +64,8 @@ Reason ReasonOfCode(grpc::StatusCode code) {
 Status FromGrpc(const grpc::Status& status, const std::string& method, const std::string& target) {
   v1::ErrorDetail detail;
   if (FindErrorDetail(status.error_details(), &detail)) {
-    return Status(static_cast<Reason>(detail.reason()), status.error_message());
+    return Status(static_cast<Reason>(detail.reason()), status.error_message())
+        .WithRetryAfter(detail.retry_after_ms());
   }
   return Status(ReasonOfCode(status.error_code()),
                 method + " at " + target + ": " + status.error_message());

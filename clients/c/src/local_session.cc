@@ -205,7 +205,7 @@ StatusOr<AttachConnection> LocalSession::ConnectOnce(bool want_lanes, Deadline d
     SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
                         connection.Receive(deadline, options_.interrupted));
     if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
-      return Status(error->reason, error->message);
+      return Status(error->reason, error->message).WithRetryAfter(error->retry_after_ms);
     }
     if (!std::holds_alternative<AttachWelcome>(received.packet.message)) {
       return UnexpectedAnswer("Hello");
@@ -271,7 +271,7 @@ StatusOr<AttachConnection::Received> LocalSession::Exchange(Control* control, bo
     if (received.ok()) {
       const auto* error = std::get_if<AttachError>(&received->packet.message);
       if (error == nullptr) return received;
-      return Status(error->reason, error->message);
+      return Status(error->reason, error->message).WithRetryAfter(error->retry_after_ms);
     }
     const Reason reason = received.status().reason();
     if (reason == Reason::kUnavailable || reason == Reason::kInvalidArgument) {

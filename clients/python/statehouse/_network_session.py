@@ -67,7 +67,9 @@ def error_of(rpc_error: Any, call: Call, target: str) -> errors.Error:
 
         for serialized in _wire.error_details(value):
             detail = error_pb2.ErrorDetail.FromString(serialized)
-            return errors.from_reason(detail.reason, rpc_error.details() or "", call.name)
+            return errors.from_reason(
+                detail.reason, rpc_error.details() or "", call.name, detail.retry_after_ms
+            )
     reason = _REASON_OF_CODE.get(rpc_error.code().name, "INTERNAL")
     return errors.by_name(
         reason, f"{call.method} at {target}: {rpc_error.details()}", call.name

@@ -15,32 +15,43 @@ class Error(Exception):
     """The base of all of them.
 
     ``reason`` is the catalogue's name ("OUT_OF_BOUNDS"), ``retryable`` says whether the same call may succeed later
-    without a change, ``name`` is the area's name or "".
+    without a change, ``name`` is the area's name or "". ``retry_after`` is when it may, in seconds, where the service
+    says so (RATE_LIMITED), else None.
     """
 
     reason: str
     retryable: bool
     name: str
+    retry_after: float | None
 
     def __init__(
-        self, message: str, *, reason: str = "INTERNAL", retryable: bool = False, name: str = ""
+        self,
+        message: str,
+        *,
+        reason: str = "INTERNAL",
+        retryable: bool = False,
+        name: str = "",
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.retryable = retryable
         self.name = name
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         # KeyError and OSError would otherwise show it in their own ways.
         return f"{self.reason}: {self.message}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.reason, self.retryable, self.name))
+        return (_rebuild, (type(self), self.message, self.reason, self.retryable, self.name, self.retry_after))
 
 
-def _rebuild(cls: type[Error], message: str, reason: str, retryable: bool, name: str) -> Error:
-    return cls(message, reason=reason, retryable=retryable, name=name)
+def _rebuild(
+    cls: type[Error], message: str, reason: str, retryable: bool, name: str, retry_after: float | None = None
+) -> Error:
+    return cls(message, reason=reason, retryable=retryable, name=name, retry_after=retry_after)
 
 
 class InvalidArgument(Error, ValueError):
@@ -92,7 +103,7 @@ class MemoryExhausted(Error, MemoryError):
 
 
 class RateLimited(Error):
-    """Too many failed authentications: RATE_LIMITED."""
+    """Too many failed authentications, or more calls than the token may make: RATE_LIMITED. Nothing was done; ``retry_after``."""
 
 
 class Unauthenticated(Error, PermissionError):
@@ -213,12 +224,16 @@ _CLASSES: dict[str, type[Error]] = {
 }
 
 
-def from_reason(reason: int, message: str, name: str = "") -> Error:
+def from_reason(reason: int, message: str, name: str = "", retry_after_ms: int = 0) -> Error:
     """The exception for a reason's number; a number of a later release becomes InternalError."""
     known = 0 < reason < len(_REASON_NAMES)
     text = _REASON_NAMES[reason] if known else f"REASON_{reason}"
     return _CLASSES.get(text, InternalError)(
-        message, reason=text, retryable=_local.reason_is_retryable(reason), name=name
+        message,
+        reason=text,
+        retryable=_local.reason_is_retryable(reason),
+        name=name,
+        retry_after=retry_after_ms / 1000 if retry_after_ms else None,
     )
 
 

@@ -106,6 +106,8 @@ SH_API const char *sh_error_message(const sh_error *error);
 SH_API const char *sh_error_name(const sh_error *error);
 /* 1 where the same call may succeed later without a change, else 0. */
 SH_API int sh_error_retryable(const sh_error *error);
+/* When it may, in milliseconds, where the service says so (SH_RATE_LIMITED), else 0. */
+SH_API uint32_t sh_error_retry_after_ms(const sh_error *error);
 /* NULL is allowed. */
 SH_API void sh_error_free(sh_error *error);
 

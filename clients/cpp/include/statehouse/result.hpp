@@ -3,6 +3,7 @@
 
 #include <statehouse/statehouse.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -14,23 +15,28 @@ namespace statehouse::client {
 // Why a call was refused. A value; copies are independent.
 class Error final {
  public:
-  Error(sh_reason reason, std::string message, std::string name, bool retryable)
+  Error(sh_reason reason, std::string message, std::string name, bool retryable,
+        std::chrono::milliseconds retry_after = {})
       : reason_(reason),
         message_(std::move(message)),
         name_(std::move(name)),
-        retryable_(retryable) {}
+        retryable_(retryable),
+        retry_after_(retry_after) {}
 
   sh_reason reason() const { return reason_; }
   const char* reason_name() const { return sh_reason_name(reason_); }  // "OUT_OF_BOUNDS"
   const std::string& message() const { return message_; }  // What was tried, and what to do.
   const std::string& name() const { return name_; }        // The area's name, or empty.
   bool retryable() const { return retryable_; }  // The same call may succeed later, unchanged.
+  // When it may, where the service says so (SH_RATE_LIMITED), else 0.
+  std::chrono::milliseconds retry_after() const { return retry_after_; }
 
  private:
   sh_reason reason_;
   std::string message_;
   std::string name_;
   bool retryable_;
+  std::chrono::milliseconds retry_after_;
 };
 
 namespace internal {
@@ -51,7 +57,8 @@ class ErrorSlot final {
   sh_error** out() { return &error_; }
   Error Take(sh_reason reason) const {
     return Error(reason, sh_error_message(error_), sh_error_name(error_),
-                 sh_error_retryable(error_) != 0);
+                 sh_error_retryable(error_) != 0,
+                 std::chrono::milliseconds(sh_error_retry_after_ms(error_)));
   }
 
  private:
