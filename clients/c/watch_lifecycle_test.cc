@@ -4,13 +4,8 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <filesystem>
-#include <fstream>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,40 +19,6 @@ namespace {
 
 using Events = std::vector<std::string>;
 using testing::Eventually;
-
-bool IsReadable(int fd) {
-  pollfd waits{fd, POLLIN, 0};
-  return poll(&waits, 1, 0) == 1 && (waits.revents & POLLIN) != 0;
-}
-
-// Threads of this process that read for watches.
-int ReaderThreads() {
-  int count = 0;
-  std::error_code gone;  // Threads end meanwhile.
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", gone)) {
-    std::ifstream file(task.path() / "comm");
-    std::string name;
-    std::getline(file, name);
-    count += name == "statehouse-read" ? 1 : 0;
-  }
-  return count;
-}
-
-uint64_t PrivateKiB() {
-  std::ifstream file("/proc/self/status");
-  for (std::string word; file >> word;) {
-    uint64_t kib = 0;
-    if (word == "RssAnon:" && file >> kib) return kib;
-  }
-  ADD_FAILURE() << "/proc/self/status has no RssAnon";
-  return 0;
-}
-
-int InChild(const std::function<bool()>& claim) {
-  const pid_t child = fork();
-  if (child == 0) _exit(claim() ? 0 : 1);
-  return child < 0 ? -1 : testing::WaitForExit(child);
-}
 
 class WatchLifecycleTest : public DictClientTest {
  protected:

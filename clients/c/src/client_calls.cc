@@ -127,6 +127,7 @@ Status List(const sh_client& client, const char* prefix, std::vector<sh_area_inf
 Status Open(const sh_client& client, const char* name, uint64_t size, sh_area** area) {
   auto handle = std::make_unique<sh_area>();
   handle->timeout = client.timeout;
+  handle->watches = client.watches;
   if (size > 0) {
     sh_area_spec spec{};
     spec.size = size;

@@ -47,6 +47,7 @@ struct sh_area {
   std::shared_ptr<statehouse::LocalArea> local;
   std::shared_ptr<statehouse::NetworkSession> network;
   std::chrono::nanoseconds timeout{};
+  std::shared_ptr<statehouse::ClientWatches> watches;
 };
 
 namespace statehouse {

@@ -7,8 +7,6 @@
 namespace statehouse {
 namespace {
 
-constexpr uint64_t kProgressMsMin = 100;
-constexpr uint64_t kProgressMsMax = 3'600'000;
 constexpr uint32_t kKindsAll = SH_WATCH_MASK(SH_WATCH_PUT) | SH_WATCH_MASK(SH_WATCH_DELETE) |
                                SH_WATCH_MASK(SH_WATCH_EXPIRE) | SH_WATCH_MASK(SH_WATCH_EVICT);
 
@@ -34,12 +32,6 @@ int64_t UnixNs(const google::protobuf::Timestamp& time) {
   return time.seconds() * 1'000'000'000 + time.nanos();
 }
 
-sh_resync_reason ReasonOf(const v1::WatchResync& resync) {
-  const int reason = resync.reason();
-  const bool known = reason >= SH_RESYNC_HISTORY_GONE && reason <= SH_RESYNC_DAMAGED;
-  return known ? static_cast<sh_resync_reason>(reason) : SH_RESYNC_UNSPECIFIED;
-}
-
 }  // namespace
 
 StatusOr<std::unique_ptr<DictWatch>> DictWatch::Make(std::string name,
@@ -59,28 +51,20 @@ StatusOr<std::unique_ptr<DictWatch>> DictWatch::Make(std::string name,
     return Invalid(name, "slow is none of SH_SLOW_*");
   }
   request.set_slow_policy(static_cast<v1::SlowPolicy>(options.slow + 1));
-  const uint64_t progress_ms = options.progress_ms;
-  if (progress_ms != 0) {
-    if (progress_ms < kProgressMsMin || progress_ms > kProgressMsMax) {
-      return Invalid(name, "progress_ms is " + std::to_string(progress_ms) + "; use 0 or " +
-                               std::to_string(kProgressMsMin) + " to " +
-                               std::to_string(kProgressMsMax));
-    }
-    request.mutable_progress_interval()->set_seconds(static_cast<int64_t>(progress_ms / 1000));
-    request.mutable_progress_interval()->set_nanos(
-        static_cast<int32_t>(progress_ms % 1000 * 1'000'000));
+  if (options.progress_ms != 0) {
+    SH_ASSIGN_OR_RETURN(*request.mutable_progress_interval(),
+                        ProgressInterval("watching dict " + name, options.progress_ms));
   }
-  if (options.from_revision != 0) request.set_from_revision(options.from_revision);
+  watch->from_ = {options.from_revision != 0, options.from_revision};
   request.set_skip_snapshot(options.skip_snapshot != 0);
   request.set_keys_only(options.keys_only != 0);
   request.set_name(std::move(name));
   return watch;
 }
 
-std::unique_ptr<WatchSubject::Message> DictWatch::MakeRequest(uint64_t from_revision) const {
+std::unique_ptr<WatchSubject::Message> DictWatch::MakeRequest(const WatchPoint& from) const {
   auto request = std::make_unique<v1::WatchDictRequest>(request_);
-  request->clear_from_revision();
-  if (from_revision != 0) request->set_from_revision(from_revision);
+  if (from.is_known) request->set_from_revision(from.counter);
   return request;
 }
 
@@ -88,9 +72,10 @@ std::unique_ptr<WatchSubject::Message> DictWatch::MakeResponse() const {
   return std::make_unique<v1::WatchDictResponse>();
 }
 
-uint64_t DictWatch::RevisionAfter(const Message& response, uint64_t revision) const {
+WatchPoint DictWatch::PointAfter(const Message& response, const WatchPoint& point) const {
   const auto& message = static_cast<const v1::WatchDictResponse&>(response);
-  return message.revision() != 0 || message.has_resync() ? message.revision() : revision;
+  if (message.revision() != 0) return {true, message.revision()};
+  return message.has_resync() ? WatchPoint() : point;
 }
 
 void DictWatchReader::Take(std::unique_ptr<WatchSubject::Message> response) {

@@ -19,26 +19,30 @@ class DictWatch final : public WatchSubject {
 
   const std::string& name() const override { return request_.name(); }
   const std::string& method() const override { return method_; }
-  uint64_t from_revision() const override { return request_.from_revision(); }
-  std::unique_ptr<Message> MakeRequest(uint64_t from_revision) const override;
+  const WatchPoint& from() const override { return from_; }
+  size_t read_ahead() const override { return SH_WATCH_READ_AHEAD; }
+  std::unique_ptr<Message> MakeRequest(const WatchPoint& from) const override;
   std::unique_ptr<Message> MakeResponse() const override;
-  uint64_t RevisionAfter(const Message& response, uint64_t revision) const override;
+  WatchPoint PointAfter(const Message& response, const WatchPoint& point) const override;
 
  private:
   DictWatch() = default;
 
   const std::string method_ = "/statehouse.v1.Dicts/WatchDict";
-  v1::WatchDictRequest request_;
+  WatchPoint from_;
+  v1::WatchDictRequest request_;  // Without a revision.
 };
 
-class DictWatchReader final : public WatchReader {
+class DictWatchReader final : public WatchReaderOf<sh_watch_event> {
  public:
-  explicit DictWatchReader(uint64_t from_revision) : revision_(from_revision) {}
+  explicit DictWatchReader(const WatchPoint& from) : revision_(from.counter) {}
 
   void Take(std::unique_ptr<WatchSubject::Message> response) override;
   void TakeBreak() override;
   StatusOr<bool> Next(sh_watch_event* event) override;
-  uint64_t revision() const override { return revision_.load(std::memory_order_relaxed); }
+  WatchPoint point() const override { return {revision() != 0, revision()}; }
+  // 0: the beginning.
+  uint64_t revision() const { return revision_.load(std::memory_order_relaxed); }
 
  private:
   void ShowEntry(const v1::Entry& entry, sh_watch_event* event);

@@ -65,7 +65,7 @@ class DictWatchReaderTest : public ::testing::Test {
     return Rest();
   }
 
-  DictWatchReader reader_{0};
+  DictWatchReader reader_{WatchPoint()};
   sh_watch_event event_{};
 };
 
@@ -131,17 +131,19 @@ TEST_F(DictWatchReaderTest, MessagesWithoutEventsAndUnknownKindsOfChange) {
 TEST(DictWatchTest, StreamGoesOnAfterItsLastMessageThatHadARevision) {
   const auto watch = DictWatch::Make("d", sh_watch_options{});
   ASSERT_TRUE(watch.ok());
-  EXPECT_EQ((*watch)->RevisionAfter(Snapshot({"a"}), 0), 0u);
-  EXPECT_EQ((*watch)->RevisionAfter(Synced(6), 0), 6u);
-  EXPECT_EQ((*watch)->RevisionAfter(Changes(9, {7}), 6), 9u);
-  EXPECT_EQ((*watch)->RevisionAfter(Resync(1), 9), 0u);
-  EXPECT_EQ((*watch)->RevisionAfter(Changes(0, {7}), 6), 6u);
-  const auto request = (*watch)->MakeRequest(7);
+  const WatchPoint six{true, 6};
+  EXPECT_EQ((*watch)->from(), WatchPoint());
+  EXPECT_EQ((*watch)->PointAfter(Snapshot({"a"}), WatchPoint()), WatchPoint());
+  EXPECT_EQ((*watch)->PointAfter(Synced(6), WatchPoint()), six);
+  EXPECT_EQ((*watch)->PointAfter(Changes(9, {7}), six), (WatchPoint{true, 9}));
+  EXPECT_EQ((*watch)->PointAfter(Resync(1), six), WatchPoint());
+  EXPECT_EQ((*watch)->PointAfter(Changes(0, {7}), six), six);
+  const auto request = (*watch)->MakeRequest(six);
   const auto& dict_request = static_cast<const v1::WatchDictRequest&>(*request);
-  EXPECT_EQ(dict_request.from_revision(), 7u);
+  EXPECT_EQ(dict_request.from_revision(), 6u);
   EXPECT_EQ(dict_request.name(), "d");
-  EXPECT_FALSE(
-      static_cast<const v1::WatchDictRequest&>(*(*watch)->MakeRequest(0)).has_from_revision());
+  const auto anew = (*watch)->MakeRequest(WatchPoint());
+  EXPECT_FALSE(static_cast<const v1::WatchDictRequest&>(*anew).has_from_revision());
 }
 
 }  // namespace

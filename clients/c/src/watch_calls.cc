@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "clients/c/src/area_watch.h"
 #include "clients/c/src/client_watches.h"
 #include "clients/c/src/dict_handle.h"
 #include "clients/c/src/dict_watch.h"
@@ -22,7 +23,7 @@ struct sh_watch {
   std::optional<statehouse::Status> failure;        // The same.
   std::mutex mutex;                                 // Guards what follows.
   std::condition_variable left;
-  bool inside = false;  // A thread is in sh_watch_next.
+  bool inside = false;  // A thread asks for the next event.
 };
 
 namespace statehouse {
@@ -32,7 +33,7 @@ using Kind = WatchStream::Taken::Kind;
 
 bool IsForked(const sh_watch& watch) { return watch.fork_count != ForkCount(); }
 
-// The one thread that may be in sh_watch_next.
+// The one thread that may ask for the next event.
 class Visit final {
  public:
   explicit Visit(sh_watch* watch) : watch_(watch) {
@@ -65,12 +66,13 @@ bool AwaitReady(int fd, Deadline deadline) {
   return true;  // Or a signal came; whoever asks looks again.
 }
 
-Status Look(sh_watch* watch, sh_watch_event* event) {
+template <typename Event>
+Status Look(sh_watch* watch, WatchReaderOf<Event>* reader, Event* event) {
   for (;;) {
     // What was taken apart already is not given either, once it was stopped.
     SH_RETURN_IF_ERROR(watch->stream->StopStatus());
     if (watch->failure.has_value()) return *watch->failure;
-    StatusOr<bool> given = watch->reader->Next(event);
+    StatusOr<bool> given = reader->Next(event);
     if (!given.ok()) {
       watch->failure = given.status();
       return given.status();
@@ -79,17 +81,22 @@ Status Look(sh_watch* watch, sh_watch_event* event) {
     WatchStream::Taken taken = watch->stream->Take();
     switch (taken.kind) {
       case Kind::kNothing: return Status();
-      case Kind::kMessage: watch->reader->Take(std::move(taken.message)); break;
-      case Kind::kBreak: watch->reader->TakeBreak(); break;
+      case Kind::kMessage: reader->Take(std::move(taken.message)); break;
+      case Kind::kBreak: reader->TakeBreak(); break;
       case Kind::kEnd: return taken.end;
     }
   }
 }
 
 // *name: of a failure, whose watch may be gone when this returns: another thread closes it.
-Status Next(sh_watch* watch, uint64_t timeout_ms, sh_watch_event* event, std::string* name) {
+template <typename Event>
+Status Next(const char* call, sh_watch* watch, uint64_t timeout_ms, Event* event,
+            std::string* name) {
+  const auto refuse = [call](const char* why) {
+    return Status(Reason::kInvalidArgument, std::string(call) + ": " + why);
+  };
   if (watch == nullptr || event == nullptr) {
-    return Status(Reason::kInvalidArgument, "sh_watch_next: an argument is NULL that must not be");
+    return refuse("an argument is NULL that must not be");
   }
   if (IsForked(*watch)) {
     *name = watch->name;
@@ -97,18 +104,36 @@ Status Next(sh_watch* watch, uint64_t timeout_ms, sh_watch_event* event, std::st
                   "the watch is of the process that this one was forked from, where it goes on");
   }
   const Visit visit(watch);
-  if (!visit.entered()) {
-    return Status(Reason::kInvalidArgument, "sh_watch_next: another thread is in it");
+  if (!visit.entered()) return refuse("another thread is in it");
+  auto* const reader = dynamic_cast<WatchReaderOf<Event>*>(watch->reader.get());
+  if (reader == nullptr) {
+    *name = watch->name;
+    return refuse(
+        "the watch is of another kind; sh_watch_next is for watches of dicts, sh_area_watch_next "
+        "for those of areas");
   }
   const Deadline deadline = DeadlineAfterMs(timeout_ms);
-  sh_watch_event found{};
+  Event found{};
+  constexpr decltype(found.kind) kNone{};
   do {
-    if (Status failed = Look(watch, &found); !failed.ok()) {
+    if (Status failed = Look(watch, reader, &found); !failed.ok()) {
       *name = watch->name;
       return failed;
     }
-  } while (found.kind == SH_WATCH_NONE && AwaitReady(watch->stream->fd(), deadline));
+  } while (found.kind == kNone && AwaitReady(watch->stream->fd(), deadline));
   *event = found;
+  return Status();
+}
+
+Status Begin(std::shared_ptr<const WatchSubject> subject, std::unique_ptr<WatchReader> reader,
+             const std::shared_ptr<ClientWatches>& owner, sh_watch** watch) {
+  auto handle = std::make_unique<sh_watch>();
+  handle->name = subject->name();
+  handle->fork_count = ForkCount();
+  handle->owner = owner;
+  handle->reader = std::move(reader);
+  SH_ASSIGN_OR_RETURN(handle->stream, owner->Begin(std::move(subject)));
+  *watch = handle.release();
   return Status();
 }
 
@@ -117,14 +142,19 @@ Status Open(sh_dict* dict, const sh_watch_options& options, sh_watch** watch) {
   if (watch == nullptr) return Status(Reason::kInvalidArgument, "sh_dict_watch: watch is NULL");
   SH_ASSIGN_OR_RETURN(std::shared_ptr<const DictWatch> subject,
                       DictWatch::Make(dict->name, options));
-  auto handle = std::make_unique<sh_watch>();
-  handle->name = dict->name;
-  handle->fork_count = ForkCount();
-  handle->owner = dict->watches;
-  handle->reader = std::make_unique<DictWatchReader>(subject->from_revision());
-  SH_ASSIGN_OR_RETURN(handle->stream, dict->watches->Begin(std::move(subject)));
-  *watch = handle.release();
-  return Status();
+  auto reader = std::make_unique<DictWatchReader>(subject->from());
+  return Begin(std::move(subject), std::move(reader), dict->watches, watch);
+}
+
+Status Open(sh_area* area, uint64_t pos, uint64_t len, const sh_area_watch_options& options,
+            sh_watch** watch) {
+  if (area == nullptr || watch == nullptr) {
+    return Status(Reason::kInvalidArgument, "sh_area_watch: an argument is NULL that must not be");
+  }
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<const AreaWatch> subject,
+                      AreaWatch::Make({area->name, area->size}, pos, len, options));
+  auto reader = std::make_unique<AreaWatchReader>(subject);
+  return Begin(std::move(subject), std::move(reader), area->watches, watch);
 }
 
 }  // namespace
@@ -154,15 +184,40 @@ sh_reason sh_dict_watch(sh_dict* dict, const sh_watch_options* options, sh_watch
                 statehouse::NameOf(dict), error);
 }
 
+sh_reason sh_area_watch(sh_area* area, uint64_t pos, uint64_t len,
+                        const sh_area_watch_options* options, sh_watch** watch, sh_error** error) {
+  const sh_area_watch_options chosen = options == nullptr ? sh_area_watch_options{} : *options;
+  return Finish(statehouse::Open(area, pos, len, chosen, watch),
+                area == nullptr ? "" : area->name.c_str(), error);
+}
+
 sh_reason sh_watch_next(sh_watch* watch, uint64_t timeout_ms, sh_watch_event* event,
                         sh_error** error) {
   std::string name;
-  const Status status = statehouse::Next(watch, timeout_ms, event, &name);
+  const Status status = statehouse::Next("sh_watch_next", watch, timeout_ms, event, &name);
+  return Finish(status, name.c_str(), error);
+}
+
+sh_reason sh_area_watch_next(sh_watch* watch, uint64_t timeout_ms, sh_area_watch_event* event,
+                             sh_error** error) {
+  std::string name;
+  const Status status = statehouse::Next("sh_area_watch_next", watch, timeout_ms, event, &name);
   return Finish(status, name.c_str(), error);
 }
 
 uint64_t sh_watch_revision(const sh_watch* watch) {
-  return watch == nullptr ? 0 : watch->reader->revision();
+  if (watch == nullptr) return 0;
+  const auto* const reader = dynamic_cast<const statehouse::DictWatchReader*>(watch->reader.get());
+  return reader == nullptr ? 0 : reader->revision();
+}
+
+sh_area_point sh_area_watch_point(const sh_watch* watch) {
+  // In a forked child the reader may be locked for ever.
+  if (watch == nullptr || statehouse::IsForked(*watch)) return {};
+  const auto* const reader = dynamic_cast<const statehouse::AreaWatchReader*>(watch->reader.get());
+  if (reader == nullptr) return {};
+  const statehouse::WatchPoint point = reader->point();
+  return {point.counter, point.incarnation, point.is_known ? 1 : 0};
 }
 
 int sh_watch_fd(const sh_watch* watch) { return watch == nullptr ? -1 : watch->stream->fd(); }

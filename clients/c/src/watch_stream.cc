@@ -95,9 +95,9 @@ void WatchStream::Handle(bool ok) {
 
 void WatchStream::BeginStream() {
   if (stopped_) return End(*end_);
-  began_from_ = revision_;
+  began_from_ = point_;
   auto begun = session_->StreamOn(pump_->queue(), subject_->method(),
-                                  *subject_->MakeRequest(revision_), static_cast<Handler*>(this));
+                                  *subject_->MakeRequest(point_), static_cast<Handler*>(this));
   if (!begun.ok()) return End(begun.status());
   stream_ = std::move(begun).value();
   step_ = Step::kBeginning;
@@ -116,7 +116,7 @@ void WatchStream::ReadOrHold() {
 
 void WatchStream::Keep() {
   if (stopped_) return;
-  revision_ = subject_->RevisionAfter(*reading_, revision_);
+  point_ = subject_->PointAfter(*reading_, point_);
   Item item{std::move(reading_), 0};
   item.bytes = item.message->ByteSizeLong();
   bytes_ += item.bytes;
@@ -137,9 +137,9 @@ void WatchStream::AfterEnd(const Status& status) {
   if (items_.empty() || items_.back().message != nullptr) {
     items_.push_back(Item{});
     // Else it is no news until the next message.
-    if (revision_ == 0) SignalReady();
+    if (!point_.is_known) SignalReady();
   }
-  if (revision_ != began_from_) pause_ = RetryPause();
+  if (point_ != began_from_) pause_ = RetryPause();
   step_ = Step::kPausing;
   alarm_.Set(pump_->queue(),
              gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),

@@ -1,10 +1,10 @@
 // WatchStream: what a watch is sent, over one stream after another, with what was read ahead.
 //
-// It goes on by itself after a stream that broke, from the revision of its last message.
+// It goes on by itself after a stream that broke, from the point of its last message.
 // Who owns it: the handle sh_watch. Threads: Take: one at a time; the other methods: any; Handle:
 // the pump's. Always true: at most one event of the pump's queue is outstanding. fd() is readable
-// while Take has something to give. At most kWatchReadAhead messages are kept, and none is
-// read while they have kWatchReadAheadBytes or more.
+// while Take has something to give. At most as many messages are kept as the subject reads ahead,
+// and none is read while they have kWatchReadAheadBytes or more.
 // Failure: what cannot be resumed ends it; Take gives that after everything that came before.
 #pragma once
 
@@ -28,7 +28,6 @@
 
 namespace statehouse {
 
-inline constexpr size_t kWatchReadAhead = SH_WATCH_READ_AHEAD;
 inline constexpr size_t kWatchReadAheadBytes = SH_WATCH_READ_AHEAD_BYTES;
 
 class WatchStream final : private StreamPump::Handler {
@@ -75,9 +74,7 @@ class WatchStream final : private StreamPump::Handler {
   };
 
   WatchStream(std::shared_ptr<NetworkSession> session, std::shared_ptr<const WatchSubject> subject)
-      : session_(std::move(session)),
-        subject_(std::move(subject)),
-        revision_(subject_->from_revision()) {}
+      : session_(std::move(session)), subject_(std::move(subject)), point_(subject_->from()) {}
   void Handle(bool ok) override;
   // All with mutex_ held.
   void BeginStream();
@@ -87,7 +84,9 @@ class WatchStream final : private StreamPump::Handler {
   void AfterEnd(const Status& status);
   void End(Status why);
   void SignalReady();
-  bool IsFull() const { return items_.size() >= kWatchReadAhead || bytes_ >= kWatchReadAheadBytes; }
+  bool IsFull() const {
+    return items_.size() >= subject_->read_ahead() || bytes_ >= kWatchReadAheadBytes;
+  }
 
   const std::shared_ptr<NetworkSession> session_;
   const std::shared_ptr<const WatchSubject> subject_;
@@ -101,8 +100,8 @@ class WatchStream final : private StreamPump::Handler {
   std::unique_ptr<Message> reading_;  // What the outstanding read fills.
   grpc::Alarm alarm_;                 // Ends a pause.
   RetryPause pause_;
-  uint64_t revision_;        // To go on from; of the last message that was read.
-  uint64_t began_from_ = 0;  // The same when this stream began.
+  WatchPoint point_;       // To go on from; of the last message that was read.
+  WatchPoint began_from_;  // The same when this stream began.
   std::deque<Item> items_;
   size_t bytes_ = 0;        // Of all items.
   bool signalled_ = false;  // ready_ is readable.

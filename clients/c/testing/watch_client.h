@@ -1,6 +1,13 @@
-// For tests of watches through the C library: events as text, and a replayer.
+// For tests of watches through the C library: events as text, a replayer, and what a watch costs
+// its process.
 #pragma once
 
+#include <poll.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -103,5 +110,39 @@ class Replayer final {
   int changes_ = 0;
   int resyncs_ = 0;
 };
+
+inline bool IsReadable(int fd) {
+  pollfd waits{fd, POLLIN, 0};
+  return poll(&waits, 1, 0) == 1 && (waits.revents & POLLIN) != 0;
+}
+
+// Threads of this process that read for watches.
+inline int ReaderThreads() {
+  int count = 0;
+  std::error_code gone;  // Threads end meanwhile.
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", gone)) {
+    std::ifstream file(task.path() / "comm");
+    std::string name;
+    std::getline(file, name);
+    count += name == "statehouse-read" ? 1 : 0;
+  }
+  return count;
+}
+
+inline uint64_t PrivateKiB() {
+  std::ifstream file("/proc/self/status");
+  for (std::string word; file >> word;) {
+    uint64_t kib = 0;
+    if (word == "RssAnon:" && file >> kib) return kib;
+  }
+  ADD_FAILURE() << "/proc/self/status has no RssAnon";
+  return 0;
+}
+
+inline int InChild(const std::function<bool()>& claim) {
+  const pid_t child = fork();
+  if (child == 0) _exit(claim() ? 0 : 1);
+  return child < 0 ? -1 : testing::WaitForExit(child);
+}
 
 }  // namespace statehouse
