@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
@@ -13,8 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "clients/cpp/testing/watch_client.h"
 #include "statehouse/client.hpp"
-#include "tests/support/daemon.h"
 
 namespace statehouse::client {
 namespace {
@@ -23,21 +22,10 @@ using std::chrono::milliseconds;
 
 static_assert(!std::is_copy_constructible_v<Watch> && std::is_move_constructible_v<Watch>);
 
-constexpr milliseconds kPatience{60'000};
-
-class CppWatchTest : public ::testing::TestWithParam<sh_transport> {
+class CppWatchTest : public WatchClientTest {
  protected:
   void SetUp() override {
-    auto started = testing::Daemon::Start();
-    ASSERT_TRUE(started.ok()) << started.status().message();
-    daemon_ = std::move(started).value();
-    Options options;
-    options.token = daemon_->token();
-    options.transport = GetParam();
-    options.timeout = kPatience;
-    auto client = Client::Connect("statehouse+unix://" + daemon_->runtime_dir(), options);
-    ASSERT_TRUE(client.ok()) << client.error().message();
-    client_ = *std::move(client);
+    ASSERT_NO_FATAL_FAILURE(WatchClientTest::SetUp());
     dict_ = client_->OpenDict("d").value();
   }
   Watch Open(const WatchOptions& options = {}) {
@@ -45,14 +33,7 @@ class CppWatchTest : public ::testing::TestWithParam<sh_transport> {
     EXPECT_TRUE(watch.ok()) << watch.error().message();
     return *std::move(watch);
   }
-  static WatchEvent Take(Watch* watch) {
-    auto event = watch->Next(kPatience);
-    EXPECT_TRUE(event.ok()) << event.error().message();
-    return event->value_or(WatchEvent());
-  }
 
-  std::unique_ptr<testing::Daemon> daemon_;
-  std::optional<Client> client_;
   std::optional<Dict> dict_;
 };
 
@@ -191,10 +172,7 @@ TEST_P(CppWatchTest, MovesAndHasADescriptor) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, CppWatchTest,
-                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK),
-                         [](const auto& door) {
-                           return door.param == SH_TRANSPORT_LOCAL ? "local" : "network";
-                         });
+                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK), DoorName);
 
 }  // namespace
 }  // namespace statehouse::client

@@ -26,6 +26,7 @@
 #include <statehouse/dict.hpp>
 #include <statehouse/lock.hpp>
 #include <statehouse/result.hpp>
+#include <statehouse/watch.hpp>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -191,6 +192,18 @@ class Area final {
         [&] {
           return WaitOutcome{changed != 0, updates};
         });
+  }
+
+  // Begins a watch: what the range holds, then what its bytes are whenever they changed. Errors:
+  // SH_OUT_OF_BOUNDS, SH_INVALID_ARGUMENT, SH_LIMIT_EXCEEDED, SH_CLIENT_FORKED.
+  Result<AreaWatch> Watch(const AreaWatchOptions& options = {}) const {
+    const sh_area_watch_options c_options = options.ToC();
+    sh_watch* watch = nullptr;
+    return Finish<AreaWatch>(
+        [&](sh_error** e) {
+          return sh_area_watch(area_.get(), options.pos, options.CLength(), &c_options, &watch, e);
+        },
+        [&] { return AreaWatch(watch); });
   }
 
   // The bytes themselves, valid as long as this object: stores are not counted and wake nobody.

@@ -1,4 +1,5 @@
-// Watch: every change of a dict, in order, from where one left off. Part of client.hpp.
+// Watch: every change of a dict, in order, from where one left off. AreaWatch: what the bytes of an
+// area are, whenever they changed. Part of client.hpp.
 //
 //   auto watch = dict.Watch({.prefix = "web/"});
 //   for (const WatchEvent& event : *watch) {                 // Until the watch ends.
@@ -6,7 +7,12 @@
 //   }
 //   watch->Run([](const WatchEvent& event) { Show(event); }, stop_token);
 //
-// What it tells, how it goes on by itself, and what it does in a forked child is told in watch.h.
+//   auto watch = area.Watch({.pos = 0, .len = 64});
+//   for (const AreaEvent& event : *watch) {
+//     std::copy(event.bytes.begin(), event.bytes.end(), copy.begin() + event.pos);
+//   }
+//
+// What they tell, how they go on by themselves, and what they do in a forked child: see watch.h.
 #pragma once
 
 #include <statehouse/watch.h>
@@ -99,26 +105,96 @@ struct WatchEvent {
   }
 };
 
-// A watch.
-//
-// Who owns it: whoever holds it; it is moved, not copied. Destroying it ends it. It may outlive its
-// Dict, and its Client, whose end is its own. Threads: one at a time calls Next and Run or
-// iterates; the other methods: any; moving and destroying need all of them to have returned. One
-// that was moved from answers SH_CLIENT_CLOSED. Failure: as sh_watch_next; it ends the watch.
-class Watch final {
+// Where another watch of the same range of an area goes on: sh_area_point.
+struct AreaPoint {
+  uint64_t updates = 0;      // The range's update counter; everything up to it was told.
+  uint64_t incarnation = 0;  // Which area it is; 0: not compared.
+};
+
+// What to watch of an area, and how. Without a word: every change of all of it.
+struct AreaWatchOptions {
+  uint64_t pos = 0;                     // The first byte;
+  std::optional<uint64_t> len = {};     // and how many; without: up to its end.
+  std::optional<AreaPoint> from = {};   // Go on from it; without: from now.
+  bool skip_snapshot = false;           // No snapshot, also after a resync.
+  bool ranges_only = false;             // No bytes, and no snapshot.
+  std::chrono::microseconds window{0};  // After changes the next ones are not told for
+                                        // so long, and then together: 0 to 10 ms.
+  std::optional<std::chrono::milliseconds> progress = {};  // As of WatchOptions.
+
+  // For sh_area_watch, which has pos and len beside the others.
+  uint64_t CLength() const { return len ? std::min<uint64_t>(*len, SH_TO_END - 1) : SH_TO_END; }
+  sh_area_watch_options ToC() const {
+    sh_area_watch_options options{};
+    if (from) options.from = {from->updates, from->incarnation, 1};
+    // One below zero becomes one that is refused.
+    options.window_us = static_cast<uint64_t>(window.count());
+    if (progress)
+      options.progress_ms = static_cast<uint64_t>(std::max<int64_t>(progress->count(), 1));
+    options.skip_snapshot = skip_snapshot ? 1 : 0;
+    options.ranges_only = ranges_only ? 1 : 0;
+    return options;
+  }
+};
+
+// What a watch of an area tells: sh_area_watch_event.
+struct AreaEvent {
+  sh_area_watch_kind kind = SH_AREA_WATCH_NONE;
+  sh_resync_reason reason = SH_RESYNC_UNSPECIFIED;
+  uint64_t pos = 0;  // Of a snapshot, a change and "synced": the first byte, from the area's
+  uint64_t len = 0;  // beginning, and how many.
+  std::vector<std::byte> bytes;     // Of a snapshot and a change, unless ranges only are asked for.
+  std::optional<uint64_t> updates;  // Up to which everything was told; empty: more is to come.
+  bool more = false;                // The next event belongs to the same moment.
+
+  static AreaEvent FromC(const sh_area_watch_event& from) {
+    AreaEvent event;
+    event.kind = from.kind;
+    event.reason = from.reason;
+    event.pos = from.pos;
+    event.len = from.len;
+    const auto* const bytes = static_cast<const std::byte*>(from.bytes.data);
+    if (bytes != nullptr) event.bytes.assign(bytes, bytes + from.bytes.size);
+    if (from.has_updates != 0) event.updates = from.updates;
+    event.more = from.more != 0;
+    return event;
+  }
+};
+
+namespace internal {
+
+// The calls of the C library that give the events of each type.
+template <typename Event>
+struct WatchCalls;
+template <>
+struct WatchCalls<WatchEvent> {
+  using CEvent = sh_watch_event;
+  static constexpr auto kNext = &sh_watch_next;
+};
+template <>
+struct WatchCalls<AreaEvent> {
+  using CEvent = sh_area_watch_event;
+  static constexpr auto kNext = &sh_area_watch_next;
+};
+
+// What watches of every kind do; see Watch.
+template <typename EventType>
+class Watching {
  public:
+  using Event = EventType;
+
   // The next event; empty where none came within `timeout` (zero: only looks; without: no limit).
-  Result<std::optional<WatchEvent>> Next(
+  Result<std::optional<Event>> Next(
       std::optional<std::chrono::milliseconds> timeout = std::nullopt) {
     if (!watch_) return Error(SH_CLIENT_CLOSED, "this watch was moved away", "", false);
     const uint64_t timeout_ms =
         timeout ? static_cast<uint64_t>(std::max<int64_t>(timeout->count(), 0)) : SH_FOREVER;
-    sh_watch_event event{};
-    return internal::Finish<std::optional<WatchEvent>>(
-        [&](sh_error** e) { return sh_watch_next(watch_.get(), timeout_ms, &event, e); },
+    typename WatchCalls<Event>::CEvent event{};
+    return Finish<std::optional<Event>>(
+        [&](sh_error** e) { return WatchCalls<Event>::kNext(watch_.get(), timeout_ms, &event, e); },
         [&] {
-          if (event.kind == SH_WATCH_NONE) return std::optional<WatchEvent>();
-          return std::optional<WatchEvent>(WatchEvent::FromC(event));
+          if (event.kind == 0) return std::optional<Event>();
+          return std::optional<Event>(Event::FromC(event));
         });
   }
 
@@ -127,15 +203,15 @@ class Watch final {
   class Iterator final {
    public:
     using iterator_category = std::input_iterator_tag;
-    using value_type = WatchEvent;
+    using value_type = Event;
     using difference_type = std::ptrdiff_t;
-    using pointer = const WatchEvent*;
-    using reference = const WatchEvent&;
+    using pointer = const Event*;
+    using reference = const Event&;
 
     reference operator*() const { return *event_; }
     pointer operator->() const { return &*event_; }
     Iterator& operator++() {
-      Result<std::optional<WatchEvent>> next = watch_->Next();
+      Result<std::optional<Event>> next = watch_->Next();
       event_ = next.ok() ? *std::move(next) : std::nullopt;
       watch_->error_ = next.ok() ? std::nullopt : std::optional<Error>(next.error());
       return *this;
@@ -144,10 +220,10 @@ class Watch final {
     friend bool operator==(const Iterator& at, std::default_sentinel_t) { return !at.event_; }
 
    private:
-    friend class Watch;
-    explicit Iterator(Watch* watch) : watch_(watch) { ++*this; }
-    Watch* watch_;
-    std::optional<WatchEvent> event_;
+    friend class Watching;
+    explicit Iterator(Watching* watch) : watch_(watch) { ++*this; }
+    Watching* watch_;
+    std::optional<Event> event_;
   };
   Iterator begin() { return Iterator(this); }
   static std::default_sentinel_t end() { return {}; }
@@ -155,11 +231,11 @@ class Watch final {
   const std::optional<Error>& error() const { return error_; }
 
   // Calls `take` with each event, on this thread, until a stop is requested, which ends the watch
-  // (revision() is where another one goes on), or it ends by itself, which is an error.
-  Result<Done> Run(const std::function<void(const WatchEvent&)>& take, std::stop_token stop) {
+  // (another one goes on from its revision() or point()), or it ends by itself, which is an error.
+  Result<Done> Run(const std::function<void(const Event&)>& take, std::stop_token stop) {
     const std::stop_callback cancels(stop, [this] { Cancel(); });
     for (;;) {
-      const Result<std::optional<WatchEvent>> event = Next();
+      const Result<std::optional<Event>> event = Next();
       if (!event.ok() && event.error().reason() == SH_CANCELLED && stop.stop_requested()) {
         return Done();
       }
@@ -170,21 +246,58 @@ class Watch final {
 
   // Ends it: Next gives SH_CANCELLED, also where it waits.
   void Cancel() { sh_watch_cancel(watch_.get()); }
-  // For `from_revision` of a later watch: sh_watch_revision.
-  uint64_t revision() const { return sh_watch_revision(watch_.get()); }
   // For poll and its like, level-triggered: readable while Next has something to give. Call Next
   // with a timeout of zero until it is empty. The watch's; never read or close it.
   int fd() const { return sh_watch_fd(watch_.get()); }
 
+ protected:
+  explicit Watching(sh_watch* watch) : watch_(watch) {}
+  ~Watching() = default;
+  Watching(Watching&&) = default;
+  Watching& operator=(Watching&&) = default;
+  const sh_watch* handle() const { return watch_.get(); }
+
  private:
-  friend class Dict;
   struct Closer {
     void operator()(sh_watch* watch) const { sh_watch_close(watch); }
   };
-  explicit Watch(sh_watch* watch) : watch_(watch) {}
 
   std::unique_ptr<sh_watch, Closer> watch_;
   std::optional<Error> error_;
+};
+
+}  // namespace internal
+
+// A watch of a dict.
+//
+// Who owns it: whoever holds it; it is moved, not copied. Destroying it ends it. It may outlive its
+// Dict, and its Client, whose end is its own. Threads: one at a time calls Next and Run or
+// iterates; the other methods: any; moving and destroying need all of them to have returned. One
+// that was moved from answers SH_CLIENT_CLOSED. Failure: as sh_watch_next; it ends the watch.
+class Watch final : public internal::Watching<WatchEvent> {
+ public:
+  // For `from_revision` of a later watch: sh_watch_revision.
+  uint64_t revision() const { return sh_watch_revision(handle()); }
+
+ private:
+  friend class Dict;
+  explicit Watch(sh_watch* watch) : Watching(watch) {}
+};
+
+// A watch of a range of an area. As Watch; failure: as sh_area_watch_next.
+class AreaWatch final : public internal::Watching<AreaEvent> {
+ public:
+  // For `from` of a later watch of the range; empty before "synced", and from a resync to the next
+  // one: sh_area_watch_point.
+  std::optional<AreaPoint> point() const {
+    const sh_area_point point = sh_area_watch_point(handle());
+    if (point.is_set == 0) return std::nullopt;
+    return AreaPoint{point.updates, point.incarnation};
+  }
+
+ private:
+  friend class Area;
+  explicit AreaWatch(sh_watch* watch) : Watching(watch) {}
 };
 
 }  // namespace statehouse::client
