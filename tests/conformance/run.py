@@ -122,6 +122,8 @@ def commands(build: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
 def watchers(build: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     """As commands, of the clients that have watches."""
     python = [sys.executable, "-B", str(ROOT / "clients/python/conformance/main.py")]
+    yield "watch_c", [str(build / "tests/conformance_c")]
+    yield "watch_cpp", [str(build / "tests/conformance_cpp")]
     yield "watch_python", python
     yield "watch_python_aio", python
     yield "watch_cli", [sys.executable, "-B", str(HERE / "watch_cli.py"), str(build / "bin/statehouse")]
@@ -382,6 +384,9 @@ def main() -> int:
     for op in sorted((DICT_OPS | LOCK_OPS) - ops_of([case for _, case in load_cases("cases", [], "")]) - {"let_go"}):
         print(f"cases: no case has the operation {op}")
         wrong += 1
+    for op in sorted(WATCH_OPS - ops_of([case for _, case in load_cases("watch_cases", [], "")]) - {"close_watch"}):
+        print(f"watch_cases: no case has the operation {op}")
+        wrong += 1
     with Service(build / "bin/statehoused") as service:
         service.environment["PYTHONPATH"] = str(build / "python")
         observer = Program([str(build / "tests/conformance_c"), "network"], service.environment)
@@ -404,7 +409,9 @@ def main() -> int:
         print("no case was run; see --only and --case")
         return 1
     if not arguments.only:
-        for title in untold(cases, [runner for name, runner in runners.items() if not name.startswith(("raw", "watch_"))]):
+        watching = [runner for name, runner in runners.items() if name.startswith("watch_")]
+        calling = [runner for name, runner in runners.items() if not name.startswith(("raw", "watch_"))]
+        for title in untold(cases, calling) + untold(watch_cases, watching):
             print(f"{title}: no client's types could tell it")
             wrong += 1
     print(f"{ran} runs of {len(cases) + len(raw_cases) + len(watch_cases)} cases by {len(runners)} pairs of client and door, {wrong} wrong")

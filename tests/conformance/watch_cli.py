@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "clients/python/conformance"))
 
 import main as python_program  # noqa: E402
+from dict_ops import Inexpressible  # noqa: E402
 from watch_ops import _PATIENCE_S, _QUIET_S  # noqa: E402
 
 import statehouse  # noqa: E402
@@ -33,15 +34,20 @@ class CommandLine:
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._updates: int | None = None
+        self._is_inexpressible = False
+        self._said = ""  # On stderr.
 
     async def do(self, client: Any, op: str, name: str, request: dict[str, Any]) -> Any:
         if op in ("watch_area", "watch_dict"):
             await self.close()
-            return self._begin(op.removeprefix("watch_"), name, request)
+            self._is_inexpressible = bool(request.get("from_incarnation"))  # It compares none.
+            return None if self._is_inexpressible else self._begin(op.removeprefix("watch_"), name, request)
         if op == "close_watch":
             return await self.close()
         if op == "watch_place":
-            return [self._updates, 0]  # It tells no incarnation, and compares none.
+            return self._updates if request["show"] == "updates" else 0  # It tells no incarnation.
+        if self._is_inexpressible:
+            raise Inexpressible
         return self._next(_QUIET_S if op == "no_event" else _PATIENCE_S)
 
     def _begin(self, kind: str, name: str, request: dict[str, Any]) -> None:
@@ -58,6 +64,7 @@ class CommandLine:
             [COMMAND, "--transport", DOOR, "-o", "json", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self._lines = queue.Queue()
+        self._said = ""
         threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
 
     @staticmethod
@@ -74,12 +81,12 @@ class CommandLine:
             return None
         if line is None:
             assert self._process is not None and self._process.stderr is not None
-            said = self._process.stderr.read()
-            self._lines.put(None)
+            self._said += self._process.stderr.read()
+            self._lines.put(None)  # It comes again and again.
             for reason in errors._REASON_NAMES[1:]:
-                if reason in said:
-                    raise errors.by_name(reason, said, "")
-            raise AssertionError(f"the command line ended without a reason: {said}")
+                if reason in self._said:
+                    raise errors.by_name(reason, self._said, "")
+            raise AssertionError(f"the command line ended without a reason: {self._said}")
         self._updates = line.pop("updates", self._updates)
         for what in ("revision", "version"):
             line.pop(what, None)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "answers.h"
 #include "dict_arguments.h"
 
 #define DICTS_MAX 1024 /* Handles that one run may open; they stay open until it ends. */
@@ -26,24 +27,6 @@ void close_dicts(void) {
 }
 
 /* Results. */
-
-static void print_string(sh_bytes text) {
-  const char *at = text.data;
-  size_t i;
-  putchar('"');
-  for (i = 0; i < text.size; ++i) {
-    if (at[i] == '"' || at[i] == '\\') putchar('\\');
-    putchar(at[i]);
-  }
-  putchar('"');
-}
-
-static void print_json(sh_bytes value) {
-  sh_buffer json = {NULL, 0};
-  if (sh_value_to_json(value, &json, NULL) != SH_OK) give_up("an answer holds no value");
-  fputs(json.data, stdout);
-  sh_buffer_free(&json);
-}
 
 /* {"value": ...} for an entry that there is, else null. */
 static void print_entry(const sh_entry *entry) {

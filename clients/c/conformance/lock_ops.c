@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "answers.h"
 #include "dict_arguments.h"
 
 #define HANDLES_MAX 2048 /* Locks that one case may ask for, */
@@ -56,7 +57,7 @@ static char *copy_of(const char *text) {
 }
 
 static sh_reason print_null(void) {
-  printf("{\"ok\": null}\n");
+  print_done();
   return SH_OK;
 }
 
@@ -68,20 +69,6 @@ static sh_reason print_truth(int truth) {
 static sh_reason print_count(uint64_t number) {
   printf("{\"ok\": %" PRIu64 "}\n", number);
   return SH_OK;
-}
-
-static sh_reason inexpressible(void) {
-  printf("{\"inexpressible\": true}\n");
-  return SH_OK;
-}
-
-static void print_text(const char *text) {
-  putchar('"');
-  for (; *text != '\0'; ++text) {
-    if (*text == '"' || *text == '\\') putchar('\\');
-    putchar(*text);
-  }
-  putchar('"');
 }
 
 static handle *find_handle(const char *label) {
@@ -224,7 +211,7 @@ static void print_parties(const sh_lock_info *info, int waiting) {
     const sh_lock_party *party = &info->parties[i];
     if ((party->token == 0) != waiting) continue;
     printf("%s{\"owner\": ", between);
-    print_text(party->owner);
+    print_string(sh_text(party->owner));
     printf(", \"shared\": %s}", party->mode == SH_LOCK_SHARED ? "true" : "false");
     between = ", ";
   }
@@ -241,7 +228,7 @@ static void print_info(const sh_lock_info *info, const char *show) {
     printf("}}\n");
   } else if (strcmp(show, "name") == 0) {
     printf("{\"ok\": ");
-    print_text(info->name);
+    print_string(sh_text(info->name));
     printf("}\n");
   } else if (strcmp(show, "holder_count") == 0) {
     print_count(info->holder_count);
@@ -282,7 +269,7 @@ static sh_reason do_list(sh_client *client, const flat_json *in, sh_error **erro
     printf("{\"ok\": [");
     for (i = 0; i < count; ++i) {
       if (i > 0) printf(", ");
-      print_text(names[i]);
+      print_string(sh_text(names[i]));
     }
     printf("]}\n");
   }

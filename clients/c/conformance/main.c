@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "answers.h"
 #include "dict_ops.h"
 #include "flat_json.h"
 #include "lock_ops.h"
 #include "statehouse/statehouse.h"
+#include "watch_ops.h"
 
 #define AREAS_MAX 1024 /* Handles that one run may open; they stay open until it ends. */
 #define LINE_BYTES_MAX (1 << 20)
@@ -49,17 +51,11 @@ static void print_number(sh_word_type type, const char *before, uint64_t value, 
   }
 }
 
-static void print_done(void) { printf("{\"ok\": null}\n"); }
-
-static sh_reason inexpressible(void) {
-  printf("{\"inexpressible\": true}\n");
-  return SH_OK;
-}
-
-static void close_areas(void) {
+static void close_all(void) {
   while (area_count > 0) sh_area_close(areas[--area_count]);
   close_dicts();
   let_locks_go();
+  close_watch();
 }
 
 /* A new client in place of the one before, and its first call, so that each door tells what is
@@ -68,7 +64,7 @@ static sh_reason do_connect(const flat_json *in, sh_error **error) {
   const char *token = flat_json_text(in, "token", first_token);
   sh_status status;
   sh_reason reason;
-  close_areas();
+  close_all();
   sh_close(client);
   client = NULL;
   if (*token == '\0' ? unsetenv("STATEHOUSE_TOKEN") : setenv("STATEHOUSE_TOKEN", token, 1)) {
@@ -126,10 +122,10 @@ static sh_reason do_read(sh_area *area, const flat_json *in, sh_error **error) {
   unsigned char *bytes = malloc(len <= size ? len + 1 : 1);
   const sh_reason reason = sh_read(area, pos, bytes, len, error);
   if (reason == SH_OK) {
-    uint64_t i;
-    printf("{\"ok\": \"");
-    for (i = 0; i < len; ++i) printf("%02x", bytes[i]);
-    printf("\"}\n");
+    const sh_bytes read = {bytes, len};
+    printf("{\"ok\": ");
+    print_hex(read);
+    printf("}\n");
   }
   free(bytes);
   return reason;
@@ -282,6 +278,7 @@ static int do_line(char *line) {
   op = flat_json_text(&in, "op", "");
   name = flat_json_text(&in, "name", NULL);
   if (strcmp(op, "end") == 0) return 0;
+  if (do_watches(client, op, name, &in)) return 1;
   area = name == NULL ? NULL : find_area(name);
   reason = do_dicts(client, op, name, &in, &is_of_dicts, &error);
   if (!is_of_dicts) reason = do_locks(client, &options, op, &in, &is_of_locks, &error);
@@ -296,10 +293,7 @@ static int do_line(char *line) {
   } else {
     reason = do_control(op, name, &in, &error);
   }
-  if (reason != SH_OK) {
-    printf("{\"error\": \"%s\", \"retryable\": %s}\n", sh_reason_name(reason),
-           sh_error_retryable(error) ? "true" : "false");
-  }
+  if (reason != SH_OK) print_refused(reason, error);
   sh_error_free(error);
   return 1;
 }
@@ -325,7 +319,7 @@ int main(int argc, char **argv) {
     return 1;
   }
   while (fgets(line, LINE_BYTES_MAX, stdin) != NULL && do_line(line)) fflush(stdout);
-  close_areas();
+  close_all();
   sh_close(client);
   free(line);
   return 0;

@@ -4,15 +4,11 @@
 #include <cstdlib>
 #include <utility>
 
+#include "answers.h"
+
 namespace sh = statehouse::client;
 
 namespace {
-
-std::string Boolean(bool truth) { return truth ? "true" : "false"; }
-std::string Refused(const sh::Error& error) {
-  return R"({"error": ")" + std::string(error.reason_name()) + R"(", "retryable": )" +
-         Boolean(error.retryable()) + "}";
-}
 
 // What an argument that cannot be made answers. Collected, because many are made for one call.
 struct Arguments {
@@ -82,16 +78,6 @@ struct Arguments {
   bool inexpressible = false;
 };
 
-std::string Ok(const std::string& json) { return R"({"ok": )" + json + "}"; }
-std::string Quoted(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted.push_back('\\');
-    quoted.push_back(c);
-  }
-  return quoted + '"';
-}
-std::string JsonOf(const sh::Value& value) { return value.ToJson().value_or("\"no value\""); }
 std::string ShowEntry(const std::optional<sh::Entry>& entry) {
   return entry.has_value() ? R"({"value": )" + JsonOf(entry->value) + "}" : "null";
 }
@@ -99,17 +85,6 @@ std::string ShowEntries(const std::vector<std::optional<sh::Entry>>& entries) {
   std::string text;
   for (const auto& entry : entries) text += (text.empty() ? "" : ", ") + ShowEntry(entry);
   return "[" + text + "]";
-}
-
-template <typename T, typename Show>
-std::string Answer(const sh::Result<T>& result, const Show& show) {
-  return result.ok() ? Ok(show(result.value())) : Refused(result.error());
-}
-std::string Answer(const sh::Result<sh::Done>& result) {
-  return Answer(result, [](const sh::Done&) { return std::string("null"); });
-}
-std::string Answer(const sh::Result<uint64_t>& result) {
-  return Answer(result, [](uint64_t number) { return std::to_string(number); });
 }
 
 std::string GetEntry(sh::Dict& dict, const std::string& key, Arguments& in) {
@@ -382,7 +357,7 @@ std::optional<std::string> DictOps::DoDict(sh::Dict& dict, const flat_json& from
     answer = Answer(dict.Length());
   }
   if (!in.refused.empty()) return in.refused;
-  if (in.inexpressible) return R"({"inexpressible": true})";
+  if (in.inexpressible) return Inexpressible();
   return answer;
 }
 

@@ -7,34 +7,17 @@
 #include <string_view>
 #include <utility>
 
+#include "answers.h"
+
 namespace sh = statehouse::client;
 
 namespace {
-
-constexpr const char* kInexpressible = R"({"inexpressible": true})";
 
 std::string Text(const flat_json& in, const char* name) { return flat_json_text(&in, name, ""); }
 bool Has(const flat_json& in, const char* name) { return flat_json_find(&in, name) != nullptr; }
 uint64_t Number(const flat_json& in, const char* name) { return flat_json_number(&in, name, 0); }
 std::chrono::milliseconds Ms(const flat_json& in, const char* name) {
   return std::chrono::milliseconds(static_cast<int64_t>(Number(in, name)));
-}
-
-std::string Ok(const std::string& json) { return R"({"ok": )" + json + "}"; }
-std::string Boolean(bool truth) { return truth ? "true" : "false"; }
-std::string Quoted(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted.push_back('\\');
-    quoted.push_back(c);
-  }
-  return quoted + '"';
-}
-template <typename T, typename Show>
-std::string Answer(const sh::Result<T>& result, const Show& show) {
-  if (result.ok()) return Ok(show(result.value()));
-  return R"({"error": ")" + std::string(result.error().reason_name()) + R"(", "retryable": )" +
-         Boolean(result.error().retryable()) + "}";
 }
 
 bool IsOneOf(const std::string& op, std::span<const std::string_view> ops) {
@@ -113,7 +96,7 @@ std::string LockOps::Finish(Handle& handle, Acquired acquired) {
 }
 
 std::string LockOps::Acquire(sh::Client& client, const flat_json& in) {
-  if (IsBeyond(in)) return kInexpressible;
+  if (IsBeyond(in)) return Inexpressible();
   const bool is_range = Has(in, "pos");
   const auto acquire = [&client, is_range, name = Text(in, "name"), pos = Number(in, "pos"),
                         len = Number(in, "len"), options = OptionsOf(in)]() -> Acquired {
@@ -131,11 +114,11 @@ std::string LockOps::Acquire(sh::Client& client, const flat_json& in) {
 
 std::string LockOps::DoHandle(const std::string& op, Handle& handle, const flat_json& in) {
   if (op == "finish_acquire") return Finish(handle, handle.waiting.get());
-  if (!handle.lock.has_value()) return kInexpressible;  // There is no object to call.
+  if (!handle.lock.has_value()) return Inexpressible();  // There is no object to call.
   sh::Lock& lock = *handle.lock;
   if (op == "release_lock") return Answer(lock.Release(), Boolean);
   if (op == "renew_lock") {
-    if (IsBeyond(in)) return kInexpressible;
+    if (IsBeyond(in)) return Inexpressible();
     std::optional<std::chrono::milliseconds> ttl;
     if (Has(in, "ttl_ms")) ttl = Ms(in, "ttl_ms");
     return Answer(lock.Renew(ttl), [](const sh::Done&) { return std::string("null"); });
@@ -173,7 +156,7 @@ std::optional<std::string> LockOps::DoClient(const std::string& op, sh::Client& 
     });
   }
   if (op == "force_release_lock") {
-    if (IsBeyond(in)) return kInexpressible;
+    if (IsBeyond(in)) return Inexpressible();
     return Answer(client.ForceReleaseLock(name, Number(in, "token")),
                   [](uint32_t released) { return std::to_string(released); });
   }
@@ -205,18 +188,18 @@ std::optional<std::string> LockOps::Do(sh::Client* client, const flat_json& in) 
     const auto found =
         std::find_if(handles_.rbegin(), handles_.rend(),
                      [as = Text(in, "as")](const Handle& handle) { return handle.label == as; });
-    return found == handles_.rend() ? kInexpressible : DoHandle(op, *found, in);
+    return found == handles_.rend() ? Inexpressible() : DoHandle(op, *found, in);
   }
   if (!other.empty()) {
     const auto found = clients_.find(other);
     client = found == clients_.end() ? nullptr : &found->second;
-    if (client == nullptr) return kInexpressible;
+    if (client == nullptr) return Inexpressible();
   }
   if (client != nullptr) return DoClient(op, *client, in);
   static constexpr std::string_view kOfClients[] = {
       "acquire_lock", "start_acquire", "describe_lock", "list_locks", "force_release_lock"};
   if (!IsOneOf(op, kOfClients)) return std::nullopt;
-  return kInexpressible;  // There is no object to call.
+  return Inexpressible();  // There is no object to call.
 }
 
 void LockOps::Clear() {

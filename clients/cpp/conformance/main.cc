@@ -9,9 +9,11 @@
 #include <string>
 #include <string_view>
 
+#include "answers.h"
 #include "dict_ops.h"
 #include "flat_json.h"
 #include "lock_ops.h"
+#include "watch_ops.h"
 
 namespace {
 
@@ -23,20 +25,6 @@ template <sh::Word T>
 std::string WordText(T word) {
   if constexpr (std::is_signed_v<T>) return Number(static_cast<int64_t>(word));
   return Number(static_cast<uint64_t>(word));
-}
-std::string Ok(const std::string& json) { return R"({"ok": )" + json + "}"; }
-std::string Quoted(const std::string& text) { return '"' + text + '"'; }
-std::string Boolean(bool truth) { return truth ? "true" : "false"; }
-std::string Inexpressible() { return R"({"inexpressible": true})"; }
-
-template <typename T, typename Show>
-std::string Answer(const sh::Result<T>& result, const Show& show) {
-  if (result.ok()) return Ok(show(result.value()));
-  return R"({"error": ")" + std::string(result.error().reason_name()) + R"(", "retryable": )" +
-         Boolean(result.error().retryable()) + "}";
-}
-std::string Answer(const sh::Result<sh::Done>& result) {
-  return Answer(result, [](const sh::Done&) { return std::string("null"); });
 }
 
 class Program final {
@@ -58,6 +46,7 @@ class Program final {
   std::map<std::string, sh::Area> areas_;
   DictOps dicts_;
   LockOps locks_;
+  WatchOps watches_;
 };
 
 // Whether a member that the interface takes as an unsigned number is none.
@@ -77,12 +66,13 @@ std::string Program::Do(const flat_json& in) {
   sh::Client* const client = client_.has_value() ? &*client_ : nullptr;
   if (const std::optional<std::string> answer = dicts_.Do(client, in)) return *answer;
   if (const std::optional<std::string> answer = locks_.Do(client, in)) return *answer;
+  if (const std::optional<std::string> answer = watches_.Do(client, in)) return *answer;
   if (IsBeyondU64(in)) return Inexpressible();
   for (const std::string_view control : kControl) {
     if (op == control) return DoControl(op, name, in);
   }
   const auto found = areas_.find(name);
-  return found == areas_.end() ? R"({"malformed": true})" : DoArea(op, found->second, in);
+  return found == areas_.end() ? Malformed() : DoArea(op, found->second, in);
 }
 
 // A new client in place of the one before, and its first call, so that each door tells what is
@@ -91,11 +81,12 @@ std::string Program::DoConnect(const flat_json& in) {
   areas_.clear();
   dicts_.Clear();
   locks_.Clear();
+  watches_.Clear();
   client_.reset();
   const std::string token = flat_json_text(&in, "token", token_.c_str());
   const int failed =
       token.empty() ? unsetenv("STATEHOUSE_TOKEN") : setenv("STATEHOUSE_TOKEN", token.c_str(), 1);
-  if (failed != 0) return R"({"malformed": true})";
+  if (failed != 0) return Malformed();
   options_.timeout = std::chrono::milliseconds(flat_json_number(&in, "timeout_ms", 0));
   sh::Result<sh::Client> client = sh::Client::Connect(flat_json_text(&in, "url", ""), options_);
   const auto done = [](const auto&) { return std::string("null"); };
@@ -145,16 +136,6 @@ std::string Program::DoControl(std::string_view op, const std::string& name, con
     });
   }
   return Ok(Quoted(client_->transport() == SH_TRANSPORT_LOCAL ? "local" : "network"));
-}
-
-std::string Hex(const std::vector<std::byte>& bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const std::byte byte : bytes) {
-    text.push_back(kDigits[static_cast<unsigned>(byte) >> 4]);
-    text.push_back(kDigits[static_cast<unsigned>(byte) & 15]);
-  }
-  return text;
 }
 
 std::vector<std::byte> FromHex(const std::string& text) {
@@ -272,7 +253,7 @@ int main(int argc, char** argv) {
   for (std::string line; std::getline(std::cin, line);) {
     flat_json in;
     if (flat_json_parse(line.data(), &in) == 0) {
-      std::cout << R"({"malformed": true})" << std::endl;
+      std::cout << Malformed() << std::endl;
       continue;
     }
     if (std::string_view(flat_json_text(&in, "op", "")) == "end") break;

@@ -53,7 +53,7 @@ class WatchOps:
         if self._failure is not None:
             raise self._failure
         if op == "watch_place":
-            return [self._watch.updates, self._watch.incarnation]
+            return self._watch.updates if request["show"] == "updates" else self._watch.incarnation
         event = await self._next(_QUIET_S if op == "no_event" else _PATIENCE_S)
         return None if event is None else told(event)
 
