@@ -207,9 +207,9 @@ SH_API sh_reason sh_area_watch(sh_area *area, uint64_t pos, uint64_t len,
  * SH_CLIENT_CLOSED, SH_CANCELLED. Else: as there. */
 SH_API sh_reason sh_area_watch_next(sh_watch *watch, uint64_t timeout_ms,
                                     sh_area_watch_event *event, sh_error **error);
-/* Of the last event that was given: `from` of a later watch of the range. Not set before
- * SH_AREA_WATCH_SYNCED, from SH_AREA_WATCH_RESYNC to the next one, in a forked child, and for NULL
- * and a watch of a dict. */
+/* Of the last event that was given, at first the options' `from`: `from` of a later watch of the
+ * range. Not set before SH_AREA_WATCH_SYNCED where the watch began with a snapshot, from
+ * SH_AREA_WATCH_RESYNC to the next one, in a forked child, and for NULL and a watch of a dict. */
 SH_API sh_area_point sh_area_watch_point(const sh_watch *watch);
 
 /* Of watches of dicts and areas. */
