@@ -25,6 +25,7 @@
 #include "engine/os/futex.h"
 #include "engine/state/engine.h"
 #include "engine/state/session_store.h"
+#include "service/api/call_log.h"
 #include "service/api/dispatcher.h"
 #include "service/attach/attach_door.h"
 #include "service/auth/authenticator.h"
@@ -39,6 +40,7 @@
 #include "service/logging.h"
 #include "service/metrics/metrics.h"
 #include "service/rpc/grpc_door.h"
+#include "service/rpc/tls_files.h"
 #include "service/runtime_dir.h"
 #include "service/server_parts.h"
 #include "service/session/bound_entries.h"
@@ -70,6 +72,10 @@ class ObserverRelay final : public CallObserver {
               std::chrono::nanoseconds took) override {
     if (target_ != nullptr) target_->OnCall(door, method, reason, took);
   }
+  void OnCalls(Door door, std::string_view method, Reason reason, uint64_t count,
+               std::chrono::nanoseconds took) override {
+    if (target_ != nullptr) target_->OnCalls(door, method, reason, count, took);
+  }
 
  private:
   CallObserver* target_ = nullptr;
@@ -96,6 +102,8 @@ class Server final : public ServiceControl {
   void LogStart() const;
   int ServeUntilDrained();
   void OnSignal(int signal);
+  void ApplyReloadable();
+  void ReloadConfig();
   void ReloadTokens();
   void EndExpiredTokens();
   std::vector<std::string> TokenIds() const;
@@ -105,6 +113,7 @@ class Server final : public ServiceControl {
 
   DaemonOptions options_;
   Config config_;
+  Config loaded_;  // As it was read last: config_ may have been completed since.
   InheritedDescriptors inherited_;
   bool first_daemon_ = false;  // Nothing was kept: this start may be given up without a trace.
   int64_t start_unix_ns_ = 0;
@@ -128,6 +137,7 @@ class Server final : public ServiceControl {
   std::shared_ptr<AreaHub> area_watches_;
   std::unique_ptr<Authenticator> authenticator_;
   ObserverRelay relay_;
+  const std::shared_ptr<CallLog> call_log_ = std::make_shared<CallLog>();
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<GrpcDoor> grpc_;
@@ -251,13 +261,20 @@ Status Server::StartParts() {
   options.message_bytes_max = config_.network.message_bytes_max;
   options.drain_grace = milliseconds(config_.drain_grace_ms);
   dispatcher_ = NewDispatcher(
-      options, {engine_.get(), locks_, sessions_, bound_, watches_, area_watches_, this, &relay_},
+      options,
+      {engine_.get(), locks_, sessions_, bound_, watches_, area_watches_, this, &relay_, call_log_},
       engine_->DaemonLane(kSlowLane));
   metrics_ = NewMetrics(
       engine_.get(), dispatcher_->Methods(), Version(),
       [this] { return LeaseNumbersOf(*locks_, *sessions_, *bound_); },
-      [this] { return WatchNumbersOf(*watches_, *area_watches_); });
+      [this] { return WatchNumbersOf(*watches_, *area_watches_); },
+      [file = config_.tls.certificate_file]() -> int64_t {
+        if (file.empty()) return 0;
+        const auto expiry = CertificateExpiry(file);
+        return expiry.ok() ? *expiry : 0;
+      });
   relay_.SetTarget(metrics_.get());
+  ApplyReloadable();
   return Status();
 }
 
@@ -440,6 +457,36 @@ std::vector<std::string> Server::TokenIds() const {
   return ids;
 }
 
+// What may change while the service runs.
+void Server::ApplyReloadable() {
+  spdlog::set_level(spdlog::level::from_str(loaded_.log_level));
+  call_log_->SetSlowCall(milliseconds(loaded_.slow_call_ms));
+  call_log_->SetAudit(loaded_.audit);
+  authenticator_->SetTokenLimits(
+      {loaded_.auth.calls_per_second_max, loaded_.auth.calls_at_once_max});
+}
+
+void Server::ReloadConfig() {
+  auto config = LoadConfig(options_.arguments, options_.environment);
+  if (!config.ok()) {
+    spdlog::error("reloading the configuration failed, the old one stays: {}",
+                  config.status().message());
+    return;
+  }
+  const std::vector<ConfigChange> changes = CompareConfigs(loaded_, *config);
+  loaded_ = *std::move(config);
+  ApplyReloadable();
+  if (changes.empty()) spdlog::info("configuration reloaded: nothing has changed");
+  for (const ConfigChange& change : changes) {
+    if (change.is_reloadable) {
+      spdlog::info("configuration reloaded: {} is {}, was {}", change.key, change.after,
+                   change.before);
+    } else {
+      spdlog::warn("configuration: {} has changed and takes a restart", change.key);
+    }
+  }
+}
+
 void Server::ReloadTokens() {
   const Status reloaded = authenticator_->Reload();
   if (!reloaded.ok()) {
@@ -463,7 +510,10 @@ void Server::EndExpiredTokens() {
 }
 
 void Server::OnSignal(int signal) {
-  if (signal == SIGHUP) return ReloadTokens();
+  if (signal == SIGHUP) {
+    ReloadConfig();
+    return ReloadTokens();
+  }
   spdlog::info("{} received", strsignal(signal));
   if (draining_) CutShort();
   BeginDrain(milliseconds(config_.drain_grace_ms));
@@ -506,6 +556,7 @@ int Server::Run() {
     return kExitConfig;
   }
   config_ = *std::move(config);
+  loaded_ = config_;
   SetUpLogging(config_.log_format, config_.log_level);
   Status started = PrepareProcess();
   if (started.ok()) started = PrepareMemory();

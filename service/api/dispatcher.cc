@@ -245,6 +245,7 @@ class DispatcherImpl final : public Dispatcher {
       core_.Finish(call, std::move(refused));
       return nullptr;
     }
+    if (found->second->names_area) core_.KeepName(call, request);
     return found->second->run(core_, context.lane, request, std::move(call));
   }
 

@@ -19,6 +19,7 @@ namespace statehouse {
 
 class AreaHub;
 class BoundEntries;
+class CallLog;
 class LockService;
 class SessionTable;
 class WatchHub;
@@ -140,6 +141,7 @@ struct DispatcherParts {
   std::shared_ptr<AreaHub> area_watches;
   ServiceControl* control = nullptr;
   CallObserver* observer = nullptr;
+  std::shared_ptr<CallLog> log;  // Null: one with the defaults.
 };
 
 // `slow_lane` belongs to the dispatcher's slow thread. Shutdown shuts watches, locks,

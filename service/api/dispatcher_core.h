@@ -13,6 +13,7 @@
 #include <string_view>
 #include <utility>
 
+#include "service/api/call_log.h"
 #include "service/api/dispatcher.h"
 #include "service/api/slow_calls.h"
 #include "service/api/verbs.h"
@@ -39,6 +40,7 @@ struct Call {
   std::shared_ptr<const Identity> identity;
   DoneCallback done;
   bool is_limited = false;  // It counts against the limit of its token until it is finished.
+  std::string name = {};    // Of the object, where the log may need it.
 };
 
 inline uint64_t ToNs(CallClock::time_point at) {
@@ -59,6 +61,7 @@ class DispatcherCore {
         engine_(parts.engine),
         control_(parts.control),
         observer_(parts.observer),
+        log_(parts.log != nullptr ? std::move(parts.log) : std::make_shared<CallLog>()),
         batch_verbs_(batch_verbs),
         locks_(std::move(parts.locks)),
         sessions_(std::move(parts.sessions)),
@@ -102,13 +105,22 @@ class DispatcherCore {
 
   // Answers a call: the only place that does.
   void Finish(Call& call, StatusOr<std::string> result) {
-    observer_->OnCall(call.door, call.method, result.ok() ? Reason::kOk : result.status().reason(),
-                      CallClock::now() - call.began);
+    const Reason reason = result.ok() ? Reason::kOk : result.status().reason();
+    const CallClock::time_point now = CallClock::now();
+    observer_->OnCall(call.door, call.method, reason, now - call.began);
+    Log(call, reason, now);
     if (call.is_limited) call.identity->limit()->End();
     // Moved out first: the callback may free what holds the call.
     const DoneCallback done = std::move(call.done);
     in_flight_.fetch_sub(1, std::memory_order_relaxed);
     done(std::move(result));
+  }
+
+  // Of a call that begins, before its request is gone.
+  void KeepName(Call& call, std::string_view request) const {
+    if (log_->looks_for_slow() || (log_->audits() && CallLog::IsAudited(call.method))) {
+      call.name = NameIn(request);
+    }
   }
 
   void FinishWith(Call& call, const Status& status, const google::protobuf::MessageLite& response) {
@@ -142,10 +154,26 @@ class DispatcherCore {
   }
 
  private:
+  void Log(const Call& call, Reason reason, CallClock::time_point now) const {
+    const bool is_slow = log_->IsSlow(now - call.began) && !CallLog::Waits(call.method);
+    // Of calls beyond a limit there may be a flood, and none was begun.
+    const bool is_audited =
+        log_->audits() && reason != Reason::kRateLimited && CallLog::IsAudited(call.method);
+    if (!is_slow && !is_audited) return;
+    const LoggedCall logged{call.method, call.name, call.identity->token_id(), reason,
+                            now - call.began};
+    if (is_audited) log_->Audit(logged);
+    if (is_slow) {
+      const auto second = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch());
+      log_->Slow(logged, second.count());
+    }
+  }
+
   const DispatcherOptions options_;
   Engine* const engine_;
   ServiceControl* const control_;
   CallObserver* const observer_;
+  const std::shared_ptr<CallLog> log_;
   const BatchVerbs* const batch_verbs_;
   const std::shared_ptr<LockService> locks_;
   const std::shared_ptr<SessionTable> sessions_;

@@ -86,6 +86,8 @@ class Authenticator {
   // Whether the time of some token ended after `after_unix_s` and until `until_unix_s`: then
   // whoever lives longer than a call revalidates, as after a Reload.
   virtual bool AnyExpired(int64_t after_unix_s, int64_t until_unix_s) const = 0;
+  // From the next Reload on, of tokens whose entry says nothing else. The same thread's as Reload.
+  virtual void SetTokenLimits(const CallLimits& limits) = 0;
   // Reads the file again. On failure CONFIG_INVALID and the old table stays.
   virtual Status Reload() = 0;
 };

@@ -45,6 +45,7 @@ size_t FailureLimit::peers() const {
 
 FileAuthenticator::FileAuthenticator(Options options)
     : options_(std::move(options)),
+      token_limits_(options_.token_limits),
       failures_(options_.failures_per_minute_max),
       table_(std::make_shared<const Table>()) {}
 
@@ -123,8 +124,8 @@ bool FileAuthenticator::AnyExpired(int64_t after_unix_s, int64_t until_unix_s) c
 // The one that counts already goes on counting: a reload forgives nobody what he spent.
 std::shared_ptr<CallLimit> FileAuthenticator::LimitOf(const Table& before,
                                                       const TokenRecord& record) const {
-  const CallLimits limits{record.calls_per_second.value_or(options_.token_limits.calls_per_second),
-                          record.calls_at_once.value_or(options_.token_limits.calls_at_once)};
+  const CallLimits limits{record.calls_per_second.value_or(token_limits_.calls_per_second),
+                          record.calls_at_once.value_or(token_limits_.calls_at_once)};
   const auto found = before.find(record.id);
   std::shared_ptr<CallLimit> limit =
       found == before.end() ? nullptr : found->second.identity->limit();

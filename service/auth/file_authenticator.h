@@ -58,6 +58,7 @@ class FileAuthenticator final : public Authenticator {
   StatusOr<std::shared_ptr<const Identity>> Revalidate(const Identity& identity) override;
   uint64_t generation() const override { return generation_.load(std::memory_order_acquire); }
   bool AnyExpired(int64_t after_unix_s, int64_t until_unix_s) const override;
+  void SetTokenLimits(const CallLimits& limits) override { token_limits_ = limits; }
   Status Reload() override;
 
  private:
@@ -73,6 +74,7 @@ class FileAuthenticator final : public Authenticator {
   std::shared_ptr<CallLimit> LimitOf(const Table& before, const TokenRecord& record) const;
 
   const Options options_;
+  CallLimits token_limits_;
   FailureLimit failures_;
   mutable std::mutex mutex_;
   std::shared_ptr<const Table>

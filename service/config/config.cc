@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "service/config/settings.h"
@@ -189,6 +190,23 @@ Status CheckTls(const Config& config) {
                                         "listens to");
   }
   return Status();
+}
+
+std::vector<ConfigChange> CompareConfigs(const Config& before, const Config& after) {
+  static constexpr std::string_view kReloadable[] = {"auth.calls_per_second_max",
+                                                     "auth.calls_at_once_max", "log.level",
+                                                     "log.slow_call_ms", "log.audit"};
+  std::vector<ConfigChange> changes;
+  for (const Setting& setting : Settings()) {
+    ConfigChange change{std::string(setting.key), FormatSetting(setting.get(before)),
+                        FormatSetting(setting.get(after)), false};
+    if (change.before == change.after) continue;
+    change.is_reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), setting.key) !=
+                           std::end(kReloadable);
+    changes.push_back(std::move(change));
+  }
+  if (before.declared_areas != after.declared_areas) changes.push_back({"[[area]]", "", "", false});
+  return changes;
 }
 
 StatusOr<Config> LoadConfig(const std::vector<std::string>& argv,

@@ -116,6 +116,8 @@ struct Config {
   uint64_t drain_grace_ms = 10'000;
   std::string log_format = "auto";         // auto | text | json
   std::string log_level = "info";          // trace | debug | info | warn | error
+  uint32_t slow_call_ms = 1000;            // A call that takes longer is logged; 0: none is.
+  bool audit = true;                       // Calls that make or remove objects are logged.
   std::vector<AreaConfig> declared_areas;  // [[area]]
 
   // Where each value came from: "network.listen" -> "flag --listen", "file x.toml:12", "environment
@@ -133,6 +135,15 @@ StatusOr<Config> LoadConfig(const std::vector<std::string>& argv,
 
 // The TOML text alone, for tests and fuzzing: applies on top of `base`.
 StatusOr<Config> ParseConfigToml(std::string_view text, std::string_view file_name, Config base);
+
+// One difference between two configurations.
+struct ConfigChange {
+  std::string key;     // "log.level", or "[[area]]".
+  std::string before;  // As TOML; empty for [[area]].
+  std::string after;
+  bool is_reloadable = false;  // It counts after a reload; all else takes a restart.
+};
+std::vector<ConfigChange> CompareConfigs(const Config& before, const Config& after);
 
 // The flags and variables, with examples, for --help.
 std::string ConfigHelp();

@@ -387,5 +387,26 @@ TEST(ConfigTomlTest, RandomMutationsAreParsedOrRefusedCleanly) {
   EXPECT_GT(refused, 0);
 }
 
+TEST(CompareConfigsTest, TellsWhatAReloadChangesAndWhatTakesARestart) {
+  const Config before = Parsed("[log]\nlevel = \"info\"\n[network]\nlisten = []\n");
+  Config after = Parsed(
+      "[log]\nlevel = \"debug\"\nslow_call_ms = 50\naudit = false\n"
+      "[auth]\ncalls_per_second_max = 7\ncalls_at_once_max = 8\n"
+      "[network]\nlisten = [\"127.0.0.1:1\"]\n"
+      "[[area]]\nname = \"x\"\nsize = 64\n");
+  std::map<std::string, ConfigChange> changes;
+  for (ConfigChange& change : CompareConfigs(before, after)) changes[change.key] = change;
+  ASSERT_EQ(changes.size(), 7u);
+  EXPECT_EQ(changes["log.level"].before, "\"info\"");
+  EXPECT_EQ(changes["log.level"].after, "\"debug\"");
+  for (const char* const key : {"log.level", "log.slow_call_ms", "log.audit",
+                                "auth.calls_per_second_max", "auth.calls_at_once_max"}) {
+    EXPECT_TRUE(changes[key].is_reloadable) << key;
+  }
+  EXPECT_FALSE(changes["network.listen"].is_reloadable);
+  EXPECT_FALSE(changes["[[area]]"].is_reloadable);
+  EXPECT_TRUE(CompareConfigs(after, after).empty());
+}
+
 }  // namespace
 }  // namespace statehouse

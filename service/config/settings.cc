@@ -200,6 +200,14 @@ std::vector<Setting> MakeSettings() {
                  [](const Config& c) {
                    return RefuseChoice(c.log_level, {"trace", "debug", "info", "warn", "error"});
                  }),
+      SH_SETTING("log.slow_call_ms", "", kNumber, slow_call_ms,
+                 "A call that takes so many milliseconds is logged, unless it waits by its nature; "
+                 "0: none is.",
+                 [](const Config& c) { return OutOfRange(c.slow_call_ms, 0, 3'600'000); }),
+      SH_SETTING("log.audit", "", kBool, audit,
+                 "Calls that make, empty or remove objects, take locks from others or drain are "
+                 "logged, with their token's id.",
+                 Accept),
   };
 }
 

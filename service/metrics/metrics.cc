@@ -52,7 +52,8 @@ ClientMetric Labelled(std::vector<std::pair<const char*, std::string_view>> labe
 class PrometheusMetrics final : public Metrics {
  public:
   PrometheusMetrics(Engine* engine, std::vector<std::string> methods, std::string version,
-                    std::function<LeaseNumbers()> leases, std::function<WatchNumbers()> watches);
+                    std::function<LeaseNumbers()> leases, std::function<WatchNumbers()> watches,
+                    std::function<int64_t()> certificate_expiry);
 
   void OnCall(Door door, std::string_view method, Reason reason,
               std::chrono::nanoseconds took) override;
@@ -76,6 +77,7 @@ class PrometheusMetrics final : public Metrics {
   Engine* const engine_;
   const std::function<LeaseNumbers()> leases_;
   const std::function<WatchNumbers()> watches_;
+  const std::function<int64_t()> certificate_expiry_;
   const std::string version_;
   const double start_time_s_;
   std::vector<std::string> methods_;                    // The last one is "unknown".
@@ -88,10 +90,12 @@ class PrometheusMetrics final : public Metrics {
 
 PrometheusMetrics::PrometheusMetrics(Engine* engine, std::vector<std::string> methods,
                                      std::string version, std::function<LeaseNumbers()> leases,
-                                     std::function<WatchNumbers()> watches)
+                                     std::function<WatchNumbers()> watches,
+                                     std::function<int64_t()> certificate_expiry)
     : engine_(engine),
       leases_(std::move(leases)),
       watches_(std::move(watches)),
+      certificate_expiry_(std::move(certificate_expiry)),
       version_(std::move(version)),
       start_time_s_(static_cast<double>(time(nullptr))),
       methods_(std::move(methods)) {
@@ -394,6 +398,9 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   families->push_back(std::move(build));
   AddGauge(families, "process_start_time_seconds",
            "When this daemon started, in seconds since 1970.", start_time_s_);
+  AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
+           "When the certificate ends, in seconds since 1970; 0 for none.",
+           certificate_expiry_ ? static_cast<double>(certificate_expiry_()) : 0);
 }
 
 std::string PrometheusMetrics::Scrape() {
@@ -413,9 +420,11 @@ std::string PrometheusMetrics::Scrape() {
 
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
                                     std::string version, std::function<LeaseNumbers()> leases,
-                                    std::function<WatchNumbers()> watches) {
+                                    std::function<WatchNumbers()> watches,
+                                    std::function<int64_t()> certificate_expiry) {
   return std::make_unique<PrometheusMetrics>(engine, std::move(methods), std::move(version),
-                                             std::move(leases), std::move(watches));
+                                             std::move(leases), std::move(watches),
+                                             std::move(certificate_expiry));
 }
 
 }  // namespace statehouse

@@ -69,9 +69,11 @@ class Metrics : public CallObserver {
 };
 
 // `methods` label the calls; `engine` and what `leases` and `watches` read outlive it.
+// `certificate_expiry` gives Unix time in seconds, 0 for none.
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
                                     std::string version,
                                     std::function<LeaseNumbers()> leases = nullptr,
-                                    std::function<WatchNumbers()> watches = nullptr);
+                                    std::function<WatchNumbers()> watches = nullptr,
+                                    std::function<int64_t()> certificate_expiry = nullptr);
 
 }  // namespace statehouse

@@ -127,5 +127,11 @@ TEST_F(MetricsTest, NothingIsLostBetweenThreads) {
   ExpectLine("statehouse_calls_total{door=\"network\",method=\"/a/Two\",reason=\"OK\"} 40000");
 }
 
+TEST_F(MetricsTest, TheEndOfTheCertificateIsAMetric) {
+  ExpectLine("statehouse_tls_certificate_expiry_seconds 0");
+  metrics_ = NewMetrics(engine_.get(), {}, "1.2.3", nullptr, nullptr, [] { return 86'400; });
+  ExpectLine("statehouse_tls_certificate_expiry_seconds 86400");
+}
+
 }  // namespace
 }  // namespace statehouse

@@ -289,6 +289,39 @@ TEST(LifecycleTest, HangupReloadsTokensAndClosesRevokedConnections) {
       << daemon->errors();
 }
 
+TEST(LifecycleTest, HangupReloadsTheConfigurationAndSaysWhatChanged) {
+  TemporaryFolder folder;
+  const std::string config = folder.path() + "/statehouse.toml";
+  std::ofstream(config) << "[log]\nslow_call_ms = 0\n";
+  DaemonOptions options;
+  options.arguments = {"--config", config};
+  const auto daemon = MustStart(options);
+  ASSERT_NE(daemon, nullptr);
+  AttachClient client = Connected(*daemon);
+  const auto says = [&](const std::string& text) {
+    return Eventually([&] { return daemon->errors().find(text) != std::string::npos; });
+  };
+
+  std::ofstream(config) << "[log]\nslow_call_ms = 0\naudit = false\n"
+                           "[areas]\ncount_max = 5\n[auth]\ncalls_at_once_max = 1\n";
+  ASSERT_EQ(kill(daemon->keeper_pid(), SIGHUP), 0);
+  EXPECT_TRUE(says("log.audit is false, was true")) << daemon->errors();
+  EXPECT_TRUE(says("auth.calls_at_once_max is 1, was 0"));
+  EXPECT_TRUE(says("areas.count_max has changed and takes a restart"));
+  EXPECT_TRUE(CreateArea(&client, "unseen", 4096).ok());
+
+  std::ofstream(config) << "[log\n";
+  ASSERT_EQ(kill(daemon->keeper_pid(), SIGHUP), 0);
+  EXPECT_TRUE(says("reloading the configuration failed, the old one stays")) << daemon->errors();
+
+  std::ofstream(config) << "[log]\nslow_call_ms = 0\n[areas]\ncount_max = 5\n";
+  ASSERT_EQ(kill(daemon->keeper_pid(), SIGHUP), 0);
+  EXPECT_TRUE(says("log.audit is true, was false")) << daemon->errors();
+  EXPECT_TRUE(CreateArea(&client, "seen", 4096).ok());
+  EXPECT_TRUE(says("audit: Areas/CreateArea \\\"seen\\\" by token")) << daemon->errors();
+  EXPECT_EQ(daemon->errors().find("unseen"), std::string::npos);
+}
+
 TEST(LifecycleTest, HttpServesMetricsAndHealth) {
   const auto daemon = MustStart();
   ASSERT_NE(daemon, nullptr);

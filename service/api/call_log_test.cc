@@ -1,0 +1,134 @@
+// What the log says of calls, and what it does not.
+#include "service/api/call_log.h"
+
+#include <gmock/gmock.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "service/api/api_test_support.h"
+#include "statehouse/v1/area.pb.h"
+#include "statehouse/v1/batch.pb.h"
+#include "statehouse/v1/dict.pb.h"
+
+namespace statehouse {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Whatever is logged while it lives.
+class CapturedLog {
+ public:
+  CapturedLog() : before_(spdlog::default_logger()) {
+    auto logger = std::make_shared<spdlog::logger>(
+        "test", std::make_shared<spdlog::sinks::ostream_sink_mt>(text_));
+    logger->set_pattern("%l %v");
+    spdlog::set_default_logger(std::move(logger));
+  }
+  ~CapturedLog() { spdlog::set_default_logger(before_); }
+  std::string text() const { return text_.str(); }
+
+ private:
+  std::ostringstream text_;
+  const std::shared_ptr<spdlog::logger> before_;
+};
+
+LoggedCall Call(std::string_view method, std::string_view name) {
+  return {method, name, "testtest", Reason::kOk, milliseconds(1234)};
+}
+
+TEST(CallLogTest, ASlowCallIsSaidWithWhoAndWhatAndHowLong) {
+  const CapturedLog log;
+  CallLog calls;
+  calls.Slow(Call("/statehouse.v1.Dicts/ScanEntries", "web\n\x1b[2J\xff"), 7);
+  EXPECT_EQ(log.text(),
+            "warning slow call: Dicts/ScanEntries \"web??[2J?\" by token testtest took 1234 ms: "
+            "OK\n");
+}
+
+TEST(CallLogTest, WhatIsSlowIsASetting) {
+  CallLog calls;
+  EXPECT_FALSE(calls.IsSlow(milliseconds(kSlowCallMsDefault - 1)));
+  EXPECT_TRUE(calls.IsSlow(milliseconds(kSlowCallMsDefault)));
+  calls.SetSlowCall(milliseconds(5));
+  EXPECT_TRUE(calls.IsSlow(milliseconds(5)));
+  calls.SetSlowCall(milliseconds(0));
+  EXPECT_FALSE(calls.IsSlow(std::chrono::hours(1)));
+  EXPECT_FALSE(calls.looks_for_slow());
+  EXPECT_TRUE(CallLog::Waits("/statehouse.v1.Locks/AcquireLock"));
+  EXPECT_FALSE(CallLog::Waits("/statehouse.v1.Dicts/ScanEntries"));
+}
+
+TEST(CallLogTest, AFloodOfSlowCallsIsCountedInsteadOfWritten) {
+  const CapturedLog log;
+  CallLog calls;
+  for (uint32_t i = 0; i < kSlowCallLinesMax + 5; ++i) calls.Slow(Call("/x", ""), 7);
+  std::string text = log.text();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), kSlowCallLinesMax);
+  calls.Slow(Call("/x", ""), 8);
+  EXPECT_THAT(log.text(), HasSubstr("5 more slow calls were not logged one by one"));
+}
+
+class AuditTest : public testing::Test {
+ protected:
+  void Create(const char* name) {
+    v1::CreateAreaRequest request;
+    request.set_name(name);
+    request.set_size(64);
+    (void)service_.Call<v1::CreateAreaResponse>("/statehouse.v1.Areas/CreateArea", request);
+  }
+
+  const CapturedLog log_;
+  TestService service_;
+};
+
+TEST_F(AuditTest, SaysWhoMadeAndRemovedObjectsAndWhoWasRefused) {
+  Create("one");
+  v1::DeleteAreaRequest remove;
+  remove.set_name("one");
+  EXPECT_EQ(service_
+                .CallAs<v1::DeleteAreaResponse>(IdentityOf({"area:*:read"}, "nobody12"),
+                                                "/statehouse.v1.Areas/DeleteArea", remove)
+                .status()
+                .reason(),
+            Reason::kPermissionDenied);
+  v1::ReadAreaRequest read;
+  read.set_name("one");
+  read.set_len(8);
+  EXPECT_TRUE(service_.Call<v1::ReadAreaResponse>("/statehouse.v1.Areas/ReadArea", read).ok());
+  EXPECT_THAT(log_.text(), HasSubstr("info audit: Areas/CreateArea \"one\" by token testtest: OK"));
+  EXPECT_THAT(
+      log_.text(),
+      HasSubstr("info audit: Areas/DeleteArea \"one\" by token nobody12: PERMISSION_DENIED"));
+  EXPECT_THAT(log_.text(), Not(HasSubstr("ReadArea")));
+}
+
+TEST_F(AuditTest, AnOperationOfABatchIsAuditedAsItsCall) {
+  v1::RunBatchRequest batch;
+  batch.mutable_batch()->add_operations()->mutable_create_dict()->set_name("d");
+  v1::EntrySet* const set = batch.mutable_batch()->add_operations()->mutable_set();
+  batch.mutable_batch()->add_names("d");
+  set->set_key("secret key");
+  set->mutable_value()->set_string_value("secret value");
+  const auto done = service_.Call<v1::RunBatchResponse>("/statehouse.v1.Batches/RunBatch", batch);
+  ASSERT_TRUE(done.ok()) << done.status().ToString();
+  EXPECT_THAT(log_.text(), HasSubstr("info audit: Dicts/CreateDict \"d\" by token testtest: OK"));
+  EXPECT_THAT(log_.text(), Not(HasSubstr("secret")));
+}
+
+TEST(AuditSettingTest, CanBeTurnedOff) {
+  const CapturedLog log;
+  CallLog calls;
+  EXPECT_TRUE(calls.audits());
+  calls.SetAudit(false);
+  EXPECT_FALSE(calls.audits());
+  EXPECT_TRUE(CallLog::IsAudited("/statehouse.v1.Admin/Drain"));
+  EXPECT_FALSE(CallLog::IsAudited("/statehouse.v1.Dicts/SetEntry"));
+}
+
+}  // namespace
+}  // namespace statehouse
