@@ -16,7 +16,8 @@ struct Globals {
   std::string token_file;
   std::string transport = "auto";
   uint64_t timeout_ms = 5000;
-  bool json = false;
+  std::string output = "table";
+  bool json = false;  // `output` is for programs.
 };
 
 // Thrown by a command, caught in main: the message for standard error and the exit code. The one

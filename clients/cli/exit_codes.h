@@ -1,7 +1,9 @@
-// What the process tells its caller. The same table stands in `statehouse --help`.
+// What the process tells its caller, as `statehouse help exit-codes` says it.
 #pragma once
 
 #include <statehouse/statehouse.h>
+
+#include <array>
 
 namespace statehouse::cli {
 
@@ -13,6 +15,24 @@ inline constexpr int kExitConflict = 4;
 inline constexpr int kExitLock = 5;
 inline constexpr int kExitUnavailable = 6;
 inline constexpr int kExitAuth = 7;
+inline constexpr int kExitUnhealthy = 8;
+
+struct ExitCode {
+  int code;
+  const char* meaning;
+};
+// All of them, in their order; `lock` and `elect` otherwise end with their command's.
+inline constexpr std::array<ExitCode, 9> kExitCodes = {{
+    {kExitOk, "done"},
+    {kExitError, "error that none of the others names"},
+    {kExitUsage, "wrong use: an unknown command, option or value"},
+    {kExitNotFound, "an area, dict, key, path or session is not there"},
+    {kExitConflict, "conflict: it exists, was changed by others, or a newer fence wrote to it"},
+    {kExitLock, "a lock was not had in time, or was lost before the command had ended"},
+    {kExitUnavailable, "the service is away, draining or too slow; later it may succeed"},
+    {kExitAuth, "the access token is missing, wrong, over, or without the grant"},
+    {kExitUnhealthy, "`doctor` found a problem"},
+}};
 
 inline int ExitCodeOf(sh_reason reason) {
   switch (reason) {

@@ -300,7 +300,7 @@ constexpr const char* kLockFooter =
     "Exit codes: that of COMMAND (128 + n when signal n ended it, 127 when there is no such "
     "command,\n"
     "            126 when it cannot be started); 5 when the lock was not had in time, or was lost\n"
-    "            before COMMAND had ended; others as `statehouse --help` says.\n"
+    "            before COMMAND had ended; others as `statehouse help exit-codes` says.\n"
     "\n"
     "Examples:\n"
     "  statehouse lock deploy -- ./deploy.sh\n"

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <string>
 
 namespace statehouse::cli {
@@ -49,6 +50,18 @@ std::optional<uint64_t> ParseByteCount(std::string_view text) {
                                     {"g", kKibi * kKibi * kKibi},
                                     {"G", kKibi * kKibi * kKibi}};
   return Parse(text, kUnits);
+}
+
+std::string FormatByteCount(uint64_t bytes) {
+  static constexpr const char* kNames[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  if (bytes < 1024) return std::to_string(bytes) + " B";
+  double number = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  // What would be written as 1024.0 is one of the next unit.
+  for (; number >= 1023.95; ++unit) number /= 1024;
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f %s", number, kNames[unit]);
+  return text;
 }
 
 }  // namespace statehouse::cli

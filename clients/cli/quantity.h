@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace statehouse::cli {
@@ -13,5 +14,8 @@ std::optional<uint64_t> ParseMilliseconds(std::string_view text);
 
 // "65536", "64k", "16M", "1G": bytes in powers of 1,024. Nothing for any other text.
 std::optional<uint64_t> ParseByteCount(std::string_view text);
+
+// "512 B", "64.0 KiB", "1.5 GiB": for people.
+std::string FormatByteCount(uint64_t bytes);
 
 }  // namespace statehouse::cli

@@ -28,7 +28,9 @@ ARROWS = {
     "service": ["engine", "service", "statehouse"],
     "clients/c": ["engine", "clients/c", "statehouse"],
     "clients/cpp": ["statehouse", "clients/cpp", "clients/c/conformance"],
-    "clients/cli": ["clients/cpp", "clients/cli", "statehouse", "service/auth/token_file.h", "engine/base", "engine/value"],
+    # endpoint.h and engine/os: the doctor looks at what every client of the host looks at, and tries what the engine uses.
+    "clients/cli": ["clients/cpp", "clients/cli", "clients/c/src/endpoint.h", "statehouse", "service/auth/token_file.h", "engine/base",
+                    "engine/os", "engine/value"],
     "clients/python": ["engine", "clients/c", "clients/python"],
 }
 

@@ -1,0 +1,63 @@
+#include "clients/cli/application.h"
+
+#include "clients/cli/commands.h"
+#include "clients/cli/exit_codes.h"
+
+namespace statehouse::cli {
+namespace {
+
+constexpr const char* kFooter =
+    "Environment: STATEHOUSE_URL, STATEHOUSE_TOKEN, STATEHOUSE_TOKEN_FILE; for statehouse+tls://\n"
+    "             STATEHOUSE_TLS_CA_FILE, STATEHOUSE_TLS_CERTIFICATE_FILE, "
+    "STATEHOUSE_TLS_KEY_FILE.\n"
+    "             A flag goes before them.\n"
+    "\n"
+    "Exit codes: statehouse help exit-codes\n"
+    "\n"
+    "Examples:\n"
+    "  statehouse status\n"
+    "  statehouse doctor\n"
+    "  statehouse area create counters --size 4k\n"
+    "  statehouse area add counters 0 1\n"
+    "  statehouse -o json area describe counters\n"
+    "  statehouse dict set sessions alice '{\"visits\": 1}' --ttl 30m\n"
+    "  statehouse dict incr sessions alice --path visits\n"
+    "  statehouse lock deploy --ttl 10s -- ./deploy.sh\n"
+    "  statehouse watch config web/ --exec './reload.sh \"$STATEHOUSE_KEY\"'\n";
+
+}  // namespace
+
+const char* ProgramVersion() { return STATEHOUSE_VERSION; }
+
+std::unique_ptr<CLI::App> MakeApplication(Globals* globals,
+                                          const std::optional<std::vector<std::string>>& command) {
+  auto app =
+      std::make_unique<CLI::App>("Statehouse: shared state for worker processes", "statehouse");
+  app->footer(kFooter);
+  app->set_version_flag("--version", ProgramVersion());
+  app->require_subcommand(1);
+  app->fallthrough();
+  app->add_option("--url", globals->url,
+                  "statehouse+unix://<runtime dir>, statehouse://host:port or, with TLS, "
+                  "statehouse+tls://host:port[?ca_file=F]")
+      ->envname("STATEHOUSE_URL");
+  app->add_option("--token-file", globals->token_file, "A file that holds the access token")
+      ->envname("STATEHOUSE_TOKEN_FILE");
+  app->add_option("--transport", globals->transport, "auto, local or network")
+      ->check(CLI::IsMember({"auto", "local", "network"}));
+  app->add_option("--timeout-ms", globals->timeout_ms, "Of each call (default 5000)");
+  app->add_option("-o,--output", globals->output, "table or json")
+      ->check(CLI::IsMember({"table", "json"}));
+  app->parse_complete_callback([globals] { globals->json = globals->output != "table"; });
+  AddAreaCommands(app.get(), globals);
+  AddDictCommands(app.get(), globals);
+  AddLockCommands(app.get(), globals, command);
+  AddWatchCommand(app.get(), globals);
+  AddTokenCommands(app.get(), globals);
+  AddStatusCommand(app.get(), globals);
+  AddDoctorCommand(app.get(), globals);
+  AddHelpCommand(app.get());
+  return app;
+}
+
+}  // namespace statehouse::cli
