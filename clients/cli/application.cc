@@ -1,5 +1,9 @@
 #include "clients/cli/application.h"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "clients/cli/commands.h"
 #include "clients/cli/exit_codes.h"
 
@@ -25,6 +29,20 @@ constexpr const char* kFooter =
     "  statehouse lock deploy --ttl 10s -- ./deploy.sh\n"
     "  statehouse watch config web/ --exec './reload.sh \"$STATEHOUSE_KEY\"'\n";
 
+// Those whose output has no end, so that each object is a line whatever is said.
+constexpr std::array<std::string_view, 3> kStreaming = {"watch", "monitor", "top"};
+
+void TakeOutput(const CLI::App& app, Globals* globals) {
+  globals->json = globals->output != "table";
+  if (globals->output != "ndjson") return;
+  for (const CLI::App* const command : app.get_subcommands()) {
+    if (std::find(kStreaming.begin(), kStreaming.end(), command->get_name()) == kStreaming.end()) {
+      throw Failed{kExitUsage, "-o ndjson is for watch, monitor and top; `" + command->get_name() +
+                                   "` has -o json"};
+    }
+  }
+}
+
 }  // namespace
 
 const char* ProgramVersion() { return STATEHOUSE_VERSION; }
@@ -46,17 +64,22 @@ std::unique_ptr<CLI::App> MakeApplication(Globals* globals,
   app->add_option("--transport", globals->transport, "auto, local or network")
       ->check(CLI::IsMember({"auto", "local", "network"}));
   app->add_option("--timeout-ms", globals->timeout_ms, "Of each call (default 5000)");
-  app->add_option("-o,--output", globals->output, "table or json")
-      ->check(CLI::IsMember({"table", "json"}));
-  app->parse_complete_callback([globals] { globals->json = globals->output != "table"; });
+  app->add_option("-o,--output", globals->output,
+                  "table or json; ndjson, a JSON object on each line, is for commands that go on")
+      ->check(CLI::IsMember({"table", "json", "ndjson"}));
+  app->parse_complete_callback([globals, at = app.get()] { TakeOutput(*at, globals); });
   AddAreaCommands(app.get(), globals);
   AddDictCommands(app.get(), globals);
   AddLockCommands(app.get(), globals, command);
   AddWatchCommand(app.get(), globals);
+  AddMonitorCommand(app.get(), globals);
   AddTokenCommands(app.get(), globals);
   AddStatusCommand(app.get(), globals);
+  AddTopCommand(app.get(), globals);
   AddDoctorCommand(app.get(), globals);
   AddHelpCommand(app.get());
+  AddCompletionCommand(app.get());
+  AddReferenceCommand(app.get());
   return app;
 }
 

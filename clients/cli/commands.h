@@ -15,10 +15,14 @@ namespace statehouse::cli {
 void AddAreaCommands(CLI::App* app, const Globals* globals);
 void AddDictCommands(CLI::App* app, const Globals* globals);
 void AddWatchCommand(CLI::App* app, const Globals* globals);
+void AddMonitorCommand(CLI::App* app, const Globals* globals);
 void AddTokenCommands(CLI::App* app, const Globals* globals);
 void AddStatusCommand(CLI::App* app, const Globals* globals);
+void AddTopCommand(CLI::App* app, const Globals* globals);
 void AddDoctorCommand(CLI::App* app, const Globals* globals);
 void AddHelpCommand(CLI::App* app);
+void AddCompletionCommand(CLI::App* app);
+void AddReferenceCommand(CLI::App* app);
 
 // Takes what follows the first `--` of `lock` and `elect` out of the words of the command line; it
 // is the command to run. Nothing where there is no `--`, or another subcommand.

@@ -1,9 +1,11 @@
 // statehouse: the command line. Data goes to standard output, everything else to standard error.
 #include <cstdio>
 #include <iostream>
+#include <string_view>
 
 #include "clients/cli/application.h"
 #include "clients/cli/commands.h"
+#include "clients/cli/completion.h"
 #include "clients/cli/exit_codes.h"
 
 int main(int argc, char** argv) {
@@ -12,6 +14,11 @@ int main(int argc, char** argv) {
   Globals globals;
   const std::unique_ptr<CLI::App> app = MakeApplication(&globals, TakeCommand(&words));
   try {
+    if (words.size() > 1 && words[1] == std::string_view(kCompleteWord)) {
+      PrintCompletion(*app, {words.begin() + 2, words.end()});
+      std::cout.flush();
+      return kExitOk;
+    }
     app->parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ParseError& error) {
     const int code = app->exit(error);

@@ -13,6 +13,7 @@
 #include "clients/cli/commands.h"
 #include "clients/cli/dict_call.h"
 #include "clients/cli/watch_arguments.h"
+#include "clients/cli/watch_line.h"
 #include "statehouse/v1/watch.pb.h"
 
 namespace statehouse::cli {
@@ -43,42 +44,6 @@ struct Until {
     return !value.has_value() || nlohmann::json::parse(json, nullptr, false) == *value;
   }
 };
-
-// One event, for people, for programs and for the command.
-struct Told {
-  std::string kind;
-  std::string key;
-  std::string value;  // JSON; empty: none.
-  std::string reason;
-  uint64_t version = 0;
-  uint64_t revision = 0;
-  bool coalesced = false;
-  bool value_gone = false;
-  bool has_key = false;
-};
-
-std::string LineOf(const Told& told, bool as_json) {
-  if (as_json) {
-    nlohmann::ordered_json line;
-    line["kind"] = told.kind;
-    if (told.has_key) {
-      line["key"] = told.key;
-      if (!told.value.empty()) line["value"] = nlohmann::ordered_json::parse(told.value);
-      line["version"] = told.version;
-    }
-    if (told.revision != 0) line["revision"] = told.revision;
-    if (!told.reason.empty()) line["reason"] = told.reason;
-    if (told.coalesced) line["coalesced"] = true;
-    if (told.value_gone) line["value_gone"] = true;
-    return line.dump();
-  }
-  std::string line = told.kind;
-  if (told.has_key) line += "\t" + told.key;
-  if (!told.value.empty()) line += "\t" + told.value;
-  if (!told.reason.empty()) line += "\t" + told.reason;
-  if (told.revision != 0) line += "\t(revision " + std::to_string(told.revision) + ")";
-  return line;
-}
 
 v1::WatchDictRequest RequestOf(const WatchArguments& arguments) {
   v1::WatchDictRequest request;

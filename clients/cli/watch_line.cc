@@ -1,0 +1,31 @@
+#include "clients/cli/watch_line.h"
+
+#include <nlohmann/json.hpp>
+
+namespace statehouse::cli {
+
+std::string LineOf(const Told& told, bool as_json) {
+  if (as_json) {
+    nlohmann::ordered_json line;
+    if (!told.dict.empty()) line["dict"] = told.dict;
+    line["kind"] = told.kind;
+    if (told.has_key) {
+      line["key"] = told.key;
+      if (!told.value.empty()) line["value"] = nlohmann::ordered_json::parse(told.value);
+      line["version"] = told.version;
+    }
+    if (told.revision != 0) line["revision"] = told.revision;
+    if (!told.reason.empty()) line["reason"] = told.reason;
+    if (told.coalesced) line["coalesced"] = true;
+    if (told.value_gone) line["value_gone"] = true;
+    return line.dump();
+  }
+  std::string line = told.dict.empty() ? told.kind : told.dict + "\t" + told.kind;
+  if (told.has_key) line += "\t" + told.key;
+  if (!told.value.empty()) line += "\t" + told.value;
+  if (!told.reason.empty()) line += "\t" + told.reason;
+  if (told.revision != 0) line += "\t(revision " + std::to_string(told.revision) + ")";
+  return line;
+}
+
+}  // namespace statehouse::cli

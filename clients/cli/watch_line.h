@@ -1,0 +1,25 @@
+// One event of a watch, as `watch` and `monitor` print it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace statehouse::cli {
+
+struct Told {
+  std::string dict{};  // Where there are several; else empty.
+  std::string kind{};
+  std::string key{};
+  std::string value{};  // JSON; empty: none.
+  std::string reason{};
+  uint64_t version = 0;
+  uint64_t revision = 0;
+  bool coalesced = false;
+  bool value_gone = false;
+  bool has_key = false;
+};
+
+// Without the line's end.
+std::string LineOf(const Told& told, bool as_json);
+
+}  // namespace statehouse::cli

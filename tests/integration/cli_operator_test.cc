@@ -1,0 +1,191 @@
+// What an operator looks with at a real service: completion, monitor, top.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <pty.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+
+#include "tests/support/command_line.h"
+#include "tests/support/daemon.h"
+
+namespace statehouse::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class CliOperatorTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Start({}); }
+  void Start(DaemonOptions options) {
+    auto daemon = Daemon::Start(std::move(options));
+    ASSERT_TRUE(daemon.ok()) << daemon.status().ToString();
+    daemon_ = *std::move(daemon);
+  }
+  CommandLine::Ran Shell(const std::string& script) const {
+    return CommandLine(daemon_.get()).Shell(script);
+  }
+  std::string Out(const std::string& arguments) const {
+    return CommandLine(daemon_.get()).Out(arguments);
+  }
+  // What bash offers for a line that ends at the cursor, a line each.
+  std::string Bash(const std::string& line) const {
+    const CommandLine::Ran ran = Shell(
+        "export STATEHOUSE_URL=statehouse+unix://" + daemon_->runtime_dir() +
+        " STATEHOUSE_TOKEN=" + daemon_->token() + "; bash -c '. <({cli} completion bash); " +
+        "compopt() { echo \"compopt $*\"; }; COMP_LINE=\"" + line +
+        "\"; COMP_POINT=${#COMP_LINE}; _statehouse {cli}; printf \"%s\\n\" \"${COMPREPLY[@]}\"'");
+    EXPECT_EQ(ran.errors, "") << line;
+    return ran.out;
+  }
+  // Live names are left out where the service takes longer than a person would wait.
+  void ExpectBash(const std::string& line, const std::string& offered) const {
+    EXPECT_TRUE(Eventually([&] { return Bash(line) == offered; })) << line << ": " << Bash(line);
+  }
+
+  std::unique_ptr<Daemon> daemon_;
+};
+
+TEST_F(CliOperatorTest, BashCompletesCommandsOptionsAndLiveNames) {
+  Out("dict create sessions");
+  Out("dict create web:a/b");
+  Out("area create counters --size 64");
+  EXPECT_EQ(Bash("statehouse doct"), "doctor\n");
+  EXPECT_EQ(Bash("statehouse dict create --max-e"), "--max-entries\n");
+  ExpectBash("statehouse dict get se", "sessions\n");
+  ExpectBash("statehouse dict get web:", "a/b\n");  // Readline keeps what stands before the :.
+  ExpectBash("statehouse dict get ", "sessions\nweb:a/b\n");
+  ExpectBash("statehouse area hex c", "counters\n");
+  ExpectBash("statehouse -o json watch area c", "counters\n");
+  EXPECT_EQ(Bash("statehouse --transport=l"), "local\n");
+  EXPECT_EQ(Bash("statehouse dict import d ./"), "compopt -o default\n\n");
+  const CommandLine::Ran held =
+      Shell("{} lock deploy -- env STATEHOUSE_URL=statehouse+unix://" + daemon_->runtime_dir() +
+            " STATEHOUSE_TOKEN=" + daemon_->token() + " {cli} __complete lock describe dep");
+  EXPECT_EQ(held.out, "deploy\n") << held.errors;
+}
+
+TEST_F(CliOperatorTest, CompletionIsQuietWhereNobodyAnswers) {
+  daemon_->Stop();
+  EXPECT_EQ(Bash("statehouse dict get se"), "\n");
+  EXPECT_EQ(Bash("statehouse doct"), "doctor\n");
+}
+
+TEST_F(CliOperatorTest, MonitorTellsEveryDictAlsoThoseThatComeAndGo) {
+  Out("dict create a");
+  Out("dict set a before 1");
+  const CommandLine::Ran ran = Shell(
+      "{} monitor --count 4 | while read -r line; do echo \"$line\"; case \"$line\" in "
+      "a*synced*) {} dict set a k '{\"x\": 1}'; {} dict create b; {} dict set b early 2;; "
+      "b*synced*) {} dict set b late 3; {} dict del b late; {} dict rm a --yes;; "
+      "a*left*) {} dict set b last 4;; esac; done 2>&1");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  EXPECT_THAT(ran.out, HasSubstr("a\tput\tk\t{\"x\":1}\t(revision "));
+  EXPECT_THAT(ran.out, Not(HasSubstr("before"))) << "it was there at the beginning";
+  EXPECT_THAT(ran.out, HasSubstr("b\tjoined\n"));
+  EXPECT_THAT(ran.out, HasSubstr("b\tentry\tearly\t2\n"));
+  EXPECT_THAT(ran.out, HasSubstr("b\tput\tlate\t3\t"));
+  EXPECT_THAT(ran.out, HasSubstr("b\tdelete\tlate\t"));
+  EXPECT_THAT(ran.out, HasSubstr("a\tleft\tdeleted\n"));
+  EXPECT_THAT(ran.out, HasSubstr("b\tput\tlast\t4\t"));
+}
+
+TEST_F(CliOperatorTest, MonitorKeepsToAPrefixAndToKindsAndWritesObjects) {
+  for (const char* const name : {"web/a", "db"}) Out(std::string("dict create ") + name);
+  const CommandLine::Ran ran = Shell(
+      "{} -o ndjson monitor web/ --kinds delete,expire --count 1 | while read -r line; do echo "
+      "\"$line\"; case \"$line\" in *synced*) {} dict set db k 1; {} dict set web/a k 1; {} dict "
+      "del web/a k;; esac; done");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  EXPECT_THAT(ran.out, HasSubstr("{\"dict\":\"web/a\",\"kind\":\"synced\",\"revision\":"));
+  EXPECT_THAT(ran.out,
+              HasSubstr("{\"dict\":\"web/a\",\"kind\":\"delete\",\"key\":\"k\",\"version\":"));
+  EXPECT_THAT(ran.out, Not(HasSubstr("put")));
+  EXPECT_THAT(ran.out, Not(HasSubstr("\"db\"")));
+}
+
+TEST_F(CliOperatorTest, MonitorShowsAResyncAndGoesOnOverAKilledDaemon) {
+  Out("dict create d");
+  const CommandLine::Ran ran = Shell(
+      "{} monitor --count 3 | while read -r line; do echo \"$line\"; case \"$line\" in d*synced*) "
+      "[ -n \"$begun\" ] || {} dict set d a 1; begun=1;; d*put*a*) kill -9 " +
+      std::to_string(daemon_->daemon_pid()) +
+      "; {} dict set d b 2;; d*put*b*) {} dict clear d --yes;; d*resync*) {} dict set d c 3;; "
+      "esac; done");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  EXPECT_THAT(ran.out, HasSubstr("d\tput\ta\t1\t"));
+  EXPECT_THAT(ran.out, HasSubstr("d\tput\tb\t2\t")) << ran.errors;
+  EXPECT_THAT(ran.out, HasSubstr("d\tresync\treplaced\n"));
+  EXPECT_THAT(ran.out, HasSubstr("d\tput\tc\t3\t"));
+}
+
+TEST_F(CliOperatorTest, MonitorShowsOnlyWhatTheTokenMayRead) {
+  daemon_.reset();
+  DaemonOptions options;
+  options.grants = {"dict:mine:read,write,create", "dict:other:write,create"};
+  Start(std::move(options));
+  Out("dict create mine");
+  Out("dict create other");
+  const CommandLine::Ran ran = Shell(
+      "{} monitor --count 1 | while read -r line; do echo \"$line\"; case \"$line\" in "
+      "mine*synced*) {} dict set other k 1; {} dict set mine k 1;; esac; done");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  EXPECT_THAT(ran.out, HasSubstr("mine\tput\tk\t1\t"));
+  EXPECT_THAT(ran.out, Not(HasSubstr("other")));
+}
+
+TEST_F(CliOperatorTest, TopIsOneTableWhereNobodyLooks) {
+  Out("dict create busy");
+  Out("area create counters --size 64");
+  const CommandLine::Ran ran = Shell(
+      "{} lock held -- sh -c \"{} top --interval 3s & top=\\$!; while kill -0 \\$top 2> /dev/null; "
+      "do {} dict incr busy n > /dev/null; {} area add counters 0 > /dev/null; done; wait "
+      "\\$top\"");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  EXPECT_THAT(ran.out, Not(HasSubstr("\x1b"))) << "it is no terminal";
+  EXPECT_THAT(ran.out, ::testing::ContainsRegex("busy +1 +[0-9.]+ [KM]iB +[0-9]+ +[0-9]*[1-9]"));
+  EXPECT_THAT(ran.out, ::testing::ContainsRegex("counters +64 B +[0-9]+ +[0-9]*[1-9.]"));
+  EXPECT_THAT(ran.out, ::testing::ContainsRegex("held +1 +1 +0 "));
+  EXPECT_THAT(ran.out, HasSubstr("/statehouse.v1.Dicts/IncrementEntry"));
+  EXPECT_THAT(ran.out, HasSubstr("locks held 1"));
+}
+
+TEST_F(CliOperatorTest, TopWritesAnObjectALine) {
+  Out("dict create d");
+  const std::string out = Out("-o ndjson top --interval 50ms --count 3");
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 3);
+  EXPECT_EQ(out.find("{\"seconds\":"), 0u) << out;
+  EXPECT_THAT(out, HasSubstr("{\"name\":\"d\",\"entries\":0,"));
+  EXPECT_THAT(out, HasSubstr("\"calls\":["));
+  EXPECT_EQ(Shell("{} top --interval never").code, 2);
+  EXPECT_EQ(Shell("{} -o ndjson status").code, 2) << "it is for commands that go on";
+}
+
+TEST_F(CliOperatorTest, TopPaintsATerminalAnew) {
+  setenv("STATEHOUSE_URL", ("statehouse+unix://" + daemon_->runtime_dir()).c_str(), 1);
+  setenv("STATEHOUSE_TOKEN", daemon_->token().c_str(), 1);
+  int terminal = -1;
+  const winsize size{.ws_row = 10, .ws_col = 60, .ws_xpixel = 0, .ws_ypixel = 0};
+  const pid_t pid = forkpty(&terminal, nullptr, nullptr, &size);
+  if (pid == 0) {
+    execl(STATEHOUSE_CLI_PATH, "statehouse", "top", "--interval", "20ms", "--count", "2", nullptr);
+    _exit(99);
+  }
+  std::string shown;
+  std::array<char, 1024> buffer;
+  for (ssize_t got; (got = read(terminal, buffer.data(), buffer.size())) > 0;) {
+    shown.append(buffer.data(), static_cast<size_t>(got));
+  }
+  EXPECT_EQ(WaitForExit(pid), 0);
+  close(terminal);
+  size_t painted = 0;
+  for (size_t at = 0; (at = shown.find("\x1b[Hstatehouse ", at)) != std::string::npos; ++at) {
+    ++painted;
+  }
+  EXPECT_EQ(painted, 2u) << shown;
+}
+
+}  // namespace
+}  // namespace statehouse::testing
