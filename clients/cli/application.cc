@@ -30,15 +30,15 @@ constexpr const char* kFooter =
     "  statehouse watch config web/ --exec './reload.sh \"$STATEHOUSE_KEY\"'\n";
 
 // Those whose output has no end, so that each object is a line whatever is said.
-constexpr std::array<std::string_view, 3> kStreaming = {"watch", "monitor", "top"};
+constexpr std::array<std::string_view, 4> kStreaming = {"watch", "monitor", "top", "latency"};
 
 void TakeOutput(const CLI::App& app, Globals* globals) {
   globals->json = globals->output != "table";
   if (globals->output != "ndjson") return;
   for (const CLI::App* const command : app.get_subcommands()) {
     if (std::find(kStreaming.begin(), kStreaming.end(), command->get_name()) == kStreaming.end()) {
-      throw Failed{kExitUsage, "-o ndjson is for watch, monitor and top; `" + command->get_name() +
-                                   "` has -o json"};
+      throw Failed{kExitUsage, "-o ndjson is for watch, monitor, top and latency; `" +
+                                   command->get_name() + "` has -o json"};
     }
   }
 }
@@ -76,6 +76,9 @@ std::unique_ptr<CLI::App> MakeApplication(Globals* globals,
   AddTokenCommands(app.get(), globals);
   AddStatusCommand(app.get(), globals);
   AddTopCommand(app.get(), globals);
+  AddLatencyCommand(app.get(), globals);
+  AddBigCommands(app.get(), globals);
+  AddBenchCommand(app.get(), globals);
   AddDoctorCommand(app.get(), globals);
   AddHelpCommand(app.get());
   AddCompletionCommand(app.get());

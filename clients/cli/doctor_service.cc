@@ -273,7 +273,8 @@ Finding CheckMemory(const v1::GetStatusResponse& status) {
   const double share = static_cast<double>(status.memory_bytes()) / static_cast<double>(limit);
   if (share < kMemoryShareHigh) return finding;
   finding.verdict = share >= 1 ? Verdict::kProblem : Verdict::kWarning;
-  finding.fix = "delete areas or dicts, or raise areas.memory_max";
+  finding.fix =
+      "delete areas or dicts (statehouse big shows the largest), or raise areas.memory_max";
   return finding;
 }
 

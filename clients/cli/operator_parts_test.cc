@@ -1,4 +1,4 @@
-// The parts of top that need no service.
+// The parts of top, latency and bench that need no service.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,14 +7,143 @@
 #include <cstring>
 #include <random>
 
+#include "clients/cli/bench_load.h"
+#include "clients/cli/histogram.h"
 #include "clients/cli/metrics_text.h"
+#include "clients/cli/percentiles.h"
 #include "clients/cli/quantity.h"
+#include "clients/cli/ranking.h"
 #include "clients/cli/top_model.h"
 
 namespace statehouse::cli {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+
+TEST(HistogramTest, PercentilesAreRightWithinTheWidthOfABucket) {
+  const uint64_t seed = std::random_device()();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  Histogram histogram;
+  std::vector<uint64_t> values;
+  for (int i = 0; i < 20'000; ++i) {
+    values.push_back(random() >> (random() % 64));
+    histogram.Record(values.back());
+  }
+  std::sort(values.begin(), values.end());
+  for (const double percent : {0.0, 1.0, 50.0, 90.0, 99.0, 99.9, 99.99, 100.0}) {
+    const auto rank = std::max<size_t>(
+        1,
+        static_cast<size_t>(std::ceil(percent * static_cast<double>(values.size()) / 100 - 1e-6)));
+    const uint64_t exact = values[rank - 1];
+    const uint64_t told = histogram.Percentile(percent);
+    EXPECT_GE(told, exact) << percent;
+    EXPECT_LE(static_cast<double>(told), static_cast<double>(exact) * (1 + 1.0 / 128)) << percent;
+  }
+  EXPECT_EQ(histogram.min(), values.front());
+  EXPECT_EQ(histogram.max(), values.back());
+  EXPECT_EQ(histogram.count(), values.size());
+}
+
+TEST(HistogramTest, SmallValuesAndEndsAreExact) {
+  Histogram histogram;
+  EXPECT_EQ(histogram.Percentile(50), 0u);
+  EXPECT_EQ(histogram.min(), 0u);
+  EXPECT_EQ(histogram.mean(), 0);
+  for (uint64_t i = 1; i <= 100; ++i) histogram.Record(i);
+  EXPECT_EQ(histogram.Percentile(50), 50u);
+  EXPECT_EQ(histogram.Percentile(99), 99u);
+  EXPECT_EQ(histogram.Percentile(99.9), 100u);
+  EXPECT_EQ(histogram.mean(), 50.5);
+  histogram.Record(0);
+  histogram.Record(UINT64_MAX);
+  EXPECT_EQ(histogram.Percentile(0), 0u);
+  EXPECT_EQ(histogram.Percentile(100), UINT64_MAX);
+  Histogram thousand;
+  for (int i = 0; i < 999; ++i) thousand.Record(1);
+  thousand.Record(100);
+  EXPECT_EQ(thousand.Percentile(99.9), 1u);
+  EXPECT_EQ(thousand.Percentile(99.95), 100u);
+}
+
+TEST(HistogramTest, AddIsAsIfOneHadRecordedAll) {
+  Histogram one;
+  Histogram two;
+  Histogram all;
+  for (uint64_t i = 0; i < 1000; ++i) {
+    (i % 2 == 0 ? one : two).Record(i * i);
+    all.Record(i * i);
+  }
+  one.Add(two);
+  for (const double percent : {1.0, 50.0, 99.0, 100.0}) {
+    EXPECT_EQ(one.Percentile(percent), all.Percentile(percent));
+  }
+  EXPECT_EQ(one.count(), 1000u);
+  EXPECT_EQ(one.min(), all.min());
+  EXPECT_EQ(one.mean(), all.mean());
+}
+
+TEST(RankingTest, KeepsTheHighestAndEachNameOnce) {
+  Ranking ranking(3);
+  const struct {
+    const char* key;
+    uint64_t number;
+  } offers[] = {{"c", 5}, {"a", 5}, {"low", 1}, {"b", 5}, {"high", 9}, {"a", 5}, {"a", 4}};
+  for (const auto& offer : offers) ranking.Offer({"d", offer.key}, offer.number);
+  EXPECT_THAT(ranking.Sorted(),
+              ElementsAre(Ranked{{"d", "high"}, 9}, Ranked{{"d", "a"}, 5}, Ranked{{"d", "b"}, 5}));
+  ranking.Offer({"d", "a"}, 12);
+  EXPECT_EQ(ranking.Sorted().front(), (Ranked{{"d", "a"}, 12}));
+  EXPECT_EQ(ranking.Sorted().size(), 3u);
+  ranking.Offer({"other", "a"}, 11);
+  EXPECT_THAT(ranking.Sorted(), ElementsAre(Ranked{{"d", "a"}, 12}, Ranked{{"other", "a"}, 11},
+                                            Ranked{{"d", "high"}, 9}));
+}
+
+TEST(KeyCountsTest, CountsUpToItsLimitAndSumsUpTheRest) {
+  KeyCounts counts(2);
+  for (const char* const key : {"a", "b", "b", "c", "b", "a", "d"}) counts.Count({"d", key});
+  EXPECT_EQ(counts.total(), 7u);
+  EXPECT_EQ(counts.keys(), 2u);
+  EXPECT_EQ(counts.uncounted(), 2u);
+  EXPECT_THAT(counts.Hottest(5), ElementsAre(Ranked{{"d", "b"}, 3}, Ranked{{"d", "a"}, 2}));
+  EXPECT_THAT(counts.Hottest(1), ElementsAre(Ranked{{"d", "b"}, 3}));
+}
+
+TEST(PercentilesTest, WhatTooFewSamplesCannotTellIsNotTold) {
+  Histogram histogram;
+  EXPECT_FALSE(PercentilesJson(histogram, 1).contains("max"));
+  EXPECT_THAT(PercentilesRow(histogram, 1, 1), ::testing::Not(HasSubstr("0.00")));
+  for (uint64_t i = 1; i < 100; ++i) histogram.Record(i * 100);
+  EXPECT_TRUE(PercentilesJson(histogram, 1)["p99"].is_null());
+  EXPECT_FALSE(PercentilesJson(histogram, 1)["p90"].is_null());
+  histogram.Record(10'000);
+  const nlohmann::ordered_json json = PercentilesJson(histogram, 100);
+  EXPECT_EQ(json["count"], 100);
+  EXPECT_EQ(json["min"], 1.0);
+  EXPECT_EQ(json["max"], 100.0);
+  EXPECT_NEAR(json["p99"].get<double>(), 99, 1);
+  EXPECT_TRUE(json["p99.9"].is_null());
+  const std::string row = PercentilesRow(histogram, 1, 1000);
+  EXPECT_EQ(row.size(), PercentilesTitle().size());
+  EXPECT_THAT(row, HasSubstr(" 10.00"));
+  EXPECT_THAT(row, HasSubstr(" - "));
+}
+
+TEST(BenchScheduleTest, TheConnectionsTakeTurnsAtEvenTimesWhateverBecomesOfOne) {
+  const BenchSchedule::Clock::time_point begin{};
+  std::vector<int64_t> due_us;
+  for (uint32_t connection = 0; connection < 4; ++connection) {
+    BenchSchedule schedule(begin, 1000, connection, 4);
+    for (int i = 0; i < 3; ++i) {
+      due_us.push_back(
+          std::chrono::duration_cast<std::chrono::microseconds>(schedule.Next() - begin).count());
+    }
+  }
+  EXPECT_THAT(due_us,
+              ElementsAre(0, 4000, 8000, 1000, 5000, 9000, 2000, 6000, 10000, 3000, 7000, 11000));
+}
 
 TEST(QuantityTextTest, BytesForPeople) {
   EXPECT_EQ(FormatByteCount(0), "0 B");
