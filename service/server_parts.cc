@@ -74,6 +74,7 @@ WatchHubOptions WatchHubOptionsOf(const Config& config) {
   options.feed.log_bytes = config.watches.history_bytes / 8 * 8;
   options.feed.history_ms = config.watches.history_s * 1000;
   options.keep_ms = config.watches.keep_s * 1000;
+  options.previous_bytes_max = config.watches.previous_bytes;
   return options;
 }
 
@@ -164,6 +165,7 @@ WatchNumbers WatchNumbersOf(const WatchHub& watches, const AreaHub& area_watches
   numbers.kinds.push_back(of_kind("area", areas, areas.lag_updates));
   numbers.dicts = dicts.dicts;
   numbers.history_changes = dicts.history_changes;
+  numbers.previous_bytes = dicts.previous_bytes;
   numbers.ranges = areas.ranges;
   numbers.copy_bytes = areas.copy_bytes;
   return numbers;

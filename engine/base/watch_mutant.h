@@ -37,6 +37,11 @@ enum class WatchMutant {
   kWatchPassedTooFar = 39,       // A watch is moved past what concerns it.
   kWatchCoalescedHidden = 40,    // What stands for older changes is not flagged.
   kWatchNotNotified = 41,        // A watcher that waits is not told that there is something.
+  // Of previous values.
+  kPreviousLags = 51,       // It is the value before the one before.
+  kPreviousNotReset = 52,   // A gap is no end of what is known.
+  kPreviousOfNewest = 53,   // What stands for older changes comes with the value between.
+  kPreviousOfAnyScan = 54,  // A scan counts for changes that it has read already.
   // Of waits for entries.
   kWaitNotArmed = 61,        // A waiter sleeps without arming.
   kWaitEventReadLate = 62,   // The event word is read when the entry has been looked at.

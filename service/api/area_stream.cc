@@ -93,14 +93,7 @@ StatusOr<AreaWatchAsk> PlanWatchArea(const VerbContext& context,
   ask.from_incarnation = request.from_incarnation();
   ask.snapshot = !request.skip_snapshot();
   ask.ranges_only = request.ranges_only();
-  if (request.has_window()) {
-    const google::protobuf::Duration& window = request.window();
-    constexpr int64_t kNanosMax = int64_t{kAreaWindowMsMax} * 1'000'000;
-    if (window.seconds() != 0 || window.nanos() < 0 || window.nanos() > kNanosMax) {
-      return Refuse("window", "it is not between 0 and 10 ms");
-    }
-    ask.window_ns = static_cast<uint64_t>(window.nanos());
-  }
+  SH_ASSIGN_OR_RETURN(ask.window_ns, ToWindowNs(request.window()));
   if (request.has_progress_interval()) {
     SH_ASSIGN_OR_RETURN(ask.progress_ms, ToProgressMs(request.progress_interval()));
   }

@@ -47,8 +47,25 @@ std::string EncodeChange(const DictChange& change, bool with_value, bool coalesc
   return message.SerializeAsString();
 }
 
+// What a watch that asked for it is told of the value before: fields to follow upon those of the
+// change. One that is no value is not known.
+std::string EncodePrevious(const PreviousValue& previous) {
+  v1::DictChange message;
+  bool is_gone = previous.kind == PreviousValue::Kind::kUnknown;
+  if (previous.kind == PreviousValue::Kind::kValue) {
+    DictEntry entry;
+    entry.kind = previous.put->kind;
+    entry.bits = previous.put->bits;
+    entry.bytes = previous.put->bytes;
+    is_gone = !FromDictValue(entry, message.mutable_previous()).ok();
+    if (is_gone) message.clear_previous();
+  }
+  message.set_previous_gone(is_gone);
+  return message.SerializeAsString();
+}
+
 // A WatchDictResponse with the changes as they were encoded once for all watchers.
-std::string EncodeChanges(const WatchEvent& event, bool keys_only) {
+std::string EncodeChanges(const WatchEvent& event, bool keys_only, bool with_previous) {
   using google::protobuf::io::CodedOutputStream;
   constexpr uint32_t kLengthDelimited = 2;
   constexpr uint32_t kChangeTag = v1::WatchChanges::kChangesFieldNumber << 3 | kLengthDelimited;
@@ -64,9 +81,11 @@ std::string EncodeChanges(const WatchEvent& event, bool keys_only) {
         return EncodeChange(first, true, false);
       })
                                             : own;
+      const std::string previous = with_previous ? EncodePrevious(told.previous) : "";
       output.WriteTag(kChangeTag);
-      output.WriteVarint32(static_cast<uint32_t>(wire.size()));
+      output.WriteVarint32(static_cast<uint32_t>(wire.size() + previous.size()));
       output.WriteString(wire);
+      output.WriteString(previous);
     }
   }
   std::string message;
@@ -84,12 +103,9 @@ std::string EncodeChanges(const WatchEvent& event, bool keys_only) {
 
 class DictStream final : public ServedStream {
  public:
-  DictStream(std::shared_ptr<Watch> watch, std::shared_ptr<ServedDict> served, bool keys_only,
+  DictStream(std::shared_ptr<Watch> watch, std::shared_ptr<ServedDict> served,
              std::function<void(Reason)> ended)
-      : watch_(std::move(watch)),
-        served_(std::move(served)),
-        keys_only_(keys_only),
-        ended_(std::move(ended)) {}
+      : watch_(std::move(watch)), served_(std::move(served)), ended_(std::move(ended)) {}
   ~DictStream() override {
     watch_->Close();
     ended_(end_);
@@ -100,7 +116,7 @@ class DictStream final : public ServedStream {
     const Watch::Found found = watch_->Poll(&event);
     if (found == Watch::Found::kNothing) return Found::kNothing;
     if (found == Watch::Found::kEnd) return EndWith(watch_->status(), status);
-    StatusOr<std::string> encoded = EncodeWatchEvent(served_->dict(), event, keys_only_);
+    StatusOr<std::string> encoded = EncodeWatchEvent(served_->dict(), event, watch_->ask());
     if (!encoded.ok()) return EndWith(encoded.status(), status);
     *message = *std::move(encoded);
     return Found::kMessage;
@@ -115,7 +131,6 @@ class DictStream final : public ServedStream {
 
   const std::shared_ptr<Watch> watch_;
   const std::shared_ptr<ServedDict> served_;  // For the times to live of its entries.
-  const bool keys_only_;
   const std::function<void(Reason)> ended_;
   Reason end_ = Reason::kCancelled;  // Unless it ends by itself.
 };
@@ -143,15 +158,22 @@ StatusOr<uint64_t> ToProgressMs(const google::protobuf::Duration& interval) {
   return progress_ms;
 }
 
+StatusOr<uint64_t> ToWindowNs(const google::protobuf::Duration& window) {
+  constexpr int64_t kNanosMax = int64_t{kWatchWindowMsMax} * 1'000'000;
+  if (window.seconds() != 0 || window.nanos() < 0 || window.nanos() > kNanosMax) {
+    return Refuse("window", "it is not between 0 and 10 ms");
+  }
+  return static_cast<uint64_t>(window.nanos());
+}
+
 StatusOr<std::unique_ptr<ServedStream>> OpenDictStream(WatchHub& watches, WatchAsk ask,
                                                        std::function<void()> notify,
                                                        std::function<void(Reason)> ended) {
   std::shared_ptr<ServedDict> served = ask.served;
-  const bool keys_only = ask.keys_only;
   SH_ASSIGN_OR_RETURN(std::shared_ptr<Watch> watch,
                       watches.Open(std::move(ask), std::move(notify)));
-  return std::unique_ptr<ServedStream>(std::make_unique<DictStream>(
-      std::move(watch), std::move(served), keys_only, std::move(ended)));
+  return std::unique_ptr<ServedStream>(
+      std::make_unique<DictStream>(std::move(watch), std::move(served), std::move(ended)));
 }
 
 StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDictRequest& request) {
@@ -193,6 +215,11 @@ StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDict
   if (request.has_progress_interval()) {
     SH_ASSIGN_OR_RETURN(ask.progress_ms, ToProgressMs(request.progress_interval()));
   }
+  SH_ASSIGN_OR_RETURN(ask.window_ns, ToWindowNs(request.window()));
+  ask.previous = request.previous();
+  if (ask.previous && ask.keys_only) {
+    return Refuse("previous", "with keys_only no values are sent; leave one of the two out");
+  }
   return ask;
 }
 
@@ -201,8 +228,12 @@ static_assert(static_cast<int>(FeedOperation::kPut) == v1::CHANGE_KIND_PUT &&
               static_cast<int>(FeedOperation::kExpire) == v1::CHANGE_KIND_EXPIRE &&
               static_cast<int>(FeedOperation::kEvict) == v1::CHANGE_KIND_EVICT);
 
-StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event, bool keys_only) {
-  if (event.kind == WatchEvent::Kind::kChanges) return EncodeChanges(event, keys_only);
+StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event,
+                                       const WatchAsk& ask) {
+  const bool keys_only = ask.keys_only;
+  if (event.kind == WatchEvent::Kind::kChanges) {
+    return EncodeChanges(event, keys_only, ask.previous);
+  }
   v1::WatchDictResponse message;
   message.set_revision(event.revision);
   switch (event.kind) {

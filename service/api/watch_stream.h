@@ -26,7 +26,11 @@ v1::ResyncReason MessageOf(ResyncReason reason);
 // A progress interval in milliseconds, or INVALID_ARGUMENT.
 StatusOr<uint64_t> ToProgressMs(const google::protobuf::Duration& interval);
 
+// A window in nanoseconds, or INVALID_ARGUMENT. An unset one is 0.
+StatusOr<uint64_t> ToWindowNs(const google::protobuf::Duration& window);
+
 // A serialized WatchDictResponse. DATA_LOSS where a value is none: a worker on the host stored it.
-StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event, bool keys_only);
+StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event,
+                                       const WatchAsk& ask);
 
 }  // namespace statehouse

@@ -13,6 +13,7 @@
 
 #include "engine/base/limits.h"
 #include "engine/base/status.h"
+#include "engine/base/watch_limits.h"
 
 namespace statehouse {
 
@@ -102,7 +103,8 @@ struct Config {
     uint64_t history_bytes = kFeedLogBytesDefault;  // Of each dict that is watched.
     uint64_t history_s = 600;                       // Older changes are given up.
     uint64_t keep_s = 60;  // After its last watch a dict is followed for so long.
-    uint64_t copy_bytes = kAreaCopyBytesDefault;  // Of watched ranges of areas, all together.
+    uint64_t copy_bytes = kAreaCopyBytesDefault;      // Of watched ranges of areas, all together.
+    uint64_t previous_bytes = kPreviousBytesDefault;  // Of all watches that ask for them.
 
     friend bool operator==(const Watches&, const Watches&) = default;
   } watches;

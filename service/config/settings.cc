@@ -188,6 +188,11 @@ std::vector<Setting> MakeSettings() {
           "watches.copy_bytes", "", kBytes, watches.copy_bytes,
           "Copies of watched ranges of areas; what does not fit is told by whole stripes.",
           [](const Config& c) { return OutOfRange(c.watches.copy_bytes, 0, kAreaCopyBytesMax); }),
+      SH_SETTING("watches.previous_bytes", "", kBytes, watches.previous_bytes,
+                 "Previous values for watches that ask for them; others are told as gone.",
+                 [](const Config& c) {
+                   return OutOfRange(c.watches.previous_bytes, 0, kPreviousBytesMax);
+                 }),
       SH_SETTING("sessions.count_max", "", kNumber, sessions.count_max,
                  "Sessions of clients of the network door that may be open at once.",
                  [](const Config& c) { return OutOfRange(c.sessions.count_max, 1, kSessionsMax); }),

@@ -72,6 +72,7 @@ class PrometheusMetrics final : public Metrics {
   void AddDicts(std::vector<MetricFamily>* families);
   void AddLeases(std::vector<MetricFamily>* families);
   void AddWatches(std::vector<MetricFamily>* families);
+  static void AddWatched(const WatchNumbers& watches, std::vector<MetricFamily>* families);
   void AddProcess(std::vector<MetricFamily>* families);
 
   Engine* const engine_;
@@ -360,12 +361,20 @@ void PrometheusMetrics::AddWatches(std::vector<MetricFamily>* families) {
   for (MetricFamily* family : {&open, &lag, &changes, &coalesced, &resyncs}) {
     families->push_back(std::move(*family));
   }
+  AddWatched(watches, families);
+}
+
+void PrometheusMetrics::AddWatched(const WatchNumbers& watches,
+                                   std::vector<MetricFamily>* families) {
   AddGauge(families, "statehouse_watched_dicts",
            "Dicts whose changes are followed, also for a while after their last watch.",
            watches.dicts);
   AddGauge(families, "statehouse_watch_history_changes",
            "Changes that are kept for watches that are behind or come back.",
            static_cast<double>(watches.history_changes));
+  AddGauge(families, "statehouse_watch_previous_bytes",
+           "Memory of the previous values that watches of dicts asked for.",
+           static_cast<double>(watches.previous_bytes));
   AddGauge(
       families, "statehouse_watch_lag_seconds",
       "For how long the oldest change that a live watch of a dict was not told yet has been there.",

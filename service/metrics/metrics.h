@@ -49,6 +49,7 @@ struct WatchNumbers {
   std::vector<OfKind> kinds;
   uint32_t dicts = 0;
   uint64_t history_changes = 0;
+  uint64_t previous_bytes = 0;
   double lag_s = 0;  // Of dicts.
   // Wake-up times of dicts: upper bound in seconds (the last one is infinite), and how many fell
   // between it and the one before; and their sum in seconds.

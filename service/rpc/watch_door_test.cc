@@ -158,6 +158,92 @@ TEST_F(WatchDoorTest, KeysOnlyKindsNumbersAndDeletes) {
   EXPECT_EQ(message->changes().changes(0).key(), "a");
 }
 
+TEST_F(WatchDoorTest, PreviousValuesComeWithEachChange) {
+  Set("a", "one");
+  v1::WatchDictRequest request = Watch();
+  request.set_previous(true);
+  const auto stream = Open(request);
+  const auto plain = Open(Watch());
+  EXPECT_GT(stream->AwaitSynced(), 0u);
+  EXPECT_GT(plain->AwaitSynced(), 0u);
+  Set("a", "two");
+  Set("b", "three");
+  v1::DeleteEntryRequest erase;
+  erase.set_name("d");
+  erase.set_key("a");
+  ASSERT_TRUE(
+      service_->Call<v1::DeleteEntryResponse>("/statehouse.v1.Dicts/DeleteEntry", erase).ok());
+  std::vector<v1::DictChange> changes;
+  while (changes.size() < 3) {
+    const auto message = stream->Next();
+    ASSERT_TRUE(message.has_value());
+    for (const v1::DictChange& change : message->changes().changes()) changes.push_back(change);
+  }
+  EXPECT_EQ(changes[0].value().string_value(), "two");
+  EXPECT_EQ(changes[0].previous().string_value(), "one");
+  EXPECT_EQ(changes[1].value().string_value(), "three");
+  EXPECT_FALSE(changes[1].has_previous());
+  EXPECT_EQ(changes[2].kind(), v1::CHANGE_KIND_DELETE);
+  EXPECT_EQ(changes[2].previous().string_value(), "two");
+  for (const v1::DictChange& change : changes) EXPECT_FALSE(change.previous_gone());
+  EXPECT_GT(service_->watches().Totals().previous_bytes, 0u);
+  // Nobody else gets them.
+  const auto message = plain->Next();
+  ASSERT_TRUE(message.has_value());
+  EXPECT_FALSE(message->changes().changes(0).has_previous());
+  EXPECT_FALSE(message->changes().changes(0).previous_gone());
+}
+
+TEST_F(WatchDoorTest, WhatWasBeforeTheHistoryIsGoneForOneThatGoesOn) {
+  Set("a", "one");
+  uint64_t revision = 0;
+  {
+    const auto stream = Open(Watch());
+    revision = stream->AwaitSynced();
+    stream->context.TryCancel();
+    (void)stream->Finish();
+  }
+  Set("a", "two");
+  Set("a", "three");
+  v1::WatchDictRequest request = Watch();
+  request.set_previous(true);
+  request.set_from_revision(revision);
+  const auto stream = Open(request);
+  const auto message = stream->Next();
+  ASSERT_TRUE(message.has_value());
+  ASSERT_EQ(message->changes().changes_size(), 2);
+  EXPECT_TRUE(message->changes().changes(0).previous_gone());
+  EXPECT_FALSE(message->changes().changes(0).has_previous());
+  EXPECT_FALSE(message->changes().changes(1).previous_gone());
+  EXPECT_EQ(message->changes().changes(1).previous().string_value(), "two");
+}
+
+TEST_F(WatchDoorTest, InAWindowTheNewestOfEachKeyComesWithTheValueBefore) {
+  Set("a", "0");
+  v1::WatchDictRequest request = Watch();
+  request.set_previous(true);
+  request.set_slow_policy(v1::SLOW_POLICY_LATEST);
+  request.mutable_window()->set_nanos(10'000'000);
+  const auto stream = Open(request);
+  EXPECT_GT(stream->AwaitSynced(), 0u);
+  constexpr int kChanges = 200;
+  for (int i = 1; i <= kChanges; ++i) Set("a", std::to_string(i));
+  // What each one has is what the one before it left, however many were left out.
+  std::string last = "0";
+  uint64_t told = 0;
+  while (last != std::to_string(kChanges)) {
+    const auto message = stream->Next();
+    ASSERT_TRUE(message.has_value());
+    ASSERT_EQ(message->changes().changes_size(), 1);
+    const v1::DictChange& change = message->changes().changes(0);
+    EXPECT_EQ(change.previous().string_value(), last);
+    EXPECT_EQ(change.coalesced(), std::stoi(change.value().string_value()) != std::stoi(last) + 1);
+    last = change.value().string_value();
+    ++told;
+  }
+  EXPECT_EQ(service_->watches().Totals().coalesced, kChanges - told);
+}
+
 TEST_F(WatchDoorTest, BadRequestsAreRefused) {
   v1::WatchDictRequest request = Watch();
   request.set_name("none");
@@ -185,12 +271,25 @@ TEST_F(WatchDoorTest, BadRequestsAreRefused) {
     request.mutable_progress_interval()->set_nanos(static_cast<int32_t>(nanos));
     EXPECT_THAT(Refusal(request).error_message(), HasSubstr("progress_interval"));
   }
+  for (const auto& [seconds, nanos] :
+       {std::pair(0, 10'000'001), std::pair(1, 0), std::pair(0, -1), std::pair(-1, 0)}) {
+    request = Watch();
+    request.mutable_window()->set_seconds(seconds);
+    request.mutable_window()->set_nanos(nanos);
+    EXPECT_THAT(Refusal(request).error_message(), HasSubstr("window"));
+  }
+  request = Watch();
+  request.set_previous(true);
+  request.set_keys_only(true);
+  EXPECT_EQ(ReasonOf(Refusal(request)), v1::ERROR_REASON_INVALID_ARGUMENT);
+  EXPECT_THAT(Refusal(request).error_message(), HasSubstr("previous"));
   request = Watch();
   request.mutable_progress_interval()->set_seconds(3601);
   EXPECT_THAT(Refusal(request).error_message(), HasSubstr("progress_interval"));
   EXPECT_EQ(service_->watches().Totals().watches, 0u);
   // At the limits.
   request.mutable_progress_interval()->set_seconds(3600);
+  request.mutable_window()->set_nanos(10'000'000);
   request.set_key(std::string(kDictKeyBytesMax, 'k'));
   EXPECT_GT(Open(request)->AwaitSynced(), 0u);
   request.mutable_progress_interval()->set_seconds(0);

@@ -69,7 +69,7 @@ TEST_F(AreaTurnTest, ManySmallPartsOfACellAreTwo) {
 
 TEST_F(AreaTurnTest, AWindowMakesOneEventAndTheLastChangeIsTold) {
   AreaWatchAsk ask = Ask(0, 8);
-  ask.window_ns = kAreaWindowMsMax * 1'000'000;
+  ask.window_ns = kWatchWindowMsMax * 1'000'000;
   AreaWatcher watcher(*hub, ask);
   Sync(watcher);
   AreaWatchEvent event;

@@ -95,7 +95,7 @@ AreaWatch::Found AreaWatch::Poll(AreaWatchEvent* event) {
       return found;
     }
     phase_ = Phase::kLive;
-    told_ns_ = clock_ns_();
+    pace_.ToldChanges(clock_ns_());
     event->kind = AreaWatchEvent::Kind::kSynced;
     event->updates = told_updates_;
     return Found::kEvent;
@@ -208,7 +208,7 @@ AreaWatch::Found AreaWatch::TakeChanges(std::unique_lock<std::mutex>& lock, Area
     next_pos_ = began_at;
     return Wait(0, clock_ns_() + kRetryNs);
   }
-  told_ns_ = clock_ns_();
+  pace_.ToldChanges(clock_ns_());
   if (event->more) return Found::kEvent;
   is_telling_ = false;
   const uint64_t updates = telling_updates_ - std::min(told_updates_, telling_updates_);
@@ -222,17 +222,15 @@ AreaWatch::Found AreaWatch::TakeChanges(std::unique_lock<std::mutex>& lock, Area
 
 AreaWatch::Found AreaWatch::TakeLive(std::unique_lock<std::mutex>& lock, AreaWatchEvent* event) {
   const uint64_t now_ns = clock_ns_();
-  const uint64_t open_ns = told_ns_ + ask_.window_ns;
-  if (HasNews() && WatchMutantIs(WatchMutant::kLastChangeLost) && now_ns < open_ns) {
+  const bool is_open = pace_.IsOpen(now_ns);
+  if (HasNews() && WatchMutantIs(WatchMutant::kLastChangeLost) && !is_open) {
     told_tick_ = range_->tick();
   }
-  if (HasNews() && (is_telling_ || now_ns >= open_ns)) return TakeChanges(lock, event);
+  if (HasNews() && (is_telling_ || is_open)) return TakeChanges(lock, event);
   // What changed no byte is no news, but a place to go on from.
   if (!HasNews()) told_updates_ = range_->updates();
-  if (ask_.progress_ms == 0) return Wait(open_ns, UINT64_MAX);
-  const uint64_t due_ns = told_ns_ + ask_.progress_ms * 1'000'000;
-  if (now_ns < due_ns) return Wait(open_ns, due_ns);
-  told_ns_ = now_ns;
+  if (now_ns < pace_.progress_ns()) return Wait(pace_.open_ns(), pace_.progress_ns());
+  pace_.Told(now_ns);
   event->kind = AreaWatchEvent::Kind::kProgress;
   event->updates = told_updates_;
   return Found::kEvent;

@@ -24,12 +24,12 @@
 #include "engine/base/status.h"
 #include "service/auth/authenticator.h"
 #include "service/watch/watch.h"
+#include "service/watch/watch_pace.h"
 #include "service/watch/watched_dict.h"
 #include "service/watch/watched_range.h"
 
 namespace statehouse {
 
-inline constexpr uint64_t kAreaWindowMsMax = 10;
 // Bytes of one message, if messages may be that long.
 inline constexpr uint64_t kAreaPieceBytes = 1 << 20;
 inline constexpr size_t kAreaPartsPerMessage = 32'768;
@@ -74,7 +74,7 @@ uint64_t IncarnationOf(const ServedArea& served);
 class AreaWatch final : public std::enable_shared_from_this<AreaWatch> {
  public:
   using Found = Watch::Found;
-  using ClockNs = uint64_t (*)();
+  using ClockNs = WatchPace::ClockNs;
 
   AreaWatch(AreaWatchAsk ask, std::shared_ptr<WatchedRange> range, std::shared_ptr<HubBell> bell,
             std::shared_ptr<AreaWatchCounters> counters, ClockNs clock_ns,
@@ -84,6 +84,7 @@ class AreaWatch final : public std::enable_shared_from_this<AreaWatch> {
         bell_(std::move(bell)),
         counters_(std::move(counters)),
         clock_ns_(clock_ns),
+        pace_(ask_.window_ns, ask_.progress_ms),
         notify_(std::move(notify)) {}
   ~AreaWatch() { Close(); }
 
@@ -136,7 +137,7 @@ class AreaWatch final : public std::enable_shared_from_this<AreaWatch> {
   uint64_t look_ = 0;  // The one that it waits for before it begins; 0: not asked for.
   uint64_t told_tick_ = 0;
   uint64_t told_updates_ = 0;
-  uint64_t told_ns_ = 0;  // When something was told last.
+  WatchPace pace_;
   bool caught_up_ = false;
   // An event that takes several messages; next_pos_ is a snapshot's, too.
   bool is_telling_ = false;

@@ -25,6 +25,8 @@ constexpr size_t kFollowers = 7;
 struct Seen {
   uint64_t changes = 0;
   uint64_t coalesced = 0;
+  uint64_t previous_values = 0;
+  uint64_t previous_gone = 0;
   uint64_t evictions = 0;
   uint64_t expirations = 0;
   uint64_t moves = 0;
@@ -78,6 +80,8 @@ class Scene : public DictReplayTest {
     for (const auto& follower : followers_) {
       seen->changes += follower->changes();
       seen->coalesced += follower->coalesced();
+      seen->previous_values += follower->previous_values();
+      seen->previous_gone += follower->previous_gone();
       for (size_t i = 0; i < kResyncReasons; ++i) {
         seen->resyncs[i] += follower->resyncs(static_cast<ResyncReason>(i));
       }
@@ -159,6 +163,9 @@ TEST(DictReplayScenes, EveryWatchTellsWhatWasDone) {
   }
   EXPECT_GT(seen.changes, 10'000u);
   EXPECT_GT(seen.coalesced, 0u);
+  EXPECT_GT(seen.previous_values, 10'000u);
+  // Most that is not known comes before a gap, and is forgotten there.
+  EXPECT_LT(seen.previous_gone, 2 * seen.previous_values);
   EXPECT_GT(seen.evictions, 0u);
   EXPECT_GT(seen.expirations, 0u);
   EXPECT_GT(seen.moves, 0u);
@@ -177,15 +184,18 @@ constexpr int kSeedsForMutants = 10 * kSeeds;
 
 TEST(DictReplayScenes, EverySeededBugIsFound) {
   for (const WatchMutant mutant :
-       {WatchMutant::kFeedGapNotTold, WatchMutant::kFeedBatchEndLost,
-        WatchMutant::kFeedBucketOrderLost, WatchMutant::kFeedOneLook, WatchMutant::kFeedOldCursors,
-        WatchMutant::kFeedCursorsAtHeads, WatchMutant::kFeedReplacedAsMoved,
-        WatchMutant::kFeedSegmentBeginLost, WatchMutant::kWatchResumesTooFar,
-        WatchMutant::kWatchResumesTooEarly, WatchMutant::kWatchHistoryGoneHidden,
-        WatchMutant::kWatchGapHidden, WatchMutant::kWatchSlowHidden,
-        WatchMutant::kWatchSnapshotRepeated, WatchMutant::kWatchPlaceAfterScan,
-        WatchMutant::kWatchSyncedTooEarly, WatchMutant::kWatchPassedTooFar,
-        WatchMutant::kWatchCoalescedHidden, WatchMutant::kWatchNotNotified}) {
+       {WatchMutant::kFeedGapNotTold,         WatchMutant::kFeedBatchEndLost,
+        WatchMutant::kFeedBucketOrderLost,    WatchMutant::kFeedOneLook,
+        WatchMutant::kFeedOldCursors,         WatchMutant::kFeedCursorsAtHeads,
+        WatchMutant::kFeedReplacedAsMoved,    WatchMutant::kFeedSegmentBeginLost,
+        WatchMutant::kWatchResumesTooFar,     WatchMutant::kWatchResumesTooEarly,
+        WatchMutant::kWatchHistoryGoneHidden, WatchMutant::kWatchGapHidden,
+        WatchMutant::kWatchSlowHidden,        WatchMutant::kWatchSnapshotRepeated,
+        WatchMutant::kWatchPlaceAfterScan,    WatchMutant::kWatchSyncedTooEarly,
+        WatchMutant::kWatchPassedTooFar,      WatchMutant::kWatchCoalescedHidden,
+        WatchMutant::kWatchNotNotified,       WatchMutant::kPreviousLags,
+        WatchMutant::kPreviousNotReset,       WatchMutant::kPreviousOfNewest,
+        WatchMutant::kPreviousOfAnyScan}) {
     chosen_watch_mutant = mutant;
     bool found = false;
     for (int seed = 1; seed <= kSeedsForMutants && !found; ++seed)

@@ -27,6 +27,10 @@ class Follower {
       : ledger_(*ledger), ask_(std::move(ask)), fault_(std::move(fault)), replayer_(fault_) {
     ask_.served = nullptr;
     replayer_.is_partial = !ask_.snapshot || ask_.kinds != ~0u;
+    replayer_.has_previous = ask_.previous;
+    replayer_.on_expired = [this](const std::string& key, const std::string& value) {
+      expired_.emplace_back(key, value);
+    };
     stories_.emplace_back();
   }
 
@@ -78,6 +82,11 @@ class Follower {
       }
       for (const Story& story : stories_) story.Check(key, wanted, fault_);
     }
+    for (const auto& [key, value] : expired_) {
+      if (!ledger_.WasBrief(key, value)) {
+        fault_(key + " was there before, or was not, and is told otherwise");
+      }
+    }
   }
   // REQUIRES: it is synced, and nobody changes the dict.
   void CheckContent(const std::map<std::string, std::pair<uint64_t, std::string>>& now) const {
@@ -103,6 +112,8 @@ class Follower {
   uint64_t changes() const { return replayer_.changes; }
   uint64_t resyncs(ResyncReason reason) const { return resyncs_[static_cast<size_t>(reason)]; }
   uint64_t coalesced() const { return coalesced_; }
+  uint64_t previous_values() const { return replayer_.previous_values; }
+  uint64_t previous_gone() const { return replayer_.previous_gone; }
 
  private:
   bool Wants(std::string_view key) const {
@@ -162,6 +173,7 @@ class Follower {
   std::map<std::string, uint64_t> noted_;  // Before the watch was opened.
   std::array<uint64_t, kResyncReasons> resyncs_{};
   uint64_t coalesced_ = 0;
+  std::vector<std::pair<std::string, std::string>> expired_;  // Key and value.
 };
 
 class DictReplayTest : public WatchHubTest {
@@ -181,6 +193,8 @@ class DictReplayTest : public WatchHubTest {
     ask.snapshot = random() % 3 != 0;
     ask.slow_policy = static_cast<SlowPolicy>(random() % 3);
     ask.keys_only = random() % 6 == 0;
+    ask.previous = !ask.keys_only && random() % 3 != 0;
+    if (random() % 4 == 0) ask.window_ns = random() % 2'000'000;
     const uint64_t kinds = random() % 6;
     if (kinds == 0) ask.kinds = Follower::kPuts;
     if (kinds == 1) ask.kinds = kRemovals;
@@ -230,6 +244,7 @@ class DictReplayTest : public WatchHubTest {
   milliseconds patience{10'000};
 
  private:
+  static constexpr uint64_t kSoonNs = 50'000'000;
   static constexpr uint32_t kRemovals = 1u << static_cast<uint32_t>(FeedOperation::kDelete) |
                                         1u << static_cast<uint32_t>(FeedOperation::kExpire) |
                                         1u << static_cast<uint32_t>(FeedOperation::kEvict);
@@ -247,8 +262,10 @@ class DictReplayTest : public WatchHubTest {
   bool Settle(std::vector<std::unique_ptr<Follower>>& followers) {
     const auto until = std::chrono::steady_clock::now() + patience;
     for (bool more = true; more;) {
-      more = hub->Turn() == 0;
-      bool waits = false;  // Of a watch that comes back to a bucket by time.
+      const uint64_t next_ns = hub->Turn();
+      more = next_ns == 0;
+      // Of a watch that comes back to a bucket by time, or whose window is to be over.
+      bool waits = next_ns < MonotonicNs() + kSoonNs;
       for (const auto& follower : followers) {
         if (!follower->is_open()) follower->Open(*hub, served);
         more = follower->Take() != Watch::Found::kNothing || more;

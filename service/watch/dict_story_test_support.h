@@ -38,7 +38,8 @@ class Ledger {
   struct Item {
     bool is_put = false;
     bool may_be_untold = false;
-    uint64_t version = 0;  // Of a removal, of the put before it.
+    bool may_expire = false;  // A removal of what may have expired.
+    uint64_t version = 0;     // Of a removal, of the put before it.
     size_t value_sum = 0;
     uint64_t began = 0;
   };
@@ -57,6 +58,15 @@ class Ledger {
     const std::lock_guard<std::mutex> lock(mutex_);
     return last_versions_;
   }
+  // Whether a put of the key with this value was one that may expire.
+  bool WasBrief(const std::string& key, const std::string& value) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto at = puts_.find(key);
+    return at != puts_.end() &&
+           std::any_of(at->second.begin(), at->second.end(), [&](const auto& put) {
+             return put.second.is_brief && put.second.value_sum == ValueSum(value);
+           });
+  }
   // REQUIRES: nobody changes the dict any more, and it is empty.
   Items All() const {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -66,7 +76,7 @@ class Ledger {
       const Put* before = nullptr;
       for (const auto& [version, put] : puts) {
         if (before != nullptr && !put.existed) items.push_back(RemovalOf(*before));
-        items.push_back({true, false, version, put.value_sum, put.began});
+        items.push_back({true, false, false, version, put.value_sum, put.began});
         before = &put;
       }
       items.push_back(RemovalOf(*before));
@@ -75,7 +85,9 @@ class Ledger {
   }
 
  private:
-  static Item RemovalOf(const Put& put) { return {false, put.is_brief, put.version, 0, 0}; }
+  static Item RemovalOf(const Put& put) {
+    return {false, put.is_brief, put.is_brief, put.version, 0, 0};
+  }
 
   std::atomic<uint64_t> ticks_{0};
   mutable std::mutex mutex_;
@@ -223,12 +235,9 @@ class Story {
     const DictChange& change = told.change->change;
     const bool is_put = change.operation == FeedOperation::kPut;
     const bool has_value = is_put && !change.value_gone;
-    DictEntry entry;
-    entry.kind = change.kind;
-    entry.bits = change.bits;
-    entry.bytes = change.bytes;
     told_[change.key].push_back({is_put, told.coalesced, change.version,
-                                 has_value ? ValueSum(ValueText(entry)) : std::optional<size_t>()});
+                                 has_value ? ValueSum(ValueText(change)) : std::optional<size_t>(),
+                                 told.previous});
   }
   void Sync(uint64_t ticks) { synced_ = std::min(synced_, ticks); }
   void Complete() { is_complete_ = true; }
@@ -261,6 +270,9 @@ class Story {
         if (told.value_sum && *told.value_sum != items[i].value_sum) {
           return fault(key + ": a change has another value");
         }
+        if (!told.coalesced && !WasBefore(items, i, told.previous)) {
+          return fault(key + ": it was told another previous value");
+        }
         next = i + 1;
       }
     }
@@ -276,6 +288,7 @@ class Story {
     bool coalesced = false;
     uint64_t version = 0;
     std::optional<size_t> value_sum;
+    PreviousValue previous;
   };
 
   static size_t Find(const std::vector<Ledger::Item>& items, bool is_put, uint64_t version) {
@@ -287,6 +300,18 @@ class Story {
     // The version of a removal is between those of the puts around it.
     const bool is_it = at->is_put == is_put && (at->version == version) == is_put;
     return is_it ? static_cast<size_t>(at - items.begin()) : kUnknown;
+  }
+  // Whether a key can have had this before one of its changes. What expired may still be there, or
+  // not any more.
+  static bool WasBefore(const std::vector<Ledger::Item>& items, size_t i,
+                        const PreviousValue& previous) {
+    using Kind = PreviousValue::Kind;
+    if (previous.kind == Kind::kUnknown) return true;
+    const bool is_after_put = i > 0 && items[i - 1].is_put;
+    const bool may_have_expired = i > 1 && !is_after_put && items[i - 1].may_expire;
+    if (previous.kind == Kind::kAbsent) return !is_after_put;
+    if (!is_after_put && !may_have_expired) return false;
+    return ValueSum(ValueText(*previous.put)) == items[is_after_put ? i - 1 : i - 2].value_sum;
   }
   // Whether something between is missing. Of what began before `synced` it is not known whether the
   // story has to have it, as long as nothing was told of the key.

@@ -36,12 +36,14 @@ std::string_view ResyncReasonName(ResyncReason reason) {
 }
 
 void Watch::Close() {
+  std::shared_ptr<PreviousTable> parted;
   {
     const std::lock_guard<std::mutex> lock(dict_->mutex);
     if (dict_->watches.erase(this) > 0) {
       if (ask_.is_wait) --dict_->waits;
-      if (dict_->watches.empty()) dict_->idle_since_ns = MonotonicNs();
+      if (dict_->watches.empty()) dict_->idle_since_ns = std::max<uint64_t>(clock_ns_(), 1);
     }
+    parted = dict_->previous.Part(std::exchange(previous_, nullptr));
     waits_ = false;
     if (ended_.ok()) ended_ = Status(Reason::kCancelled, "the watch was closed");
   }
@@ -66,8 +68,20 @@ void Watch::Notify() {
 
 bool Watch::IsDue(uint64_t now_ns) const {
   if (!waits_) return false;
-  return (dict_->ready && (phase_ == Phase::kStarting || cursor_ < dict_->head)) ||
-         !dict_->ended.ok() || (ticket_ != 0 && dict_->drains >= ticket_) || due_ns_ <= now_ns;
+  const bool has_news = cursor_ < dict_->head && !IsInWindow(now_ns);
+  return (dict_->ready && (phase_ == Phase::kStarting || has_news)) || !dict_->ended.ok() ||
+         (ticket_ != 0 && dict_->drains >= ticket_) || due_ns_ <= now_ns;
+}
+
+uint64_t Watch::due_ns() const {
+  if (!waits_) return UINT64_MAX;
+  const bool has_news = phase_ == Phase::kLive && cursor_ < dict_->head;
+  return has_news ? std::min(due_ns_, pace_.open_ns()) : due_ns_;
+}
+
+bool Watch::TakeDeferred(uint64_t now_ns) {
+  if (!waits_ || cursor_ >= dict_->head || !IsInWindow(now_ns)) return false;
+  return !std::exchange(is_deferred_, true);
 }
 
 Watch::Found Watch::Wait(uint64_t due_ns) {
@@ -80,7 +94,8 @@ Watch::Found Watch::Wait(uint64_t due_ns) {
 void Watch::Begin() {
   const uint64_t from = ask_.from_revision.value_or(0);
   if (!ask_.from_revision) {
-    ask_.snapshot ? BeginSnapshot() : BeginLive();
+    cursor_ = dict_->head;
+    BeginAnew();
   } else if (from > dict_->head) {
     resync_ = ResyncReason::kRevisionUnknown;
   } else if (from + 1 < dict_->tail() && !WatchMutantIs(WatchMutant::kWatchHistoryGoneHidden)) {
@@ -90,15 +105,33 @@ void Watch::Begin() {
     if (WatchMutantIs(WatchMutant::kWatchResumesTooFar) && from < dict_->head) ++cursor_;
     if (WatchMutantIs(WatchMutant::kWatchResumesTooEarly) && from >= dict_->tail()) --cursor_;
     can_resume_ = true;
-    phase_ = Phase::kCatchingUp;
-    ticket_ = dict_->AskForDrain();
+    CatchUp();
   }
 }
 
+// With a snapshot, else with what comes after cursor_.
+void Watch::BeginAnew() {
+  can_resume_ = !ask_.snapshot;
+  ask_.snapshot ? BeginSnapshot() : CatchUp();
+}
+
+void Watch::JoinPrevious() {
+  has_scanned_ = false;
+  if (!ask_.previous || (previous_ != nullptr && !previous_->is_broken())) return;
+  parted_ = dict_->previous.Part(std::exchange(previous_, nullptr));
+  const WatchScope scope{ask_.key.has_value(), ask_.key ? *ask_.key : ask_.prefix};
+  previous_ = dict_->previous.Join(scope, dict_->tail());
+}
+
 void Watch::BeginSnapshot() {
-  phase_ = Phase::kSnapshot;
   cursor_ = dict_->head;
-  can_resume_ = false;
+  is_silent_ = false;
+  JoinPrevious();
+  BeginScan();
+}
+
+void Watch::BeginScan() {
+  phase_ = Phase::kSnapshot;
   scanned_ = dict_->served;
   sequences_.clear();
   const Dict& dict = scanned_->dict();
@@ -108,12 +141,18 @@ void Watch::BeginSnapshot() {
   stalls_ = 0;
 }
 
-void Watch::BeginLive() {
+void Watch::EndScan(bool is_whole) {
+  has_scanned_ = is_whole;
   phase_ = Phase::kCatchingUp;
-  cursor_ = dict_->head;
-  can_resume_ = true;
-  sequences_.clear();
   ticket_ = dict_->AskForDrain();
+}
+
+// Goes on after cursor_, without a snapshot.
+void Watch::CatchUp() {
+  sequences_.clear();
+  JoinPrevious();
+  is_silent_ = previous_ != nullptr && previous_->wants_scan();
+  is_silent_ ? BeginScan() : EndScan(false);
 }
 
 Watch::Found Watch::Resync(ResyncReason reason, WatchEvent* event) {
@@ -122,14 +161,25 @@ Watch::Found Watch::Resync(ResyncReason reason, WatchEvent* event) {
   event->kind = WatchEvent::Kind::kResync;
   event->reason = reason;
   event->revision = 0;
-  ask_.snapshot ? BeginSnapshot() : BeginLive();
+  cursor_ = dict_->head;
+  can_resume_ = false;
+  // A table of previous values may have to wait before it begins.
+  if (ask_.previous) {
+    phase_ = Phase::kStarting;
+    begins_anew_ = true;
+  } else {
+    BeginAnew();
+  }
   return Found::kEvent;
 }
 
 Watch::Found Watch::Poll(WatchEvent* event) {
   *event = WatchEvent();
+  parted_.reset();
   std::unique_lock<std::mutex> lock(dict_->mutex);
   waits_ = false;
+  is_deferred_ = false;
+  opens_window_ = false;
   if (ended_.ok() && !dict_->ended.ok()) ended_ = dict_->ended;
   if (!ended_.ok()) {
     status_ = ended_;
@@ -137,18 +187,26 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   }
   if (phase_ == Phase::kStarting) {
     if (!dict_->ready) return Wait(UINT64_MAX);
-    told_ns_ = MonotonicNs();
-    Begin();
+    if (ask_.previous && !dict_->previous.is_ready()) {
+      if (ticket_ == 0) ticket_ = dict_->AskForDrain();
+      return Wait(UINT64_MAX);
+    }
+    ticket_ = 0;
+    pace_.Told(clock_ns_());
+    begins_anew_ ? BeginAnew() : Begin();
   }
   if (resync_) return Resync(*resync_, event);
   const bool is_live = phase_ == Phase::kLive;
   const Found found = phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
   if (found != Found::kEvent) return found;
-  told_ns_ = MonotonicNs();
+  const uint64_t now_ns = clock_ns_();
   if (is_live && !event->changes.empty()) {
-    const uint64_t noticed_ns = event->changes.front().change->noticed_ns;
-    counters_->CountWake(told_ns_ - std::min(noticed_ns, told_ns_));
+    // Its window is not the service's time.
+    const uint64_t noticed_ns =
+        std::max(event->changes.front().change->noticed_ns, pace_.open_ns());
+    counters_->CountWake(now_ns - std::min(noticed_ns, now_ns));
   }
+  opens_window_ ? pace_.ToldChanges(now_ns) : pace_.Told(now_ns);
   return found;
 }
 
@@ -165,40 +223,59 @@ Watch::Found Watch::ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* eve
   lock.unlock();
   event->kind = WatchEvent::Kind::kSnapshot;
   size_t bytes = 0;
+  std::vector<DictEntry> entries;
+  bool is_sure = true;
   const auto take = [&](DictEntry& entry) {
     if (ask_.key && entry.key != *ask_.key) return;
     if (ask_.keys_only) entry.bytes.clear();
     bytes += entry.key.size() + entry.bytes.size();
-    event->entries.push_back(std::move(entry));
+    entries.push_back(std::move(entry));
   };
   const std::string_view prefix = ask_.key ? *ask_.key : ask_.prefix;
   Status status;
   const uint32_t end = bucket_ + std::min(end_bucket_ - bucket_, kBucketsPerTurn);
-  while (bucket_ < end && event->entries.size() < kEntriesPerMessage && bytes < kBytesPerMessage) {
+  while (bucket_ < end && entries.size() < kEntriesPerMessage && bytes < kBytesPerMessage) {
     uint64_t sequence = 0;
-    status =
-        dict.ScanBucket(bucket_, prefix, stalls_ > kStallsMax, take, &sequence, kScanTimeoutNs);
+    const bool accepts_held = stalls_ > kStallsMax;
+    status = dict.ScanBucket(bucket_, prefix, accepts_held, take, &sequence, kScanTimeoutNs);
     stalls_ = status.reason() == Reason::kStalled ? stalls_ + 1 : 0;
     if (!status.ok()) break;
-    sequences_.push_back(sequence);
+    is_sure = is_sure && !accepts_held;
+    if (!is_silent_) sequences_.push_back(sequence);
     ++bucket_;
     AtWatchPoint(WatchPoint::kScanBetweenBuckets);
   }
   lock.lock();
+  if (previous_ != nullptr) TakeScanned(entries, is_sure);
   if (bucket_ == end_bucket_) {
-    phase_ = Phase::kCatchingUp;
-    ticket_ = dict_->AskForDrain();
+    EndScan(true);
     if (WatchMutantIs(WatchMutant::kWatchPlaceAfterScan)) cursor_ = dict_->head;
+  } else if (is_silent_ && !previous_->wants_scan()) {
+    EndScan(false);
   }
-  if (!event->entries.empty()) return Found::kEvent;
-  if (status.ok()) {
-    if (phase_ == Phase::kCatchingUp) return TakeChanges(lock, event);
-    return Wait(0);  // It goes on at once, after others.
+  if (!is_silent_ && !entries.empty()) {
+    event->entries = std::move(entries);
+    return Found::kEvent;
   }
-  if (status.reason() == Reason::kStalled) return Wait(MonotonicNs() + kRetryNs);
+  if (phase_ == Phase::kCatchingUp) return TakeChanges(lock, event);
+  if (status.ok()) return Wait(0);  // It goes on at once, after others.
+  if (status.reason() == Reason::kStalled) return Wait(clock_ns_() + kRetryNs);
   // It moved: the hub follows it soon. It was deleted: the hub says so.
-  if (dict_->served != scanned_) return Resync(ResyncReason::kReplaced, event);
-  return Wait(MonotonicNs() + kRetryNs);
+  if (dict_->served == scanned_) return Wait(clock_ns_() + kRetryNs);
+  if (!is_silent_) return Resync(ResyncReason::kReplaced, event);
+  BeginScan();
+  return Wait(0);
+}
+
+// Entries of a page. Of a bucket that somebody was inside of nothing is sure.
+void Watch::TakeScanned(const std::vector<DictEntry>& entries, bool is_sure) {
+  if (!is_sure) return previous_->MissScanned();
+  for (const DictEntry& entry : entries) previous_->TakeScanned(entry);
+}
+
+PreviousValue Watch::Before(const DictChange& change) const {
+  if (previous_ == nullptr) return {};
+  return previous_->Before(dict_->history, dict_->tail(), change, has_scanned_ && !is_silent_);
 }
 
 bool Watch::Wants(const DictChange& change) const {
@@ -236,25 +313,16 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
   event->kind = WatchEvent::Kind::kChanges;
   const bool has_sync = phase_ == Phase::kCatchingUp && ticket_ == 0;
   const uint64_t end = has_sync ? sync_at_ : dict_->head;
-  if (ask_.slow_policy == SlowPolicy::kLatest && end > cursor_ + kFarBehind) {
-    TakeLatest(end, event);
-  }
-  size_t bytes = 0;
-  while (cursor_ < end && event->changes.size() < kChangesPerMessage && bytes < kBytesPerMessage) {
-    const SharedChange& next = dict_->history[cursor_ + 1 - tail];
-    if (next->change.operation == FeedOperation::kGap &&
-        !WatchMutantIs(WatchMutant::kWatchGapHidden)) {
-      constexpr ResyncReason kReasons[] = {ResyncReason::kDamaged, ResyncReason::kOverrun,
-                                           ResyncReason::kDamaged, ResyncReason::kReplaced};
-      const ResyncReason reason = kReasons[std::min<uint64_t>(next->change.bits, 3)];
-      if (event->changes.empty()) return Resync(reason, event);
-      resync_ = reason;
-      break;
+  const uint64_t now_ns = clock_ns_();
+  if (cursor_ < end && !IsInWindow(now_ns)) {
+    if (previous_ != nullptr && !previous_->Advance(dict_->history, tail, end)) return Wait(0);
+    const bool has_window = ask_.window_ns != 0 && phase_ == Phase::kLive;
+    if (ask_.slow_policy == SlowPolicy::kLatest && (has_window || end > cursor_ + kFarBehind)) {
+      TakeLatest(end, event);
     }
-    ++cursor_;
-    if (!Wants(next->change)) continue;
-    bytes += next->change.key.size() + next->change.bytes.size() + sizeof(DictEntry);
-    event->changes.push_back({next, false});
+    if (event->changes.empty()) TakeEach(end, event);
+    if (event->changes.empty() && resync_) return Resync(*resync_, event);
+    opens_window_ = phase_ == Phase::kLive && cursor_ >= end && !event->changes.empty();
   }
   event->revision = can_resume_ ? cursor_ : 0;
   if (!event->changes.empty()) {
@@ -267,6 +335,7 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
   }
   if (has_sync && cursor_ >= sync_at_) {
     phase_ = Phase::kLive;
+    if (has_scanned_ && previous_ != nullptr) previous_->Settle(sync_at_);
     sequences_.clear();
     sequences_.shrink_to_fit();
     scanned_.reset();
@@ -275,11 +344,32 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
     event->revision = cursor_;
     return Found::kEvent;
   }
-  if (ask_.progress_ms == 0 || phase_ != Phase::kLive) return Wait(UINT64_MAX);
-  const uint64_t due_ns = told_ns_ + ask_.progress_ms * 1'000'000;
-  if (MonotonicNs() < due_ns) return Wait(due_ns);
+  if (phase_ != Phase::kLive) return Wait(UINT64_MAX);
+  const uint64_t due_ns = pace_.progress_ns();
+  if (now_ns < due_ns) return Wait(cursor_ < end ? std::min(due_ns, pace_.open_ns()) : due_ns);
   event->kind = WatchEvent::Kind::kProgress;
   return Found::kEvent;
+}
+
+// One change after another, as many as fit a message. Stops before a gap, which is resync_.
+void Watch::TakeEach(uint64_t end, WatchEvent* event) {
+  const uint64_t tail = dict_->tail();
+  size_t bytes = 0;
+  while (cursor_ < end && event->changes.size() < kChangesPerMessage && bytes < kBytesPerMessage) {
+    const SharedChange& next = dict_->history[cursor_ + 1 - tail];
+    if (next->change.operation == FeedOperation::kGap &&
+        !WatchMutantIs(WatchMutant::kWatchGapHidden)) {
+      constexpr ResyncReason kReasons[] = {ResyncReason::kDamaged, ResyncReason::kOverrun,
+                                           ResyncReason::kDamaged, ResyncReason::kReplaced};
+      resync_ = kReasons[std::min<uint64_t>(next->change.bits, 3)];
+      return;
+    }
+    ++cursor_;
+    if (!Wants(next->change)) continue;
+    event->changes.push_back({next, false, Before(next->change)});
+    bytes += next->change.key.size() + next->change.bytes.size() + sizeof(DictEntry) +
+             event->changes.back().previous.bytes();
+  }
 }
 
 void Watch::PassBy(uint64_t head_before, bool has_gap,
@@ -306,15 +396,20 @@ void Watch::TakeLatest(uint64_t end, WatchEvent* event) {
     ++cursor_;
     if (!Wants(next->change)) continue;
     const auto [at, is_new] = newest.try_emplace(next->change.key, event->changes.size());
+    PreviousValue previous;  // Of the oldest one.
     if (!is_new) {
       event->changes[at->second].change = nullptr;
+      previous = std::move(event->changes[at->second].previous);
       at->second = event->changes.size();
       ++left_out;
     } else {
-      bytes += next->change.key.size() + next->change.bytes.size() + sizeof(DictEntry);
+      previous = Before(next->change);
+      bytes += next->change.key.size() + next->change.bytes.size() + sizeof(DictEntry) +
+               previous.bytes();
     }
+    if (WatchMutantIs(WatchMutant::kPreviousOfNewest)) previous = Before(next->change);
     const bool is_flagged = !WatchMutantIs(WatchMutant::kWatchCoalescedHidden);
-    event->changes.push_back({next, !is_new && is_flagged});
+    event->changes.push_back({next, !is_new && is_flagged, std::move(previous)});
   }
   std::erase_if(event->changes, [](const WatchEvent::Told& told) { return !told.change; });
   counters_->coalesced.fetch_add(left_out, std::memory_order_relaxed);

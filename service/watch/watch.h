@@ -5,7 +5,8 @@
 // Snapshot and changes fit together without a gap or a repeat: the place is taken before the scan
 // begins, and the scan tells of every bucket the version up to which its changes were seen, so that
 // those are left out later. `synced` comes at the revision that the feed had when it was drained
-// after the scan's end.
+// after the scan's end. With `previous` a watch that is sent no snapshot scans as well, for the
+// table that it shares, unless that has everything already.
 //
 // Who owns it: the door's stream, and the hub while it is open. Threads: Poll and Close one at a
 // time; the hub calls `notify` from any thread, never after Close has returned.
@@ -28,6 +29,7 @@
 
 #include "engine/base/status.h"
 #include "service/auth/authenticator.h"
+#include "service/watch/watch_pace.h"
 #include "service/watch/watched_dict.h"
 
 namespace statehouse {
@@ -58,6 +60,8 @@ struct WatchAsk {
   bool keys_only = false;
   uint32_t kinds = ~0u;  // Bit n: FeedOperation n.
   SlowPolicy slow_policy = SlowPolicy::kResync;
+  uint64_t window_ns = 0;    // After changes the next ones wait for so long.
+  bool previous = false;     // What each key had before. REQUIRES: not keys_only.
   uint64_t progress_ms = 0;  // 0: none.
   bool is_wait = false;      // Of EntryWaits, which has its own limit: it counts as no watch.
   std::shared_ptr<const Identity> identity;  // Who watches; for Recheck.
@@ -69,6 +73,7 @@ struct WatchEvent {
   struct Told {
     SharedChange change;
     bool coalesced = false;
+    PreviousValue previous = {};  // If asked for: before the oldest change that it stands for.
   };
   Kind kind = Kind::kChanges;
   uint64_t revision = 0;  // To resume from; 0: not from here.
@@ -104,10 +109,12 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   enum class Found : uint8_t { kEvent, kNothing, kEnd };
 
   Watch(WatchAsk ask, std::shared_ptr<WatchedDict> dict, std::shared_ptr<WatchCounters> counters,
-        std::function<void()> notify)
+        WatchPace::ClockNs clock_ns, std::function<void()> notify)
       : ask_(std::move(ask)),
         dict_(std::move(dict)),
         counters_(std::move(counters)),
+        clock_ns_(clock_ns),
+        pace_(ask_.window_ns, ask_.progress_ms),
         notify_(std::move(notify)) {}
   ~Watch() { Close(); }
 
@@ -125,7 +132,10 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   // REQUIRES: the dict's mutex is held.
   bool IsDue(uint64_t now_ns) const;
   // When it wants to be looked at by time; UINT64_MAX never. REQUIRES: the dict's mutex is held.
-  uint64_t due_ns() const { return waits_ ? due_ns_ : UINT64_MAX; }
+  uint64_t due_ns() const;
+  // Whether there is something that waits for its window, which the hub does not know yet: it has
+  // to look at due_ns() again. REQUIRES: the dict's mutex is held.
+  bool TakeDeferred(uint64_t now_ns);
   void Notify();
   // What is new, from the change after `head_before` on, is none of its business: passes it by.
   // `keys`: of all that is new; a gap among it concerns everybody. REQUIRES: the dict's mutex is
@@ -140,12 +150,20 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   enum class Phase : uint8_t { kStarting, kSnapshot, kCatchingUp, kLive };
 
   void Begin();
+  void BeginAnew();
   void BeginSnapshot();
-  void BeginLive();
+  void BeginScan();
+  void CatchUp();
+  void EndScan(bool is_whole);
+  void JoinPrevious();
+  void TakeScanned(const std::vector<DictEntry>& entries, bool is_sure);
+  bool IsInWindow(uint64_t now_ns) const { return phase_ == Phase::kLive && !pace_.IsOpen(now_ns); }
   Found Resync(ResyncReason reason, WatchEvent* event);
   Found ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* event);
   Found TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* event);
+  void TakeEach(uint64_t end, WatchEvent* event);
   void TakeLatest(uint64_t end, WatchEvent* event);
+  PreviousValue Before(const DictChange& change) const;
   bool Wants(const DictChange& change) const;
   Found Wait(uint64_t due_ns);
   void FillValues(WatchEvent* event) const;
@@ -153,6 +171,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   const WatchAsk ask_;
   const std::shared_ptr<WatchedDict> dict_;
   const std::shared_ptr<WatchCounters> counters_;
+  const WatchPace::ClockNs clock_ns_;
 
   // Guarded by the dict's mutex.
   Phase phase_ = Phase::kStarting;
@@ -161,8 +180,11 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint64_t sync_at_ = 0;  // With the drain over: where `synced` comes.
   bool waits_ = false;
   uint64_t due_ns_ = UINT64_MAX;
-  uint64_t told_ns_ = 0;  // When something was told last.
+  WatchPace pace_;
+  bool is_deferred_ = false;  // The hub knows that something waits for the window.
+  std::shared_ptr<PreviousTable> previous_;
   std::optional<ResyncReason> resync_;
+  bool begins_anew_ = false;  // After a resync.
   bool can_resume_ = false;  // A later watch can go on after cursor_.
   Status ended_;
 
@@ -171,8 +193,12 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint32_t first_bucket_ = 0;
   uint32_t bucket_ = 0;
   uint32_t end_bucket_ = 0;
-  uint32_t stalls_ = 0;              // Tries of bucket_ in vain.
-  std::vector<uint64_t> sequences_;  // From first_bucket_ on; empty: nothing is left out.
+  uint32_t stalls_ = 0;                    // Tries of bucket_ in vain.
+  std::vector<uint64_t> sequences_;        // From first_bucket_ on; empty: nothing is left out.
+  bool is_silent_ = false;                 // The scan is for previous_ alone.
+  bool has_scanned_ = false;               // All, for previous_.
+  bool opens_window_ = false;              // The event has all changes that there were.
+  std::shared_ptr<PreviousTable> parted_;  // To be let go without the mutex.
   Status status_;
 
   std::mutex notify_mutex_;  // Taken without the dict's mutex.

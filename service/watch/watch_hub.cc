@@ -64,9 +64,10 @@ void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
       continue;
     }
     kept.erase(at);
-    auto dict = std::make_shared<WatchedDict>(served, bell_);
-    const uint64_t now_ns = MonotonicNs();
+    auto dict = std::make_shared<WatchedDict>(served, bell_, previous_budget_);
+    const uint64_t now_ns = options_.clock_ns();
     for (DictChange& change : history) {
+      if (change.operation == FeedOperation::kGap) dict->previous.Break();
       auto shared = std::make_shared<WatchedChange>();
       shared->noticed_ns = now_ns;
       shared->change = std::move(change);
@@ -75,7 +76,7 @@ void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
     dict->head = (*feed)->head_revision();
     dict->feed = *std::move(feed);
     dict->ready = true;
-    dict->idle_since_ns = MonotonicNs();
+    dict->idle_since_ns = std::max<uint64_t>(now_ns, 1);
     by_id_.emplace(dict->id, std::move(dict));
   }
   followed_ = by_id_.size();
@@ -106,9 +107,12 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
                     std::to_string(open) + " watches are open, which is the limit");
     }
     std::shared_ptr<WatchedDict>& dict = by_id_[ask.served->record().id];
-    if (dict == nullptr) dict = std::make_shared<WatchedDict>(ask.served, bell_);
+    if (dict == nullptr) {
+      dict = std::make_shared<WatchedDict>(ask.served, bell_, previous_budget_);
+    }
     followed_ = by_id_.size();
-    watch = std::make_shared<Watch>(std::move(ask), dict, counters_, std::move(notify));
+    watch = std::make_shared<Watch>(std::move(ask), dict, counters_, options_.clock_ns,
+                                    std::move(notify));
     const std::lock_guard<std::mutex> dict_lock(dict->mutex);
     dict->watches.insert(watch.get());
     if (watch->ask().is_wait) ++dict->waits;
@@ -197,7 +201,7 @@ void WatchHub::Run() {
 
 uint64_t WatchHub::LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts) {
   bool more = false;
-  uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : MonotonicNs() + kLookNs;
+  uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : options_.clock_ns() + kLookNs;
   for (const std::shared_ptr<WatchedDict>& dict : dicts) {
     more = Serve(*dict) || more;
     const std::lock_guard<std::mutex> lock(dict->mutex);
@@ -337,13 +341,16 @@ void WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due
   }
   dict.feed->Follow(*next, fresh);
   const std::lock_guard<std::mutex> lock(dict.mutex);
+  // Before anybody scans the next segment, for which the values so far are none.
+  const DictChange& last = fresh->back();
+  if (last.operation == FeedOperation::kGap) dict.previous.Break();
   dict.served = *std::move(next);
 }
 
 void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due) {
   std::vector<SharedChange> shared;
   shared.reserve(fresh.size());
-  const uint64_t noticed_ns = MonotonicNs();
+  const uint64_t noticed_ns = options_.clock_ns();
   for (DictChange& change : fresh) {
     auto next = std::make_shared<WatchedChange>();
     next->noticed_ns = noticed_ns;
@@ -351,6 +358,7 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     shared.push_back(std::move(next));
   }
   bool has_gap = false;
+  bool has_deferred = false;
   std::unordered_set<std::string_view> keys;  // Views into `shared`.
   for (const SharedChange& next : shared) {
     has_gap = has_gap || next->change.operation == FeedOperation::kGap;
@@ -362,18 +370,22 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     const uint64_t head_before = dict.head;
     dict.history.insert(dict.history.end(), shared.begin(), shared.end());
     dict.head = dict.feed->head_revision();
+    dict.previous.EndDrain(has_gap, dict.head);
     while (!dict.history.empty() && dict.tail() < dict.feed->tail_revision()) {
+      dict.previous.Leave(dict.history.front()->change);
       old.push_back(std::move(dict.history.front()));
       dict.history.pop_front();
     }
     dict.drains = std::max(dict.drains, drain);
-    const uint64_t now_ns = MonotonicNs();
+    const uint64_t now_ns = options_.clock_ns();
     for (Watch* const watch : dict.watches) {
       watch->PassBy(head_before, has_gap, keys);
+      has_deferred = watch->TakeDeferred(now_ns) || has_deferred;
       if (!watch->IsDue(now_ns) || WatchMutantIs(WatchMutant::kWatchNotNotified)) continue;
       if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
     }
   }
+  if (has_deferred) bell_->Ring();
 }
 
 void WatchHub::EndDict(WatchedDict& dict, const Status& why, Due* due) {
@@ -391,7 +403,7 @@ void WatchHub::Forget(const std::shared_ptr<WatchedDict>& dict) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const std::lock_guard<std::mutex> dict_lock(dict->mutex);
     const bool is_idle = dict->watches.empty() &&
-                         MonotonicNs() - dict->idle_since_ns >= options_.keep_ms * 1'000'000;
+                         options_.clock_ns() - dict->idle_since_ns >= options_.keep_ms * 1'000'000;
     if (dict->ended.ok() && !is_idle) return;
     // A dict that could not be followed is tried again by the next watch.
     dict->is_given_up = true;
@@ -426,7 +438,7 @@ void WatchHub::Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uin
 
 WatchTotals WatchHub::Totals() const {
   WatchTotals totals;
-  const uint64_t now_ns = MonotonicNs();
+  const uint64_t now_ns = options_.clock_ns();
   for (const std::shared_ptr<WatchedDict>& dict : All()) {
     const std::lock_guard<std::mutex> lock(dict->mutex);
     ++totals.dicts;
@@ -440,6 +452,7 @@ WatchTotals WatchHub::Totals() const {
     }
   }
   totals.changes = counters_->changes.load(std::memory_order_relaxed);
+  totals.previous_bytes = previous_budget_->used();
   totals.coalesced = counters_->coalesced.load(std::memory_order_relaxed);
   totals.gaps = gaps_.load(std::memory_order_relaxed);
   for (size_t i = 0; i < kResyncReasons; ++i) {

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "engine/base/status.h"
+#include "engine/os/futex.h"
 #include "engine/os/unique_fd.h"
 #include "engine/state/descriptor_vault.h"
 #include "engine/state/dict_store.h"
@@ -33,6 +34,8 @@ struct WatchHubOptions {
   DictFeedOptions feed;
   uint64_t keep_ms = 60'000;  // A dict that nobody watches is followed for so long.
   uint32_t watches_max = kWatchesMax;
+  uint64_t previous_bytes_max = kPreviousBytesDefault;  // Of all tables of previous values.
+  WatchPace::ClockNs clock_ns = &MonotonicNs;
   bool has_thread = true;  // False: a test calls Turn.
 };
 
@@ -41,9 +44,10 @@ struct WatchTotals {
   uint32_t waits = 0;  // Watches that are waits for entries; all else here is without them.
   uint32_t dicts = 0;  // That are followed.
   uint64_t history_changes = 0;
-  uint64_t lag_revisions = 0;  // Of the slowest live watch.
-  uint64_t lag_ns = 0;         // Of the live watch that is furthest behind in time.
-  uint64_t changes = 0;        // Told to watchers, since this daemon started; as all below.
+  uint64_t previous_bytes = 0;  // Of what watches with `previous` need.
+  uint64_t lag_revisions = 0;   // Of the slowest live watch.
+  uint64_t lag_ns = 0;          // Of the live watch that is furthest behind in time.
+  uint64_t changes = 0;         // Told to watchers, since this daemon started; as all below.
   uint64_t coalesced = 0;
   uint64_t gaps = 0;
   uint64_t resyncs[kResyncReasons] = {};
@@ -85,7 +89,10 @@ class WatchHub final {
 
  private:
   WatchHub(const WatchHubOptions& options, DictStore* dicts, DescriptorVault* vault)
-      : options_(options), dicts_(dicts), vault_(vault) {}
+      : options_(options),
+        dicts_(dicts),
+        vault_(vault),
+        previous_budget_(std::make_shared<PreviousBudget>(options.previous_bytes_max)) {}
   void Adopt(std::map<std::string, UniqueFd> kept);
   void Run();
   uint64_t LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts);
@@ -107,6 +114,7 @@ class WatchHub final {
   const WatchHubOptions options_;
   DictStore* const dicts_;
   DescriptorVault* const vault_;
+  const std::shared_ptr<PreviousBudget> previous_budget_;
   const std::shared_ptr<HubBell> bell_ = std::make_shared<HubBell>();
   const std::shared_ptr<WatchCounters> counters_ = std::make_shared<WatchCounters>();
   std::atomic<uint64_t> gaps_{0};

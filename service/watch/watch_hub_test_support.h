@@ -91,6 +91,10 @@ class Watcher {
     return found;
   }
   const Status& status() const { return watch_->status(); }
+  bool is_notified() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return notified_;
+  }
 
  private:
   std::mutex mutex_;
@@ -100,7 +104,9 @@ class Watcher {
   std::shared_ptr<Watch> watch_;
 };
 
-inline std::string ValueText(const DictEntry& entry) {
+// Of an entry or a put.
+template <typename Entry>
+std::string ValueText(const Entry& entry) {
   return entry.kind == DictKind::kBytes ? entry.bytes : std::to_string(entry.bits);
 }
 
@@ -109,6 +115,7 @@ class Replayer {
  public:
   using Fault = std::function<void(const std::string&)>;
   static constexpr const char* kValueGone = "gone";  // No value of a test is that.
+  using Expired = std::function<void(const std::string& key, const std::string& value)>;
   explicit Replayer(Fault fault = [](const std::string& what) { ADD_FAILURE() << what; })
       : fault_(std::move(fault)) {}
 
@@ -154,7 +161,15 @@ class Replayer {
   uint64_t changes = 0;
   uint64_t resyncs = 0;
   uint64_t progress = 0;
+  uint64_t previous_values = 0;  // Of changes: what their keys had before.
+  uint64_t previous_gone = 0;
   bool synced = false;
+  bool has_previous = false;  // It asked for previous values.
+  // It has a value that is not told as previous, or the other way round: of what had expired both
+  // is right.
+  Expired on_expired = [this](const std::string& key, const std::string&) {
+    fault_(key + " was there before, or was not, and is told otherwise");
+  };
   bool is_partial = false;  // It is told of some changes only, or without a snapshot.
   ResyncReason last_reason{};
 
@@ -164,6 +179,7 @@ class Replayer {
     ++changes;
     if (change.revision <= last_change_) fault_(change.key + ": a repeat, or out of order");
     last_change_ = change.revision;
+    if (has_previous) CheckPrevious(change.key, told.previous);
     uint64_t& version = versions[change.key];
     if (change.version <= version) fault_(change.key + " went backward, or repeats");
     version = change.version;
@@ -177,6 +193,26 @@ class Replayer {
                change.operation != FeedOperation::kExpire) {
       // A snapshot leaves out what is expired already.
       fault_(change.key + " was deleted, and not there");
+    }
+  }
+
+  // It is what the changes before this one made of the key, or not known.
+  void CheckPrevious(const std::string& key, const PreviousValue& previous) {
+    if (previous.kind == PreviousValue::Kind::kUnknown) {
+      ++previous_gone;
+      return;
+    }
+    const bool is_there = previous.kind == PreviousValue::Kind::kValue;
+    previous_values += is_there ? 1 : 0;
+    if (is_partial) return;
+    const std::string value = is_there ? ValueText(*previous.put) : "";
+    const auto at = entries.find(key);
+    if (at == entries.end()) {
+      if (is_there) on_expired(key, value);
+    } else if (!is_there) {
+      on_expired(key, at->second.second);
+    } else if (at->second.second != value && at->second.second != "gone") {
+      fault_(key + ": another previous value than it had");
     }
   }
 
@@ -268,6 +304,41 @@ class WatchHubTest : public testing::Test {
 
  private:
   int marks_ = 0;
+};
+
+// A hub without a thread, whose clock the test moves.
+class WatchTurnTest : public WatchHubTest {
+ protected:
+  WatchTurnTest() {
+    now_ns_ = 1'000'000'000;
+    StartWith({});
+  }
+  void StartWith(WatchHubOptions options) {
+    options.clock_ns = [] { return now_ns_; };
+    options.has_thread = false;
+    Start(options);
+  }
+  // What the watcher is told now, after looks where it needs them.
+  Watch::Found Poll(Watcher& watcher, WatchEvent* event) {
+    for (;;) {
+      const Watch::Found found = watcher.TryNext(event);
+      if (found != Watch::Found::kNothing) return found;
+      const bool more = hub->Turn() == 0;
+      if (!more && !watcher.is_notified()) return found;
+    }
+  }
+  // Up to and with an event of that kind.
+  WatchEvent Await(Watcher& watcher, WatchEvent::Kind kind) {
+    WatchEvent event;
+    do {
+      const Watch::Found found = Poll(watcher, &event);
+      EXPECT_EQ(found, Watch::Found::kEvent);
+      if (found != Watch::Found::kEvent) break;
+    } while (event.kind != kind);
+    return event;
+  }
+  void Sync(Watcher& watcher) { (void)Await(watcher, WatchEvent::Kind::kSynced); }
+  static inline uint64_t now_ns_ = 0;
 };
 
 }  // namespace statehouse

@@ -9,7 +9,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -18,6 +17,7 @@
 
 #include "engine/base/status.h"
 #include "engine/state/dict_feed.h"
+#include "service/watch/previous_table.h"
 
 namespace statehouse {
 
@@ -39,7 +39,6 @@ struct WatchedChange {
   mutable std::once_flag encoded;
   mutable std::string wire;
 };
-using SharedChange = std::shared_ptr<const WatchedChange>;
 
 // Wakes the hub's thread.
 class HubBell final {
@@ -53,8 +52,12 @@ class HubBell final {
 };
 
 struct WatchedDict {
-  WatchedDict(std::shared_ptr<ServedDict> served_in, std::shared_ptr<HubBell> bell_in)
-      : id(served_in->record().id), bell(std::move(bell_in)), served(std::move(served_in)) {}
+  WatchedDict(std::shared_ptr<ServedDict> served_in, std::shared_ptr<HubBell> bell_in,
+              std::shared_ptr<PreviousBudget> budget)
+      : id(served_in->record().id),
+        bell(std::move(bell_in)),
+        served(std::move(served_in)),
+        previous(std::move(budget)) {}
 
   // The oldest change that is kept.
   uint64_t tail() const { return head - history.size() + 1; }
@@ -81,7 +84,8 @@ struct WatchedDict {
   std::shared_ptr<ServedDict> served;  // The segment that the feed is in.
   bool ready = false;                  // The feed has begun.
   Status ended;                        // Not OK: the dict is gone, or cannot be followed.
-  std::deque<SharedChange> history;
+  WatchHistory history;
+  PreviousTables previous;
   uint64_t head = 0;    // The revision of the last change.
   uint64_t begun = 0;   // Drains that began …
   uint64_t drains = 0;  // … and are over.
