@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from . import errors
 from ._control import Call
-from ._watch import RESYNC_REASONS, AsyncWatching, Watching
+from ._watch import RESYNC_REASONS, WINDOW_S_MAX, AsyncWatching, Watching
 
 WATCH_AREA = "/statehouse.v1.Areas/WatchArea"
-WINDOW_S_MAX = 0.010
 
 
 class AreaEvent(NamedTuple):

@@ -69,6 +69,8 @@ class AsyncSharedDict(DictVerbs):
         kinds: Iterable[str] | None = None,
         slow: str = "resync",
         progress: Any = None,
+        window: Any = 0,
+        previous: bool = False,
         on_resync: Callable[[WatchEvent], None] | None = None,
     ) -> AsyncWatch:
         """See SharedDict.watch: ``async for event in d.watch("web/")``."""
@@ -81,6 +83,8 @@ class AsyncSharedDict(DictVerbs):
             kinds,
             slow,
             progress,
+            window,
+            previous,
         )
         return AsyncWatch(self._streams, Reader(self.name, options, self._from_key), on_resync)
 

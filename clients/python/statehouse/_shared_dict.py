@@ -72,6 +72,8 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         kinds: Iterable[str] | None = None,
         slow: str = "resync",
         progress: Any = None,
+        window: Any = 0,
+        previous: bool = False,
         on_resync: Callable[[WatchEvent], None] | None = None,
     ) -> Watch:
         """Every change as it is made, in order: ``for event in d.watch("web/")``.
@@ -81,7 +83,9 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         of an earlier watch. ``keys_only``: without values. ``kinds``: of "put", "delete", "expire", "evict" only these. ``slow``: what
         happens when this program reads more slowly than the dict changes: "resync" tells everything as long as the service has it, then
         "resync"; "latest" leaves out older changes of a key; "cancel" ends the watch with LimitExceeded. ``progress`` (seconds or a
-        timedelta, 0.1 to 3600): a "progress" event when nothing came for so long. ``on_resync(event)`` is called as a "resync" is read.
+        timedelta, 0.1 to 3600): a "progress" event when nothing came for so long. ``window`` (seconds or a timedelta, 0 to 0.01): changes
+        are told at most so often, together, and with ``slow="latest"`` only the newest of each key. ``previous``: each change comes with
+        the value that the key had before it; not with ``keys_only``. ``on_resync(event)`` is called as a "resync" is read.
 
         It always uses the network door, also where the dict is mapped. Errors: InvalidArgument here; the rest as Watch says.
         """
@@ -94,6 +98,8 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
             kinds,
             slow,
             progress,
+            window,
+            previous,
         )
         return Watch(self._streams, Reader(self.name, options, self._from_key), on_resync)
 

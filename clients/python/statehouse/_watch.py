@@ -29,6 +29,7 @@ RESYNC_REASONS = (
     "damaged",
 )
 CONNECTION_LOST = "connection lost"
+WINDOW_S_MAX = 0.01
 _READ_AHEAD = 16  # Messages; beyond them the service keeps the changes.
 
 
@@ -73,7 +74,9 @@ class WatchEvent(NamedTuple):
     ``kind``: "entry" (of the snapshot), "put", "delete", "expire", "evict", "synced" (everything as of ``revision`` was told), "resync"
     (changes are missing, ``reason`` says why: forget what was told; a snapshot and "synced" follow) or "progress".
     ``revision``: the change's place in the order of all changes of the dict; 0 for "entry" and "resync". ``value`` is None where there is
-    none: ``value_gone`` says that it was not known any more. ``coalesced``: older changes of the key were left out.
+    none: ``value_gone`` says that it was not known any more. ``coalesced``: older changes of the key were left out. ``previous``, where it
+    was asked for: the value that the key had before this change and those that were left out for it, None where it was absent;
+    ``previous_gone`` says that it is not known.
     """
 
     kind: str
@@ -85,6 +88,8 @@ class WatchEvent(NamedTuple):
     coalesced: bool = False
     reason: str = ""
     time: datetime.datetime | None = None
+    previous: Any = None
+    previous_gone: bool = False
 
 
 class WatchOptions(NamedTuple):
@@ -96,6 +101,8 @@ class WatchOptions(NamedTuple):
     kinds: tuple[str, ...]
     slow: str
     progress: float | None
+    window: float
+    previous: bool
 
 
 def check_options(
@@ -107,6 +114,8 @@ def check_options(
     kinds: Iterable[str] | None,
     slow: str,
     progress: Any,
+    window: Any,
+    previous: bool,
 ) -> WatchOptions:
     """Raises InvalidArgument or TypeError for what no service would take."""
     if not isinstance(prefix, str):
@@ -125,7 +134,15 @@ def check_options(
         progress = progress.total_seconds()
     if progress is not None and not 0.1 <= progress <= 3600:
         raise _invalid(f"progress is {progress} s; use 0.1 to 3600 seconds")
-    return WatchOptions(prefix, key, snapshot, from_revision, keys_only, chosen, slow, progress)
+    if isinstance(window, datetime.timedelta):
+        window = window.total_seconds()
+    if not 0 <= window <= WINDOW_S_MAX:
+        raise _invalid(f"window is {window} s; use 0 to {WINDOW_S_MAX} seconds")
+    if previous and keys_only:
+        raise _invalid("previous values are none with keys_only; leave one of the two out")
+    return WatchOptions(
+        prefix, key, snapshot, from_revision, keys_only, chosen, slow, progress, window, previous
+    )
 
 
 def _invalid(why: str) -> errors.Error:
@@ -177,6 +194,7 @@ class Reader:
             keys_only=options.keys_only,
             kinds=[KINDS.index(kind) + 1 for kind in options.kinds],
             slow_policy=SLOW_POLICIES.index(options.slow) + 1,
+            previous=options.previous,
         )
         if options.key is not None:
             request.key = options.key
@@ -185,6 +203,8 @@ class Reader:
         self.point.put(request)
         if options.progress is not None:
             request.progress_interval.FromMilliseconds(round(options.progress * 1000))
+        if options.window:
+            request.window.FromMicroseconds(round(options.window * 1_000_000))
         return Call(WATCH_DICT, request, pb.WatchDictResponse, True, self.name)
 
     @property
@@ -197,7 +217,7 @@ class Reader:
             self._told_entries = True
             for entry in message.snapshot.entries:
                 yield WatchEvent(
-                    "entry", self._from_key(entry.key), self._value(entry), version=entry.version
+                    "entry", self._from_key(entry.key), self._value(entry, "value"), version=entry.version
                 )
         elif which == "changes":
             self._told_entries = self._told_entries or not self.revision
@@ -207,12 +227,14 @@ class Reader:
                 yield WatchEvent(
                     KINDS[change.kind - 1],
                     self._from_key(change.key),
-                    self._value(change),
+                    self._value(change, "value"),
                     version=change.version,
                     revision=change.revision,
                     value_gone=change.value_gone,
                     coalesced=change.coalesced,
                     time=change.time.ToDatetime(datetime.timezone.utc),
+                    previous=self._value(change, "previous"),
+                    previous_gone=change.previous_gone,
                 )
         elif which == "synced":
             self._told_entries = False
@@ -228,10 +250,10 @@ class Reader:
         if message.revision:
             self.revision = message.revision
 
-    def _value(self, holder: Any) -> Any:
-        if not holder.HasField("value"):
+    def _value(self, holder: Any, field: str) -> Any:
+        if not holder.HasField(field):
             return None
-        return _local.decode_value(holder.value.SerializeToString())
+        return _local.decode_value(getattr(holder, field).SerializeToString())
 
     def after_break(self) -> Iterator[WatchEvent]:
         if self._told_entries and not self.revision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import itertools
 import os
 import threading
@@ -140,6 +141,9 @@ def test_the_end_of_the_dict_is_an_error(client: statehouse.Client, d: statehous
         ({"slow": "drop"}, "slow"),
         ({"progress": 0.05}, "progress"),
         ({"progress": 3601}, "progress"),
+        ({"window": 0.0101}, "window"),
+        ({"window": -0.001}, "window"),
+        ({"previous": True, "keys_only": True}, "previous"),
     ],
 )
 def test_bad_options_are_refused(d: statehouse.SharedDict, options: dict[str, Any], what: str) -> None:
@@ -156,6 +160,61 @@ def test_progress(d: statehouse.SharedDict) -> None:
     with d.watch(progress=0.1) as watch:
         synced, progress = take(watch, 2)
         assert progress.kind == "progress" and progress.revision == synced.revision
+
+
+def test_each_change_comes_with_the_value_before_it(d: statehouse.SharedDict) -> None:
+    d["a"] = {"port": 80}
+    with d.watch(previous=True) as watch, d.watch(snapshot=False, kinds="delete", previous=True) as deletes:
+        until_synced(watch)
+        until_synced(deletes)
+        d["a"]["port"] = 443
+        d["n"] = 1
+        d.incr("n", 4)
+        del d["a"]
+        events = take(watch, 4)
+        assert [(e.key, e.value, e.previous) for e in events] == [
+            ("a", {"port": 443}, {"port": 80}),
+            ("n", 1, None),
+            ("n", 5, 1),
+            ("a", None, {"port": 443}),
+        ]
+        (delete,) = take(deletes, 1)
+        assert (delete.key, delete.previous) == ("a", {"port": 443})
+        assert not any(e.previous_gone for e in [*events, delete])
+
+
+def test_a_previous_value_that_the_history_does_not_have_is_gone(d: statehouse.SharedDict) -> None:
+    d["a"] = 1
+    with d.watch() as watch:
+        revision = until_synced(watch)[-1].revision
+    d["a"] = 2
+    d["a"] = 3
+    with d.watch(from_revision=revision, previous=True) as watch:
+        events = until_synced(watch)
+        d["b"] = 4
+        events += take(watch, 1)
+    told = [(e.key, e.previous, e.previous_gone) for e in events if e.kind == "put"]
+    assert told == [("a", None, True), ("a", 2, False), ("b", None, False)]
+
+
+def test_a_window_tells_changes_together(d: statehouse.SharedDict) -> None:
+    d["n"] = 0
+    with (
+        d.watch(window=0.01) as every,
+        d.watch(window=datetime.timedelta(milliseconds=10), slow="latest", previous=True) as latest,
+    ):
+        until_synced(every)
+        until_synced(latest)
+        for i in range(1, 101):
+            d["n"] = i
+        assert [e.value for e in take(every, 100)] == list(range(1, 101))
+        # Each goes on where the one before ended, however many were left out.
+        last = 0
+        while last != 100:
+            (event,) = take(latest, 1)
+            assert event.previous == last
+            assert event.coalesced == (event.value != last + 1)
+            last = event.value
 
 
 def test_close_ends_a_reader_in_another_thread(d: statehouse.SharedDict) -> None:
@@ -278,6 +337,14 @@ def test_aio(service: Any, door: str, area_name: str) -> None:
                 await asyncio.sleep(0.01)
             with pytest.raises(StopAsyncIteration):
                 await waiting
+            async with d.watch(key="b", previous=True, window=0.005) as watch:
+                while (await watch.next()).kind != "synced":
+                    pass
+                await d.set("b", 3)
+                event = await watch.next()
+                assert (event.value, event.previous, event.previous_gone) == (3, 2, False)
+            with pytest.raises(errors.InvalidArgument, match="window"):
+                d.watch(window=1)
             gone = d.watch()
             await client.dicts.delete(area_name)
             with pytest.raises(errors.NotFound):
