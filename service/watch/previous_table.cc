@@ -9,9 +9,6 @@
 namespace statehouse {
 namespace {
 
-// Of the history that are looked at before others have their turn.
-constexpr uint64_t kChangesPerTurn = 8192;
-
 bool IsOfEntry(FeedOperation operation) {
   return operation != FeedOperation::kGap && operation != FeedOperation::kMoved;
 }

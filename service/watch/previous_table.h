@@ -79,8 +79,11 @@ class PreviousTable final {
   static constexpr uint64_t kKeyBytes = 128;
   static uint64_t ValueCost(const DictChange& put) { return sizeof(DictChange) + put.bytes.size(); }
 
-  // Links the changes up to `end`; some of them, and returns false, where they are many. `tail` is
-  // the revision of the first one.
+  // Of the history that are looked at before others have their turn.
+  static constexpr uint64_t kChangesPerTurn = 8192;
+
+  // Links the changes up to `end`; those of one turn, and returns false, where they are more.
+  // `tail` is the revision of the first one.
   bool Advance(const WatchHistory& history, uint64_t tail, uint64_t end);
   // What the key had before a change up to which it was advanced. `after_scan`: the change is not
   // in what the caller scanned, and all of that was told by TakeScanned.

@@ -366,6 +366,19 @@ TEST_F(PreviousTableTest, TheBudgetIsKeptExactly) {
   EXPECT_FALSE(small.Take(UINT64_MAX));
 }
 
+TEST_F(PreviousTableTest, ALongHistoryIsLinkedInTurns) {
+  for (uint64_t i = 0; i <= PreviousTable::kChangesPerTurn; ++i) {
+    history.push_back(Change(kTail + i, 1 + i, "a", std::to_string(i)));
+  }
+  const uint64_t end = kTail + PreviousTable::kChangesPerTurn;
+  EXPECT_FALSE(table.Advance(history, kTail, end));
+  EXPECT_EQ(Before(history.size() - 1), "?");
+  EXPECT_TRUE(table.Advance(history, kTail, end));
+  EXPECT_EQ(Before(history.size() - 1), std::to_string(history.size() - 2));
+  PreviousTable other(WatchScope{}, kTail - 1, budget);
+  EXPECT_TRUE(other.Advance(history, kTail, end - 1));
+}
+
 TEST_F(PreviousTableTest, ABrokenOneKnowsWhatItKnewAndNothingOfLater) {
   table.TakeScanned(Entry(1, "a", "1"));
   Add(2, "a", "2");
