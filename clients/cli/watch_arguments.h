@@ -28,16 +28,17 @@ struct WatchArguments {
   std::string slow = "resync";
   uint64_t from_revision = 0;
   bool keys_only = false;
+  bool previous = false;
   CLI::Option* key_option = nullptr;
   // Areas.
   uint64_t pos = 0;
   uint64_t len = 0;
-  std::string window;
   uint64_t from_updates = 0;
   bool ranges_only = false;
   CLI::Option* len_option = nullptr;
   CLI::Option* from_updates_option = nullptr;
   // Both.
+  std::string window;
   std::string progress;
   std::string command;
   std::string until;

@@ -57,6 +57,8 @@ v1::WatchDictRequest RequestOf(const WatchArguments& arguments) {
   if (arguments.from_revision != 0) request.set_from_revision(arguments.from_revision);
   request.set_skip_snapshot(arguments.no_snapshot);
   request.set_keys_only(arguments.keys_only);
+  request.set_previous(arguments.previous);
+  if (!arguments.window.empty()) SetTtl(arguments.window, request.mutable_window());
   for (const std::string& kind : arguments.kinds) {
     for (size_t i = 1; i < kKinds.size(); ++i) {
       if (kind == kKinds[i]) request.add_kinds(static_cast<v1::ChangeKind>(i));
@@ -102,8 +104,10 @@ class Watching final {
                 .revision = change.revision(),
                 .coalesced = change.coalesced(),
                 .value_gone = change.value_gone(),
+                .previous_gone = change.previous_gone(),
                 .has_key = true};
       if (change.has_value()) told.value = JsonOfValue(change.value());
+      if (change.has_previous()) told.previous = JsonOfValue(change.previous());
       if ((done = Tell(told))) return true;
     }
     switch (message.event_case()) {
@@ -143,6 +147,7 @@ class Watching final {
             {{"STATEHOUSE_EVENT", told.kind},
              {"STATEHOUSE_KEY", told.key},
              {"STATEHOUSE_VALUE", told.value},
+             {"STATEHOUSE_PREVIOUS", told.previous},
              {"STATEHOUSE_VERSION", std::to_string(told.version)},
              {"STATEHOUSE_REVISION", std::to_string(told.revision)}},
             "key \"" + told.key + "\"");
@@ -185,6 +190,8 @@ void AddDictOptions(CLI::App* command, WatchArguments* arguments,
                                       "Go on after this revision of an earlier watch")
                          ->check(CLI::PositiveNumber));
   options->push_back(command->add_flag("--keys-only", arguments->keys_only, "Without values"));
+  options->push_back(command->add_flag("--previous", arguments->previous,
+                                       "Tell with each change what the key had before it"));
   options->push_back(
       command
           ->add_option("--kind", arguments->kinds, "Only these changes: put, delete, expire, evict")
@@ -204,8 +211,6 @@ void AddAreaOptions(CLI::App* command, WatchArguments* arguments,
   arguments->len_option =
       command->add_option("--len", arguments->len, "Bytes; to the end unless given");
   options->push_back(arguments->len_option);
-  options->push_back(command->add_option("--window", arguments->window,
-                                         "Tell changes at most so often, such as 10ms, the most"));
   arguments->from_updates_option = command->add_option(
       "--from-updates", arguments->from_updates, "Go on from these updates of an earlier watch");
   options->push_back(arguments->from_updates_option);
@@ -257,10 +262,12 @@ void AddWatchCommand(CLI::App* app, const Globals* globals) {
   command->add_flag("--no-snapshot", arguments->no_snapshot, "Only changes, not what is there");
   command->add_option("--progress", arguments->progress,
                       "Tell where it is when nothing happened for so long, such as 5s");
+  command->add_option("--window", arguments->window,
+                      "Tell changes at most so often, such as 10ms, the most");
   command->add_option(
       "--exec", arguments->command,
       "Run this shell command for each change, one after another, with "
-      "STATEHOUSE_EVENT, and of a dict _KEY, _VALUE (JSON), _VERSION and _REVISION, "
+      "STATEHOUSE_EVENT, and of a dict _KEY, _VALUE and _PREVIOUS (JSON), _VERSION and _REVISION, "
       "of an area _POS, _LEN, _HEX (of up to 32 KiB) and _UPDATES");
   command->add_option("--until", arguments->until,
                       "End once an entry is there (KEY) or has a value (KEY=JSON), or a word of an "

@@ -13,16 +13,22 @@ std::string LineOf(const Told& told, bool as_json) {
       line["key"] = told.key;
       if (!told.value.empty()) line["value"] = nlohmann::ordered_json::parse(told.value);
       line["version"] = told.version;
+      if (!told.previous.empty()) {
+        line["previous"] = nlohmann::ordered_json::parse(told.previous);
+      }
     }
     if (told.revision != 0) line["revision"] = told.revision;
     if (!told.reason.empty()) line["reason"] = told.reason;
     if (told.coalesced) line["coalesced"] = true;
     if (told.value_gone) line["value_gone"] = true;
+    if (told.previous_gone) line["previous_gone"] = true;
     return line.dump();
   }
   std::string line = told.dict.empty() ? told.kind : told.dict + "\t" + told.kind;
   if (told.has_key) line += "\t" + told.key;
   if (!told.value.empty()) line += "\t" + told.value;
+  if (!told.previous.empty()) line += "\twas " + told.previous;
+  if (told.previous_gone) line += "\twas not known";
   if (!told.reason.empty()) line += "\t" + told.reason;
   if (told.revision != 0) line += "\t(revision " + std::to_string(told.revision) + ")";
   return line;

@@ -10,12 +10,14 @@ struct Told {
   std::string dict{};  // Where there are several; else empty.
   std::string kind{};
   std::string key{};
-  std::string value{};  // JSON; empty: none.
+  std::string value{};     // JSON; empty: none.
+  std::string previous{};  // As value.
   std::string reason{};
   uint64_t version = 0;
   uint64_t revision = 0;
   bool coalesced = false;
   bool value_gone = false;
+  bool previous_gone = false;
   bool has_key = false;
 };
 

@@ -58,7 +58,7 @@ class CommandLine:
         for option in ("window", "progress"):
             if f"{option}_ms" in request:
                 words += [f"--{option}", f"{request[f'{option}_ms']}ms"]
-        words += [f"--{o.replace('_', '-')}" for o in ("ranges_only", "keys_only") if request.get(o)]
+        words += [f"--{o.replace('_', '-')}" for o in ("ranges_only", "keys_only", "previous") if request.get(o)]
         words += ["--no-snapshot"] if request.get("snapshot") == 0 else []
         self._process = subprocess.Popen(
             [COMMAND, "--transport", DOOR, "-o", "json", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

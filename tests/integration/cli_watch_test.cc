@@ -94,6 +94,28 @@ TEST_F(CliWatchTest, PrintsJsonForPrograms) {
       << ran.out;
 }
 
+TEST_F(CliWatchTest, TellsWhatWasBefore) {
+  Out("dict set d a '\"x\"'");
+  const std::string changes =
+      "| while read -r line; do echo \"$line\"; case \"$line\" in *synced*) {} dict set d a 2; {} "
+      "dict set d b 3; {} dict del d a;; esac; done";
+  const Ran people = Shell("{} watch d --previous --window 5ms --no-snapshot --count 3 " + changes);
+  EXPECT_EQ(people.code, 0) << people.errors;
+  EXPECT_EQ(Without(people.out, "\t(revision", ')'),
+            "synced\nput\ta\t2\twas \"x\"\nput\tb\t3\ndelete\ta\twas 2\n");
+  Out("dict set d a 1");
+  const Ran programs = Shell("{} -o json watch d --previous --key a --count 2 " + changes);
+  EXPECT_EQ(programs.code, 0) << programs.errors;
+  EXPECT_NE(programs.out.find("\"previous\":1,\"revision\""), std::string::npos) << programs.out;
+  EXPECT_NE(programs.out.find("\"previous\":2,\"revision\""), std::string::npos) << programs.out;
+  EXPECT_EQ(programs.out.find("previous_gone"), std::string::npos) << programs.out;
+  const Ran command = Shell(
+      "{} watch d --no-snapshot --previous --count 1 --exec 'echo \"ran $STATEHOUSE_PREVIOUS\"' | "
+      "while read -r line; do echo \"$line\"; case \"$line\" in synced*) {} dict set d b 4;; esac; "
+      "done");
+  EXPECT_NE(command.out.find("ran 3"), std::string::npos) << command.out << command.errors;
+}
+
 TEST_F(CliWatchTest, RunsACommandForEachChangeAndEndsWhenACondition) {
   const Ran ran = Shell(
       "{} watch d --no-snapshot --until 'state=\"ready\"' --exec 'echo \"ran $STATEHOUSE_EVENT "
@@ -127,6 +149,10 @@ TEST_F(CliWatchTest, ExitCodesSayWhatIsWrong) {
       {"watch d --slow never", 2},
       {"watch d --until 'a=b c'", 2},
       {"watch d --progress 1ms", 1},
+      {"watch d --window 11ms", 1},
+      {"watch d --window soon", 2},
+      {"watch d --previous --keys-only", 1},
+      {"watch area a --previous", 2},
       {"watch", 2},
   };
   for (const auto& [arguments, code] : cases) {

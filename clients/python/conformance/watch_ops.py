@@ -25,8 +25,11 @@ def told(event: Any) -> dict[str, Any]:
                 facts["data"] = event.data.hex()
     elif event.key is not None:
         facts |= {"key": event.key}
-        if event.value is not None:
-            facts["value"] = json.loads(json.dumps(to_json(event.value)))
+        for field in ("value", "previous"):
+            if getattr(event, field) is not None:
+                facts[field] = json.loads(json.dumps(to_json(getattr(event, field))))
+        if event.previous_gone:
+            facts["previous_gone"] = True
     if event.reason:
         facts["reason"] = event.reason
     return facts
@@ -77,7 +80,10 @@ class WatchOps:
     async def _watch_dict(self, client: Any, name: str, request: dict[str, Any]) -> Any:
         d = await settled(client.dict(name, create=False))
         options = {option: request[option] for option in ("key", "slow") if option in request}
-        options |= {option: bool(request[option]) for option in ("snapshot", "keys_only") if option in request}
+        flags = ("snapshot", "keys_only", "previous")
+        options |= {option: bool(request[option]) for option in flags if option in request}
+        if "window_ms" in request:
+            options["window"] = request["window_ms"] / 1000
         return d.watch(request.get("prefix", ""), **options)
 
     async def close(self) -> None:
