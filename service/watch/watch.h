@@ -185,7 +185,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   std::shared_ptr<PreviousTable> previous_;
   std::optional<ResyncReason> resync_;
   bool begins_anew_ = false;  // After a resync.
-  bool can_resume_ = false;  // A later watch can go on after cursor_.
+  bool can_resume_ = false;   // A later watch can go on after cursor_.
   Status ended_;
 
   // Of the one who polls.
