@@ -80,6 +80,33 @@ TEST_P(WatchClientTest, TellsEntriesThenSyncedThenChanges) {
   EXPECT_EQ(UntilSynced(watch.get()), (Events{"resync replaced", "synced"}));
 }
 
+TEST_P(WatchClientTest, ChangesComeWithWhatWasBeforeThem) {
+  const DictPtr dict = Open("d");
+  ASSERT_EQ(Set(dict.get(), "a", "1"), SH_OK);
+  sh_watch_options options{};
+  options.previous = 1;
+  options.window_us = SH_WATCH_WINDOW_US_MAX;
+  const WatchPtr watch = Watch(dict.get(), options);
+  EXPECT_EQ(UntilSynced(watch.get()), (Events{"entry a=1", "synced"}));
+  ASSERT_EQ(Set(dict.get(), "a", "[2]"), SH_OK);
+  ASSERT_EQ(Set(dict.get(), "b", "3"), SH_OK);
+  sh_watch_event event{};
+  EXPECT_EQ(Next(watch.get(), kPatienceMs, &event), "put a=[2]");
+  EXPECT_EQ(Text(event.previous), Wire("1"));
+  EXPECT_EQ(event.previous_gone, 0);
+  EXPECT_EQ(Next(watch.get(), kPatienceMs, &event), "put b=3");
+  EXPECT_EQ(event.previous.data, nullptr);
+  EXPECT_EQ(event.previous_gone, 0);
+
+  sh_watch* refused = nullptr;
+  options.window_us = SH_WATCH_WINDOW_US_MAX + 1;
+  EXPECT_EQ(sh_dict_watch(dict.get(), &options, &refused, nullptr), SH_INVALID_ARGUMENT);
+  options.window_us = 0;
+  options.keys_only = 1;
+  EXPECT_EQ(sh_dict_watch(dict.get(), &options, &refused, nullptr), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(refused, nullptr);
+}
+
 TEST_P(WatchClientTest, PrefixKeyKindsAndKeysOnlyChooseWhatIsTold) {
   const DictPtr dict = Open("d");
   for (const char* key : {"web/a", "web/b", "db"}) ASSERT_EQ(Set(dict.get(), key, "1"), SH_OK);

@@ -94,6 +94,23 @@ TEST_P(CppWatchTest, EveryOptionReachesTheService) {
   EXPECT_EQ(dict_->Watch({.progress = milliseconds(0)}).error().reason(), SH_INVALID_ARGUMENT);
 }
 
+TEST_P(CppWatchTest, ChangesComeWithWhatWasBeforeThem) {
+  dict_->Set("a", 1).value();
+  Watch watch = Open({.previous = true, .window = milliseconds(10)});
+  while (Take(&watch).kind != SH_WATCH_SYNCED) {
+  }
+  dict_->Set("a", "two").value();
+  const WatchEvent put = Take(&watch);
+  EXPECT_EQ(put.value, Value("two"));
+  EXPECT_EQ(put.previous, Value(1));
+  EXPECT_FALSE(put.previous_gone);
+  dict_->Set("b", 1).value();
+  EXPECT_EQ(Take(&watch).previous, std::nullopt);
+  EXPECT_EQ(dict_->Watch({.window = milliseconds(11)}).error().reason(), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(dict_->Watch({.keys_only = true, .previous = true}).error().reason(),
+            SH_INVALID_ARGUMENT);
+}
+
 TEST_P(CppWatchTest, RangeGivesEventsUntilTheWatchEnds) {
   dict_->Set("a", 1).value();
   Watch watch = Open();

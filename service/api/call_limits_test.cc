@@ -115,5 +115,21 @@ TEST_F(CallLimitsTest, AStreamCountsWhenItBegins) {
   EXPECT_EQ(limit_->at_once(), 0u);
 }
 
+// Else a token beyond its limit loses what it holds.
+TEST_F(CallLimitsTest, WhatKeepsAndGivesBackLeasesIsNeverHeldUp) {
+  const auto caller = CallerWith({1, 1});
+  ASSERT_TRUE(limit_->Begin("testtest", 0).ok());  // For good.
+  EXPECT_EQ(Ask(caller).reason(), Reason::kRateLimited);
+  for (const char* const method :
+       {"Locks/RenewLock", "Locks/ReleaseLock", "Sessions/RenewSession", "Sessions/HoldSession",
+        "Sessions/CloseSession", "Admin/Drain"}) {
+    Answer answer;
+    service_.dispatcher().Dispatch(service_.Context(caller),
+                                   "/statehouse.v1." + std::string(method), "", answer.Callback());
+    EXPECT_NE(answer.Await().status().reason(), Reason::kRateLimited) << method;
+  }
+  EXPECT_EQ(limit_->at_once(), 1u);
+}
+
 }  // namespace
 }  // namespace statehouse

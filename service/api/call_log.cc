@@ -4,21 +4,21 @@
 
 #include <algorithm>
 #include <iterator>
+#include <memory>
 #include <string>
-
-#include "service/api/error_detail.h"
 
 namespace statehouse {
 namespace {
 
-constexpr size_t kNameShownMax = 255;
+constexpr size_t kNameShownMax = 600;
 constexpr std::string_view kPrefix = "/statehouse.v1.";
 
-// A caller chooses the name: nothing that a terminal obeys may stand in it.
+// A caller chooses the name: it may hold nothing that a terminal obeys, and not end its quotes. An
+// object's name is ASCII; of what is none, no more is shown.
 std::string Shown(std::string_view name) {
-  std::string text = PresentableText(name, kNameShownMax);
+  std::string text(name.substr(0, kNameShownMax));
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    if (c < 0x20 || c == 0x7f || c == '"' || c == '\\') c = '?';
   }
   return text;
 }
@@ -58,19 +58,34 @@ bool CallLog::Waits(std::string_view method) {
   return IsOneOf(method, kWaiting);
 }
 
-void CallLog::Audit(const LoggedCall& call) const {
-  spdlog::info("audit: {}: {}", Described(call), ReasonName(call.reason));
+bool CallLog::Lines::Take(int64_t now_s, uint32_t* missed) {
+  *missed = 0;
+  int64_t second = second_.load(std::memory_order_relaxed);
+  if (second != now_s && second_.compare_exchange_strong(second, now_s)) {
+    const uint32_t count = count_.exchange(0, std::memory_order_relaxed);
+    if (count > kCallLinesMax) *missed = count - kCallLinesMax;
+  }
+  return count_.fetch_add(1, std::memory_order_relaxed) < kCallLinesMax;
+}
+
+void CallLog::Audit(const LoggedCall& call, int64_t now_s) {
+  // A level of the log that leaves out what goes well must not leave out who did what.
+  const std::shared_ptr<spdlog::logger> log = spdlog::default_logger()->clone("");
+  log->set_level(spdlog::level::info);
+  if (call.reason != Reason::kOk) {
+    uint32_t missed = 0;
+    const bool is_let_in = refused_lines_.Take(now_s, &missed);
+    if (missed > 0) log->info("audit: {} more refused calls were not logged one by one", missed);
+    if (!is_let_in) return;
+  }
+  log->info("audit: {}: {}", Described(call), ReasonName(call.reason));
 }
 
 void CallLog::Slow(const LoggedCall& call, int64_t now_s) {
-  int64_t second = second_.load(std::memory_order_relaxed);
-  if (second != now_s && second_.compare_exchange_strong(second, now_s)) {
-    const uint32_t lines = lines_.exchange(0, std::memory_order_relaxed);
-    if (lines > kSlowCallLinesMax) {
-      spdlog::warn("{} more slow calls were not logged one by one", lines - kSlowCallLinesMax);
-    }
-  }
-  if (lines_.fetch_add(1, std::memory_order_relaxed) >= kSlowCallLinesMax) return;
+  uint32_t missed = 0;
+  const bool is_let_in = slow_lines_.Take(now_s, &missed);
+  if (missed > 0) spdlog::warn("{} more slow calls were not logged one by one", missed);
+  if (!is_let_in) return;
   spdlog::warn("slow call: {} took {} ms: {}", Described(call),
                std::chrono::duration_cast<std::chrono::milliseconds>(call.took).count(),
                ReasonName(call.reason));

@@ -17,8 +17,9 @@ namespace statehouse {
 
 inline constexpr uint32_t kSlowCallMsDefault = 1000;
 inline constexpr uint32_t kSlowCallMsMax = 3'600'000;
-// Lines of slow calls in a second; of the others only their number is logged.
-inline constexpr uint32_t kSlowCallLinesMax = 10;
+// Lines of slow calls in a second, and of refused calls in the audit; of the others only their
+// number is logged. What was done is always logged.
+inline constexpr uint32_t kCallLinesMax = 10;
 
 struct LoggedCall {
   std::string_view method;
@@ -48,15 +49,26 @@ class CallLog final {
   }
   bool looks_for_slow() const { return slow_ms_.load(std::memory_order_relaxed) != 0; }
 
-  void Audit(const LoggedCall& call) const;
-  // At the steady clock's second `now_s`.
+  // At the steady clock's second `now_s`. The audit is logged whatever the log's level is.
+  void Audit(const LoggedCall& call, int64_t now_s);
   void Slow(const LoggedCall& call, int64_t now_s);
 
  private:
+  // Lets kCallLinesMax lines through in a second. Any thread.
+  class Lines final {
+   public:
+    // *missed: how many were not, in the second before this one; else 0.
+    bool Take(int64_t now_s, uint32_t* missed);
+
+   private:
+    std::atomic<int64_t> second_{0};  // Whose lines are counted …
+    std::atomic<uint32_t> count_{0};  // … here.
+  };
+
   std::atomic<uint32_t> slow_ms_{kSlowCallMsDefault};
   std::atomic<bool> audit_{true};
-  std::atomic<int64_t> second_{0};  // Whose lines are counted …
-  std::atomic<uint32_t> lines_{0};  // … here.
+  Lines slow_lines_;
+  Lines refused_lines_;
 };
 
 }  // namespace statehouse

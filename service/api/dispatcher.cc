@@ -32,7 +32,18 @@ struct Method {
   bool names_area = false;
   std::shared_ptr<PendingCall> (*run)(DispatcherCore&, const Lane&, std::string_view,
                                       Call) = nullptr;
+  // No limit of its token's calls holds it up: else a token beyond it loses the locks and sessions
+  // that it has, and nobody of it can give back what others of it wait for.
+  bool is_unlimited = false;
 };
+
+bool IsUnlimited(std::string_view path) {
+  static constexpr std::string_view kUnlimited[] = {
+      "/statehouse.v1.Locks/RenewLock",       "/statehouse.v1.Locks/ReleaseLock",
+      "/statehouse.v1.Sessions/RenewSession", "/statehouse.v1.Sessions/HoldSession",
+      "/statehouse.v1.Sessions/CloseSession", "/statehouse.v1.Admin/Drain"};
+  return std::find(std::begin(kUnlimited), std::end(kUnlimited), path) != std::end(kUnlimited);
+}
 
 // A call on the slow thread. It holds its messages, because a range goes on where its last turn
 // ended.
@@ -194,6 +205,7 @@ std::vector<Method> AllMethods() {
   };
   for (Method& method : methods) {
     method.while_draining = method.path.find("/statehouse.v1.Admin/") == 0;
+    method.is_unlimited = IsUnlimited(method.path);
   }
   return methods;
 }
@@ -236,8 +248,8 @@ class DispatcherImpl final : public Dispatcher {
     core_.Begin();
     Status refused = Check(context, method, request.size(),
                            found == by_path_.end() ? nullptr : found->second, now);
-    if (CallLimit* const limit = context.identity->limit().get();
-        limit != nullptr && refused.ok()) {
+    CallLimit* const limit = context.identity->limit().get();
+    if (limit != nullptr && refused.ok() && !found->second->is_unlimited) {
       refused = limit->Begin(context.identity->token_id(), ToNs(now));
       call.is_limited = refused.ok();
     }

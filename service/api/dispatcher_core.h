@@ -118,9 +118,11 @@ class DispatcherCore {
 
   // Of a call that begins, before its request is gone.
   void KeepName(Call& call, std::string_view request) const {
-    if (log_->looks_for_slow() || (log_->audits() && CallLog::IsAudited(call.method))) {
-      call.name = NameIn(request);
-    }
+    const bool is_audited = log_->audits() && CallLog::IsAudited(call.method);
+    if (!is_audited && !log_->looks_for_slow()) return;
+    call.name = NameIn(request);
+    // An index is given again to another object one day.
+    if (is_audited && call.name.starts_with('#')) AddRealName(&call.name, call.method);
   }
 
   void FinishWith(Call& call, const Status& status, const google::protobuf::MessageLite& response) {
@@ -154,6 +156,15 @@ class DispatcherCore {
   }
 
  private:
+  void AddRealName(std::string* name, std::string_view method) const {
+    if (method.starts_with("/statehouse.v1.Areas/")) {
+      const auto area = engine_->FindArea(*name);
+      if (area.ok()) *name += " = " + (*area)->info().name;
+    } else {
+      const auto dict = engine_->dicts().Find(*name);
+      if (dict.ok()) *name += " = " + (*dict)->record().name;
+    }
+  }
   void Log(const Call& call, Reason reason, CallClock::time_point now) const {
     const bool is_slow = log_->IsSlow(now - call.began) && !CallLog::Waits(call.method);
     // Of calls beyond a limit there may be a flood, and none was begun.
@@ -162,11 +173,9 @@ class DispatcherCore {
     if (!is_slow && !is_audited) return;
     const LoggedCall logged{call.method, call.name, call.identity->token_id(), reason,
                             now - call.began};
-    if (is_audited) log_->Audit(logged);
-    if (is_slow) {
-      const auto second = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch());
-      log_->Slow(logged, second.count());
-    }
+    const auto second = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch());
+    if (is_audited) log_->Audit(logged, second.count());
+    if (is_slow) log_->Slow(logged, second.count());
   }
 
   const DispatcherOptions options_;

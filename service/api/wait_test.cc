@@ -124,6 +124,7 @@ class FewTokens final : public Authenticator {
   }
   uint64_t generation() const override { return 1; }
   bool AnyExpired(int64_t, int64_t) const override { return false; }
+  void SetTokenLimits(const CallLimits& limits) override {}
   Status Reload() override { return Status(); }
 
   std::map<std::string, std::shared_ptr<const Identity>> known;

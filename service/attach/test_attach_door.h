@@ -49,6 +49,7 @@ class OneToken final : public Authenticator {
   }
   uint64_t generation() const override { return generation_now; }
   bool AnyExpired(int64_t, int64_t) const override { return false; }
+  void SetTokenLimits(const CallLimits& limits) override {}
   Status Reload() override { return Status(); }
 
   std::atomic<bool> revoked{false};

@@ -20,7 +20,10 @@ Status Refuse(std::string_view token_id, const std::string& why, uint64_t retry_
 }  // namespace
 
 void CallLimit::Configure(const CallLimits& limits) {
-  calls_per_second_.store(limits.calls_per_second, std::memory_order_relaxed);
+  const uint32_t before =
+      calls_per_second_.exchange(limits.calls_per_second, std::memory_order_relaxed);
+  // What was spent at the old rate is no debt at a new one.
+  if (before != limits.calls_per_second) busy_until_ns_.store(0, std::memory_order_relaxed);
   calls_at_once_max_.store(limits.calls_at_once, std::memory_order_relaxed);
 }
 

@@ -75,6 +75,13 @@ TEST(CallLimitTest, AChangedLimitCountsFromThen) {
   EXPECT_EQ(LetIn(&limit, 5, kNow), 1);
   limit.Configure({0, 0});
   EXPECT_EQ(LetIn(&limit, 5, kNow), 5);
+  limit.Configure({10, 0});
+  ASSERT_TRUE(limit.Begin("testtest", kNow).ok());
+  limit.Spend(4'095, kNow);
+  limit.End();
+  EXPECT_EQ(LetIn(&limit, 1, kNow), 0);
+  limit.Configure({1'000, 0});
+  EXPECT_EQ(LetIn(&limit, 5, kNow), 5);
   limit.Configure({0, 1});
   ASSERT_TRUE(limit.Begin("testtest", kNow).ok());
   EXPECT_FALSE(limit.Begin("testtest", kNow).ok());

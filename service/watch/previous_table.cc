@@ -171,8 +171,8 @@ void PreviousTable::Leave(const DictChange& oldest) {
     return Know(key, oldest);
   }
   Unknow(key, Key::Known::kAbsent);
-  // As one that was never there.
-  if (key->last != oldest.revision || settled_ == UINT64_MAX || !has_all_) return;
+  // As one that was never there. While pages of a scan may come it is needed against a late one.
+  if (key->last != oldest.revision || (settled_ == UINT64_MAX && !is_full_)) return;
   const uint64_t cost = kKeyBytes + at->first.size();
   keys_.erase(at);
   bytes_ -= cost;

@@ -398,6 +398,8 @@ void Watch::TakeLatest(uint64_t end, WatchEvent* event) {
     const auto [at, is_new] = newest.try_emplace(next->change.key, event->changes.size());
     PreviousValue previous;  // Of the oldest one.
     if (!is_new) {
+      bytes += next->change.bytes.size();
+      bytes -= std::min(bytes, event->changes[at->second].change->change.bytes.size());
       event->changes[at->second].change = nullptr;
       previous = std::move(event->changes[at->second].previous);
       at->second = event->changes.size();

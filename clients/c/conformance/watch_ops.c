@@ -86,6 +86,8 @@ static sh_reason watch_dict(sh_client *client, const char *name, const flat_json
   options.slow = slow_of(flat_json_text(in, "slow", "resync"));
   options.skip_snapshot = flat_json_number(in, "snapshot", 1) == 0;
   options.keys_only = flat_json_number(in, "keys_only", 0) != 0;
+  options.previous = flat_json_number(in, "previous", 0) != 0;
+  options.window_us = flat_json_number(in, "window_ms", 0) * 1000;
   reason = sh_dict_watch(dict, &options, &watch, error);
   sh_dict_close(dict);
   return reason;
@@ -96,8 +98,8 @@ static void begin(sh_client *client, const char *name, const flat_json *in) {
       "op",          "name",      "pos",         "len",          "snapshot",
       "ranges_only", "window_ms", "progress_ms", "from_updates", "from_incarnation",
       NULL};
-  static const char *const kOfDicts[] = {"op",       "name",      "prefix", "key",
-                                         "snapshot", "keys_only", "slow",   NULL};
+  static const char *const kOfDicts[] = {"op",        "name", "prefix",   "key",       "snapshot",
+                                         "keys_only", "slow", "previous", "window_ms", NULL};
   close_watch();
   if (has_others(in, is_of_area ? kOfAreas : kOfDicts)) {
     printf("{\"malformed\": true}\n");
@@ -160,6 +162,11 @@ static sh_reason next_of_dict(uint64_t timeout_ms, sh_error **error) {
     printf(", \"value\": ");
     print_json(event.value);
   }
+  if (event.previous.data != NULL) {
+    printf(", \"previous\": ");
+    print_json(event.previous);
+  }
+  if (event.previous_gone) printf(", \"previous_gone\": true");
   if (event.kind == SH_WATCH_RESYNC) print_reason(event.reason);
   printf("}}\n");
   return SH_OK;

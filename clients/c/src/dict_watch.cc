@@ -58,6 +58,14 @@ StatusOr<std::unique_ptr<DictWatch>> DictWatch::Make(std::string name,
   watch->from_ = {options.from_revision != 0, options.from_revision};
   request.set_skip_snapshot(options.skip_snapshot != 0);
   request.set_keys_only(options.keys_only != 0);
+  if (options.previous != 0 && options.keys_only != 0) {
+    return Invalid(name, "previous and keys_only exclude each other");
+  }
+  request.set_previous(options.previous != 0);
+  if (options.window_us != 0) {
+    SH_ASSIGN_OR_RETURN(*request.mutable_window(),
+                        WindowOf("watching dict " + name, options.window_us));
+  }
   request.set_name(std::move(name));
   return watch;
 }
@@ -88,16 +96,16 @@ void DictWatchReader::TakeBreak() {
   if (lost_) told_before_sync_ = false;
 }
 
-void DictWatchReader::ShowValue(const v1::Value& value, sh_watch_event* event) {
-  value_ = value.SerializeAsString();
-  event->value = FromBytes(value_);
+sh_bytes DictWatchReader::Shown(const v1::Value& value, std::string* wire) {
+  value.SerializeToString(wire);
+  return FromBytes(*wire);
 }
 
 void DictWatchReader::ShowEntry(const v1::Entry& entry, sh_watch_event* event) {
   event->kind = SH_WATCH_ENTRY;
   event->key = FromBytes(entry.key());
   event->version = entry.version();
-  if (entry.has_value()) ShowValue(entry.value(), event);
+  if (entry.has_value()) event->value = Shown(entry.value(), &value_);
 }
 
 Status DictWatchReader::ShowChange(const v1::DictChange& change, sh_watch_event* event) {
@@ -112,7 +120,9 @@ Status DictWatchReader::ShowChange(const v1::DictChange& change, sh_watch_event*
   event->time_ns = UnixNs(change.time());
   event->value_gone = change.value_gone() ? 1 : 0;
   event->coalesced = change.coalesced() ? 1 : 0;
-  if (change.has_value()) ShowValue(change.value(), event);
+  if (change.has_value()) event->value = Shown(change.value(), &value_);
+  if (change.has_previous()) event->previous = Shown(change.previous(), &previous_);
+  event->previous_gone = change.previous_gone() ? 1 : 0;
   return Status();
 }
 

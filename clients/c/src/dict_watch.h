@@ -47,7 +47,7 @@ class DictWatchReader final : public WatchReaderOf<sh_watch_event> {
  private:
   void ShowEntry(const v1::Entry& entry, sh_watch_event* event);
   Status ShowChange(const v1::DictChange& change, sh_watch_event* event);
-  void ShowValue(const v1::Value& value, sh_watch_event* event);
+  static sh_bytes Shown(const v1::Value& value, std::string* wire);
   void SetRevision(uint64_t revision) { revision_.store(revision, std::memory_order_relaxed); }
 
   std::atomic<uint64_t> revision_;
@@ -56,7 +56,8 @@ class DictWatchReader final : public WatchReaderOf<sh_watch_event> {
   std::unique_ptr<v1::WatchDictResponse> response_;  // Null: all of it was given.
   int at_ = 0;                                       // The next of its entries or changes.
   std::unique_ptr<v1::WatchDictResponse> given_;     // What the last event may point into.
-  std::string value_;                                // The same.
+  std::string value_;                                // The same,
+  std::string previous_;                             // and this.
 };
 
 }  // namespace statehouse

@@ -21,8 +21,8 @@ constexpr milliseconds kQuiet{100};  // For what must not come.
 constexpr std::string_view kOptionsOfAreas[] = {
     "op",          "name",      "pos",         "len",          "snapshot",
     "ranges_only", "window_ms", "progress_ms", "from_updates", "from_incarnation"};
-constexpr std::string_view kOptionsOfDicts[] = {"op",       "name",      "prefix", "key",
-                                                "snapshot", "keys_only", "slow"};
+constexpr std::string_view kOptionsOfDicts[] = {
+    "op", "name", "prefix", "key", "snapshot", "keys_only", "slow", "previous", "window_ms"};
 
 std::string Text(const flat_json& in, const char* name) { return flat_json_text(&in, name, ""); }
 bool Has(const flat_json& in, const char* name) { return flat_json_find(&in, name) != nullptr; }
@@ -80,6 +80,8 @@ sh::Result<sh::Watch> WatchDict(sh::Client& client, const flat_json& in) {
   }
   options.skip_snapshot = LeavesOut(in, "snapshot");
   options.keys_only = Number(in, "keys_only") != 0;
+  options.previous = Number(in, "previous") != 0;
+  options.window = Ms(in, "window_ms");
   return dict->Watch(options);
 }
 
@@ -105,6 +107,8 @@ std::string Show(const sh::WatchEvent& event) {
   std::string text = R"({"kind": )" + Quoted(kKinds[event.kind]);
   if (!event.key.empty()) text += R"(, "key": )" + Quoted(event.key);
   if (event.value) text += R"(, "value": )" + JsonOf(*event.value);
+  if (event.previous) text += R"(, "previous": )" + JsonOf(*event.previous);
+  if (event.previous_gone) text += R"(, "previous_gone": true)";
   if (event.kind == SH_WATCH_RESYNC) text += ReasonOf(event.reason);
   return text + "}";
 }

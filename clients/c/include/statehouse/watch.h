@@ -109,8 +109,12 @@ typedef struct sh_watch_options {
                              3,600,000; 0: never. */
   uint32_t kinds;         /* SH_WATCH_MASK(SH_WATCH_PUT) | ...; of the four changes; 0: all. */
   sh_slow_policy slow;
-  int skip_snapshot; /* No entries, also after a resync. */
-  int keys_only;     /* No values. */
+  int skip_snapshot;  /* No entries, also after a resync. */
+  int keys_only;      /* No values. */
+  int previous;       /* Each change comes with the value that the key had before it. Not together
+                         with keys_only. */
+  uint64_t window_us; /* After changes the next ones are not told for so long, and then together:
+                         0 to SH_WATCH_WINDOW_US_MAX. */
 } sh_watch_options;
 
 /* An event. What it points to is valid until the next sh_watch_next and sh_watch_close. */
@@ -125,6 +129,10 @@ typedef struct sh_watch_event {
   int64_t time_ns;         /* When the service saw the change; Unix time. */
   int value_gone;          /* SH_WATCH_PUT: the value is not known any more. Read the entry. */
   int coalesced;           /* Older changes of the key were left out. */
+  sh_bytes previous;       /* Of a change where it was asked for, as value: what the key had before
+                              it, and before those that were left out; data NULL: nothing, or it is
+                              not known. */
+  int previous_gone;       /* It is not known. */
 } sh_watch_event;
 
 /* A watch, which may outlive its dict or area handle. */

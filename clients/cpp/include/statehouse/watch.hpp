@@ -42,8 +42,10 @@ struct WatchOptions {
   uint64_t from_revision = 0;             // Go on after it, from an earlier watch; 0: from now.
   std::vector<sh_watch_kind> kinds = {};  // Of the four changes; empty: all.
   sh_slow_policy slow = SH_SLOW_RESYNC;
-  bool skip_snapshot = false;  // No entries, also after a resync.
-  bool keys_only = false;      // No values.
+  bool skip_snapshot = false;           // No entries, also after a resync.
+  bool keys_only = false;               // No values.
+  bool previous = false;                // Each change with the value before it; not with keys_only.
+  std::chrono::microseconds window{0};  // As of AreaWatchOptions.
   // When nothing was sent for so long SH_WATCH_PROGRESS is: 100 ms to 1 hour; without: never.
   std::optional<std::chrono::milliseconds> progress = {};
 
@@ -63,6 +65,8 @@ struct WatchOptions {
     options.slow = slow;
     options.skip_snapshot = skip_snapshot ? 1 : 0;
     options.keys_only = keys_only ? 1 : 0;
+    options.previous = previous ? 1 : 0;
+    options.window_us = static_cast<uint64_t>(window.count());
     return options;
   }
 };
@@ -78,6 +82,10 @@ struct WatchEvent {
   std::chrono::system_clock::time_point time;  // When the service saw the change.
   bool value_gone = false;  // The value is not known any more, or is none. Read the entry.
   bool coalesced = false;   // Older changes of the key were left out.
+  // Of a change, where it is asked for: the key's value before it, and before those that were left
+  // out; empty: there was none, or it is not known.
+  std::optional<Value> previous;
+  bool previous_gone = false;  // It is not known, or was none.
 
   static WatchEvent FromC(const sh_watch_event& from) {
     WatchEvent event;
@@ -91,14 +99,19 @@ struct WatchEvent {
             std::chrono::nanoseconds(from.time_ns)));
     event.value_gone = from.value_gone != 0;
     event.coalesced = from.coalesced != 0;
-    if (from.value.data == nullptr) return event;
-    Result<Value> value = Value::FromWire(View(from.value));
-    event.value_gone = !value.ok();
-    if (value.ok()) event.value = *std::move(value);
+    event.previous_gone = from.previous_gone != 0;
+    TakeValue(from.value, &event.value, &event.value_gone);
+    TakeValue(from.previous, &event.previous, &event.previous_gone);
     return event;
   }
 
  private:
+  static void TakeValue(sh_bytes bytes, std::optional<Value>* value, bool* is_gone) {
+    if (bytes.data == nullptr) return;
+    Result<Value> taken = Value::FromWire(View(bytes));
+    *is_gone = !taken.ok();
+    if (taken.ok()) *value = *std::move(taken);
+  }
   static std::string_view View(sh_bytes bytes) {
     if (bytes.data == nullptr) return {};
     return {static_cast<const char*>(bytes.data), bytes.size};
