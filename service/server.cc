@@ -113,7 +113,9 @@ class Server final : public ServiceControl {
 
   DaemonOptions options_;
   Config config_;
-  Config loaded_;  // As it was read last: config_ may have been completed since.
+  // As it was read at the start and last: config_ may have been completed since.
+  Config started_;
+  Config loaded_;
   InheritedDescriptors inherited_;
   bool first_daemon_ = false;  // Nothing was kept: this start may be given up without a trace.
   int64_t start_unix_ns_ = 0;
@@ -478,12 +480,14 @@ void Server::ReloadConfig() {
   ApplyReloadable();
   if (changes.empty()) spdlog::info("configuration reloaded: nothing has changed");
   for (const ConfigChange& change : changes) {
-    if (change.is_reloadable) {
-      spdlog::info("configuration reloaded: {} is {}, was {}", change.key, change.after,
-                   change.before);
-    } else {
-      spdlog::warn("configuration: {} has changed and takes a restart", change.key);
-    }
+    if (!change.is_reloadable) continue;
+    spdlog::info("configuration reloaded: {} is {}, was {}", change.key, change.after,
+                 change.before);
+  }
+  // Against what runs, so that it is said again until it is done, or undone.
+  for (const ConfigChange& change : CompareConfigs(started_, loaded_)) {
+    if (change.is_reloadable) continue;
+    spdlog::warn("configuration: {} has changed and takes a restart", change.key);
   }
 }
 
@@ -556,6 +560,7 @@ int Server::Run() {
     return kExitConfig;
   }
   config_ = *std::move(config);
+  started_ = config_;
   loaded_ = config_;
   SetUpLogging(config_.log_format, config_.log_level);
   Status started = PrepareProcess();

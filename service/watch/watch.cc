@@ -139,6 +139,13 @@ void Watch::BeginScan() {
   end_bucket_ = ask_.key ? first_bucket_ + 1 : dict.geometry().bucket_count;
   bucket_ = first_bucket_;
   stalls_ = 0;
+  tail_at_scan_ = dict_->tail();
+}
+
+// Whether its place is about to leave the history while a scan goes on of which it tells nothing.
+bool Watch::IsFallingBehind() const {
+  const uint64_t tail = dict_->tail();
+  return tail > tail_at_scan_ && cursor_ < tail + dict_->history.size() / 4;
 }
 
 void Watch::EndScan(bool is_whole) {
@@ -250,7 +257,9 @@ Watch::Found Watch::ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* eve
   if (bucket_ == end_bucket_) {
     EndScan(true);
     if (WatchMutantIs(WatchMutant::kWatchPlaceAfterScan)) cursor_ = dict_->head;
-  } else if (is_silent_ && !previous_->wants_scan()) {
+  } else if (is_silent_ && (!previous_->wants_scan() || IsFallingBehind())) {
+    // What was there before the changes that are told is not known then.
+    if (bucket_ != end_bucket_) previous_->MissScanned();
     EndScan(false);
   }
   if (!is_silent_ && !entries.empty()) {

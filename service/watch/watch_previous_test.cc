@@ -129,6 +129,36 @@ TEST_F(WatchPreviousTest, WithoutASnapshotTheDictIsReadAllTheSame) {
   EXPECT_EQ(Told(watcher), (Texts{"k7:7", "k8:changed", "new:1"}));
 }
 
+// The history rolls over while it reads a long dict, of which it tells nothing.
+TEST_F(WatchPreviousTest, ALongSilentScanIsGivenUpBeforeThePlaceIsLost) {
+  for (int i = 0; i < 5000; ++i) {
+    Put("k" + std::to_string(i), "v");
+    if (i % 100 == 0) hub->Turn();
+  }
+  WatchAsk ask = Previous();
+  ask.snapshot = false;
+  Watcher watcher(*hub, ask);
+  bool is_synced = false;
+  size_t known = 0;
+  uint64_t last = 0;
+  for (int page = 0; page < 100; ++page) {
+    for (int i = 0; i < 40; ++i) Put("k1", std::string(100, 'x'));
+    hub->Turn();
+    WatchEvent event;
+    if (watcher.TryNext(&event) != Watch::Found::kEvent) continue;
+    ASSERT_NE(event.kind, Kind::kResync) << "page " << page;
+    is_synced = is_synced || event.kind == Kind::kSynced;
+    for (const WatchEvent::Told& told : event.changes) {
+      const uint64_t version = told.change->change.version;
+      if (last != 0) EXPECT_EQ(version, last + 1);
+      last = version;
+      known += TextOf(told.previous) == "?" ? 0 : 1;
+    }
+  }
+  EXPECT_TRUE(is_synced);
+  EXPECT_GT(known, 100u);
+}
+
 TEST_F(WatchPreviousTest, OneThatGoesOnGetsWhatTheHistoryHas) {
   Put("old", "1");
   uint64_t revision = 0;
