@@ -75,6 +75,8 @@ class DictFeed final {
   // Of the oldest change; head_revision() + 1 when there is none.
   uint64_t tail_revision() const { return tail_revision_; }
   uint64_t gaps() const { return gaps_; }
+  // More than three quarters of the log are in use.
+  bool is_nearly_full() const { return head_position_ - tail_position_ > log_bytes_ / 4 * 3; }
 
  private:
   struct Read;

@@ -139,13 +139,11 @@ void Watch::BeginScan() {
   end_bucket_ = ask_.key ? first_bucket_ + 1 : dict.geometry().bucket_count;
   bucket_ = first_bucket_;
   stalls_ = 0;
-  tail_at_scan_ = dict_->tail();
 }
 
-// Whether its place is about to leave the history while a scan goes on of which it tells nothing.
+// Whether its place may soon leave the history while a scan goes on of which it tells nothing.
 bool Watch::IsFallingBehind() const {
-  const uint64_t tail = dict_->tail();
-  return tail > tail_at_scan_ && cursor_ < tail + dict_->history.size() / 4;
+  return dict_->is_nearly_full && cursor_ < dict_->tail() + dict_->history.size() / 2;
 }
 
 void Watch::EndScan(bool is_whole) {

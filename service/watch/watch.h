@@ -194,7 +194,6 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint32_t first_bucket_ = 0;
   uint32_t bucket_ = 0;
   uint32_t end_bucket_ = 0;
-  uint64_t tail_at_scan_ = 0;              // Of the history, when the scan began.
   uint32_t stalls_ = 0;                    // Tries of bucket_ in vain.
   std::vector<uint64_t> sequences_;        // From first_bucket_ on; empty: nothing is left out.
   bool is_silent_ = false;                 // The scan is for previous_ alone.

@@ -74,6 +74,7 @@ void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
       dict->history.push_back(std::move(shared));
     }
     dict->head = (*feed)->head_revision();
+    dict->is_nearly_full = (*feed)->is_nearly_full();
     dict->feed = *std::move(feed);
     dict->ready = true;
     dict->idle_since_ns = std::max<uint64_t>(now_ns, 1);
@@ -370,6 +371,7 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     const uint64_t head_before = dict.head;
     dict.history.insert(dict.history.end(), shared.begin(), shared.end());
     dict.head = dict.feed->head_revision();
+    dict.is_nearly_full = dict.feed->is_nearly_full();
     dict.previous.EndDrain(has_gap, dict.head);
     while (!dict.history.empty() && dict.tail() < dict.feed->tail_revision()) {
       dict.previous.Leave(dict.history.front()->change);

@@ -131,6 +131,9 @@ TEST_F(WatchPreviousTest, WithoutASnapshotTheDictIsReadAllTheSame) {
 
 // The history rolls over while it reads a long dict, of which it tells nothing.
 TEST_F(WatchPreviousTest, ALongSilentScanIsGivenUpBeforeThePlaceIsLost) {
+  WatchHubOptions options;
+  options.feed.log_bytes = kFeedLogBytesMin;
+  StartWith(options);
   for (int i = 0; i < 5000; ++i) {
     Put("k" + std::to_string(i), "v");
     if (i % 100 == 0) hub->Turn();

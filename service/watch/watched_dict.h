@@ -86,9 +86,10 @@ struct WatchedDict {
   Status ended;                        // Not OK: the dict is gone, or cannot be followed.
   WatchHistory history;
   PreviousTables previous;
-  uint64_t head = 0;    // The revision of the last change.
-  uint64_t begun = 0;   // Drains that began …
-  uint64_t drains = 0;  // … and are over.
+  uint64_t head = 0;            // The revision of the last change.
+  bool is_nearly_full = false;  // The oldest changes leave the history soon.
+  uint64_t begun = 0;           // Drains that began …
+  uint64_t drains = 0;          // … and are over.
   uint64_t wanted = 0;
   uint64_t idle_since_ns = 0;  // 0: it has watches.
   std::unordered_set<Watch*> watches;
