@@ -24,6 +24,7 @@ from . import _client, _control, _dicts, errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
 from ._area_locks import AreaLock
 from ._area_watch import AsyncWatched
+from ._async_batch_link import AsyncBatchLink
 from ._async_dict import AsyncSharedDict, LocalAsyncSharedDict, NetworkAsyncSharedDict
 from ._async_locks import AsyncLock, AsyncLocks
 from ._batch import AsyncBatch, fits_no_packet
@@ -248,7 +249,7 @@ class AsyncClient:
             except errors.LimitExceeded as error:
                 if not fits_no_packet(error, call):
                     raise
-        return await self._streams.call(call)
+        return await self._streams.batches.call(call)
 
 
 class AsyncAreas:
@@ -384,12 +385,24 @@ class _AsyncNetworkSession:
 
     def __init__(self, session: NetworkSession) -> None:
         self._session = session
+        self.target = session.target
+        self.tls = session.tls
         self.timeout = session.timeout
+        self.metadata = session.metadata
+        self._closed = False
         self._pid = 0
         self._channel: Any = None
         self._answered = False  # By the service, through this channel.
+        self.batches = AsyncBatchLink(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed or self._session.closed
 
     async def close(self) -> None:
+        """Later calls, and those under way, raise ClientClosed."""
+        self._closed = True
+        await self.batches.close()
         channel, self._channel = self._channel, None
         if channel is not None and self._pid == os.getpid():
             await channel.close()
@@ -400,10 +413,10 @@ class _AsyncNetworkSession:
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         delays = RetryDelays()
         while True:
-            if self._session.closed:
+            if self.closed:
                 raise closed_error(call.name)
             if time.monotonic() >= deadline:  # gRPC would still give it a millisecond.
-                raise too_late_error(self._session.target, call)
+                raise too_late_error(self.target, call)
             channel = self._channel_of_this_process()
             try:
                 response = await channel.unary_unary(
@@ -413,19 +426,19 @@ class _AsyncNetworkSession:
                 )(
                     call.request,
                     timeout=max(deadline - time.monotonic(), 0.0),
-                    metadata=self._session.metadata,
+                    metadata=self.metadata,
                     wait_for_ready=True,  # Nothing is sent before there is a connection.
                 )
                 self._answered = True
                 return response
             except grpc.RpcError as rpc_error:
-                error = error_of(rpc_error, call, self._session.target)
+                error = error_of(rpc_error, call, self.target)
             except (asyncio.CancelledError, grpc.aio.UsageError):
-                if not self._session.closed:
+                if not self.closed:
                     raise
                 raise closed_error(call.name) from None
             if isinstance(error, errors.Timeout) and not self._answered:
-                raise unreachable_error(self._session.target, call.name, self._session.tls)
+                raise unreachable_error(self.target, call.name, self.tls)
             if not isinstance(error, errors.Unavailable) or error.reason == "STALLED":
                 raise error
             self._answered = False
@@ -434,21 +447,13 @@ class _AsyncNetworkSession:
                 raise error
             await asyncio.sleep(delay)
 
-    @property
-    def target(self) -> str:
-        return self._session.target
-
-    @property
-    def closed(self) -> bool:
-        return self._session.closed
-
     def stream(self, call: Call) -> Any:
         """Begins a streaming call, whose responses ``read()`` gives."""
         return self._channel_of_this_process().unary_stream(
             call.method,
             request_serializer=lambda request: request.SerializeToString(),
             response_deserializer=call.response_type.FromString,
-        )(call.request, metadata=self._session.metadata, wait_for_ready=True)
+        )(call.request, metadata=self.metadata, wait_for_ready=True)
 
     def _channel_of_this_process(self) -> Any:
         import grpc.aio
@@ -462,7 +467,7 @@ class _AsyncNetworkSession:
         self._pid = os.getpid()
         if self._channel is None:
             self._answered = False
-            self._channel = make_channel(grpc.aio, self._session.target, self._session.tls)
+            self._channel = make_channel(grpc.aio, self.target, self.tls)
         return self._channel
 
 

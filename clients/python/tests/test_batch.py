@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import statehouse
-from statehouse import _batch_link
+from statehouse import _batch_stream
 from statehouse._batch_area import BatchArea
 from statehouse._batch_dict import BatchDict, BatchPlace
 from statehouse._control import Call
@@ -95,7 +95,7 @@ AREA_CALLS: list[tuple[str, Callable[[Any], Any]]] = [
 @pytest.fixture(autouse=True)
 def all_by_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the network door every small batch goes by the stream, not only those after the first few."""
-    monkeypatch.setattr(_batch_link, "BEGINS_AFTER", 0)
+    monkeypatch.setattr(_batch_stream, "BEGINS_AFTER", 0)
 
 
 def plain(result: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import statehouse
-from statehouse import _batch, _batch_link, _local, errors
-from statehouse._batch_link import BatchLink, Lost
+from statehouse import _batch, _batch_stream, _local, errors
+from statehouse._batch_link import BatchLink
+from statehouse._batch_stream import Lost
 from statehouse._batch_wire import add as add_part
 from statehouse._control import Call
 from statehouse._network_session import NetworkSession
@@ -226,7 +227,7 @@ class LostAnswers:
 @pytest.fixture(params=["call", "stream"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How batches go over the network door: small ones after the first few by a stream of their own."""
-    monkeypatch.setattr(_batch_link, "BEGINS_AFTER", 0 if request.param == "stream" else 1_000_000)
+    monkeypatch.setattr(_batch_stream, "BEGINS_AFTER", 0 if request.param == "stream" else 1_000_000)
     return str(request.param)
 
 

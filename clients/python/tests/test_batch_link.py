@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import struct
 import threading
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 import statehouse
-from statehouse import _batch_link
-from statehouse._batch_link import BatchLink, BatchStream, Lost, address_of, frame
+from statehouse import _batch_stream
+from statehouse._batch_link import BatchLink
+from statehouse._batch_stream import ANSWER_BYTES_MAX, BatchStream, Lost, address_of, frame
 
 from conftest import PATIENCE_S, Service, wait_until
 from test_fork import in_child
@@ -105,12 +107,112 @@ def test_settings_and_pings_are_answered_and_windows_kept(stream: BatchStream) -
         (frame(GOAWAY, 0, 0, bytes(8)), False),
         (frame(5, 4, 1, bytes(4)), False),
         (frame(DATA, 0, 1, b"\x01\0\0\0\0"), False),
+        (frame(GOAWAY, 0, 0, b"\0\0\0\x01\0\0\0\x02"), False),
+        # What HTTP/2 does not allow.
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False),
+        (b"\0\x40\x01\0\0\0\0\0\x01", False),
+        (frame(DATA, 8, 1, b""), False),
+        (frame(DATA, 8, 1, b"\x04abc"), False),
+        (frame(SETTINGS, 0, 0, bytes(5)), False),
+        (frame(SETTINGS, 0, 0, b"\0\x04\x80\0\0\0"), False),
+        (frame(PING, 0, 0, bytes(7)), False),
+        (frame(GOAWAY, 0, 0, bytes(7)), False),
+        (frame(WINDOW, 0, 1, bytes(3)), False),
+        (frame(WINDOW, 0, 0, b"\x7f\xff\xff\xff"), False),
+        (frame(DATA, 0, 1, b"\0" + struct.pack(">I", ANSWER_BYTES_MAX + 1)), False),
     ],
 )
 def test_the_end_is_told(stream: BatchStream, sent: bytes, refused: bool) -> None:
     with pytest.raises(Lost) as raised:
         stream.receive(sent)
     assert raised.value.refused is refused
+
+
+def test_what_is_at_a_limit_is_taken(stream: BatchStream) -> None:
+    assert stream.receive(frame(DATA, 0, 1, message(bytes(16_384 - 5)))) == bytes(16_384 - 5)
+    assert stream.receive(frame(DATA, 8, 1, b"\x03\0\0\0")) is None
+    assert stream.receive(frame(WINDOW, 0, 0, struct.pack(">I", (1 << 31) - 1 - 65_535))) is None
+    largest = BatchStream("localhost", ())
+    assert largest.receive(frame(DATA, 0, 1, b"\0" + struct.pack(">I", ANSWER_BYTES_MAX))) is None
+
+
+def test_answers_before_the_end_are_given(stream: BatchStream) -> None:
+    ends = frame(DATA, 0, 1, message(b"one") + message(b"two")) + frame(RESET, 0, 1, bytes(4)) + frame(DATA, 0, 1, message(b"three"))
+    assert stream.receive(ends) == b"one" and stream.is_used_up and not stream.takes(b"")
+    assert stream.receive(b"") == b"two"
+    for _ in range(2):
+        with pytest.raises(Lost):
+            stream.receive(frame(DATA, 0, 1, message(b"four")))
+
+
+def test_a_service_that_goes_away_gives_its_last_answers(stream: BatchStream) -> None:
+    stream.send(b"batch")
+    assert stream.receive(frame(GOAWAY, 0, 0, b"\x7f\xff\xff\xff\0\0\0\0")) is None
+    assert stream.is_used_up and not stream.takes(b"")
+    assert stream.receive(frame(DATA, 0, 1, message(b"answer"))) == b"answer"
+
+
+# Everything that a service may send, twice over.
+SENT = (
+    frame(SETTINGS, 0, 0, struct.pack(">HIHI", 4, 100_000, 5, 20_000))
+    + frame(WINDOW, 0, 0, struct.pack(">I", 1 << 20))
+    + frame(HEADERS, 4, 1, b"\x88")
+    + frame(DATA, 0, 1, message(b"answer") + message(b"\x12\0") + b"\0\0")
+    + frame(PING, 0, 0, bytes(8))
+    + frame(DATA, 8, 1, b"\x02\0\0\x03abc\0\0")
+    + frame(DATA, 0, 1, message(b"x" * 500))
+    + frame(GOAWAY, 0, 0, b"\x7f\xff\xff\xff\0\0\0\0")
+    + frame(HEADERS, 5, 1, b"\x00\x0bgrpc-status\x0214")
+)
+
+
+def drained(stream: BatchStream, received: bytes, size: int) -> tuple[list[bytes], bool]:
+    """The messages in what comes in pieces of this size, and whether the stream ended. Nothing but Lost is raised."""
+    got = []
+    try:
+        for at in range(0, max(len(received), 1), size):
+            found = stream.receive(received[at : at + size])
+            while found is not None:
+                got.append(found)
+                found = stream.receive(b"")
+    except Lost as lost:
+        assert str(lost)
+        return got, True
+    stream.takes(b"batch"), stream.outgoing()
+    return got, False
+
+
+def test_what_is_cut_off_anywhere_is_waited_for() -> None:
+    answers = [b"answer", b"\x12\0", b"abc", b"x" * 500]
+    assert drained(BatchStream("localhost", ()), SENT, len(SENT)) == (answers, True)
+    for cut in range(len(SENT)):
+        for size in (1, 13, len(SENT)):
+            got, has_ended = drained(BatchStream("localhost", ()), SENT[:cut], size)
+            assert got == answers[: len(got)] and not has_ended
+
+
+def test_changed_bytes_end_it_or_are_taken_and_never_more() -> None:
+    choose = random.Random(7)
+    ended = 0
+    for _ in range(20_000):
+        damaged = bytearray(SENT)
+        for _ in range(choose.randrange(1, 4)):
+            at = choose.randrange(len(damaged))
+            change = choose.randrange(4)
+            if change == 0:
+                damaged[at] = choose.randrange(256)
+            elif change == 1:
+                damaged[at] ^= 1 << choose.randrange(8)
+            elif change == 2:
+                del damaged[at : at + choose.randrange(1, 20)]
+            else:
+                damaged[at:at] = choose.randbytes(choose.randrange(1, 20))
+        whole = drained(BatchStream("localhost", ()), bytes(damaged), len(damaged))
+        assert drained(BatchStream("localhost", ()), bytes(damaged), choose.randrange(1, 30)) == whole
+        ended += whole[1]
+    assert ended > 1000
+    for _ in range(2000):
+        drained(BatchStream("localhost", ()), choose.randbytes(choose.randrange(200)), 50)
 
 
 def test_targets_that_it_does_not_know_have_no_address() -> None:
@@ -170,7 +272,7 @@ def test_it_begins_after_a_few_batches(service: Service, area_name: str, scheme:
 def test_a_local_client_uses_it_where_packets_are_too_small(
     service: Service, area_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_batch_link, "BEGINS_AFTER", 0)
+    monkeypatch.setattr(_batch_stream, "BEGINS_AFTER", 0)
     with service.connect("local") as client:
         shared = client.dict(area_name)
         shared["large"] = bytes(200_000)
@@ -195,7 +297,7 @@ def test_a_killed_daemon_costs_nothing(
     service: Service, far: tuple[statehouse.Client, statehouse.SharedDict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, shared = far
-    monkeypatch.setattr(_batch_link, "TRIED_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr(_batch_stream, "TRIED_AGAIN_AFTER_S", 0.0)
     for number in range(1, 201):
         if number in (50, 120):
             assert link_of(client)._socket is not None
@@ -321,7 +423,7 @@ OPENED = frame(HEADERS, 4, 1, b"\x88") + frame(DATA, 0, 1, message(b"\x0a\0"))
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_batch_link, "BEGINS_AFTER", 0)
+    monkeypatch.setattr(_batch_stream, "BEGINS_AFTER", 0)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -372,6 +474,20 @@ def test_what_came_meanwhile_is_seen_before_anything_is_sent(tmp_path: Any) -> N
         end.set()
         assert ended.wait(PATIENCE_S)
         assert link.call(call(False)) == b"by a call" and link._socket is None and len(calls) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_an_answer_beside_the_end_is_an_answer(tmp_path: Any) -> None:
+    for end in (frame(GOAWAY, 0, 0, b"\x7f\xff\xff\xff\0\0\0\0"), frame(RESET, 0, 1, bytes(4)), b"HTTP/1.1 400 Bad Request"):
+        with misbehaving(answering(OPENED, frame(DATA, 0, 1, message(b"answer")) + end), tmp_path) as (link, calls):
+            assert link.call(call(False)) == b"answer" and link._socket is None and not calls
+        (tmp_path / "s").unlink()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_window_that_stays_shut_is_for_calls(tmp_path: Any) -> None:
+    with misbehaving(answering(frame(SETTINGS, 0, 0, b"\0\x04\0\0\0\0") + OPENED), tmp_path) as (link, calls):
+        assert link.call(call(False)) == b"by a call" and len(calls) == 1
 
 
 @pytest.mark.usefixtures("at_once")

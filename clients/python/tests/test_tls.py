@@ -11,7 +11,7 @@ import pytest
 from conftest import Service, run_service
 
 import statehouse
-from statehouse import _batch_link, aio, errors
+from statehouse import _async_batch_link, _batch_link, _batch_stream, aio, errors
 
 REFUSED_S = 2.0  # How long a client tries that is not let in.
 
@@ -94,10 +94,20 @@ def test_batches_go_encrypted(mutual: Service, folder: pathlib.Path, monkeypatch
     url = url_of(mutual, folder, "ca_file", "certificate_file", "key_file")
     with statehouse.connect(url, token=mutual.token) as c:
         c.dict("batched")
-        for i in range(2 * _batch_link.BEGINS_AFTER + 2):
+        for i in range(2 * _batch_stream.BEGINS_AFTER + 2):
             batch = c.batch()
             batch.dict("batched").incr("n")
             assert batch.run() == [i + 1]
+
+    async def awaited() -> None:
+        async with aio.connect(url, token=mutual.token) as far:
+            for i in range(2 * _batch_stream.BEGINS_AFTER + 2):
+                batch = far.batch()
+                batch.dict("batched").incr("n")
+                assert await batch.run() == [2 * _batch_stream.BEGINS_AFTER + 3 + i]
+
+    monkeypatch.setattr(_async_batch_link, "_connected", connects_plainly)
+    asyncio.run(awaited())
 
 
 def test_unix_sockets_go_without(mutual: Service) -> None:

@@ -1,0 +1,335 @@
+"""One stream of batches (_batch_stream.py) over an asyncio transport: the tasks of an event loop share it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from . import _batch_stream
+from ._batch_stream import BEGIN_S, CHUNK_BYTES, MESSAGE_BYTES_MAX, BatchStream, Lost, is_failure
+from ._control import Call
+
+if TYPE_CHECKING:
+    from .aio import _AsyncNetworkSession
+
+# Batches of a stream that were sent and are not answered. All their answers fit into what the stream may still receive when it is used up.
+IN_FLIGHT_MAX = 32
+WAITING_MAX = 4096  # Batches that wait for that; further ones go by calls.
+
+
+_Outcome = bytes | Lost | TimeoutError | None
+_LATE = TimeoutError()
+
+
+class _Exchange:
+    """A batch on its way. Its outcome is the answer; Lost; TimeoutError; or None where it was not sent. Never an exception of the future,
+    which nobody would look at where a task was cancelled."""
+
+    __slots__ = ("message", "was_sent", "outcome")
+
+    def __init__(self, message: bytes, outcome: asyncio.Future[_Outcome]) -> None:
+        self.message = message
+        self.was_sent = False
+        self.outcome = outcome
+
+    def end(self, outcome: _Outcome) -> None:
+        if not self.outcome.done():  # Its task was cancelled, or gave up.
+            self.outcome.set_result(outcome)
+
+
+class Connection(asyncio.Protocol):
+    """A connection, and the batches on their way over it: answers come in their order, and those that nobody waits for any more are
+    dropped. It belongs to the event loop that made it, and is its protocol for the socket. ``retired``: it takes no further batches, and
+    ends with the last that is waited for."""
+
+    def __init__(self, found: socket.socket, stream: BatchStream) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.retired = False
+        self._socket = found
+        self._stream = stream
+        self._transport: asyncio.Transport | None = None
+        self._sent: deque[_Exchange] = deque()
+        self._waiting: deque[_Exchange] = deque()
+
+    def start(self, message: bytes) -> _Exchange | None:
+        """Sends a batch, now or when there is room; None where there will be none."""
+        if not self._sent:
+            self._catch_up()
+        if self.retired or len(self._waiting) >= WAITING_MAX:
+            return None
+        exchange = _Exchange(message, self.loop.create_future())
+        self._waiting.append(exchange)
+        self._pump()
+        return exchange
+
+    def retire(self) -> None:
+        self.retired = True
+        while self._waiting:
+            self._waiting.popleft().end(None)
+        self.end_if_unused()
+
+    def end_if_unused(self) -> None:
+        """To be asked again whenever nobody waits for one of its batches any more."""
+        if self.retired and all(exchange.outcome.done() for exchange in self._sent):
+            self.end(Lost("it was closed"))
+
+    def end(self, why: Lost) -> None:
+        """Lets the connection go. What was sent is lost, what was not was not carried out."""
+        self.retired = True
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+        while self._sent:
+            self._sent.popleft().end(why)
+        while self._waiting:
+            self._waiting.popleft().end(None)
+
+    def let_go(self) -> None:
+        """Closes the socket without its event loop, which is closed, or was left behind by a fork."""
+        self.retired = True
+        self._transport = None
+        self._socket.close()
+
+    def _catch_up(self) -> None:
+        """Takes what came while the loop was busy: nothing is sent to a service that has left."""
+        if self._transport is None:
+            return
+        try:
+            chunk = self._socket.recv(CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            return self.end(Lost(str(error)))
+        if chunk:
+            self.data_received(chunk)
+        else:
+            self.eof_received()
+
+    def _pump(self) -> None:
+        """Sends what there is room for."""
+        waiting = self._waiting
+        while waiting and len(self._sent) < IN_FLIGHT_MAX:
+            exchange = waiting[0]
+            if not exchange.outcome.done():
+                if not self._stream.takes(exchange.message):
+                    break
+                self._stream.send(exchange.message)
+                exchange.was_sent, exchange.message = True, b""
+                self._sent.append(exchange)
+            waiting.popleft()
+        outgoing = self._stream.outgoing()
+        if outgoing and self._transport is not None:
+            self._transport.write(outgoing)
+        if not self._sent:  # No answer will make room.
+            while waiting:
+                waiting.popleft().end(None)
+
+    # asyncio.Protocol.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return  # It was ended.
+        try:
+            answer = self._stream.receive(data)
+            while answer is not None:
+                if not self._sent:
+                    raise Lost("it sent an answer that nobody asked for")
+                self._sent.popleft().end(answer)
+                answer = self._stream.receive(b"")
+        except Lost as lost:
+            return self.end(lost)
+        self._pump()
+        if self._stream.is_used_up:
+            self.retire()
+        else:
+            self.end_if_unused()
+
+    def eof_received(self) -> None:
+        self.end(Lost("the connection was closed"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(Lost("the connection was closed" if exc is None else str(exc)))
+
+
+class AsyncBatchLink:
+    """The stream of one asynchronous session. It belongs to the event loop that made it; batches of other loops, and those before it is
+    there, go by calls. fork(): a child whose parent had used it goes by calls, which tell it to connect again."""
+
+    def __init__(self, session: _AsyncNetworkSession) -> None:
+        self._session = session
+        # Plain sockets only: a token must not go where TLS is asked for.
+        self._address = _batch_stream.address_of(session.target) if session.tls is None else None
+        self._batches = 0
+        self._not_before = 0.0
+        self._pid = 0  # Of the process that used it first.
+        self._connection: Connection | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        # All that there are: of retired ones batches may still be waited for. Event loops hold them while they live.
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        _links.add(self)
+
+    async def call(self, call: Call) -> Any:
+        """Carries a batch out, as the session's call does."""
+        serialized = call.request.SerializeToString()
+        connection = self._ready(serialized)
+        exchange = None if connection is None else connection.start(serialized)
+        if connection is None or exchange is None:
+            return await self._session.call(call)
+        deadline = time.monotonic() + self._session.timeout
+        timer = connection.loop.call_later(self._session.timeout, exchange.end, _LATE)
+        try:
+            outcome = await exchange.outcome
+        finally:
+            timer.cancel()
+            if connection.retired:
+                connection.end_if_unused()
+        if isinstance(outcome, bytes) and not is_failure(outcome):
+            return outcome
+        if outcome is _LATE:
+            connection.retire()  # Others that it has sent have their own time.
+            if exchange.was_sent:
+                raise _batch_stream.late_error(self._session.target)
+        if isinstance(outcome, Lost) and not _batch_stream.may_go_by_a_call(call, outcome, self._session.closed):
+            raise _batch_stream.lost_error(self._session.target, outcome)
+        # It was not carried out, or may be repeated, or was refused as a whole: the call says that better.
+        return await self._session.call(call, deadline - time.monotonic())
+
+    async def close(self) -> None:
+        """Ends it, also under tasks that wait for answers."""
+        loop = asyncio.get_running_loop()
+        if self._pid != os.getpid():
+            return self.after_fork_in_child()  # For one that forked without Python's knowledge.
+        self._forget_others()
+        if self._beginning is not None:
+            beginning = self._beginning
+            if beginning.get_loop() is loop:
+                beginning.cancel()
+                await asyncio.wait((beginning,))
+        self._connection = None
+        for connection in list(self._connections):
+            why = Lost("the client was closed")
+            if connection.loop is loop:
+                connection.end(why)
+            else:
+                connection.loop.call_soon_threadsafe(connection.end, why)
+
+    def after_fork_in_child(self) -> None:
+        # The parent's connections go on; the tasks of its event loop are not in this process.
+        for connection in list(self._connections):
+            connection.let_go()
+        self._connections.clear()
+        self._connection = None
+        self._beginning = None
+
+    def _ready(self, serialized: bytes) -> Connection | None:
+        """The connection that may take the batch. One is begun beside calls, if that is worth it: nobody waits for it."""
+        self._batches += 1
+        if self._address is None or len(serialized) > MESSAGE_BYTES_MAX or self._session.closed:
+            return None
+        loop = asyncio.get_running_loop()
+        connection = self._connection
+        if self._pid != os.getpid():
+            if self._pid:
+                return None
+            self._pid = os.getpid()
+        if connection is not None and connection.loop is loop and not connection.retired:
+            return connection
+        self._forget_others()
+        if self._connection is not None and self._connection.loop is not loop:
+            return None
+        now = time.monotonic()
+        if self._beginning is None and self._batches > _batch_stream.BEGINS_AFTER and now >= self._not_before:
+            self._not_before = now + _batch_stream.TRIED_AGAIN_AFTER_S
+            self._beginning = loop.create_task(self._begin(self._address))
+        return None
+
+    def _forget_others(self) -> None:
+        """Of event loops that were closed before the client, and what has ended."""
+        if self._beginning is not None and self._beginning.get_loop().is_closed():
+            self._beginning = None
+            self._not_before = 0.0
+        for connection in [connection for connection in self._connections if connection.loop.is_closed()]:
+            connection.let_go()
+            self._connections.discard(connection)
+            self._not_before = 0.0
+        if self._connection is not None and self._connection.retired:
+            self._connection = None
+
+    async def _begin(self, address: tuple[int, Any]) -> None:
+        """Connects, and asks for an empty batch: then the service lets us in, and knows streams of batches."""
+        connection = None
+        try:
+            async with asyncio.timeout(BEGIN_S):
+                found = await _connected(*address)
+            authority = _batch_stream.authority_of(address[0], self._session.target)
+            connection = await self._over(found, BatchStream(authority, self._session.metadata))
+            first = connection.start(b"")
+            async with asyncio.timeout(BEGIN_S):
+                answer = None if first is None else await first.outcome
+            if isinstance(answer, bytes) and not is_failure(answer) and not connection.retired and not self._session.closed:
+                self._connection, connection = connection, None
+        except OSError:
+            pass  # Then there is none.
+        finally:
+            self._beginning = None
+            if connection is not None:
+                connection.end(Lost("it did not begin"))
+
+    async def _over(self, found: socket.socket, stream: BatchStream) -> Connection:
+        """The connection on a socket, which is closed if that fails."""
+        connection = Connection(found, stream)
+        self._connections.add(connection)
+        loop: Any = connection.loop
+        create = loop.create_unix_connection if found.family == socket.AF_UNIX else loop.create_connection
+        try:
+            await create(lambda: connection, sock=found)
+        except BaseException:
+            connection.end(Lost("it did not begin"))
+            found.close()
+            raise
+        return connection
+
+
+async def _connected(family: int, where: Any) -> socket.socket:
+    """A connected socket that does not block. OSError."""
+    loop = asyncio.get_running_loop()
+    candidates: list[tuple[int, Any]] = [(family, where)]
+    if family != socket.AF_UNIX:
+        found = await loop.getaddrinfo(*where, type=socket.SOCK_STREAM)
+        candidates = [(info[0], info[4]) for info in found]
+    last: OSError = ConnectionError(f"{where} has no address")
+    for kind, address in candidates:
+        made = socket.socket(kind, socket.SOCK_STREAM)
+        with contextlib.ExitStack() as stack:
+            stack.callback(made.close)
+            made.setblocking(False)
+            try:
+                await loop.sock_connect(made, address)
+                if kind != socket.AF_UNIX:
+                    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                last = error
+                continue
+            stack.pop_all()
+            return made
+    raise last
+
+
+_links: weakref.WeakSet[AsyncBatchLink] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for link in list(_links):
+        link.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
