@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import time
 import weakref
@@ -43,7 +44,7 @@ class _Exchange:
             self.outcome.set_result(outcome)
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection, and the batches on their way over it: answers come in their order, and those that nobody waits for any more are
     dropped. It belongs to the event loop that made it, and is its protocol for the socket. ``retired``: it takes no further batches, and
     ends with the last that is waited for."""
@@ -52,6 +53,9 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.retired = False
         self._socket = found
+        self._poll = select.poll()
+        self._poll.register(found, select.POLLIN)
+        self._buffer = memoryview(bytearray(CHUNK_BYTES))
         self._stream = stream
         self._transport: asyncio.Transport | None = None
         self._sent: deque[_Exchange] = deque()
@@ -98,16 +102,14 @@ class Connection(asyncio.Protocol):
 
     def _catch_up(self) -> None:
         """Takes what came while the loop was busy: nothing is sent to a service that has left."""
-        if self._transport is None:
+        if self._transport is None or not self._poll.poll(0):
             return
         try:
-            chunk = self._socket.recv(CHUNK_BYTES)
-        except BlockingIOError:
-            return
+            size = self._socket.recv_into(self._buffer)
         except OSError as error:
             return self.end(Lost(str(error)))
-        if chunk:
-            self.data_received(chunk)
+        if size:
+            self.buffer_updated(size)
         else:
             self.eof_received()
 
@@ -130,16 +132,19 @@ class Connection(asyncio.Protocol):
             while waiting:
                 waiting.popleft().end(None)
 
-    # asyncio.Protocol.
+    # asyncio.BufferedProtocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
             return  # It was ended.
         try:
-            answer = self._stream.receive(data)
+            answer = self._stream.receive(self._buffer[:nbytes])
             while answer is not None:
                 if not self._sent:
                     raise Lost("it sent an answer that nobody asked for")

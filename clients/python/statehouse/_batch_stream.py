@@ -94,7 +94,7 @@ class BatchStream:
         self._outgoing.clear()
         return outgoing
 
-    def receive(self, chunk: bytes) -> bytes | None:
+    def receive(self, chunk: bytes | memoryview) -> bytes | None:
         """Takes what was received, and gives the next message if it is whole; with no bytes, a further one of those before. Lost where
         the stream has ended, and for whatever HTTP/2 or gRPC do not allow, after the messages that came before that."""
         if self._end is None and chunk:
