@@ -5,8 +5,8 @@
 
 A batch is 64 operations on 64 keys; values are texts of 64 bytes. Both servers run at the same time, and the same loops run on each in
 one client process. Redis and the network door are reached through unix sockets. Pipelines are without MULTI and EXEC, which is faster.
-A bar is the ratio of medians, taken in the same run. asyncio's batches are held against the blocking pipelines; those of redis.asyncio, which
-are slower, stand beside them.
+A bar is the ratio of medians, taken in the same run. asyncio's batches are held against the blocking pipelines; those of redis.asyncio,
+which are slower, stand beside them.
 """
 import argparse
 import asyncio

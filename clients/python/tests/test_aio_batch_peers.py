@@ -228,6 +228,20 @@ def test_a_batch_that_is_not_answered_in_time_ends_the_stream_for_later_ones(mis
     misbehaving(body)
 
 
+def test_behind_batches_that_nobody_waits_for_none_waits_for_ever(misbehaving: Callable[..., None]) -> None:
+    async def body(link: AsyncBatchLink, far: Far, peer: Peer) -> None:
+        tasks = [start(link) for _ in range(IN_FLIGHT_MAX)]
+        await until(lambda: peer.batches() == IN_FLIGHT_MAX, "the batches")
+        for task in tasks:
+            task.cancel()
+        far.timeout = 0.05
+        assert await link.call(call(False)) == b"by a call"  # It was not sent: the call says that it is late.
+        assert far.calls[0] is not None and far.calls[0] <= 0 and peer.batches() == IN_FLIGHT_MAX
+        assert await link.call(call(False)) == b"by a call" and link._connection is None
+
+    misbehaving(body)
+
+
 def test_closing_wakes_who_waits(misbehaving: Callable[..., None]) -> None:
     async def body(link: AsyncBatchLink, far: Far, peer: Peer) -> None:
         tasks = [start(link) for _ in range(IN_FLIGHT_MAX + 3)]
@@ -323,7 +337,8 @@ def test_a_client_outlives_its_event_loop_and_is_left_alone_by_others(tmp_path: 
 
     asyncio.run(use(elsewhere))
     first = link._connection
+    assert first is not None and first.loop.is_closed()
     asyncio.run(use(lambda: None))
-    assert link._connection is not first
+    assert link._connection is not first and first._socket.fileno() == -1
     asyncio.run(link.close())
     assert link._connection is None and all(connection.retired for connection in link._connections)
