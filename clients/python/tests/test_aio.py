@@ -147,6 +147,21 @@ def test_everything_refuses_after_close(
         blocking.areas.delete(area_name)
 
 
+def test_closing_over_the_network_ends_calls_under_way(service: Service, area_name: str) -> None:
+    async def body() -> None:
+        async with statehouse.aio.connect(service.url, token=service.token, transport="network") as client:
+            area = await client.area(area_name, size=8)
+            waits = [asyncio.create_task(area.wait(await area.updates)) for _ in range(3)]
+            await area.load_u64(0)  # The waits are on their way.
+            await client.close()
+            results = await asyncio.gather(*waits, return_exceptions=True)
+            assert {type(result) for result in results} == {statehouse.ClientClosed}
+
+    asyncio.run(body())
+    with service.connect("local") as blocking:
+        blocking.areas.delete(area_name)
+
+
 def test_connect_may_be_awaited(service: Service, door: str) -> None:
     async def body() -> None:
         client = await statehouse.aio.connect(service.url, token=service.token, transport=door)
