@@ -26,8 +26,8 @@ TEST(ErrorDetailTest, SaysWhatAClientBranchesOn) {
   EXPECT_TRUE(detail.retryable());
   EXPECT_EQ(detail.retry_after_ms(), 0u);
   v1::ErrorDetail limited;
-  FillErrorDetail(Status(Reason::kRateLimited, "x"), "", &limited);
-  EXPECT_EQ(limited.retry_after_ms(), kRateLimitRetryAfterMs);
+  FillErrorDetail(Status(Reason::kRateLimited, "x").WithRetryAfter(250), "", &limited);
+  EXPECT_EQ(limited.retry_after_ms(), 250u);
 }
 
 }  // namespace

@@ -54,7 +54,8 @@ TEST(ReasonMapTest, EveryReasonHasTheCodeThatTheCatalogueGivesInBrackets) {
 }
 
 TEST(ReasonMapTest, DetailsHoldReasonNameAndRetryAdvice) {
-  const grpc::Status status = ToGrpcStatus(Status(Reason::kRateLimited, "too many tries"), "web/a");
+  const grpc::Status status =
+      ToGrpcStatus(Status(Reason::kRateLimited, "too many tries").WithRetryAfter(250), "web/a");
 
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(status.error_message(), "too many tries");
@@ -69,7 +70,7 @@ TEST(ReasonMapTest, DetailsHoldReasonNameAndRetryAdvice) {
   EXPECT_EQ(detail.reason(), v1::ERROR_REASON_RATE_LIMITED);
   EXPECT_EQ(detail.name(), "web/a");
   EXPECT_TRUE(detail.retryable());
-  EXPECT_GT(detail.retry_after_ms(), 0u);
+  EXPECT_EQ(detail.retry_after_ms(), 250u);
 }
 
 TEST(ReasonMapTest, LongAndForeignTextsFitTheTrailers) {
