@@ -166,6 +166,8 @@ TEST_F(AuthenticatorTest, FailingPeerIsLimitedForAMinuteAndOthersAreNot) {
   }
 
   EXPECT_EQ(ReasonOf(*authenticator, "bad", "ipv4:127.0.0.1"), Reason::kRateLimited);
+  EXPECT_EQ(authenticator->Authenticate("bad", "ipv4:127.0.0.1").status().retry_after_ms(),
+            kRateLimitRetryAfterMs);
   EXPECT_EQ(ReasonOf(*authenticator, "bad", "ipv4:127.0.0.2"), Reason::kUnauthenticated);
   EXPECT_EQ(ReasonOf(*authenticator, token, "ipv4:127.0.0.1"), Reason::kOk);
   now_ = kNow + 60;
