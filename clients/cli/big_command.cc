@@ -11,6 +11,7 @@
 #include "clients/cli/follow.h"
 #include "clients/cli/quantity.h"
 #include "clients/cli/ranking.h"
+#include "clients/cli/terminal_text.h"
 
 namespace statehouse::cli {
 namespace {
@@ -71,8 +72,8 @@ uint64_t Scan(sh_client* client, const v1::Dict& dict, Ranking* largest, Progres
       largest->Offer({dict.name(), entry.key()}, entry.key().size() + entry.value().ByteSizeLong());
     }
     scanned += static_cast<uint64_t>(page.entries_size());
-    progress->Tell("dict \"" + dict.name() + "\": " + std::to_string(scanned) + " of about " +
-                   std::to_string(dict.entries()) + " entries");
+    progress->Tell("dict \"" + Visible(dict.name()) + "\": " + std::to_string(scanned) +
+                   " of about " + std::to_string(dict.entries()) + " entries");
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   return scanned;
@@ -99,13 +100,14 @@ void PrintBig(const std::vector<v1::Dict>& dicts, size_t dicts_max,
   }
   std::printf("%-32s %12s %14s %14s\n", "DICT", "ENTRIES", "ENTRY BYTES", "MEMORY");
   for (size_t i = 0; i < shown; ++i) {
-    std::printf("%-32s %12" PRIu64 " %14" PRIu64 " %14" PRIu64 "\n", dicts[i].name().c_str(),
-                dicts[i].entries(), dicts[i].entry_bytes(), dicts[i].memory_bytes());
+    std::printf("%-32s %12" PRIu64 " %14" PRIu64 " %14" PRIu64 "\n",
+                Visible(dicts[i].name()).c_str(), dicts[i].entries(), dicts[i].entry_bytes(),
+                dicts[i].memory_bytes());
   }
   std::printf("\n%14s  %-32s %s\n", "KEY + VALUE", "DICT", "KEY");
   for (const Ranked& entry : entries) {
-    std::printf("%14" PRIu64 "  %-32s %s\n", entry.number, entry.what.dict.c_str(),
-                entry.what.key.c_str());
+    std::printf("%14" PRIu64 "  %-32s %s\n", entry.number, Visible(entry.what.dict).c_str(),
+                Visible(entry.what.key).c_str());
   }
 }
 
@@ -136,7 +138,8 @@ class Counter final : public FollowSink {
  public:
   void Joined(const std::string& dict) override {}
   void Left(const std::string& dict, const std::string& why) override {
-    std::fprintf(stderr, "dict \"%s\" is no longer watched: %s\n", dict.c_str(), why.c_str());
+    std::fprintf(stderr, "dict \"%s\" is no longer watched: %s\n", Visible(dict).c_str(),
+                 why.c_str());
   }
   bool Take(const std::string& dict, const sh_watch_event& event) override {
     if (event.kind == SH_WATCH_RESYNC) ++resyncs_;
@@ -175,8 +178,8 @@ void PrintHot(const std::vector<Ranked>& hottest, const Counter& counter, double
   std::printf("%12s %12s  %-32s %s\n", "CHANGES", "CHANGES/S", "DICT", "KEY");
   for (const Ranked& key : hottest) {
     std::printf("%12" PRIu64 " %12.1f  %-32s %s\n", key.number,
-                static_cast<double>(key.number) / seconds, key.what.dict.c_str(),
-                key.what.key.c_str());
+                static_cast<double>(key.number) / seconds, Visible(key.what.dict).c_str(),
+                Visible(key.what.key).c_str());
   }
 }
 

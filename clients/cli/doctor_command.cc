@@ -11,6 +11,7 @@
 #include "clients/cli/commands.h"
 #include "clients/cli/doctor.h"
 #include "clients/cli/exit_codes.h"
+#include "clients/cli/terminal_text.h"
 
 namespace statehouse::cli {
 namespace {
@@ -45,7 +46,7 @@ class Report final {
       return;
     }
     std::printf("%-8s %-18s %s\n", kVerdictNames[static_cast<size_t>(finding.verdict)],
-                finding.check.c_str(), finding.found.c_str());
+                finding.check.c_str(), Visible(finding.found).c_str());
     const bool explain = verbose_ || finding.verdict != Verdict::kGood;
     if (explain) std::printf("%-8s   why: %s\n", "", finding.why.c_str());
     if (!finding.fix.empty()) std::printf("%-8s   fix: %s\n", "", finding.fix.c_str());

@@ -17,6 +17,7 @@
 #include "clients/cli/exit_codes.h"
 #include "clients/cli/held_command.h"
 #include "clients/cli/quantity.h"
+#include "clients/cli/terminal_text.h"
 
 namespace statehouse::cli {
 namespace {
@@ -231,7 +232,7 @@ void List(const Globals& globals, const Arguments& arguments) {
     const bool held = info.party_count > 0 && info.parties[0].token != 0;
     std::printf("%-32s %8u %8u %8u  %9s  %s\n", info.name, info.limit, info.holder_count,
                 info.waiter_count, held ? Seconds(info.parties[0].expires_ms).c_str() : "-",
-                held ? info.parties[0].owner : "-");
+                held ? Visible(info.parties[0].owner).c_str() : "-");
   }
 }
 
@@ -259,7 +260,7 @@ void Describe(const Globals& globals, const Arguments& arguments) {
     std::printf("%-8s %-9s %20s %20s %10s %10s  %s\n", held ? "holds" : "waits",
                 ModeName(party.mode), held ? std::to_string(party.token).c_str() : "-",
                 session.c_str(), Seconds(party.since_ms).c_str(),
-                held ? Seconds(party.expires_ms).c_str() : "-", party.owner);
+                held ? Seconds(party.expires_ms).c_str() : "-", Visible(party.owner).c_str());
   }
 }
 

@@ -13,7 +13,9 @@
 #include "clients/cli/percentiles.h"
 #include "clients/cli/quantity.h"
 #include "clients/cli/ranking.h"
+#include "clients/cli/terminal_text.h"
 #include "clients/cli/top_model.h"
+#include "clients/cli/watch_line.h"
 
 namespace statehouse::cli {
 namespace {
@@ -189,6 +191,48 @@ TEST(MetricsTextTest, DamagedTextIsPassedOver) {
   }
 }
 
+TEST(TerminalTextTest, ControlCharactersAreShownAndAllElseStays) {
+  const struct {
+    std::string_view text;
+    std::string_view shown;
+  } cases[] = {
+      {"", ""},
+      {"plain \\ \"text\" ~", "plain \\ \"text\" ~"},
+      {"\x1b[2J\n\t\r", "\\u001b[2J\\u000a\\u0009\\u000d"},
+      {std::string_view("\0\x1f \x7e\x7f", 5), "\\u0000\\u001f ~\\u007f"},
+      {"\u0080\u009b\u009f\u00a0", "\\u0080\\u009b\\u009f\u00a0"},  // C1, up to its end.
+      {"\u00e4\u07ff\u20ac\U0001f600", "\u00e4\u07ff\u20ac\U0001f600"},
+      {"\x9b\xe4 \xe2\x82", "\\x9b\\xe4 \\xe2\\x82"},  // No UTF-8: C1 to some terminals.
+      {"\xc0\x8a\xed\xa0\x80", "\\xc0\\x8a\\xed\\xa0\\x80"},
+  };
+  for (const auto& one : cases) EXPECT_EQ(Visible(one.text), one.shown);
+}
+
+TEST(TerminalTextTest, WhatIsCutEndsWithACharacter) {
+  const std::string text = "a\u00e4\u20ac\U0001f600";  // 1, 2, 3 and 4 bytes.
+  const size_t ends[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 10};
+  for (size_t bytes_max = 0; bytes_max < std::size(ends); ++bytes_max) {
+    EXPECT_EQ(CutAtCharacter(text, bytes_max), text.substr(0, ends[bytes_max])) << bytes_max;
+  }
+  EXPECT_EQ(CutAtCharacter("\x80\x80", 1), "") << "it never was a character";
+}
+
+TEST(WatchLineTest, KeysAndValuesForgeNoLineAndCommandNoTerminal) {
+  const Told told{.dict = "d",
+                  .kind = "put",
+                  .key = "k\x1b[2J\nd\tdelete\tother\u009b",
+                  .value = "\"\x7f\\n\"",
+                  .previous = "\"\u0085\"",
+                  .revision = 7,
+                  .has_key = true};
+  EXPECT_EQ(LineOf(told, false),
+            "d\tput\tk\\u001b[2J\\u000ad\\u0009delete\\u0009other\\u009b\t\"\\u007f\\n\""
+            "\twas \"\\u0085\"\t(revision 7)");
+  const nlohmann::json line = nlohmann::json::parse(LineOf(told, true));
+  EXPECT_EQ(line["key"], told.key) << "for programs it is the key itself";
+  EXPECT_EQ(line["value"], "\x7f\n");
+}
+
 v1::Dict DictOf(uint32_t index, const std::string& name, uint64_t revision, uint64_t bytes) {
   v1::Dict dict;
   dict.set_index(index);
@@ -278,6 +322,15 @@ TEST(TopModelTest, TablesFitTheScreen) {
   const std::vector<std::string> screen = ToLines(view, 24, 80);
   EXPECT_THAT(screen, ::testing::Contains(HasSubstr("more")));
   EXPECT_THAT(screen, ::testing::Contains(HasSubstr("wanted"))) << "each table has its part";
+}
+
+TEST(TopModelTest, OwnersAreShownEscaped) {
+  Looks looks;
+  looks.now.locks = {{"held", 1, 1, 0, "me\x1b]0;you\a\nstatehouse"}};
+  const TopView view = Compare(looks.before, looks.now);
+  EXPECT_THAT(ToLines(view, 0, 0),
+              ::testing::Contains(HasSubstr("me\\u001b]0;you\\u0007\\u000astatehouse")));
+  EXPECT_EQ(ToJson(view)["locks"][0]["owner"], looks.now.locks[0].owner);
 }
 
 }  // namespace

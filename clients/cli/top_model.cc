@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "clients/cli/quantity.h"
+#include "clients/cli/terminal_text.h"
 
 namespace statehouse::cli {
 namespace {
@@ -93,10 +94,11 @@ std::vector<MethodRow> MethodRows(const std::vector<MetricSample>& before,
   return sorted;
 }
 
+// Whole, however long the texts are.
 template <typename... Values>
 std::string Format(const char* format, Values... values) {
-  char text[512];
-  std::snprintf(text, sizeof text, format, values...);
+  std::string text(static_cast<size_t>(std::snprintf(nullptr, 0, format, values...)), '\0');
+  std::snprintf(text.data(), text.size() + 1, format, values...);
   return text;
 }
 
@@ -270,6 +272,7 @@ std::vector<std::string> ToLines(const TopView& view, size_t lines_max, size_t c
   }
   if (lines_max != 0 && lines.size() > lines_max) lines.resize(lines_max);
   for (std::string& line : lines) {
+    line = Visible(line);
     if (columns != 0 && line.size() > columns) line.resize(columns);
     line.erase(line.find_last_not_of(' ') + 1);
   }

@@ -12,6 +12,7 @@
 
 #include "clients/cli/commands.h"
 #include "clients/cli/dict_call.h"
+#include "clients/cli/terminal_text.h"
 #include "clients/cli/watch_arguments.h"
 #include "clients/cli/watch_line.h"
 #include "statehouse/v1/watch.pb.h"
@@ -238,7 +239,7 @@ void Execute(const std::string& command, const Environment& variables, const std
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
   if (WIFEXITED(status) && WEXITSTATUS(status) != 0) {
     std::fprintf(stderr, "statehouse: the command of --exec exited with %d for %s\n",
-                 WEXITSTATUS(status), what.c_str());
+                 WEXITSTATUS(status), Visible(what).c_str());
   }
 }
 

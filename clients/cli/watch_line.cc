@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "clients/cli/terminal_text.h"
+
 namespace statehouse::cli {
 
 std::string LineOf(const Told& told, bool as_json) {
@@ -24,10 +26,10 @@ std::string LineOf(const Told& told, bool as_json) {
     if (told.previous_gone) line["previous_gone"] = true;
     return line.dump();
   }
-  std::string line = told.dict.empty() ? told.kind : told.dict + "\t" + told.kind;
-  if (told.has_key) line += "\t" + told.key;
-  if (!told.value.empty()) line += "\t" + told.value;
-  if (!told.previous.empty()) line += "\twas " + told.previous;
+  std::string line = told.dict.empty() ? told.kind : Visible(told.dict) + "\t" + told.kind;
+  if (told.has_key) line += "\t" + Visible(told.key);
+  if (!told.value.empty()) line += "\t" + Visible(told.value);
+  if (!told.previous.empty()) line += "\twas " + Visible(told.previous);
   if (told.previous_gone) line += "\twas not known";
   if (!told.reason.empty()) line += "\t" + told.reason;
   if (told.revision != 0) line += "\t(revision " + std::to_string(told.revision) + ")";

@@ -21,7 +21,8 @@ struct Told {
   bool has_key = false;
 };
 
-// Without the line's end.
+// Without the line's end. Text shows control characters escaped, so that no key or value forges a
+// line or commands the terminal; JSON has them as JSON does.
 std::string LineOf(const Told& told, bool as_json);
 
 }  // namespace statehouse::cli

@@ -51,7 +51,7 @@ TEST_F(CliMeasureTest, BigFindsTheLargestEntriesAndDicts) {
   Out("dict set small a '\"" + std::string(100, 'x') + "\"'");
   Shell("printf '\"%0300000d\"' 7 | {} dict set large huge -");
   Shell("printf '\"%05000d\"' 7 | {} dict set large middle -");
-  Out("dict set large tiny 1");
+  Shell("{} dict set large \"$(printf 'tiny\\n\\033[2J')\" 1");
 
   const CommandLine::Ran ran = Shell("{} big --top 3");
   EXPECT_EQ(ran.code, 0) << ran.errors;
@@ -60,6 +60,7 @@ TEST_F(CliMeasureTest, BigFindsTheLargestEntriesAndDicts) {
   EXPECT_LT(ran.out.find(" huge\n"), ran.out.find(" middle\n")) << ran.out;
   EXPECT_LT(ran.out.find(" middle\n"), ran.out.find(" a\n")) << ran.out;
   EXPECT_THAT(ran.out, Not(HasSubstr("tiny"))) << "it is the fourth";
+  EXPECT_THAT(Out("big large"), HasSubstr(" tiny\\u000a\\u001b[2J\n"));
 
   const json one = Json("big small");
   EXPECT_EQ(one["dicts"].size(), 1u);
@@ -78,7 +79,7 @@ TEST_F(CliMeasureTest, HotCountsTheChangesOfEachKey) {
   // Changes come until the watch has ended, twice as many of one key.
   const std::string busy =
       " & hot=$!; while kill -0 $hot 2> /dev/null; do {} dict incr a often >&2; {} dict incr a "
-      "often >&2; {} dict set b seldom 1 >&2; done; wait $hot";
+      "often >&2; {} dict set b \"$(printf 'sel\\033dom')\" 1 >&2; done; wait $hot";
   const CommandLine::Ran all = Shell("{} -o json hot --for 4s" + busy);
   const json hottest = json::parse(all.out, nullptr, false);
   ASSERT_FALSE(hottest.is_discarded()) << all.out << all.errors;
@@ -89,7 +90,7 @@ TEST_F(CliMeasureTest, HotCountsTheChangesOfEachKey) {
   EXPECT_EQ(hottest["resyncs"], 0);
 
   const CommandLine::Ran one = Shell("{} hot b --for 4s" + busy);
-  EXPECT_THAT(one.out, HasSubstr(" seldom\n")) << one.errors;
+  EXPECT_THAT(one.out, HasSubstr(" sel\\u001bdom\n")) << one.errors;
   EXPECT_THAT(one.out, Not(HasSubstr("often")));
   EXPECT_EQ(Shell("{} hot none --for 1s").code, 3);
   EXPECT_EQ(Shell("{} hot --for soon").code, 2);
