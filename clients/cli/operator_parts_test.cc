@@ -333,5 +333,16 @@ TEST(TopModelTest, OwnersAreShownEscaped) {
   EXPECT_EQ(ToJson(view)["locks"][0]["owner"], looks.now.locks[0].owner);
 }
 
+TEST(TopModelTest, NoLineEndsInsideACharacter) {
+  Looks looks;
+  std::string name = "x";
+  for (int i = 0; i < 250; ++i) name += "\u20ac";
+  looks.now.dicts = {DictOf(0, name, 1, 1)};
+  const TopView view = Compare(looks.before, looks.now);
+  EXPECT_THAT(ToLines(view, 0, 0), ::testing::Contains(HasSubstr(name + " "))) << "nothing cut";
+  const std::vector<std::string> cut = ToLines(view, 0, 80);
+  EXPECT_THAT(cut, ::testing::Contains(name.substr(0, 79)));  // The 81st byte is inside one.
+}
+
 }  // namespace
 }  // namespace statehouse::cli

@@ -273,7 +273,7 @@ std::vector<std::string> ToLines(const TopView& view, size_t lines_max, size_t c
   if (lines_max != 0 && lines.size() > lines_max) lines.resize(lines_max);
   for (std::string& line : lines) {
     line = Visible(line);
-    if (columns != 0 && line.size() > columns) line.resize(columns);
+    if (columns != 0) line.resize(CutAtCharacter(line, columns).size());
     line.erase(line.find_last_not_of(' ') + 1);
   }
   return lines;

@@ -68,8 +68,8 @@ struct TopView {
 TopView Compare(const TopLook& before, const TopLook& now);
 
 nlohmann::ordered_json ToJson(const TopView& view);
-// Lines of at most `columns` bytes, with control characters escaped; with `lines_max` the tables
-// are cut to fit, and what was cut is counted. 0: no bound.
+// Lines of at most `columns` bytes and whole characters, control characters escaped; with
+// `lines_max` the tables are cut to fit, and what was cut is counted. 0: no bound.
 std::vector<std::string> ToLines(const TopView& view, size_t lines_max, size_t columns);
 
 }  // namespace statehouse::cli
