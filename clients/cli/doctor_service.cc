@@ -29,6 +29,13 @@ constexpr const char* kWhyGrpc =
     "watches of this host's workers, and clients that want the network door, come in here";
 constexpr const char* kWhyTcp = "clients of other hosts and of other languages come in here";
 
+// A call beyond a limit of the token itself, which is valid then: the message names the setting.
+// Only the message tells it from RATE_LIMITED for wrong tokens.
+bool IsOwnLimit(const std::string& message) {
+  return message.find("(calls_per_second)") != std::string::npos ||
+         message.find("(calls_at_once)") != std::string::npos;
+}
+
 std::string Took(double milliseconds) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f ms", milliseconds);
@@ -220,8 +227,17 @@ Finding CheckToken(const DoorAnswer& answer, bool has_token) {
       finding.fix = "statehouse token create, then kill -HUP the service";
       break;
     case SH_RATE_LIMITED:
-      finding.found = "too many wrong tokens came from here: tries are held up for a while";
-      finding.fix = "find who tries with a wrong token, and wait a minute";
+      finding.found = answer.message;
+      if (IsOwnLimit(answer.message)) {
+        finding.verdict = Verdict::kWarning;
+        finding.fix =
+            "make fewer calls with this token, give each program one of its own, or raise the "
+            "limit in the tokens file (or its default in auth) and send the service kill -HUP";
+      } else {
+        finding.fix =
+            "correct the access token; find who else on this host tries with a wrong one, and "
+            "wait a minute";
+      }
       break;
     default:
       finding.found = has_token ? "the access token is refused: " + answer.message

@@ -220,7 +220,25 @@ TEST_F(DoctorTest, ATokenThatIsRefusedIsTold) {
   answer.reason = SH_TOKEN_EXPIRED;
   Expect(Verdict::kProblem, "over", CheckToken(answer, true));
   answer.reason = SH_RATE_LIMITED;
-  Expect(Verdict::kProblem, "too many", CheckToken(answer, true));
+  answer.message = "access token: too many failed attempts came from unix:7; wait a minute";
+  const Finding failures = CheckToken(answer, true);
+  Expect(Verdict::kProblem, answer.message, failures);
+  EXPECT_NE(failures.fix.find("wrong"), std::string::npos) << failures.fix;
+}
+
+TEST_F(DoctorTest, AValidTokenBeyondItsOwnLimitIsAWarning) {
+  DoorAnswer answer;
+  answer.reason = SH_RATE_LIMITED;
+  for (const char* const message :
+       {"token k3m9x2ab makes more than 5 calls a second (calls_per_second); try again after 200 "
+        "ms, or have its limit raised",
+        "token k3m9x2ab has 2 calls at once (calls_at_once); try again after 100 ms, or have its "
+        "limit raised"}) {
+    answer.message = message;
+    const Finding finding = CheckToken(answer, true);
+    Expect(Verdict::kWarning, message, finding);
+    EXPECT_EQ(finding.fix.find("wrong"), std::string::npos) << finding.fix;
+  }
 }
 
 TEST_F(DoctorTest, VersionsStateAndMemoryAsTheServiceTellsThem) {

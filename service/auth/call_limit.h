@@ -35,7 +35,7 @@ class CallLimit final {
   void Configure(const CallLimits& limits);
 
   // A call begins at the steady clock's `now_ns`, or is refused with RATE_LIMITED, which says when
-  // to try again.
+  // to try again and which setting it is, as `statehouse doctor` looks for it.
   Status Begin(std::string_view token_id, uint64_t now_ns);
   // The call that began does `count` more.
   void Spend(uint64_t count, uint64_t now_ns);

@@ -29,7 +29,8 @@ TEST(CallLimitTest, ASecondsWorthMayComeAtOnceAndNoMore) {
   EXPECT_EQ(LetIn(&limit, 10, kNow), 10);
   const Status refused = limit.Begin("testtest", kNow);
   EXPECT_EQ(refused.reason(), Reason::kRateLimited);
-  EXPECT_THAT(refused.message(), HasSubstr("token testtest makes more than 10 calls a second"));
+  EXPECT_THAT(refused.message(),
+              HasSubstr("token testtest makes more than 10 calls a second (calls_per_second)"));
   EXPECT_EQ(limit.at_once(), 0u);
   // After what the refusal says, one is let in; just before that, none.
   EXPECT_EQ(refused.retry_after_ms(), 1u);
@@ -63,7 +64,7 @@ TEST(CallLimitTest, CallsAtOnceAreCountedUntilTheyEnd) {
   EXPECT_TRUE(limit.Begin("testtest", kNow).ok());
   const Status refused = limit.Begin("testtest", kNow);
   EXPECT_EQ(refused.reason(), Reason::kRateLimited);
-  EXPECT_THAT(refused.message(), HasSubstr("2 calls at once"));
+  EXPECT_THAT(refused.message(), HasSubstr("2 calls at once (calls_at_once)"));
   EXPECT_EQ(refused.retry_after_ms(), 100u);
   limit.End();
   EXPECT_TRUE(limit.Begin("testtest", kNow).ok());
