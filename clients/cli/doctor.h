@@ -9,6 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "clients/c/src/endpoint.h"
+#include "clients/cli/connection.h"
+#include "engine/base/status.h"
 #include "statehouse/statehouse.h"
 #include "statehouse/v1/admin.pb.h"
 
@@ -36,6 +39,13 @@ struct LocalService {
   pid_t daemon_pid = 0;
 };
 LocalService ReadLocalService(const std::string& runtime_dir);
+
+// Where a command's flags and the environment say that the service is.
+StatusOr<Endpoint> EndpointOf(const Globals& globals);
+// It is called by an address, not in a folder of this host.
+bool IsByAddress(const Endpoint& endpoint);
+// Whether the daemon that answered runs where this program does.
+bool IsOfThisHost(bool by_address, const v1::GetStatusResponse& status);
 
 // Where /proc and the cgroups are; tests lay others.
 struct HostFiles {

@@ -86,13 +86,10 @@ struct Patient {
 };
 
 StatusOr<Patient> PatientOf(const Globals& globals) {
-  ConnectArguments arguments;
-  if (!globals.url.empty()) arguments.url = globals.url;
-  if (!globals.token_file.empty()) arguments.token_file = globals.token_file;
   Patient patient;
-  SH_ASSIGN_OR_RETURN(patient.endpoint, ResolveEndpoint(arguments, ProcessEnvironment()));
+  SH_ASSIGN_OR_RETURN(patient.endpoint, EndpointOf(globals));
   const std::string& target = patient.endpoint.grpc_target;
-  patient.is_tcp = target.rfind("unix:", 0) != 0;
+  patient.is_tcp = IsByAddress(patient.endpoint);
   patient.settings.token = patient.endpoint.token;
   patient.settings.timeout_ms = std::min(globals.timeout_ms, kDoorTimeoutMs);
   if (!patient.is_tcp) patient.settings.runtime_dir = patient.endpoint.runtime_dir;
@@ -193,13 +190,6 @@ void CheckTime(const Patient& patient, const v1::GetStatusResponse& status, bool
   report->Add(finding);
 }
 
-// Whether the daemon that answered runs where this program does.
-bool IsOfThisHost(const Patient& patient, const v1::GetStatusResponse& status) {
-  if (!patient.is_tcp) return true;
-  const pid_t there = ReadLocalService(status.runtime_dir()).daemon_pid;
-  return there != 0 && there == static_cast<pid_t>(status.daemon_pid());
-}
-
 void Examine(const Globals& globals, const Arguments& arguments) {
   Report report(globals, arguments);
   const HostFiles files;
@@ -226,7 +216,7 @@ void Examine(const Globals& globals, const Arguments& arguments) {
     const v1::GetStatusResponse& status = answer.status;
     report.Add(CheckVersion(ProgramVersion(), status.version()));
     report.Add(CheckMemory(status));
-    const bool same_host = IsOfThisHost(*patient, status);
+    const bool same_host = IsOfThisHost(patient->is_tcp, status);
     if (same_host) {
       report.Add(CheckHttpDoor(status.http_address(), patient->settings.timeout_ms));
       CheckHost(status, files, &report);

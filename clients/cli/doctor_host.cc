@@ -101,6 +101,21 @@ LocalService ReadLocalService(const std::string& runtime_dir) {
   return service;
 }
 
+StatusOr<Endpoint> EndpointOf(const Globals& globals) {
+  ConnectArguments arguments;
+  if (!globals.url.empty()) arguments.url = globals.url;
+  if (!globals.token_file.empty()) arguments.token_file = globals.token_file;
+  return ResolveEndpoint(arguments, ProcessEnvironment());
+}
+
+bool IsByAddress(const Endpoint& endpoint) { return endpoint.grpc_target.rfind("unix:", 0) != 0; }
+
+bool IsOfThisHost(bool by_address, const v1::GetStatusResponse& status) {
+  if (!by_address) return true;
+  const pid_t there = ReadLocalService(status.runtime_dir()).daemon_pid;
+  return there != 0 && there == static_cast<pid_t>(status.daemon_pid());
+}
+
 std::optional<uid_t> OwnerOfProcess(pid_t pid, const HostFiles& files) {
   struct stat facts {};
   if (pid <= 0 || stat((files.proc + "/" + std::to_string(pid)).c_str(), &facts) != 0) {

@@ -329,6 +329,15 @@ TEST_F(DoctorTest, TheFolderTellsOfItsService) {
     EXPECT_EQ(service.daemon_pid, 0) << bad;
     EXPECT_TRUE(service.listen.empty()) << bad;
   }
+  v1::GetStatusResponse status;
+  status.set_runtime_dir(root_);
+  status.set_daemon_pid(12);
+  EXPECT_TRUE(IsOfThisHost(false, status));
+  EXPECT_FALSE(IsOfThisHost(true, status)) << "the folder tells of no daemon";
+  Lay("endpoints.json", "{\"listen\": [], \"daemon_pid\": 12}");
+  EXPECT_TRUE(IsOfThisHost(true, status));
+  status.set_daemon_pid(13);
+  EXPECT_FALSE(IsOfThisHost(true, status)) << "another one than here";
   EXPECT_EQ(OwnerOfProcess(getpid(), {}), geteuid());
   EXPECT_EQ(OwnerOfProcess(0, {}), std::nullopt);
   EXPECT_EQ(OwnerOfProcess(12, files_), std::nullopt);

@@ -7,6 +7,7 @@
 
 #include "clients/cli/commands.h"
 #include "clients/cli/dict_call.h"
+#include "clients/cli/doctor.h"
 #include "clients/cli/quantity.h"
 #include "clients/cli/sockets.h"
 #include "clients/cli/top_model.h"
@@ -77,18 +78,18 @@ std::vector<v1::Dict> DictsOf(sh_client* client) {
   return dicts;
 }
 
-TopLook Look(sh_client* client) {
+TopLook Look(sh_client* client, bool by_address) {
   TopLook look;
   look.status = StatusOf(client);
   look.time = Clock::now();
   look.dicts = DictsOf(client);
   look.areas = AreasOf(client);
   look.locks = LocksOf(client);
-  if (look.status.http_address().empty()) return look;
+  // It listens on loopback of the service's host. On another host that address is somebody else's:
+  // nothing is asked there, and the view says that it is not known.
+  if (look.status.http_address().empty() || !IsOfThisHost(by_address, look.status)) return look;
   const StatusOr<HttpAnswer> metrics =
       HttpGet(look.status.http_address(), "/metrics", kMetricsTimeoutMs);
-  // It listens on loopback of the service's host; from elsewhere the view says that it is not
-  // known.
   if (metrics.ok() && metrics->code == 200) look.metrics = ParseMetrics(metrics->body);
   return look;
 }
@@ -123,12 +124,15 @@ void Top(const Globals& globals, const Arguments& arguments) {
   if (left == 0 && !globals.json && !on_terminal) left = 1;
   const bool for_ever = left == 0;
   const Client client = ConnectForEntries(globals);
-  TopLook before = Look(client.get());
+  const StatusOr<Endpoint> endpoint = EndpointOf(globals);
+  if (!endpoint.ok()) throw Failed{kExitUsage, endpoint.status().message()};
+  const bool by_address = IsByAddress(*endpoint);
+  TopLook before = Look(client.get(), by_address);
   auto next = before.time;
   for (bool first = true; for_ever || left > 0; --left) {
     next = std::max(next + std::chrono::milliseconds(*interval), Clock::now());
     std::this_thread::sleep_until(next);
-    TopLook now = Look(client.get());
+    TopLook now = Look(client.get(), by_address);
     const TopView view = Compare(before, now);
     if (globals.json) {
       std::cout << ToJson(view).dump() << "\n";
@@ -150,9 +154,10 @@ constexpr const char* kFooter =
     "pipe one\n"
     "table is written after one interval, or as many as --count says. -o ndjson: an object a line. "
     "Calls\n"
-    "and errors are read from /metrics, which is on loopback of the service's host; work on mapped "
-    "dicts\n"
-    "and areas is no call and shows in their own rates.\n"
+    "and errors are read from /metrics, which is on loopback of the service's host: from another "
+    "one "
+    "they\n"
+    "are not known. Work on mapped dicts and areas is no call and shows in their own rates.\n"
     "\n"
     "Examples:\n"
     "  statehouse top\n"

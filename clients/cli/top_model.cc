@@ -174,8 +174,7 @@ std::vector<std::string> HeadLines(const TopView& view) {
                  status.lock_waiters()),
           view.methods.has_value()
               ? Format("calls %.1f/s, errors %.1f/s", calls, errors)
-              : std::string("calls: /metrics cannot be read from here (loopback of the service's "
-                            "host)")};
+              : std::string("calls: not known, /metrics is read on the service's host")};
 }
 
 }  // namespace

@@ -152,6 +152,17 @@ TEST_F(CliOperatorTest, TopIsOneTableWhereNobodyLooks) {
   EXPECT_THAT(ran.out, HasSubstr("locks held 1"));
 }
 
+TEST_F(CliOperatorTest, TopAsksForMetricsOnTheServicesHostAlone) {
+  const std::string top = "--url statehouse://" + daemon_->tcp_address() + " top --interval 50ms";
+  EXPECT_THAT(Out("-o ndjson " + top + " --count 1"), HasSubstr("\"calls\":["));
+  // To a client on another host, where no such folder tells of that daemon.
+  const std::string file = daemon_->runtime_dir() + "/endpoints.json";
+  ASSERT_EQ(rename(file.c_str(), (file + ".away").c_str()), 0);
+  EXPECT_THAT(Out("-o ndjson " + top + " --count 1"), Not(HasSubstr("\"calls\":")));
+  EXPECT_THAT(Out(top), HasSubstr("calls: not known"));
+  ASSERT_EQ(rename((file + ".away").c_str(), file.c_str()), 0);
+}
+
 TEST_F(CliOperatorTest, TopWritesAnObjectALine) {
   Out("dict create d");
   const std::string out = Out("-o ndjson top --interval 50ms --count 3");
