@@ -1,14 +1,13 @@
 // statehouse big: what takes the most memory, by a scan; statehouse hot: what changes the most, by
 // a watch.
-#include <unistd.h>
-
 #include <cinttypes>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "clients/cli/commands.h"
 #include "clients/cli/dict_call.h"
-#include "clients/cli/follow.h"
+#include "clients/cli/hot_counter.h"
+#include "clients/cli/progress.h"
 #include "clients/cli/quantity.h"
 #include "clients/cli/ranking.h"
 #include "clients/cli/terminal_text.h"
@@ -16,32 +15,10 @@
 namespace statehouse::cli {
 namespace {
 
-constexpr auto kProgressInterval = std::chrono::milliseconds(500);
-
 struct Arguments {
   std::string dict;
   std::string duration = "5s";
   size_t top = 10;
-};
-
-// Says on standard error how far it has come; on a terminal one line that is written over.
-class Progress final {
- public:
-  void Tell(const std::string& text) {
-    const auto now = std::chrono::steady_clock::now();
-    if (now < next_) return;
-    next_ = now + kProgressInterval;
-    shown_ = true;
-    std::fprintf(stderr, on_terminal_ ? "\r%s\x1b[K" : "%s\n", text.c_str());
-  }
-  void End(const std::string& text) const {
-    std::fprintf(stderr, on_terminal_ && shown_ ? "\r%s\x1b[K\n" : "%s\n", text.c_str());
-  }
-
- private:
-  const bool on_terminal_ = isatty(STDERR_FILENO) != 0;
-  bool shown_ = false;
-  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now();
 };
 
 std::vector<v1::Dict> DictsOf(sh_client* client, const std::string& only) {
@@ -133,33 +110,7 @@ void Big(const Globals& globals, const Arguments& arguments) {
   PrintBig(dicts, arguments.top, largest.Sorted(), globals.json);
 }
 
-// Counts the changes of each key.
-class Counter final : public FollowSink {
- public:
-  void Joined(const std::string& dict) override {}
-  void Left(const std::string& dict, const std::string& why) override {
-    std::fprintf(stderr, "dict \"%s\" is no longer watched: %s\n", Visible(dict).c_str(),
-                 why.c_str());
-  }
-  bool Take(const std::string& dict, const sh_watch_event& event) override {
-    if (event.kind == SH_WATCH_RESYNC) ++resyncs_;
-    if (event.kind < SH_WATCH_PUT || event.kind > SH_WATCH_EVICT) return false;
-    counts_.Count({dict, std::string(static_cast<const char*>(event.key.data), event.key.size)});
-    progress_.Tell(std::to_string(counts_.total()) + " changes");
-    return false;
-  }
-
-  const KeyCounts& counts() const { return counts_; }
-  uint64_t resyncs() const { return resyncs_; }
-  const Progress& progress() const { return progress_; }
-
- private:
-  KeyCounts counts_;
-  Progress progress_;
-  uint64_t resyncs_ = 0;
-};
-
-void PrintHot(const std::vector<Ranked>& hottest, const Counter& counter, double seconds,
+void PrintHot(const std::vector<Ranked>& hottest, const HotCounter& counter, double seconds,
               bool json) {
   if (json) {
     nlohmann::ordered_json all = {{"seconds", seconds},
@@ -188,11 +139,12 @@ void Hot(const Globals& globals, const Arguments& arguments) {
   if (!ms.has_value()) {
     throw Failed{kExitUsage, "--for: '" + arguments.duration + "' is no time; use 5s or 1m"};
   }
-  Counter counter;
+  HotCounter counter;
   FollowOptions options;
   options.keys_only = true;
   if (!arguments.dict.empty()) options.only = arguments.dict;
-  Follower(globals, options, &counter).Run(std::chrono::milliseconds(*ms));
+  const double seconds =
+      Follower(globals, options, &counter).Run(std::chrono::milliseconds(*ms)).count();
   const KeyCounts& counts = counter.counts();
   counter.progress().End(std::to_string(counts.total()) + " changes of " +
                          std::to_string(counts.keys()) + " keys");
@@ -204,7 +156,7 @@ void Hot(const Globals& globals, const Arguments& arguments) {
     std::fprintf(stderr, "%" PRIu64 " changes are of keys beyond the first %zu, not counted\n",
                  counts.uncounted(), kCountedKeysMax);
   }
-  PrintHot(counts.Hottest(arguments.top), counter, static_cast<double>(*ms) / 1000, globals.json);
+  PrintHot(counts.Hottest(arguments.top), counter, seconds, globals.json);
 }
 
 }  // namespace
@@ -230,7 +182,14 @@ void AddBigCommands(CLI::App* app, const Globals* globals) {
   const auto hot = std::make_shared<Arguments>();
   command = app->add_subcommand("hot", "Finds the keys that change the most by a watch");
   command->footer(
-      "Reads are not seen: work on mapped dicts is told to nobody. Examples:\n"
+      "Changes are counted once every dict is followed, and rates are of the time that passed "
+      "since: "
+      "less\n"
+      "than --for where DICT is deleted before. Reads are not seen: work on mapped dicts is told "
+      "to "
+      "nobody.\n"
+      "\n"
+      "Examples:\n"
       "  statehouse hot --for 30s\n"
       "  statehouse -o json hot sessions");
   command->add_option("DICT", hot->dict, "Only this dict, or \"#<index>\"");

@@ -18,6 +18,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kLookInterval{1};
+// Changes that had piled up by the beginning are taken before it, for so long at most: some dict
+// may always have more.
+constexpr std::chrono::seconds kCatchUpMax{1};
 constexpr int kEventsAtOnce = 1000;  // Of one dict, before the others have their turn.
 
 // Each watch has a descriptor.
@@ -120,10 +123,12 @@ bool Follower::Drain(Dicts::iterator at, bool* gone) {
     if (event.kind == SH_WATCH_SYNCED && std::exchange(followed.awaited, false)) --unsynced_;
     if (sink_->Take(followed.name, event)) return false;
   }
+  rested_ = false;
   return true;
 }
 
 bool Follower::DrainAll() {
+  rested_ = true;
   for (auto at = dicts_.begin(); at != dicts_.end();) {
     bool gone = false;
     if (!Drain(at, &gone)) return false;
@@ -144,19 +149,32 @@ void Follower::Await(Clock::time_point until) {
   if (got < 0 && errno != EINTR) throw Failed{kExitError, "waiting for changes failed"};
 }
 
-void Follower::Run(std::optional<std::chrono::milliseconds> duration) {
+bool Follower::HasBegun(Clock::time_point now) {
+  if (begun_.has_value()) return true;
+  if (unsynced_ != 0) return false;
+  if (!synced_.has_value()) synced_ = now;
+  if (!rested_ && now < *synced_ + kCatchUpMax) return false;
+  begun_ = now;
+  sink_->Began();
+  return true;
+}
+
+std::chrono::duration<double> Follower::Run(std::optional<std::chrono::milliseconds> duration) {
   AllowManyDescriptors();
   client_ = ConnectForEntries(globals_);
   Look(false);
   auto next_look = Clock::now() + kLookInterval;
   std::optional<Clock::time_point> until;
+  const auto passed = [this](Clock::time_point now) {
+    return begun_.has_value() ? now - *begun_ : Clock::duration::zero();
+  };
   for (;;) {
-    if (!DrainAll()) return;
+    if (!DrainAll()) return passed(Clock::now());
     const auto now = Clock::now();
-    if (duration.has_value() && !until.has_value() && unsynced_ == 0) until = now + *duration;
-    if (until.has_value() && now >= *until) return;
+    if (HasBegun(now) && duration.has_value()) until = *begun_ + *duration;
+    if (until.has_value() && now >= *until) return passed(now);
     if (now >= next_look) {
-      if (options_.only.has_value() && dicts_.empty()) return;
+      if (options_.only.has_value() && dicts_.empty()) return passed(now);
       if (!options_.only.has_value()) Look(true);
       next_look = Clock::now() + kLookInterval;
     }

@@ -19,6 +19,9 @@ namespace statehouse::cli {
 class FollowSink {
  public:
   virtual ~FollowSink() = default;
+  // Every dict of the beginning is followed, and what they had told meanwhile has been taken: the
+  // time of Run counts from here.
+  virtual void Began() {}
   // After the beginning.
   virtual void Joined(const std::string& dict) = 0;
   virtual void Left(const std::string& dict, const std::string& why) = 0;
@@ -39,9 +42,9 @@ class Follower final {
  public:
   Follower(const Globals& globals, const FollowOptions& options, FollowSink* sink);
   ~Follower();
-  // Until the sink has enough, or for so long once every dict of the beginning is followed. Throws
-  // Failed.
-  void Run(std::optional<std::chrono::milliseconds> duration);
+  // Until the sink has enough, the one dict is gone, or for so long after Began. The time from
+  // Began to the end; 0 where it did not come to that. Throws Failed.
+  std::chrono::duration<double> Run(std::optional<std::chrono::milliseconds> duration);
 
  private:
   struct Followed;
@@ -55,6 +58,7 @@ class Follower final {
   void Join(uint32_t index, const std::string& name, bool later);
   bool Drain(Dicts::iterator at, bool* gone);
   bool DrainAll();
+  bool HasBegun(std::chrono::steady_clock::time_point now);
   void Await(std::chrono::steady_clock::time_point until);
 
   const Globals& globals_;
@@ -63,7 +67,10 @@ class Follower final {
   Client client_;
   Dicts dicts_;
   size_t unsynced_ = 0;  // Dicts of the beginning that are not followed yet.
-  bool away_ = false;    // It was said that the list cannot be read.
+  bool rested_ = false;  // The last DrainAll left nothing of any dict.
+  std::optional<std::chrono::steady_clock::time_point> synced_;  // When unsynced_ was 0 first.
+  std::optional<std::chrono::steady_clock::time_point> begun_;
+  bool away_ = false;  // It was said that the list cannot be read.
 };
 
 }  // namespace statehouse::cli

@@ -9,6 +9,7 @@
 
 #include "clients/cli/bench_load.h"
 #include "clients/cli/histogram.h"
+#include "clients/cli/hot_counter.h"
 #include "clients/cli/metrics_text.h"
 #include "clients/cli/percentiles.h"
 #include "clients/cli/quantity.h"
@@ -111,6 +112,27 @@ TEST(KeyCountsTest, CountsUpToItsLimitAndSumsUpTheRest) {
   EXPECT_EQ(counts.uncounted(), 2u);
   EXPECT_THAT(counts.Hottest(5), ElementsAre(Ranked{{"d", "b"}, 3}, Ranked{{"d", "a"}, 2}));
   EXPECT_THAT(counts.Hottest(1), ElementsAre(Ranked{{"d", "b"}, 3}));
+}
+
+TEST(HotCounterTest, WhatChangedBeforeTheMeasuredTimeIsNotCounted) {
+  HotCounter counter;
+  sh_watch_event event{};
+  event.kind = SH_WATCH_PUT;
+  event.key = {"k", 1};
+  sh_watch_event resync{};
+  resync.kind = SH_WATCH_RESYNC;
+  EXPECT_FALSE(counter.Take("d", event));
+  EXPECT_FALSE(counter.Take("d", resync));
+  EXPECT_EQ(counter.counts().total(), 0u);
+  EXPECT_EQ(counter.resyncs(), 0u);
+
+  counter.Began();
+  counter.Take("d", event);
+  counter.Take("d", resync);
+  event.kind = SH_WATCH_ENTRY;
+  counter.Take("d", event);
+  EXPECT_THAT(counter.counts().Hottest(5), ElementsAre(Ranked{{"d", "k"}, 1}));
+  EXPECT_EQ(counter.resyncs(), 1u);
 }
 
 TEST(PercentilesTest, WhatTooFewSamplesCannotTellIsNotTold) {

@@ -96,6 +96,21 @@ TEST_F(CliMeasureTest, HotCountsTheChangesOfEachKey) {
   EXPECT_EQ(Shell("{} hot --for soon").code, 2);
 }
 
+TEST_F(CliMeasureTest, HotDividesByTheTimeThatPassed) {
+  Out("dict create d");
+  // It is over when the dict is: long before --for.
+  const CommandLine::Ran ran =
+      Shell("{} -o json hot d --for 1h 2> '" + daemon_->folder() +
+            "/told' & hot=$!; until grep -q changes '" + daemon_->folder() +
+            "/told'; do {} dict incr d n > /dev/null; done; {} dict rm d --yes >&2; wait $hot");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  const json hot = json::parse(ran.out, nullptr, false);
+  ASSERT_FALSE(hot.is_discarded()) << ran.out << ran.errors;
+  EXPECT_GE(hot["changes"], 1);
+  EXPECT_GT(hot["seconds"], 0);
+  EXPECT_LT(hot["seconds"], 3600) << "no more than its program ran";
+}
+
 TEST_F(CliMeasureTest, LatencyMeasuresEachDoor) {
   const json local = json::parse(Out("-o json latency --count 1 --interval 100ms"));
   EXPECT_EQ(local["door"], "local");
