@@ -78,13 +78,14 @@ class Workplace final {
   const std::string name_;
 };
 
-// Sets what is to be read.
-void Fill(sh_client* client, const BenchPlan& plan) {
+// Sets what is to be read. False when a signal came before all of it was there.
+bool Fill(sh_client* client, const BenchPlan& plan, StopSignal* stop) {
   v1::Value value;
   value.set_bytes_value(std::string(plan.value_bytes, 'x'));
   const uint64_t at_once =
       std::clamp<uint64_t>(kFillBytes / (plan.value_bytes + 64), 1, kFillEntries);
   for (uint64_t begin = 0; begin < plan.keys; begin += at_once) {
+    if (stop->WaitUntil(std::chrono::steady_clock::now())) return false;
     v1::SetEntriesRequest request;
     request.set_name(plan.dict);
     for (uint64_t i = begin; i < std::min(plan.keys, begin + at_once); ++i) {
@@ -94,6 +95,7 @@ void Fill(sh_client* client, const BenchPlan& plan) {
     }
     CallDicts<v1::SetEntriesResponse>(client, "SetEntries", request);
   }
+  return true;
 }
 
 nlohmann::ordered_json ToJson(const BenchPlan& plan, const BenchResult& result,
@@ -177,7 +179,10 @@ void Bench(const Globals& globals, const Arguments& arguments) {
   std::map<std::string, uint64_t> errors;
   for (const std::string& operation : operations) {
     const BenchPlan plan = PlanOf(arguments, operation, *duration_ms, workplace);
-    if (plan.operation == BenchOperation::kGet) Fill(steward.get(), plan);
+    if (plan.operation == BenchOperation::kGet && !Fill(steward.get(), plan, &stop)) {
+      std::fprintf(stderr, "interrupted while the entries for get were set\n");
+      break;
+    }
     const BenchResult result = RunBench(plan, clients, &stop);
     if (globals.json) {
       all.push_back(ToJson(plan, result, arguments.connections, door));

@@ -2,6 +2,7 @@
 
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <random>
@@ -15,8 +16,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kStartUp = std::chrono::milliseconds(20);  // Until every thread is there.
-constexpr unsigned long kTimerSlackNs = 1000;             // A wait ends so much too late, no 50 us.
+constexpr auto kStartUp = std::chrono::milliseconds(20);   // Until every thread is there.
+constexpr auto kStopLook = std::chrono::milliseconds(50);  // While nothing is due.
+constexpr unsigned long kTimerSlackNs = 1000;  // A wait ends so much too late, no 50 us.
 
 struct DictCloser {
   void operator()(sh_dict* dict) const { sh_dict_close(dict); }
@@ -26,6 +28,17 @@ using OpenDict = std::unique_ptr<sh_dict, DictCloser>;
 uint64_t Nanoseconds(Clock::duration duration) {
   const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(duration).count();
   return ns < 0 ? 0 : static_cast<uint64_t>(ns);
+}
+
+// In slices: signals are blocked, and the next operation may be due in an hour. False when it was
+// stopped before.
+bool SleepUntil(Clock::time_point time, const std::atomic<bool>& stopped) {
+  for (;;) {
+    if (stopped.load(std::memory_order_relaxed)) return false;
+    const auto now = Clock::now();
+    if (now >= time) return true;
+    std::this_thread::sleep_until(std::min(time, now + kStopLook));
+  }
 }
 
 // One connection's work.
@@ -64,7 +77,7 @@ class Worker final {
         ++result_.unsent;
         continue;
       }
-      std::this_thread::sleep_until(due);
+      if (!SleepUntil(due, stopped)) return;
       Once(due);
     }
   }

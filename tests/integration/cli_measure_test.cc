@@ -149,6 +149,36 @@ TEST_F(CliMeasureTest, WhatIsInterruptedTellsWhatItHasAndClearsUp) {
   EXPECT_THAT(bench.out, HasSubstr("code 0\n"));
   EXPECT_THAT(bench.out, HasSubstr("\nset "));
   ExpectNothingLeft("bench");
+  // Of two that wait for an operation that is due in a quarter of an hour.
+  const CommandLine::Ran waiting =
+      interrupt("bench --op set --rate 0.001 --connections 2 --keys 10 --for 2h", "open loop");
+  EXPECT_THAT(waiting.out, HasSubstr("code 0\n"));
+  EXPECT_THAT(waiting.out, HasSubstr("\nset "));
+  ExpectNothingLeft("bench");
+}
+
+TEST_F(CliMeasureTest, BenchThatIsInterruptedWhileItSetsEntriesClearsUp) {
+  // A dict that keeps few of them: setting a terabyte would take hours.
+  Out("dict create mine --max-bytes 16M --evict");
+  const CommandLine::Ran ran = Shell(
+      "{} -o json bench --dict mine --op get --keys 1000000 --value-bytes 1000000 & bench=$!; "
+      "until {} dict describe mine | grep -q 'revision  *[1-9]'; do :; done; kill -TERM $bench; "
+      "wait $bench");
+  EXPECT_EQ(ran.code, 0) << ran.errors;
+  EXPECT_EQ(ran.out, "[]\n");
+  EXPECT_THAT(ran.errors, HasSubstr("interrupted while the entries for get were set"));
+  EXPECT_EQ(Out("dict scan mine --keys"), "");
+  // One of its own goes with it.
+  const std::string told = daemon_->folder() + "/told";
+  const CommandLine::Ran own = Shell(
+      "{} bench --op get --keys 1000000 --value-bytes 0 2> '" + told +
+      "' & bench=$!; until {} "
+      "dict ls statehouse-bench | grep -q statehouse-bench; do :; done; kill -TERM $bench; wait "
+      "$bench; echo code $?; cat '" +
+      told + "'");
+  EXPECT_THAT(own.out, HasSubstr("code 0\n"));
+  EXPECT_THAT(own.out, HasSubstr("interrupted while the entries for get were set"));
+  ExpectNothingLeft("bench");
 }
 
 TEST_F(CliMeasureTest, LatencyWithoutTheRightToCreateMeasuresCalls) {
