@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "service/rpc/test_certificates.h"
 #include "tests/support/command_line.h"
@@ -118,6 +119,25 @@ TEST_F(CliDoctorTest, ATokenThatIsMissingOrWrongIsFound) {
   EXPECT_EQ(shared.code, kUnhealthy) << shared.out;
   ExpectLine(shared, "client-token-file", "problem", "mode 0644");
   ExpectLine(shared, "token", "ok", "accepted");
+}
+
+TEST_F(CliDoctorTest, AValidTokenBeyondItsOwnLimitIsAWarning) {
+  const TestFolder folder;
+  std::ofstream(folder / "statehouse.toml") << "[auth]\ncalls_at_once_max = 1\n";
+  DaemonOptions options;
+  options.arguments = {"--config", folder / "statehouse.toml"};
+  Start(std::move(options));
+  // A wait is the one call that the token may have; it begins anew where doctor's came before.
+  const CommandLine::Ran ran = Shell(
+      "{} area create counters --size 64 >&2; begin() { {} --transport network area wait counters "
+      "--for 50 >&2 & waiting=$!; }; begin; for i in $(seq 50); do found=$({} doctor --tokens-file "
+      "'" +
+      daemon_->tokens_file() +
+      "'); code=$?; case \"$found\" in *calls_at_once*) break;; "
+      "esac; kill -0 $waiting || begin; done; kill $waiting; echo \"$found\"; exit $code");
+  EXPECT_EQ(ran.code, 0) << ran.out << ran.errors;
+  ExpectLine(ran, "token", "warning", "has 1 calls at once (calls_at_once)");
+  ExpectLine(ran, "attach-door", "ok", "RATE_LIMITED");
 }
 
 TEST_F(CliDoctorTest, TheProbeThatIsRefusedIsAWarning) {
