@@ -16,7 +16,6 @@
 namespace statehouse {
 
 inline constexpr uint32_t kSlowCallMsDefault = 1000;
-inline constexpr uint32_t kSlowCallMsMax = 3'600'000;
 // Lines of slow calls in a second, and of refused calls in the audit; of the others only their
 // number is logged. What was done is always logged.
 inline constexpr uint32_t kCallLinesMax = 10;

@@ -390,6 +390,21 @@ TEST(ConfigTomlTest, RandomMutationsAreParsedOrRefusedCleanly) {
   EXPECT_GT(refused, 0);
 }
 
+TEST(ConfigLimitsTest, LimitsOfCallsAndOfSlowCallsAtTheirEndsAndPast) {
+  const Config config = Parsed(
+      "[auth]\ncalls_per_second_max = 100000000\ncalls_at_once_max = 1000000\n"
+      "[log]\nslow_call_ms = 3600000\n");
+  EXPECT_EQ(config.auth.calls_per_second_max, kCallsPerSecondMax);
+  EXPECT_EQ(config.auth.calls_at_once_max, kCallsAtOnceMax);
+  EXPECT_EQ(config.slow_call_ms, 3'600'000u);
+  for (const char* const text :
+       {"[auth]\ncalls_per_second_max = 100000001\n", "[auth]\ncalls_at_once_max = 1000001\n",
+        "[log]\nslow_call_ms = 3600001\n"}) {
+    EXPECT_EQ(ParseConfigToml(text, "t", Config()).status().reason(), Reason::kConfigInvalid)
+        << text;
+  }
+}
+
 TEST(CompareConfigsTest, TellsWhatAReloadChangesAndWhatTakesARestart) {
   const Config before = Parsed("[log]\nlevel = \"info\"\n[network]\nlisten = []\n");
   Config after = Parsed(
