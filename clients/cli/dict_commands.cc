@@ -101,11 +101,12 @@ void List(const Globals& globals, const DictArguments& arguments) {
   v1::ListDictsRequest request;
   request.set_prefix(arguments.prefix);
   nlohmann::json all = nlohmann::json::array();
-  if (!globals.json) {
-    std::printf("%6s  %-32s %12s %14s %9s\n", "INDEX", "NAME", "ENTRIES", "MEMORY", "ATTACHED");
-  }
   do {
     const auto page = CallDicts<v1::ListDictsResponse>(client.get(), "ListDicts", request);
+    // Not above a refusal.
+    if (!globals.json && request.page_token().empty()) {
+      std::printf("%6s  %-32s %12s %14s %9s\n", "INDEX", "NAME", "ENTRIES", "MEMORY", "ATTACHED");
+    }
     for (const v1::Dict& dict : page.dicts()) {
       if (globals.json) {
         all.push_back(ToJson(dict));

@@ -21,6 +21,11 @@ int main(int argc, char** argv) {
     }
     app->parse(static_cast<int>(words.size()), words.data());
   } catch (const CLI::ParseError& error) {
+    const std::vector<std::string> left = app->remaining(/*recurse=*/true);
+    if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !left.empty()) {
+      std::fprintf(stderr, "statehouse: \"%s\" is no command and no option here\n",
+                   left.front().c_str());
+    }
     const int code = app->exit(error);
     return code == 0 ? kExitOk : kExitUsage;
   } catch (const Failed& failed) {

@@ -16,20 +16,8 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class CliMeasureTest : public ::testing::Test {
+class CliMeasureTest : public CommandLineTest {
  protected:
-  void SetUp() override { Start({}); }
-  void Start(DaemonOptions options) {
-    auto daemon = Daemon::Start(std::move(options));
-    ASSERT_TRUE(daemon.ok()) << daemon.status().ToString();
-    daemon_ = *std::move(daemon);
-  }
-  CommandLine::Ran Shell(const std::string& script) const {
-    return CommandLine(daemon_.get()).Shell(script);
-  }
-  std::string Out(const std::string& arguments) const {
-    return CommandLine(daemon_.get()).Out(arguments);
-  }
   json Json(const std::string& arguments) const {
     const std::string out = Out("-o json " + arguments);
     json parsed = json::parse(out, nullptr, false);
@@ -42,8 +30,6 @@ class CliMeasureTest : public ::testing::Test {
     EXPECT_EQ(Json("area ls statehouse-" + command), json::array());
     EXPECT_EQ(Json("lock ls statehouse-" + command), json::array());
   }
-
-  std::unique_ptr<Daemon> daemon_;
 };
 
 TEST_F(CliMeasureTest, BigFindsTheLargestEntriesAndDicts) {

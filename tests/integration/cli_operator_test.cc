@@ -16,20 +16,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class CliOperatorTest : public ::testing::Test {
+class CliOperatorTest : public CommandLineTest {
  protected:
-  void SetUp() override { Start({}); }
-  void Start(DaemonOptions options) {
-    auto daemon = Daemon::Start(std::move(options));
-    ASSERT_TRUE(daemon.ok()) << daemon.status().ToString();
-    daemon_ = *std::move(daemon);
-  }
-  CommandLine::Ran Shell(const std::string& script) const {
-    return CommandLine(daemon_.get()).Shell(script);
-  }
-  std::string Out(const std::string& arguments) const {
-    return CommandLine(daemon_.get()).Out(arguments);
-  }
   // What bash offers for a line that ends at the cursor, a line each.
   std::string Bash(const std::string& line) const {
     const CommandLine::Ran ran = Shell(
@@ -44,9 +32,23 @@ class CliOperatorTest : public ::testing::Test {
   void ExpectBash(const std::string& line, const std::string& offered) const {
     EXPECT_TRUE(Eventually([&] { return Bash(line) == offered; })) << line << ": " << Bash(line);
   }
-
-  std::unique_ptr<Daemon> daemon_;
 };
+
+TEST_F(CliOperatorTest, AWrongWordIsNamed) {
+  for (const char* const words : {"dcit", "dict dcit", "--dcit"}) {
+    const CommandLine::Ran ran = Shell(std::string("{} ") + words);
+    EXPECT_EQ(ran.code, 2) << words;
+    EXPECT_THAT(ran.errors, HasSubstr("dcit\" is no command and no option here")) << words;
+  }
+}
+
+TEST_F(CliOperatorTest, NoTableStandsAboveARefusal) {
+  const CommandLine::Ran ran = Shell("STATEHOUSE_URL=statehouse+unix://" + daemon_->runtime_dir() +
+                                     " STATEHOUSE_TOKEN=wrong {cli} dict ls");
+  EXPECT_EQ(ran.code, 7);
+  EXPECT_EQ(ran.out, "");
+  EXPECT_THAT(ran.errors, HasSubstr("UNAUTHENTICATED"));
+}
 
 TEST_F(CliOperatorTest, BashCompletesCommandsOptionsAndLiveNames) {
   Out("dict create sessions");

@@ -10,8 +10,10 @@
 #include <array>
 #include <cstdio>
 #include <fstream>
+#include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
 
 #include "tests/support/daemon.h"
 
@@ -66,6 +68,25 @@ class CommandLine final {
   }
 
   const Daemon* const daemon_;
+};
+
+// With a daemon of its own.
+class CommandLineTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Start({}); }
+  void Start(DaemonOptions options) {
+    auto daemon = Daemon::Start(std::move(options));
+    ASSERT_TRUE(daemon.ok()) << daemon.status().ToString();
+    daemon_ = *std::move(daemon);
+  }
+  CommandLine::Ran Shell(const std::string& script) const {
+    return CommandLine(daemon_.get()).Shell(script);
+  }
+  std::string Out(const std::string& arguments) const {
+    return CommandLine(daemon_.get()).Out(arguments);
+  }
+
+  std::unique_ptr<Daemon> daemon_;
 };
 
 }  // namespace statehouse::testing
