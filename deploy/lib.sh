@@ -29,6 +29,11 @@ jobs_max() {
   echo $((cores < memory ? cores : memory))
 }
 
+# launcher_options: what cmake is told so that a compiler cache is used where there is one.
+launcher_options() {
+  ! command -v ccache >/dev/null || echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache
+}
+
 # quietly LOG COMMAND…: runs the command with its output in LOG; on failure shows the end of it and stops.
 quietly() {
   local log=$1

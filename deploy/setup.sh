@@ -41,13 +41,9 @@ install_packages() {
 }
 
 build_all() {
-  local launcher=()
-  if command -v ccache >/dev/null; then
-    launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache)
-  fi
   step "configuring $BUILD (tests: $TESTS)"
   quietly "$BUILD/logs/configure.log" cmake -S "$ROOT" -B "$BUILD" -G Ninja -DCMAKE_BUILD_TYPE=Release \
-    -DSH_BUILD_TESTS="$TESTS" -DPython3_EXECUTABLE=/usr/bin/python3 "${launcher[@]}"
+    -DSH_BUILD_TESTS="$TESTS" -DPython3_EXECUTABLE=/usr/bin/python3 $(launcher_options)
   step "building with $(jobs_max) jobs (the first time takes a few minutes)"
   quietly "$BUILD/logs/build.log" cmake --build "$BUILD" -j "$(jobs_max)"
 }

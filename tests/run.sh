@@ -51,13 +51,14 @@ without_tests() {
 sanitized() {
   local kind=$1 folder="$BUILD/sanitizer-$1"
   shift
-  cmake -S "$ROOT" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSH_SANITIZER="$kind" \
-    -DSH_BUILD_SERVICE=OFF -DCMAKE_CXX_FLAGS=-O1 >"$folder.log" 2>&1 &&
+  cmake -S "$ROOT" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -DNDEBUG" \
+    -DSH_SANITIZER="$kind" -DSH_BUILD_SERVICE=OFF $(launcher_options) >"$folder.log" 2>&1 &&
     cmake --build "$folder" -j "$(jobs_max)" >>"$folder.log" 2>&1 || {
     tail -n 40 "$folder.log"
     return 1
   }
-  ctest --test-dir "$folder" --output-on-failure --no-tests=error
+  step "$kind: built"
+  ctest --test-dir "$folder" -j "$(jobs_max)" --output-on-failure --no-tests=error
 }
 
 "$ROOT/deploy/setup.sh" --tests
@@ -65,8 +66,8 @@ check "tidy: layout, names, arrows" "$BUILD/venv/bin/python" -B "$ROOT/tests/tid
 check "configuring without tests" without_tests
 check "proto lint" "$BUILD/venv/bin/python" -B "$ROOT/tests/proto_lint/lint.py" "$ROOT/proto"
 # Conformance is a check of its own, further down.
-check "unit, crash, model and integration tests" ctest --test-dir "$BUILD" -LE conformance --output-on-failure \
-  --no-tests=error
+check "unit, crash, model and integration tests" ctest --test-dir "$BUILD" -LE conformance -j "$(jobs_max)" \
+  --output-on-failure --no-tests=error
 check "Python client" env STATEHOUSED="$BUILD/bin/statehoused" "$BUILD/venv/bin/python" -B -m pytest -q \
   -p no:cacheprovider --basetemp="$BUILD/pytest" "$ROOT/clients/python/tests"
 check "conformance: each client through each door" "$BUILD/venv/bin/python" -B "$ROOT/tests/conformance/run.py" \

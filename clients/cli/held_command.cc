@@ -150,13 +150,13 @@ int HeldCommand::Run(const std::vector<std::string>& command,
 }
 
 int HeldCommand::WaitForEnd(int child, std::chrono::milliseconds kill_after) {
-  std::optional<steady_clock::time_point> kill_at;
+  constexpr auto kNever = steady_clock::time_point::max();
+  steady_clock::time_point kill_at = kNever;
   for (;;) {
     if (const std::optional<int> code = EndOf(child)) return *code;
     int timeout_ms = -1;
-    if (kill_at) {
-      const auto left =
-          std::chrono::ceil<std::chrono::milliseconds>(*kill_at - steady_clock::now());
+    if (kill_at != kNever) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(kill_at - steady_clock::now());
       // Below an hour, so that it fits.
       timeout_ms = static_cast<int>(std::clamp<int64_t>(left.count(), 0, 3'600'000));
     }
@@ -178,9 +178,9 @@ int HeldCommand::WaitForEnd(int child, std::chrono::milliseconds kill_after) {
       told_to_end_ = true;
       if ((byte & kHadAlready) == 0) kill(child, number);
     }
-    if (kill_at && steady_clock::now() >= *kill_at) {
+    if (steady_clock::now() >= kill_at) {
       kill(child, SIGKILL);
-      kill_at.reset();
+      kill_at = kNever;
     }
   }
 }

@@ -57,9 +57,9 @@ class DictSalvageTest : public testing::Test {
   // REQUIRES: nothing is damaged. Keys of one bucket can have the same tag, so their bytes decide.
   std::atomic<uint64_t>* FindSlot(const std::string& key) {
     BucketLine& bucket = DictInternals::Bucket(dict(), DictInternals::BucketOf(dict(), key));
-    std::span<std::atomic<uint64_t>> slots(bucket.slots);
+    std::span<std::atomic<uint64_t>> row(bucket.slots);
     for (BlockRef next = bucket.link;;) {
-      for (std::atomic<uint64_t>& slot : slots) {
+      for (std::atomic<uint64_t>& slot : row) {
         if (slot == 0) continue;
         const EntryHeader& header = At<EntryHeader>(slot & kRefMask);
         const EntryShape shape = EntryShape::Of(header.shape);
@@ -68,7 +68,7 @@ class DictSalvageTest : public testing::Test {
       }
       if (next == 0) break;
       auto& line = At<OverflowLine>(next);
-      slots = line.slots;
+      row = line.slots;
       next = line.link;
     }
     ADD_FAILURE() << "\"" << key << "\" is in no slot of its bucket";

@@ -33,7 +33,7 @@ class DictBoundVerbsTest : public DictVerbsTest {
 TEST_F(DictBoundVerbsTest, ABoundEntryTellsItsSessionAndEndsWithIt) {
   const uint64_t session = Open();
   ASSERT_TRUE(Bind("worker", Text("here"), session).ok());
-  Set("plain", Text("stays"));
+  ASSERT_TRUE(Set("plain", Text("stays")).ok());
 
   EXPECT_EQ(BoundTo("worker"), session);
   EXPECT_EQ(BoundTo("plain"), 0u);
@@ -71,7 +71,7 @@ TEST_F(DictBoundVerbsTest, WhatChangesAPartKeepsTheBindingAndASetDecidesAnew) {
 
   ASSERT_TRUE(Bind("n", Int(2), second).ok());
   EXPECT_EQ(BoundTo("n"), second);
-  Set("list", Text("plain"));
+  ASSERT_TRUE(Set("list", Text("plain")).ok());
   EXPECT_EQ(BoundTo("list"), 0u);
   Close(first);
   Close(second);
@@ -80,7 +80,7 @@ TEST_F(DictBoundVerbsTest, WhatChangesAPartKeepsTheBindingAndASetDecidesAnew) {
 }
 
 TEST_F(DictBoundVerbsTest, ASessionThatIsNotTheCallersIsRefusedAndNothingChanges) {
-  Set("k", Text("before"));
+  ASSERT_TRUE(Set("k", Text("before")).ok());
   EXPECT_EQ(Bind("k", Text("x"), 12345).status().reason(), Reason::kSessionNotFound);
   const auto other = IdentityOf({"dict:*:read,write"}, "anothert");
   const auto opened =
@@ -92,7 +92,7 @@ TEST_F(DictBoundVerbsTest, ASessionThatIsNotTheCallersIsRefusedAndNothingChanges
 
 TEST_F(DictBoundVerbsTest, AConditionThatDoesNotHoldBindsNothing) {
   const uint64_t session = Open();
-  Set("k", Text("there"));
+  ASSERT_TRUE(Set("k", Text("there")).ok());
   auto request = For<v1::SetEntryRequest>("k");
   *request.mutable_value() = Text("x");
   request.mutable_condition()->set_absent(true);

@@ -141,7 +141,7 @@ struct DispatcherParts {
   std::shared_ptr<AreaHub> area_watches;
   ServiceControl* control = nullptr;
   CallObserver* observer = nullptr;
-  std::shared_ptr<CallLog> log;  // Null: one with the defaults.
+  std::shared_ptr<CallLog> log = nullptr;  // Null: one with the defaults.
 };
 
 // `slow_lane` belongs to the dispatcher's slow thread. Shutdown shuts watches, locks,

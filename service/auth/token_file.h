@@ -42,17 +42,18 @@ struct TokenRecord {
   std::string description;
   int64_t expires_unix_s = 0;  // 0: never.
   std::vector<Grant> grants;
-  std::optional<uint32_t> calls_per_second;  // 0: no limit; nothing: the service's default.
-  std::optional<uint32_t> calls_at_once;     // The same.
+  // 0: no limit; nothing: the service's default.
+  std::optional<uint32_t> calls_per_second = std::nullopt;
+  std::optional<uint32_t> calls_at_once = std::nullopt;
 };
 
 // What a new token may do.
 struct TokenSpec {
   std::string description;
-  int64_t expires_unix_s = 0;  // 0: never.
-  std::vector<Grant> grants;   // At least one.
-  std::optional<uint32_t> calls_per_second;
-  std::optional<uint32_t> calls_at_once;
+  int64_t expires_unix_s = 0;                               // 0: never.
+  std::vector<Grant> grants;                                // At least one.
+  std::optional<uint32_t> calls_per_second = std::nullopt;  // As in TokenRecord.
+  std::optional<uint32_t> calls_at_once = std::nullopt;
 };
 
 // Splits "sh1_<id>_<secret>"; false when the text has another form. Never looks at the time it

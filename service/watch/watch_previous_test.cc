@@ -153,7 +153,9 @@ TEST_F(WatchPreviousTest, ALongSilentScanIsGivenUpBeforeThePlaceIsLost) {
     is_synced = is_synced || event.kind == Kind::kSynced;
     for (const WatchEvent::Told& told : event.changes) {
       const uint64_t version = told.change->change.version;
-      if (last != 0) EXPECT_EQ(version, last + 1);
+      if (last != 0) {
+        EXPECT_EQ(version, last + 1);
+      }
       last = version;
       known += TextOf(told.previous) == "?" ? 0 : 1;
     }

@@ -50,10 +50,11 @@ TEST(InUseTest, AnotherThreadsUseCounts) {
   EXPECT_FALSE(IsInUse(&thing));
 }
 
+constexpr uint64_t kUsesMin = 200'000;  // Of each reader of the test below.
+
 // As soon as IsInUse says that nobody works on a replaced object, it is spoilt; threads use
 // whatever is current all the time and must never meet a spoilt one.
 TEST(InUseTest, NoThreadEverWorksOnAnObjectThatWasGivenUp) {
-  constexpr uint64_t kUsesMin = 200'000;  // Of each reader.
   constexpr size_t kReaders = 3;
   constexpr size_t kObjectsMin = 100;
   std::deque<std::atomic<bool>> spoilt;  // Never freed, so that a late reader shows.
