@@ -37,6 +37,8 @@ enum class WatchMutant {
   kWatchPassedTooFar = 39,       // A watch is moved past what concerns it.
   kWatchCoalescedHidden = 40,    // What stands for older changes is not flagged.
   kWatchNotNotified = 41,        // A watcher that waits is not told that there is something.
+  kWatchSleptTooLong = 42,       // A watch that a change of its key wakes is moved past it.
+  kWatchSleeperForgotten = 43,   // A watch that sleeps is not woken by a change of its key.
   // Of previous values.
   kPreviousLags = 51,       // It is the value before the one before.
   kPreviousNotReset = 52,   // A gap is no end of what is known.

@@ -193,7 +193,8 @@ TEST(DictReplayScenes, EverySeededBugIsFound) {
         WatchMutant::kWatchSlowHidden,        WatchMutant::kWatchSnapshotRepeated,
         WatchMutant::kWatchPlaceAfterScan,    WatchMutant::kWatchSyncedTooEarly,
         WatchMutant::kWatchPassedTooFar,      WatchMutant::kWatchCoalescedHidden,
-        WatchMutant::kWatchNotNotified,       WatchMutant::kPreviousLags,
+        WatchMutant::kWatchNotNotified,       WatchMutant::kWatchSleptTooLong,
+        WatchMutant::kWatchSleeperForgotten,  WatchMutant::kPreviousLags,
         WatchMutant::kPreviousNotReset,       WatchMutant::kPreviousOfNewest,
         WatchMutant::kPreviousOfAnyScan}) {
     chosen_watch_mutant = mutant;

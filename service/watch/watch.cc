@@ -15,6 +15,8 @@ constexpr size_t kEntriesPerMessage = 256;
 constexpr size_t kChangesPerMessage = 512;
 constexpr size_t kBytesPerMessage = 64 << 10;
 constexpr size_t kFilledBytesPerMessage = 4 << 20;
+// A watch that changes of other keys passed by so often in a row sleeps until its own changes.
+constexpr uint32_t kPassesToSleep = 4;
 // Read before others have their turn.
 constexpr uint32_t kBucketsPerTurn = 8192;
 // A watcher with SlowPolicy::kLatest that is further behind gets the newest change of each key.
@@ -39,6 +41,8 @@ void Watch::Close() {
   std::shared_ptr<PreviousTable> parted;
   {
     const std::lock_guard<std::mutex> lock(dict_->mutex);
+    WakeUp(dict_->head);
+    dict_->awake.erase(this);
     if (dict_->watches.erase(this) > 0) {
       if (ask_.is_wait) --dict_->waits;
       if (dict_->watches.empty()) dict_->idle_since_ns = std::max<uint64_t>(clock_ns_(), 1);
@@ -182,6 +186,7 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   *event = WatchEvent();
   parted_.reset();
   std::unique_lock<std::mutex> lock(dict_->mutex);
+  WakeUp(dict_->head);
   waits_ = false;
   is_deferred_ = false;
   opens_window_ = false;
@@ -388,6 +393,27 @@ void Watch::PassBy(uint64_t head_before, bool has_gap,
                                     });
   if (WatchMutantIs(WatchMutant::kWatchPassedTooFar) && keys.size() > 1) cursor_ = dict_->head;
   if (!concerned) cursor_ = dict_->head;
+}
+
+bool Watch::MayFallAsleep() {
+  const bool is_passed = waits_ && phase_ == Phase::kLive && cursor_ == dict_->head;
+  passes_ = is_passed ? passes_ + 1 : 0;
+  // Nothing but a change of its key is worth a look at it: no time, and no table of its own.
+  return passes_ >= kPassesToSleep && ask_.key && due_ns_ == UINT64_MAX && previous_ == nullptr;
+}
+
+void Watch::FallAsleep() {
+  dict_->awake.erase(this);
+  asleep_at_ = dict_->asleep.emplace(*ask_.key, this);
+  is_asleep_ = true;
+}
+
+void Watch::WakeUp(uint64_t head) {
+  passes_ = 0;
+  if (!std::exchange(is_asleep_, false)) return;
+  dict_->asleep.erase(asleep_at_);
+  dict_->awake.insert(this);
+  cursor_ = WatchMutantIs(WatchMutant::kWatchSleptTooLong) ? dict_->head : head;
 }
 
 // The newest change of each key in a window, in their order. Stops before a gap.

@@ -19,6 +19,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -141,8 +142,16 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   // `keys`: of all that is new; a gap among it concerns everybody. REQUIRES: the dict's mutex is
   // held.
   void PassBy(uint64_t head_before, bool has_gap, const std::unordered_set<std::string_view>& keys);
+  // After PassBy: whether it was passed by so often that it may sleep until its key changes.
+  // REQUIRES: the dict's mutex is held; as below.
+  bool MayFallAsleep();
+  void FallAsleep();
+  // Nothing up to `head` is any of its business. Nothing where it is awake.
+  void WakeUp(uint64_t head);
   // Changes that it has not looked at; 0 before it is live. REQUIRES: the dict's mutex is held.
-  uint64_t LagRevisions() const { return phase_ == Phase::kLive ? dict_->head - cursor_ : 0; }
+  uint64_t LagRevisions() const {
+    return phase_ == Phase::kLive && !is_asleep_ ? dict_->head - cursor_ : 0;
+  }
   // For how long the oldest of them has been there. REQUIRES: as LagRevisions.
   uint64_t LagNs(uint64_t now_ns) const;
 
@@ -183,6 +192,9 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint64_t due_ns_ = UINT64_MAX;
   WatchPace pace_;
   bool is_deferred_ = false;  // The hub knows that something waits for the window.
+  uint32_t passes_ = 0;       // Batches that it was passed by, one after the other.
+  bool is_asleep_ = false;
+  std::multimap<std::string_view, Watch*>::iterator asleep_at_;  // Where it is asleep.
   std::shared_ptr<PreviousTable> previous_;
   std::optional<ResyncReason> resync_;
   bool begins_anew_ = false;  // After a resync.

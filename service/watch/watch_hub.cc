@@ -116,6 +116,7 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
                                     std::move(notify));
     const std::lock_guard<std::mutex> dict_lock(dict->mutex);
     dict->watches.insert(watch.get());
+    dict->awake.insert(watch.get());
     if (watch->ask().is_wait) ++dict->waits;
     dict->idle_since_ns = 0;
     allowed = allowed_;
@@ -206,7 +207,7 @@ uint64_t WatchHub::LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts
   for (const std::shared_ptr<WatchedDict>& dict : dicts) {
     more = Serve(*dict) || more;
     const std::lock_guard<std::mutex> lock(dict->mutex);
-    for (const Watch* const watch : dict->watches) until_ns = std::min(until_ns, watch->due_ns());
+    for (const Watch* const watch : dict->awake) until_ns = std::min(until_ns, watch->due_ns());
   }
   for (const std::shared_ptr<WatchedDict>& dict : dicts) Forget(dict);
   return more ? 0 : until_ns;
@@ -380,14 +381,29 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     }
     dict.drains = std::max(dict.drains, drain);
     const uint64_t now_ns = options_.clock_ns();
-    for (Watch* const watch : dict.watches) {
+    WakeSleepers(dict, head_before, has_gap, keys);
+    std::vector<Watch*> tired;
+    for (Watch* const watch : dict.awake) {
       watch->PassBy(head_before, has_gap, keys);
       has_deferred = watch->TakeDeferred(now_ns) || has_deferred;
+      if (!keys.empty() && watch->MayFallAsleep()) tired.push_back(watch);
       if (!watch->IsDue(now_ns) || WatchMutantIs(WatchMutant::kWatchNotNotified)) continue;
       if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
     }
+    for (Watch* const watch : tired) watch->FallAsleep();
   }
   if (has_deferred) bell_->Ring();
+}
+
+void WatchHub::WakeSleepers(WatchedDict& dict, uint64_t head_before, bool has_gap,
+                            const std::unordered_set<std::string_view>& keys) {
+  while (has_gap && !dict.asleep.empty()) dict.asleep.begin()->second->WakeUp(head_before);
+  if (WatchMutantIs(WatchMutant::kWatchSleeperForgotten)) return;
+  for (auto key = keys.begin(); key != keys.end() && !dict.asleep.empty(); ++key) {
+    for (auto at = dict.asleep.lower_bound(*key); at != dict.asleep.end() && at->first == *key;) {
+      (at++)->second->WakeUp(head_before);
+    }
+  }
 }
 
 void WatchHub::EndDict(WatchedDict& dict, const Status& why, Due* due) {
@@ -446,6 +462,7 @@ WatchTotals WatchHub::Totals() const {
     ++totals.dicts;
     totals.watches += static_cast<uint32_t>(dict->watches.size() - dict->waits);
     totals.waits += static_cast<uint32_t>(dict->waits);
+    totals.asleep += static_cast<uint32_t>(dict->asleep.size());
     totals.history_changes += dict->history.size();
     for (const Watch* const watch : dict->watches) {
       if (watch->ask().is_wait) continue;

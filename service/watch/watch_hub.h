@@ -18,7 +18,9 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <unordered_set>
 #include <vector>
 
 #include "engine/base/status.h"
@@ -41,8 +43,9 @@ struct WatchHubOptions {
 
 struct WatchTotals {
   uint32_t watches = 0;
-  uint32_t waits = 0;  // Watches that are waits for entries; all else here is without them.
-  uint32_t dicts = 0;  // That are followed.
+  uint32_t waits = 0;   // Watches that are waits for entries; all else here is without them.
+  uint32_t asleep = 0;  // Watches and waits that only a change of their key concerns.
+  uint32_t dicts = 0;   // That are followed.
   uint64_t history_changes = 0;
   uint64_t previous_bytes = 0;  // Of what watches with `previous` need.
   uint64_t lag_revisions = 0;   // Of the slowest live watch.
@@ -105,6 +108,9 @@ class WatchHub final {
   void FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due* due);
   // `drain`: the one that is over; 0: none is. REQUIRES: drain_mutex held.
   void Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due);
+  // Wakes those that sleep and are concerned. REQUIRES: the dict's mutex held.
+  static void WakeSleepers(WatchedDict& dict, uint64_t head_before, bool has_gap,
+                           const std::unordered_set<std::string_view>& keys);
   static void EndDict(WatchedDict& dict, const Status& why, Due* due);
   void Forget(const std::shared_ptr<WatchedDict>& dict);
   void Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,

@@ -9,9 +9,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
@@ -93,6 +95,10 @@ struct WatchedDict {
   uint64_t wanted = 0;
   uint64_t idle_since_ns = 0;  // 0: it has watches.
   std::unordered_set<Watch*> watches;
+  // All of them are in one of these. Each batch of changes is offered to those that are awake; the
+  // others wait for a change of their key, and cost nothing meanwhile.
+  std::unordered_set<Watch*> awake;
+  std::multimap<std::string_view, Watch*> asleep;  // By their key, which is theirs.
   size_t waits = 0;  // Watches that are waits for an entry.
 };
 

@@ -17,4 +17,4 @@ quietly "$FOLDER/configure.log" cmake -S "$ROOT" -B "$FOLDER" -G Ninja -DCMAKE_C
   $(launcher_options)
 quietly "$FOLDER/build.log" cmake --build "$FOLDER" -j "$(jobs_max)" --target fuzz_targets
 step "fuzzing, each target for ${1:-15} s"
-ctest --test-dir "$FOLDER" -j "$(jobs_max)" --output-on-failure --no-tests=error
+ctest --test-dir "$FOLDER" -L fuzz -j "$(jobs_max)" --output-on-failure --no-tests=error
