@@ -70,15 +70,16 @@ void Watch::Notify() {
   if (notify_) notify_();
 }
 
-bool Watch::IsDue(uint64_t now_ns) const {
-  if (!waits_) return false;
+bool Watch::TakeDue(uint64_t now_ns) {
+  if (!waits_ || is_notified_) return false;
   const bool has_news = cursor_ < dict_->head && !IsInWindow(now_ns);
-  return (dict_->ready && (phase_ == Phase::kStarting || has_news)) || !dict_->ended.ok() ||
-         (ticket_ != 0 && dict_->drains >= ticket_) || due_ns_ <= now_ns;
+  is_notified_ = (dict_->ready && (phase_ == Phase::kStarting || has_news)) || !dict_->ended.ok() ||
+                 (ticket_ != 0 && dict_->drains >= ticket_) || due_ns_ <= now_ns;
+  return is_notified_;
 }
 
 uint64_t Watch::due_ns() const {
-  if (!waits_) return UINT64_MAX;
+  if (!waits_ || is_notified_) return UINT64_MAX;
   const bool has_news = phase_ == Phase::kLive && cursor_ < dict_->head;
   return has_news ? std::min(due_ns_, pace_.open_ns()) : due_ns_;
 }
@@ -90,6 +91,7 @@ bool Watch::TakeDeferred(uint64_t now_ns) {
 
 Watch::Found Watch::Wait(uint64_t due_ns) {
   waits_ = true;
+  is_notified_ = false;
   due_ns_ = due_ns;
   if (due_ns != UINT64_MAX) dict_->bell->Ring();
   return Found::kNothing;

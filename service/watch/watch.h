@@ -130,8 +130,8 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   void End(const Status& why);
   const WatchAsk& ask() const { return ask_; }
   // Whether to call Notify: it waits, and there is something or `now_ns` is what it waited for.
-  // REQUIRES: the dict's mutex is held.
-  bool IsDue(uint64_t now_ns) const;
+  // Once until it has looked. REQUIRES: the dict's mutex is held.
+  bool TakeDue(uint64_t now_ns);
   // When it wants to be looked at by time; UINT64_MAX never. REQUIRES: the dict's mutex is held.
   uint64_t due_ns() const;
   // Whether there is something that waits for its window, which the hub does not know yet: it has
@@ -189,6 +189,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint64_t ticket_ = 0;   // Of the drain after which it is up to date; 0: none is waited for.
   uint64_t sync_at_ = 0;  // With the drain over: where `synced` comes.
   bool waits_ = false;
+  bool is_notified_ = false;  // Since it waits: it will look.
   uint64_t due_ns_ = UINT64_MAX;
   WatchPace pace_;
   bool is_deferred_ = false;  // The hub knows that something waits for the window.

@@ -19,6 +19,10 @@ constexpr std::string_view kFeedPrefix = "feed.";
 constexpr uint64_t kLookNs = 100'000'000;
 // Where more dicts are watched than it can sleep on.
 constexpr uint64_t kBusyLookNs = 2'000'000;
+// Where changes come faster than it looks: so many looks follow each other at once, the further
+// ones in strides, since each takes the rings' cache lines from their writers.
+constexpr uint32_t kBusyLooksAtOnce = 4;
+constexpr uint64_t kStrideNs = 100'000;
 
 std::string FeedName(uint64_t dict_id) {
   return std::string(kFeedPrefix) + std::to_string(dict_id);
@@ -205,7 +209,10 @@ uint64_t WatchHub::LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts
   bool more = false;
   uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : options_.clock_ns() + kLookNs;
   for (const std::shared_ptr<WatchedDict>& dict : dicts) {
-    more = Serve(*dict) || more;
+    const bool has_more = Serve(*dict);
+    dict->busy_looks = has_more ? dict->busy_looks + 1 : 0;
+    more = more || (has_more && dict->busy_looks <= kBusyLooksAtOnce);
+    if (has_more) until_ns = std::min(until_ns, options_.clock_ns() + kStrideNs);
     const std::lock_guard<std::mutex> lock(dict->mutex);
     for (const Watch* const watch : dict->awake) until_ns = std::min(until_ns, watch->due_ns());
   }
@@ -387,7 +394,7 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
       watch->PassBy(head_before, has_gap, keys);
       has_deferred = watch->TakeDeferred(now_ns) || has_deferred;
       if (!keys.empty() && watch->MayFallAsleep()) tired.push_back(watch);
-      if (!watch->IsDue(now_ns) || WatchMutantIs(WatchMutant::kWatchNotNotified)) continue;
+      if (!watch->TakeDue(now_ns) || WatchMutantIs(WatchMutant::kWatchNotNotified)) continue;
       if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
     }
     for (Watch* const watch : tired) watch->FallAsleep();

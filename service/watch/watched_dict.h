@@ -81,6 +81,7 @@ struct WatchedDict {
   bool is_given_up = false;  // drain: the hub follows it no more.
   uint32_t event_seen = 0;   // hub: the dict's event word before the last look.
   bool may_sleep = false;    // hub: nothing was there at the last look, after arming.
+  uint32_t busy_looks = 0;   // hub: looks in a row that found something.
 
   std::mutex mutex;
   std::shared_ptr<ServedDict> served;  // The segment that the feed is in.
@@ -99,7 +100,7 @@ struct WatchedDict {
   // others wait for a change of their key, and cost nothing meanwhile.
   std::unordered_set<Watch*> awake;
   std::multimap<std::string_view, Watch*> asleep;  // By their key, which is theirs.
-  size_t waits = 0;  // Watches that are waits for an entry.
+  size_t waits = 0;                                // Watches that are waits for an entry.
 };
 
 }  // namespace statehouse
