@@ -253,10 +253,7 @@ Status Server::StartParts() {
   if (dev_.has_value()) {
     SH_RETURN_IF_ERROR(dev_->TakeToken(config_.auth.tokens_file, &inherited_, link_.get()));
   }
-  SH_ASSIGN_OR_RETURN(
-      authenticator_,
-      NewFileAuthenticator(config_.auth.tokens_file, config_.auth.failures_per_minute_max,
-                           {config_.auth.calls_per_second_max, config_.auth.calls_at_once_max}));
+  SH_ASSIGN_OR_RETURN(authenticator_, OpenAuthenticator(config_.auth));
   token_ids_ = TokenIds();
   DispatcherOptions options;
   options.areas_file_root = config_.areas.file_root;

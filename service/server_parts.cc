@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "engine/os/errno_status.h"
+#include "service/auth/jwt_authenticator.h"
 #include "service/exit_codes.h"
 #include "service/keeper/keeper_log.h"
 
@@ -109,6 +111,16 @@ Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescri
     inherited->erase(current);
   }
   return Status();
+}
+
+StatusOr<std::unique_ptr<Authenticator>> OpenAuthenticator(const Config::Auth& auth) {
+  const CallLimits limits{auth.calls_per_second_max, auth.calls_at_once_max};
+  SH_ASSIGN_OR_RETURN(std::unique_ptr<Authenticator> tokens,
+                      NewFileAuthenticator(auth.tokens_file, auth.failures_per_minute_max, limits));
+  if (auth.jwt_key_file.empty()) return tokens;
+  const JwtOptions jwt{auth.jwt_key_file, auth.jwt_algorithm, auth.jwt_issuer, auth.jwt_audience,
+                       auth.jwt_lifetime_s_max};
+  return NewJwtAuthenticator(jwt, auth.failures_per_minute_max, limits, std::move(tokens));
 }
 
 Status RaiseDescriptorLimit() {

@@ -1,10 +1,12 @@
 // The small steps of a start that need no state: what the configuration means to each part.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "engine/state/engine.h"
+#include "service/auth/authenticator.h"
 #include "service/config/config.h"
 #include "service/lease/lock_service.h"
 #include "service/listeners.h"
@@ -22,6 +24,8 @@ int ExitCodeOf(const Status& failure);
 EngineOptions EngineOptionsOf(const Config& config);
 WatchHubOptions WatchHubOptionsOf(const Config& config);
 AreaHubOptions AreaHubOptionsOf(const Config& config);
+// Over the tokens file, and the key file of JSON Web Tokens where there is one.
+StatusOr<std::unique_ptr<Authenticator>> OpenAuthenticator(const Config::Auth& auth);
 
 // Makes the areas that the configuration declares, or finds them as they are. Descriptors of
 // `inherited` named "config-fd.<number>" are used up; those that no area names are given up

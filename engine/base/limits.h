@@ -44,7 +44,7 @@ inline constexpr uint32_t kLaneBlocksMax = kLanesMax / kLanesPerBlock;
 
 inline constexpr uint64_t kOperationTimeoutNsDefault = 1'000'000'000;  // Then STALLED.
 
-inline constexpr size_t kTokenBytesMax = 512;         // An access token as it travels.
+inline constexpr size_t kTokenBytesMax = 4096;        // An access token as it travels.
 inline constexpr size_t kMessageBytesMax = 16 << 20;  // One request or response.
 inline constexpr uint32_t kWaitersMax = 65'536;       // Parked waits of one service.
 

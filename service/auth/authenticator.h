@@ -49,7 +49,8 @@ struct Grant {
 class Identity final {
  public:
   Identity(std::string token_id, std::string description, int64_t expires_unix_s,
-           std::vector<Grant> grants, std::shared_ptr<CallLimit> limit = nullptr);
+           std::vector<Grant> grants, std::shared_ptr<CallLimit> limit = nullptr,
+           std::string key_id = "");
   const std::string& token_id() const { return token_id_; }
   const std::string& description() const { return description_; }
   bool Allows(ObjectKind kind, std::string_view name, Verb verb) const;
@@ -59,6 +60,8 @@ class Identity final {
   int64_t expires_unix_s() const { return expires_unix_s_; }
   // Of its calls, shared by all identities of the token; null: there is none.
   const std::shared_ptr<CallLimit>& limit() const { return limit_; }
+  // Of the key that signed the token; empty for one of the tokens file.
+  const std::string& key_id() const { return key_id_; }
   // OK, or PERMISSION_DENIED naming verb, kind, name and token id.
   Status Require(ObjectKind kind, std::string_view name, Verb verb) const;
 
@@ -68,6 +71,7 @@ class Identity final {
   int64_t expires_unix_s_;
   std::vector<Grant> grants_;
   std::shared_ptr<CallLimit> limit_;
+  std::string key_id_;
 };
 
 // Threads: Authenticate and Revalidate from any thread; Reload from any one at a time.

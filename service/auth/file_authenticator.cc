@@ -43,6 +43,18 @@ size_t FailureLimit::peers() const {
   return windows_.size();
 }
 
+int64_t UnixSecondsNow() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
+Status RefuseFailingPeer(std::string_view peer) {
+  return Status(Reason::kRateLimited, "access token: too many failed attempts came from " +
+                                          std::string(peer) +
+                                          "; send a valid token, or wait a minute")
+      .WithRetryAfter(kRateLimitRetryAfterMs);
+}
+
 FileAuthenticator::FileAuthenticator(Options options)
     : options_(std::move(options)),
       token_limits_(options_.token_limits),
@@ -61,12 +73,7 @@ std::shared_ptr<const FileAuthenticator::Table> FileAuthenticator::table() const
 }
 
 Status FileAuthenticator::Refuse(Reason reason, std::string_view why, std::string_view peer) {
-  if (failures_.CountFailure(peer, options_.unix_s())) {
-    return Status(Reason::kRateLimited, "access token: too many failed attempts came from " +
-                                            std::string(peer) +
-                                            "; send a valid token, or wait a minute")
-        .WithRetryAfter(kRateLimitRetryAfterMs);
-  }
+  if (failures_.CountFailure(peer, options_.unix_s())) return RefuseFailingPeer(peer);
   return Status(reason, "access token: " + std::string(why));
 }
 
@@ -157,12 +164,8 @@ Status FileAuthenticator::Reload() {
 StatusOr<std::unique_ptr<Authenticator>> NewFileAuthenticator(const std::string& tokens_file,
                                                               uint32_t failures_per_minute_max,
                                                               const CallLimits& token_limits) {
-  const auto now = [] {
-    return static_cast<int64_t>(std::chrono::duration_cast<std::chrono::seconds>(
-                                    std::chrono::system_clock::now().time_since_epoch())
-                                    .count());
-  };
-  return FileAuthenticator::Open({tokens_file, failures_per_minute_max, now, token_limits});
+  return FileAuthenticator::Open(
+      {tokens_file, failures_per_minute_max, &UnixSecondsNow, token_limits});
 }
 
 }  // namespace statehouse

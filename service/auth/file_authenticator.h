@@ -40,6 +40,11 @@ class FailureLimit final {
   std::map<std::string, Window, std::less<>> windows_;
 };
 
+// Now, by the system's clock.
+int64_t UnixSecondsNow();
+// What a peer beyond the limit is told: RATE_LIMITED.
+Status RefuseFailingPeer(std::string_view peer);
+
 // What it is: a table of token ids, replaced as a whole by Reload. Owned by the composition root.
 // Threads: Authenticate and Revalidate from any; Reload from one at a time.
 // Always true: readers see one whole table. Failure: a broken file leaves the table as it was.

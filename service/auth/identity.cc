@@ -53,12 +53,13 @@ bool PatternMatches(std::string_view pattern, std::string_view name) {
 }
 
 Identity::Identity(std::string token_id, std::string description, int64_t expires_unix_s,
-                   std::vector<Grant> grants, std::shared_ptr<CallLimit> limit)
+                   std::vector<Grant> grants, std::shared_ptr<CallLimit> limit, std::string key_id)
     : token_id_(std::move(token_id)),
       description_(std::move(description)),
       expires_unix_s_(expires_unix_s),
       grants_(std::move(grants)),
-      limit_(std::move(limit)) {}
+      limit_(std::move(limit)),
+      key_id_(std::move(key_id)) {}
 
 bool Identity::Allows(ObjectKind kind, std::string_view name, Verb verb) const {
   for (const Grant& grant : grants_) {

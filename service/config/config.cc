@@ -192,6 +192,29 @@ Status CheckTls(const Config& config) {
   return Status();
 }
 
+Status CheckJwt(const Config& config) {
+  const Config::Auth& auth = config.auth;
+  const auto refuse = [&config](const char* key, const std::string& why) {
+    return Status(Reason::kConfigInvalid, config.origins.at(key) + ": " + key + ": " + why);
+  };
+  const bool is_on = !auth.jwt_key_file.empty();
+  if (is_on && auth.jwt_algorithm.empty()) {
+    return refuse("auth.jwt_key_file", "auth.jwt_algorithm must say how tokens are signed");
+  }
+  if (is_on && auth.jwt_audience.empty()) {
+    return refuse("auth.jwt_key_file",
+                  "auth.jwt_audience must be set, or tokens that were made for another service "
+                  "would do here");
+  }
+  for (const char* const key : {"auth.jwt_algorithm", "auth.jwt_issuer", "auth.jwt_audience"}) {
+    const std::string& value = key == std::string_view("auth.jwt_algorithm") ? auth.jwt_algorithm
+                               : key == std::string_view("auth.jwt_issuer")  ? auth.jwt_issuer
+                                                                             : auth.jwt_audience;
+    if (!is_on && !value.empty()) return refuse(key, "it needs auth.jwt_key_file");
+  }
+  return Status();
+}
+
 std::vector<ConfigChange> CompareConfigs(const Config& before, const Config& after) {
   static constexpr std::string_view kReloadable[] = {"auth.calls_per_second_max",
                                                      "auth.calls_at_once_max", "log.level",
@@ -226,6 +249,7 @@ StatusOr<Config> LoadConfig(const std::vector<std::string>& argv,
   SH_RETURN_IF_ERROR(ApplyFlags(flags, &config));
   Resolve(environment, &config);
   SH_RETURN_IF_ERROR(CheckTls(config));
+  SH_RETURN_IF_ERROR(CheckJwt(config));
   return config;
 }
 

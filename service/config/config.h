@@ -75,6 +75,12 @@ struct Config {
     // Of one token whose entry in the file says nothing else; then RATE_LIMITED. 0: no limit.
     uint32_t calls_per_second_max = 0;
     uint32_t calls_at_once_max = 0;
+    // JSON Web Tokens of another service, beside those of the file; no key file: none are taken.
+    std::string jwt_key_file;
+    std::string jwt_algorithm;
+    std::string jwt_issuer;    // Empty: any.
+    std::string jwt_audience;  // Set with jwt_key_file.
+    uint32_t jwt_lifetime_s_max = 86'400;
 
     friend bool operator==(const Auth&, const Auth&) = default;
   } auth;

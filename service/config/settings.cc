@@ -6,6 +6,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "service/config/jwt_settings.h"
+
 namespace statehouse {
 namespace {
 
@@ -141,6 +143,27 @@ std::vector<Setting> MakeSettings() {
           "Calls of a token that may run or wait at once, then RATE_LIMITED, unless its "
           "entry says otherwise; 0: no limit.",
           [](const Config& c) { return OutOfRange(c.auth.calls_at_once_max, 0, kCallsAtOnceMax); }),
+      SH_SETTING("auth.jwt_key_file", "", kText, auth.jwt_key_file,
+                 "Keys that sign JSON Web Tokens: PEM public keys, or one secret; set: such tokens "
+                 "are taken, too. Read again by SIGHUP.",
+                 [](const Config& c) { return RefusePath(c.auth.jwt_key_file); }),
+      SH_SETTING("auth.jwt_algorithm", "", kText, auth.jwt_algorithm,
+                 "How they are signed, and no other way: HS, RS or ES with 256, 384 or 512.",
+                 [](const Config& c) {
+                   const std::string& name = c.auth.jwt_algorithm;
+                   return name.empty() || IsJwtAlgorithm(name)
+                              ? std::string()
+                              : "\"" + name + "\" is none of HS256, RS256, ES256 and so on";
+                 }),
+      SH_SETTING("auth.jwt_issuer", "", kText, auth.jwt_issuer,
+                 "What their claim iss must be; empty: anything.", Accept),
+      SH_SETTING("auth.jwt_audience", "", kText, auth.jwt_audience,
+                 "What their claim aud must be, or hold.", Accept),
+      SH_SETTING("auth.jwt_lifetime_s_max", "", kNumber, auth.jwt_lifetime_s_max,
+                 "One that ends in more seconds than this is refused: nobody can take it back.",
+                 [](const Config& c) {
+                   return OutOfRange(c.auth.jwt_lifetime_s_max, 1, kJwtLifetimeSMax);
+                 }),
       SH_SETTING("areas.count_max", "", kNumber, areas.count_max, "Areas that may exist at once.",
                  [](const Config& c) { return OutOfRange(c.areas.count_max, 1, kAreasMax); }),
       SH_SETTING("areas.size_max", "", kBytes, areas.size_max, "Largest area.",

@@ -1,0 +1,80 @@
+// JwtAuthenticator: the Authenticator that takes JSON Web Tokens beside those of a tokens file.
+// Owned by the composition root. Threads: as Authenticator's.
+// Always true: a token whose time ends, or whose key leaves the key file, ends what it holds like a
+// token that was revoked. Failure: a key file that cannot be used leaves the keys as they were.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "service/auth/file_authenticator.h"
+#include "service/auth/jwt_verifier.h"
+
+namespace statehouse {
+
+// Subjects that hold tokens whose time is not over; a further one is refused.
+inline constexpr size_t kJwtSubjectsMax = 100'000;
+
+class JwtAuthenticator final : public Authenticator {
+ public:
+  struct Options {
+    JwtOptions jwt;
+    uint32_t failures_per_minute_max = 60;
+    std::function<int64_t()> unix_s;
+    CallLimits token_limits = {};  // Of each subject.
+  };
+  // `tokens` decides about every token that is no JWT. Errors: CONFIG_INVALID.
+  static StatusOr<std::unique_ptr<Authenticator>> Open(Options options,
+                                                       std::unique_ptr<Authenticator> tokens);
+
+  StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view token,
+                                                         std::string_view peer) override;
+  // An identity without the key's id stands for whatever its subject holds, such as a session.
+  StatusOr<std::shared_ptr<const Identity>> Revalidate(const Identity& identity) override;
+  uint64_t generation() const override {
+    return tokens_->generation() + reloads_.load(std::memory_order_acquire);
+  }
+  bool AnyExpired(int64_t after_unix_s, int64_t until_unix_s) const override;
+  void SetTokenLimits(const CallLimits& limits) override;
+  Status Reload() override;
+
+ private:
+  // All tokens of a subject count together, however often it asks for new ones.
+  struct Subject {
+    int64_t ends_unix_s = 0;           // Of the token that ends last …
+    std::string key_id;                // … and who signed it.
+    std::shared_ptr<CallLimit> limit;  // Null: there is none.
+  };
+
+  JwtAuthenticator(Options options, std::unique_ptr<Authenticator> tokens,
+                   std::unique_ptr<const JwtVerifier> verifier);
+  std::shared_ptr<const JwtVerifier> verifier() const;
+  StatusOr<std::shared_ptr<CallLimit>> Remember(const JwtClaims& claims, int64_t now_s);
+
+  const Options options_;
+  const std::unique_ptr<Authenticator> tokens_;
+  FailureLimit failures_;
+  std::atomic<uint64_t> reloads_{0};
+
+  mutable std::mutex mutex_;
+  std::shared_ptr<const JwtVerifier> verifier_;
+  CallLimits token_limits_;
+  // When tokens that were accepted end, each second once: for as long as a token may last.
+  std::set<int64_t> ends_;
+  std::map<std::string, Subject> subjects_;  // By their holder_id.
+};
+
+// With the system's clock.
+StatusOr<std::unique_ptr<Authenticator>> NewJwtAuthenticator(const JwtOptions& jwt,
+                                                             uint32_t failures_per_minute_max,
+                                                             const CallLimits& token_limits,
+                                                             std::unique_ptr<Authenticator> tokens);
+
+}  // namespace statehouse
