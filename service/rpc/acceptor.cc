@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,13 @@ namespace {
 
 constexpr int kRetryMs = 50;
 constexpr int kAcceptsPerTurn = 64;
+constexpr std::chrono::milliseconds kLookInterval(50);
+
+// Numbers the socket behind a descriptor; 0 where there is none.
+ino_t SocketOf(int fd) {
+  struct stat facts {};
+  return ::fstat(fd, &facts) == 0 && S_ISSOCK(facts.st_mode) ? facts.st_ino : 0;
+}
 
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
@@ -80,12 +88,7 @@ void Acceptor::Run() {
     for (int i = 0; i < count; ++i) {
       const int fd = events[static_cast<size_t>(i)].data.fd;
       if (fd == stop_.get()) return;
-      if (const auto found = open_.find(fd); found != open_.end()) {
-        open_.erase(found);
-        connections_.store(static_cast<uint32_t>(open_.size()), std::memory_order_relaxed);
-      } else if (!AcceptAll(fd)) {
-        retry = true;
-      }
+      retry = !AcceptAll(fd) || retry;
     }
     // While descriptors are short the listeners stay readable: sleep instead of spinning.
     if (retry && was_short) {
@@ -106,16 +109,24 @@ bool Acceptor::AcceptAll(int listener) {
   return true;
 }
 
+bool Acceptor::HasRoom() {
+  if (open_.size() < connections_max_) return true;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < looked_ + kLookInterval) return false;
+  looked_ = now;
+  std::erase_if(open_, [](const auto& connection) {
+    return SocketOf(connection.first) != connection.second;
+  });
+  return open_.size() < connections_max_;
+}
+
 void Acceptor::Take(UniqueFd connection) {
-  if (open_.size() >= connections_max_) return;  // Closed by its destructor.
+  if (!HasRoom()) return;  // Closed by its destructor.
   const int on = 1;
   // Fails for unix sockets, which have nothing to delay.
   (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  UniqueFd second(::fcntl(connection.get(), F_DUPFD_CLOEXEC, 0));
-  if (!second.valid() || !Watch(second.get(), EPOLLRDHUP).ok()) return;
-  const int key = second.get();
-  open_.emplace(key, std::move(second));
-  connections_.store(static_cast<uint32_t>(open_.size()), std::memory_order_relaxed);
+  // One of this number that is still remembered is closed: the number was free.
+  open_.insert_or_assign(connection.get(), SocketOf(connection.get()));
   hand_on_(std::move(connection));
 }
 
@@ -128,7 +139,6 @@ void Acceptor::Stop() {
   }
   listeners_.clear();
   open_.clear();
-  connections_.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace statehouse

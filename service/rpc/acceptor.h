@@ -2,14 +2,17 @@
 //
 // Who owns it: the door. Threads: one of its own; Stop from any one.
 // Always true: at most `connections_max` handed-on connections are open; one beyond is closed at
-// once, which a client sees as
-//   UNAVAILABLE. To see the end of a connection that it no longer owns, it keeps a second
-//   descriptor of the socket, watched for hang-up only.
+// once, which a client sees as UNAVAILABLE. A connection takes one descriptor, which is no longer
+// ours: when the limit is reached, those are forgotten whose descriptor is closed, or is another
+// socket's by now. That is looked for every 50 ms at most, so a place that has just become free may
+// be found that much later.
 // Failure: when descriptors run out, connections stay in the kernel's queue, and it tries again
 // every 50 ms.
 #pragma once
 
-#include <atomic>
+#include <sys/types.h>
+
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -34,7 +37,6 @@ class Acceptor final {
 
   // Closes the listeners and joins the thread; connections go on. Idempotent.
   void Stop();
-  uint32_t connections() const { return connections_.load(std::memory_order_relaxed); }
 
  private:
   Acceptor(std::vector<UniqueFd> listeners, uint32_t connections_max, HandOn hand_on);
@@ -43,6 +45,7 @@ class Acceptor final {
   // False when the listener cannot be read from for now.
   bool AcceptAll(int listener);
   void Take(UniqueFd connection);
+  bool HasRoom();
   Status Watch(int fd, uint32_t events);
 
   std::vector<UniqueFd> listeners_;
@@ -50,8 +53,9 @@ class Acceptor final {
   const HandOn hand_on_;
   UniqueFd epoll_;
   UniqueFd stop_;
-  std::unordered_map<int, UniqueFd> open_;  // Second descriptors; the thread's own.
-  std::atomic<uint32_t> connections_{0};
+  // Handed-on descriptors, and the sockets that they were then; the thread's own.
+  std::unordered_map<int, ino_t> open_;
+  std::chrono::steady_clock::time_point looked_{};  // For those that are closed.
   std::thread thread_;
 };
 

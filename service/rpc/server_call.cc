@@ -132,7 +132,7 @@ StatusOr<std::shared_ptr<const Identity>> ServerCall::Authenticate() {
   std::string_view authorization;
   if (first != last) authorization = {first->second.data(), first->second.size()};
   if (first != last && std::next(first) != last) authorization = {};  // Two: trust neither.
-  return core_->tokens().Authenticate(authorization, context_.peer());
+  return core_->tokens().Authenticate(authorization, [this] { return context_.peer(); });
 }
 
 std::chrono::steady_clock::time_point ServerCall::Deadline() const {

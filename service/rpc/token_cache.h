@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,9 +22,9 @@ class TokenCache final {
  public:
   explicit TokenCache(Authenticator* authenticator) : authenticator_(authenticator) {}
   // The identity behind an `authorization` value, "Bearer <token>". `peer` as gRPC writes it, with
-  // a port.
+  // a port; asked for where the cache does not know the token, because gRPC makes a string of it.
   StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view authorization,
-                                                         const std::string& peer);
+                                                         const std::function<std::string()>& peer);
   uint64_t generation() const { return authenticator_->generation(); }
   // The identity that a stream goes on with, which began with `identity` while the authenticator
   // was at *generation; as Authenticator::Revalidate.

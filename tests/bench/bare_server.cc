@@ -1,15 +1,21 @@
-// A bare gRPC server of the model that the service has (one completion queue, one thread): the peer
-// of the fan-out benchmark, and the floor of a call's time. Serves at ADDRESS until it is killed.
-//   bare_server ADDRESS
+// A bare gRPC server of the model that the service has (one completion queue, one thread, the same
+// libraries and channel arguments), which does nothing: the floor of a call's time, and the peer of
+// the fan-out benchmark. Serves at ADDRESS until it is killed.
+//   bare_server ADDRESS [CERTIFICATE_FILE KEY_FILE]        the files: TLS
+#include <absl/synchronization/mutex.h>
 #include <grpcpp/grpcpp.h>
 
+#include <fstream>
+#include <iterator>
 #include <memory>
+#include <string>
 #include <unordered_set>
 
 #include "echo.grpc.pb.h"
 
 namespace {
 
+using statehouse::bench::Echo;
 using statehouse::bench::EchoRequest;
 using statehouse::bench::EchoResponse;
 using statehouse::bench::FanOut;
@@ -24,6 +30,7 @@ class Call {
 class Listener;
 
 struct Server {
+  Echo::AsyncService echo;
   FanOut::AsyncService service;
   std::unique_ptr<grpc::ServerCompletionQueue> queue;
   std::unordered_set<Listener*> listeners;
@@ -95,6 +102,34 @@ class Speaker final : public Call {
   bool is_finished_ = false;
 };
 
+// One call that is answered at once.
+class Echoer final : public Call {
+ public:
+  explicit Echoer(Server* server) : server_(server), responder_(&context_) {
+    server_->echo.RequestEcho(&context_, &request_, &responder_, server_->queue.get(),
+                              server_->queue.get(), this);
+  }
+
+  void Proceed(bool ok) override {
+    if (!ok || is_finished_) {
+      delete this;
+      return;
+    }
+    new Echoer(server_);
+    is_finished_ = true;
+    response_.set_payload(request_.payload());
+    responder_.Finish(response_, grpc::Status::OK, this);
+  }
+
+ private:
+  Server* const server_;
+  grpc::ServerContext context_;
+  EchoRequest request_;
+  EchoResponse response_;
+  grpc::ServerAsyncResponseWriter<EchoResponse> responder_;
+  bool is_finished_ = false;
+};
+
 // A conversation: one request, one answer, and so on.
 class Converser final : public Call {
  public:
@@ -132,17 +167,37 @@ class Converser final : public Call {
   Step step_ = Step::kOpen;
 };
 
+// Calls that gRPC may hand over before the thread comes round to ask for more, as in the service.
+constexpr int kRequestedCalls = 128;
+
+std::string ReadText(const char* path) {
+  std::ifstream file(path);
+  return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+std::shared_ptr<grpc::ServerCredentials> Credentials(int argc, char** argv) {
+  if (argc != 4) return grpc::InsecureServerCredentials();
+  grpc::SslServerCredentialsOptions options;
+  options.pem_key_cert_pairs.push_back({ReadText(argv[3]), ReadText(argv[2])});
+  return grpc::SslServerCredentials(options);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) return 2;
+  if (argc != 2 && argc != 4) return 2;
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   Server all;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(argv[1], grpc::InsecureServerCredentials());
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0);
+  builder.AddListeningPort(argv[1], Credentials(argc, argv));
+  builder.RegisterService(&all.echo);
   builder.RegisterService(&all.service);
   all.queue = builder.AddCompletionQueue();
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr) return 1;
+  for (int i = 0; i < kRequestedCalls; ++i) new Echoer(&all);
   new Listener(&all);
   new Speaker(&all);
   new Converser(&all);

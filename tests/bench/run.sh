@@ -42,7 +42,9 @@ bench "dicts in C++ against LMDB, Redis, nginx and APCu" dict "$BUILD/bin/dict_b
 bench "waiting for an entry in mapped memory" wait "$BUILD/bin/wait_bench"
 bench "locks in C++" lock "$BUILD/bin/lock_bench"
 bench "locks through both doors against etcd" lock_service "$BUILD/bin/lock_service_bench" "$BUILD/bin/statehoused"
-bench "the network door against a bare gRPC echo" unary "$BUILD/bin/unary_bench" "$BUILD/bin/echo_server" "$BUILD/bin/statehoused"
+bench "the network door against bare gRPC" unary "$BUILD/bin/unary_bench" "$BUILD/bin/bare_server" "$BUILD/bin/door_server" \
+  "$BUILD/bin/statehoused"
+bench "idle connections" connections "$BUILD/bin/connections_bench" "$BUILD/bin/statehoused"
 bench "areas in Python against uWSGI" python "$PYTHON" "$ROOT/tests/bench/python_bench.py" --build "$BUILD"
 bench "sharedarea_wait in Python against uWSGI" python_wait "$PYTHON" "$ROOT/tests/bench/python_wait_bench.py" --build "$BUILD"
 bench "dicts in Python against BaseManager and Redis" python_dict "$PYTHON" "$ROOT/tests/bench/python_dict_bench.py" --build "$BUILD"

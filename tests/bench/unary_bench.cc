@@ -1,81 +1,45 @@
-// The network door against a bare gRPC echo: one call at a time (latency), then 64 outstanding
-// (throughput). Both servers run as processes of their own, on TCP, and are measured in turns.
-//   unary_bench ECHO_SERVER STATEHOUSED [--rounds N] [--json FILE]
+// The network door's unary calls against a bare gRPC server of the same model that does nothing:
+// one at a time (latency), 64 outstanding (throughput), what access tokens add, and what TLS adds.
+// All servers run as processes of their own, on TCP, and are measured in turns by the same client.
+//   unary_bench BARE_SERVER DOOR_SERVER STATEHOUSED [--rounds N] [--json FILE]
 #include <grpcpp/grpcpp.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "echo.grpc.pb.h"
+#include "service/auth/token_file.h"
 #include "statehouse/v1/area.grpc.pb.h"
 #include "tests/bench/harness.h"
+#include "tests/bench/peer_process.h"
+#include "tests/bench/service_peers.h"
 
 namespace statehouse::bench {
 namespace {
 
-[[noreturn]] void Die(const std::string& what) {
-  std::fprintf(stderr, "unary_bench: %s\n", what.c_str());
-  std::exit(2);
-}
+using Credentials = std::shared_ptr<grpc::ChannelCredentials>;
 
-// A child process whose standard input we hold; closing it ends the echo server, SIGTERM ends the
-// daemon.
-struct Child {
-  pid_t pid = -1;
-  int input = -1;
-  FILE* output = nullptr;
-
-  Child(const std::vector<std::string>& command) {
-    int in[2];
-    int out[2];
-    if (pipe(in) != 0 || pipe(out) != 0) Die("pipe");
-    pid = fork();
-    if (pid == 0) {
-      dup2(in[0], STDIN_FILENO);
-      dup2(out[1], STDOUT_FILENO);
-      for (const int fd : {in[0], in[1], out[0], out[1]}) close(fd);
-      std::vector<char*> argv;
-      for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
-      argv.push_back(nullptr);
-      execv(argv[0], argv.data());
-      _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    input = in[1];
-    output = fdopen(out[0], "r");
-  }
-  void Stop() {
-    close(input);
-    kill(pid, SIGTERM);
-    waitpid(pid, nullptr, 0);
-    std::fclose(output);
-  }
-};
-
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+std::shared_ptr<grpc::Channel> Connect(const std::string& address, const Credentials& credentials) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  auto channel = grpc::CreateCustomChannel(address, credentials, arguments);
+  const auto patience = std::chrono::system_clock::now() + std::chrono::seconds(20);
+  if (!channel->WaitForConnected(patience)) Die("nobody answers at " + address);
+  return channel;
 }
 
 // One kind of call: how to prepare its context, its request, and how to start it on a queue.
 struct EchoCalls {
   using Request = EchoRequest;
   using Response = EchoResponse;
-  explicit EchoCalls(const std::string& address) : stub(Echo::NewStub(Connect(address))) {
+  EchoCalls(const std::string& address, const Credentials& credentials)
+      : stub(Echo::NewStub(Connect(address, credentials))) {
     request.set_payload(std::string(24, 'x'));
   }
   auto Start(grpc::ClientContext* context, grpc::CompletionQueue* queue) {
@@ -91,26 +55,34 @@ struct EchoCalls {
 struct AddCalls {
   using Request = v1::AddWordRequest;
   using Response = v1::AddWordResponse;
-  AddCalls(const std::string& address, const std::string& access_token)
-      : stub(v1::Areas::NewStub(Connect(address))), token("Bearer " + access_token) {
+  // Without a token where `access_token` is empty.
+  AddCalls(const std::string& address, const std::string& access_token,
+           const Credentials& credentials)
+      : stub(v1::Areas::NewStub(Connect(address, credentials))),
+        token(access_token.empty() ? "" : "Bearer " + access_token) {
+    request.set_name("bench");
+    request.set_type(v1::WORD_TYPE_U64);
+    request.set_delta(1);
+  }
+  void Authorize(grpc::ClientContext* context) const {
+    if (!token.empty()) context->AddMetadata("authorization", token);
+  }
+  void CreateArea() {
     grpc::ClientContext context;
-    context.AddMetadata("authorization", token);
+    Authorize(&context);
     v1::CreateAreaRequest create;
     create.set_name("bench");
     create.set_size(4096);
     v1::CreateAreaResponse created;
     const grpc::Status status = stub->CreateArea(&context, create, &created);
     if (!status.ok()) Die("CreateArea: " + status.error_message());
-    request.set_name("bench");
-    request.set_type(v1::WORD_TYPE_U64);
-    request.set_delta(1);
   }
   auto Start(grpc::ClientContext* context, grpc::CompletionQueue* queue) {
-    context->AddMetadata("authorization", token);
+    Authorize(context);
     return stub->AsyncAddWord(context, request, queue);
   }
   grpc::Status Call(grpc::ClientContext* context, Response* response) {
-    context->AddMetadata("authorization", token);
+    Authorize(context);
     return stub->AddWord(context, request, response);
   }
   std::unique_ptr<v1::Areas::Stub> stub;
@@ -118,21 +90,45 @@ struct AddCalls {
   Request request;
 };
 
+// Nanoseconds of one call.
+template <typename Calls>
+double TimeOf(Calls& calls) {
+  grpc::ClientContext context;
+  typename Calls::Response response;
+  const uint64_t begin = NowNs();
+  const grpc::Status status = calls.Call(&context, &response);
+  if (!status.ok()) Die("a call failed: " + status.error_message());
+  return static_cast<double>(NowNs() - begin);
+}
+
+double Median(std::vector<double> times) {
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  return *middle;
+}
+
 // The median of single calls in nanoseconds.
 template <typename Calls>
 Work OneAtATime(Calls& calls) {
   return [&calls](uint64_t iterations) {
     std::vector<double> times;
+    for (uint64_t i = 0; i < iterations; ++i) times.push_back(TimeOf(calls));
+    return Median(std::move(times));
+  };
+}
+
+// How much longer the median of `dear` is than that of `cheap`, call by call in turns, so that both
+// meet the same moods of the machine. Nanoseconds.
+template <typename Calls>
+Work Difference(Calls& dear, Calls& cheap) {
+  return [&dear, &cheap](uint64_t iterations) {
+    std::vector<double> with;
+    std::vector<double> without;
     for (uint64_t i = 0; i < iterations; ++i) {
-      grpc::ClientContext context;
-      typename Calls::Response response;
-      const uint64_t begin = NowNs();
-      if (!calls.Call(&context, &response).ok()) Die("a call failed");
-      times.push_back(static_cast<double>(NowNs() - begin));
+      with.push_back(TimeOf(dear));
+      without.push_back(TimeOf(cheap));
     }
-    std::nth_element(times.begin(), times.begin() + static_cast<long>(times.size() / 2),
-                     times.end());
-    return times[times.size() / 2];
+    return Median(std::move(with)) - Median(std::move(without));
   };
 }
 
@@ -170,61 +166,115 @@ Work Outstanding(Calls& calls) {
   };
 }
 
-nlohmann::json ReadDevFile(const std::filesystem::path& path) {
-  for (int i = 0; i < 1000; ++i) {
-    std::ifstream file(path);
-    if (file) {
-      nlohmann::json json = nlohmann::json::parse(file, nullptr, false);
-      if (!json.is_discarded()) return json;
-    }
-    poll(nullptr, 0, 10);
-  }
-  Die("statehoused wrote no " + path.string());
+std::string ReadText(const std::string& path) {
+  std::ifstream file(path);
+  return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
 }
 
-int Run(const std::string& echo_server, const std::string& statehoused, int rounds,
-        const std::string& json) {
-  char folder[] = "/tmp/statehouse-bench-XXXXXX";
-  if (mkdtemp(folder) == nullptr) Die("mkdtemp");
-  const std::string runtime = std::string(folder) + "/run";
-  Child echo({echo_server});
-  Child daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "warn"});
-  char line[64] = "";
-  if (std::fgets(line, sizeof line, echo.output) == nullptr) Die("the echo server did not start");
-  const nlohmann::json dev = ReadDevFile(runtime + "/dev.json");
-  const std::string url = dev.at("tcp_url");
+// A certificate of the bench's own for 127.0.0.1, and its key, as files of `folder`.
+struct Certificate {
+  explicit Certificate(const std::string& folder)
+      : file(folder + "/certificate.pem"), key_file(folder + "/key.pem") {
+    const std::string command =
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "
+        "/CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout " +
+        key_file + " -out " + file + " 2>/dev/null";
+    if (std::system(command.c_str()) != 0) Die("openssl made no certificate; is it installed?");
+    grpc::SslCredentialsOptions options;
+    options.pem_root_certs = ReadText(file);
+    trusting = grpc::SslCredentials(options);
+  }
+  const std::string file;
+  const std::string key_file;
+  Credentials trusting;
+};
 
-  EchoCalls echo_calls("127.0.0.1:" + std::to_string(std::atoi(line)));
-  AddCalls add_calls(url.substr(url.find("://") + 3), dev.at("token"));
-  const std::vector<Race> races = {
-      Race{"unary, one at a time, p50",
-           {{"bare gRPC echo", OneAtATime(echo_calls), 4000},
-            {"AddWord", OneAtATime(add_calls), 4000}},
-           {{"AddWord", "bare gRPC echo", 1.15, 0}}},
-      Race{"unary, 64 outstanding, time for one",
-           {{"bare gRPC echo", Outstanding(echo_calls), 30'000},
-            {"AddWord", Outstanding(add_calls), 30'000}},
-           {{"AddWord", "bare gRPC echo", 1 / 0.85, 0}}},
+std::string NewToken(const std::string& tokens_file) {
+  TokenSpec spec;
+  auto grant = ParseGrant("area:*:read,write,create");
+  if (!grant.ok()) Die(grant.status().ToString());
+  spec.grants.push_back(*std::move(grant));
+  auto token = CreateToken(tokens_file, spec);
+  if (!token.ok()) Die(token.status().ToString());
+  return *token;
+}
+
+std::string At(uint16_t port) { return "127.0.0.1:" + std::to_string(port); }
+
+// 64 calls at once need more of them for a figure that stands.
+constexpr uint64_t kCalls = 4000;
+constexpr uint64_t kCallsOutstanding = 30'000;
+
+int Run(const std::string& bare_server, const std::string& door_server,
+        const std::string& statehoused, int rounds, const std::string& json) {
+  const BenchFolder folder;
+  const Certificate certificate(folder.path());
+  const Credentials plain = grpc::InsecureChannelCredentials();
+  const std::string tokens_file = folder.path() + "/tokens.toml";
+  const std::string token = NewToken(tokens_file);
+  const uint16_t ports[] = {FreePort(), FreePort(), FreePort(), FreePort()};
+  const std::string runtime = folder.path() + "/run";
+  const std::string tls_runtime = folder.path() + "/tls";
+  const auto daemon = [&statehoused](const std::string& folder_of_it) {
+    return std::vector<std::string>{statehoused,  "--dev",       "--runtime-dir",
+                                    folder_of_it, "--log-level", "error"};
   };
-  const int missed = RunRaces(races, rounds, json);
-  echo.Stop();
-  daemon.Stop();
-  std::filesystem::remove_all(folder);
-  return missed;
+  auto tls_daemon = daemon(tls_runtime);
+  tls_daemon.insert(tls_daemon.end(),
+                    {"--tls-certificate", certificate.file, "--tls-key", certificate.key_file});
+  const BenchProcess processes[] = {
+      BenchProcess({bare_server, At(ports[0])}),
+      BenchProcess({bare_server, At(ports[1]), certificate.file, certificate.key_file}),
+      BenchProcess({door_server, std::to_string(ports[2])}),
+      BenchProcess({door_server, std::to_string(ports[3]), tokens_file}),
+      BenchProcess(daemon(runtime)),
+      BenchProcess(tls_daemon)};
+  const Service service = ReadDevFile(runtime + "/dev.json");
+  const Service tls_service = ReadDevFile(tls_runtime + "/dev.json");
+
+  EchoCalls echo(At(ports[0]), plain);
+  EchoCalls tls_echo(At(ports[1]), certificate.trusting);
+  AddCalls open_door(At(ports[2]), "", plain);
+  AddCalls token_door(At(ports[3]), token, plain);
+  AddCalls add(service.tcp_address, service.token, plain);
+  add.CreateArea();
+  AddCalls tls_add(tls_service.tcp_address, tls_service.token, certificate.trusting);
+  tls_add.CreateArea();
+  return RunRaces(
+      {Race{"unary, one at a time, p50",
+            {{"bare gRPC", OneAtATime(echo), kCalls}, {"AddWord", OneAtATime(add), kCalls}},
+            {{"AddWord", "bare gRPC", 1.15, 0}}},
+       Race{"unary, 64 outstanding, time for one",
+            {{"bare gRPC", Outstanding(echo), kCallsOutstanding},
+             {"AddWord", Outstanding(add), kCallsOutstanding}},
+            {{"AddWord", "bare gRPC", 1 / 0.85, 0}}},
+       Race{"access tokens at a door over nothing, one at a time, p50",
+            {{"without", OneAtATime(open_door), kCalls}, {"with", OneAtATime(token_door), kCalls}},
+            {{"with", "without", 1.05, 0}}},
+       Race{"access tokens at a door over nothing, 64 outstanding, time for one",
+            {{"without", Outstanding(open_door), kCallsOutstanding},
+             {"with", Outstanding(token_door), kCallsOutstanding}},
+            {{"with", "without", 1.05, 0}}},
+       Race{"what TLS adds to a call, one at a time, p50",
+            {{"bare gRPC", Difference(tls_echo, echo), kCalls},
+             {"AddWord", Difference(tls_add, add), kCalls}},
+            {{"AddWord", "bare gRPC", 1.0, 0}}}},
+      rounds, json);
 }
 
 }  // namespace
 }  // namespace statehouse::bench
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    statehouse::bench::Die("usage: unary_bench ECHO_SERVER STATEHOUSED [--rounds N] [--json FILE]");
+  using namespace statehouse::bench;
+  if (argc < 4) {
+    Die("usage: unary_bench BARE_SERVER DOOR_SERVER STATEHOUSED [--rounds N] [--json FILE]");
   }
   int rounds = 7;
   std::string json;
-  for (int i = 3; i + 1 < argc; i += 2) {
-    if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::atoi(argv[i + 1]);
+  for (int i = 4; i + 1 < argc; i += 2) {
+    if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::max(1, std::atoi(argv[i + 1]));
     if (std::strcmp(argv[i], "--json") == 0) json = argv[i + 1];
   }
-  return statehouse::bench::Run(argv[1], argv[2], rounds, json) == 0 ? 0 : 1;
+  return Run(argv[1], argv[2], argv[3], rounds, json) == 0 ? 0 : 1;
 }
