@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "clients/c/testing/area_watch_client.h"
-#include "tests/support/cutting_proxy.h"
+#include "tests/support/fault_proxy.h"
 
 namespace statehouse {
 namespace {
@@ -118,11 +118,11 @@ TEST_P(AreaWatchLifecycleTest, WhatWasReadAheadIsToldAfterTheDaemonWasKilled) {
 }
 
 TEST_P(AreaWatchLifecycleTest, GoesOnOverBrokenConnections) {
-  testing::CuttingProxy::Options cut;
+  testing::FaultProxy::Options cut;
   cut.target = daemon_->tcp_address();
   cut.life_ms_max = 60;
   cut.seed = 7;
-  auto proxy = testing::CuttingProxy::Start(std::move(cut));
+  auto proxy = testing::FaultProxy::Start(std::move(cut));
   ASSERT_TRUE(proxy.ok()) << proxy.status().message();
   const AreaPtr area = OpenA();
   const std::unique_ptr<Writer> writer = StartWriter();

@@ -12,7 +12,7 @@
 
 #include "clients/c/testing/watch_client.h"
 #include "engine/os/unique_fd.h"
-#include "tests/support/cutting_proxy.h"
+#include "tests/support/fault_proxy.h"
 
 namespace statehouse {
 namespace {
@@ -96,11 +96,11 @@ TEST_P(WatchLifecycleTest, GoesOnOverKilledDaemonsWithoutAGapOrARepeat) {
 }
 
 TEST_P(WatchLifecycleTest, GoesOnOverBrokenConnections) {
-  testing::CuttingProxy::Options cut;
+  testing::FaultProxy::Options cut;
   cut.target = daemon_->tcp_address();
   cut.life_ms_max = 60;
   cut.seed = 7;
-  auto proxy = testing::CuttingProxy::Start(std::move(cut));
+  auto proxy = testing::FaultProxy::Start(std::move(cut));
   ASSERT_TRUE(proxy.ok()) << proxy.status().message();
   const DictPtr dict = Open("d");
   const std::unique_ptr<Writer> writer = StartWriter("d");

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "engine/os/futex.h"
-#include "tests/support/cutting_proxy.h"
+#include "tests/support/fault_proxy.h"
 #include "tests/support/daemon.h"
 #include "tests/support/long_runs.h"
 
@@ -190,12 +190,12 @@ TEST_F(LockHistoryTest, CutConnectionsNeverGiveALockToTwo) {
   const uint64_t run_ns = static_cast<uint64_t>(Rounds(4, 600)) * 1'000'000'000;
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
-  std::vector<std::unique_ptr<CuttingProxy>> proxies;
+  std::vector<std::unique_ptr<FaultProxy>> proxies;
   std::vector<ClientPtr> clients;
   for (uint32_t i = 0; i < kClients; ++i) {
     // Half of them through the unix socket. A proxy each, so that each has its own connection.
     const std::string target = i % 2 == 0 ? daemon_->tcp_address() : daemon_->grpc_socket();
-    auto proxy = CuttingProxy::Start({target, kLifeMsMax, seed + i});
+    auto proxy = FaultProxy::Start({target, kLifeMsMax, seed + i});
     ASSERT_TRUE(proxy.ok()) << proxy.status().ToString();
     proxies.push_back(*std::move(proxy));
     clients.push_back(Connect(proxies.back()->address()));
