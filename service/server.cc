@@ -310,15 +310,7 @@ Status Server::StartDoors() {
   for (const auto& [name, fd] : inherited_)
     SH_RETURN_IF_ERROR(link_->Remove(name));  // Not configured any more.
   inherited_.clear();
-  GrpcDoorOptions grpc_options;
-  grpc_options.message_bytes_max = config_.network.message_bytes_max;
-  grpc_options.keepalive_min_ping_s = config_.network.keepalive_min_ping_s;
-  grpc_options.connections_max = config_.network.connections_max;
-  grpc_options.tls = {config_.tls.certificate_file, config_.tls.key_file,
-                      config_.tls.client_ca_file};
-  grpc_options.on_auth_failure = [metrics = metrics_.get()](Reason reason) {
-    metrics->OnAuthFailure(Door::kNetwork, reason);
-  };
+  const GrpcDoorOptions grpc_options = GrpcDoorOptionsOf(config_, metrics_.get());
   SH_ASSIGN_OR_RETURN(grpc_,
                       StartGrpcDoor(grpc_options, std::move(grpc_listeners), dispatcher_.get(),
                                     authenticator_.get(), engine_->DaemonLane(kGrpcLane)));

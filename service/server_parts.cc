@@ -1,9 +1,11 @@
 #include "service/server_parts.h"
 
 #include <fcntl.h>
+#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -16,6 +18,8 @@ namespace statehouse {
 namespace {
 
 constexpr std::string_view kConfigFdPrefix = "config-fd.";
+// Who connects again and again does not fill the log.
+constexpr std::chrono::seconds kEndedLogInterval(10);
 
 StatusOr<AreaSpec> SpecOf(const AreaConfig& declared, const InheritedDescriptors& inherited) {
   AreaSpec spec;
@@ -129,6 +133,31 @@ Status RaiseDescriptorLimit() {
   limit.rlim_cur = limit.rlim_max;
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return ErrnoStatus("raising the limit of open files");
   return Status();
+}
+
+GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
+  using std::chrono::steady_clock;
+  GrpcDoorOptions options;
+  options.message_bytes_max = config.network.message_bytes_max;
+  options.keepalive_min_ping_s = config.network.keepalive_min_ping_s;
+  options.connections_max = config.network.connections_max;
+  options.streams_per_connection_max = config.network.streams_per_connection_max;
+  options.wasted_calls_per_second_max = config.network.wasted_calls_per_second_max;
+  options.tls = {config.tls.certificate_file, config.tls.key_file, config.tls.client_ca_file};
+  options.on_auth_failure = [metrics](Reason reason) {
+    metrics->OnAuthFailure(Door::kNetwork, reason);
+  };
+  options.on_connection_ended = [metrics, logged = steady_clock::time_point()](
+                                    const std::string& peer) mutable {
+    metrics->OnConnectionEnded();
+    if (steady_clock::now() < logged + kEndedLogInterval) return;
+    logged = steady_clock::now();
+    spdlog::warn(
+        "network door: ended the connection of {}: too many of its calls were refused for their "
+        "access token or taken back (network.wasted_calls_per_second_max)",
+        peer);
+  };
+  return options;
 }
 
 LeaseNumbers LeaseNumbersOf(const LockService& locks, const SessionTable& sessions,

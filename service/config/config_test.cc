@@ -49,7 +49,8 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
       "failures_per_minute_max = 3\n[areas]\ncount_max = 5\nsize_max = \"1M\"\n"
       "atomic_range_bytes = 8192\nfile_root = \"/srv\"\noperation_timeout_ms = 9\n"
       "[network]\nmessage_bytes_max = \"1M\"\nkeepalive_min_ping_s = 2\nconnections_max = "
-      "11\nallow_plaintext = true\n"
+      "11\nallow_plaintext = true\nstreams_per_connection_max = 100\n"
+      "wasted_calls_per_second_max = 0\n"
       "[log]\nformat = \"json\"\nlevel = \"warn\"\n[attach]\nleases_per_process_max = 4\n"
       "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n[sessions]\ncount_max = 7\n"
       "[watches]\ncount_max = 8\nhistory_bytes = \"1M\"\nhistory_s = 9\nkeep_s = 10\n"
@@ -82,6 +83,8 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
   EXPECT_EQ(config.network.message_bytes_max, 1u << 20);
   EXPECT_EQ(config.network.keepalive_min_ping_s, 2u);
   EXPECT_EQ(config.network.connections_max, 11u);
+  EXPECT_EQ(config.network.streams_per_connection_max, 100u);
+  EXPECT_EQ(config.network.wasted_calls_per_second_max, 0u);
   EXPECT_EQ(config.log_format, "json");
   EXPECT_EQ(config.log_level, "warn");
 }
@@ -113,6 +116,9 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[network]\nmessage_bytes_max = \"1X\"", "no number of bytes"},
       {"[network]\nkeepalive_min_ping_s = 0", "is not within"},
       {"[network]\nconnections_max = 0", "is not within"},
+      {"[network]\nstreams_per_connection_max = 99", "is not within"},
+      {"[network]\nstreams_per_connection_max = 1000001", "is not within"},
+      {"[network]\nwasted_calls_per_second_max = 1000001", "is not within"},
       {"[http]\nlisten = \"example.com:80\"", "is no loopback address"},
       {"[attach]\nleases_per_process_max = 0", "is not within"},
       {"[attach]\nleases_per_process_max = 512", "is not within"},

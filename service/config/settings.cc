@@ -103,6 +103,20 @@ std::vector<Setting> MakeSettings() {
           "network.connections_max", "", kNumber, network.connections_max,
           "Open connections; a further one is closed at once.",
           [](const Config& c) { return OutOfRange(c.network.connections_max, 1, 1'000'000); }),
+      SH_SETTING(
+          "network.streams_per_connection_max", "", kNumber, network.streams_per_connection_max,
+          "Calls of one connection that have not ended, waits and watches included; a client "
+          "keeps further ones back.",
+          [](const Config& c) {
+            return OutOfRange(c.network.streams_per_connection_max, 100, 1'000'000);
+          }),
+      SH_SETTING("network.wasted_calls_per_second_max", "", kNumber,
+                 network.wasted_calls_per_second_max,
+                 "Calls of one connection that are refused for their access token, or taken back "
+                 "before they are answered; beyond it the connection is ended. 0: no limit.",
+                 [](const Config& c) {
+                   return OutOfRange(c.network.wasted_calls_per_second_max, 0, 1'000'000);
+                 }),
       SH_SETTING("tls.certificate_file", "--tls-certificate", kText, tls.certificate_file,
                  "PEM file of the service's certificate and those above it; set: TLS on every TCP "
                  "address. Read again when it changes.",

@@ -60,6 +60,7 @@ class PrometheusMetrics final : public Metrics {
   void OnCalls(Door door, std::string_view method, Reason reason, uint64_t count,
                std::chrono::nanoseconds took) override;
   void OnAuthFailure(Door door, Reason reason) override;
+  void OnConnectionEnded() override { connections_ended_.fetch_add(1, std::memory_order_relaxed); }
   void OnAttach(int change) override;
   std::string Scrape() override;
 
@@ -85,6 +86,7 @@ class PrometheusMetrics final : public Metrics {
   std::unordered_map<std::string_view, size_t> index_;  // Views into methods_.
   std::vector<CallCells> cells_;                        // By door, then method.
   std::array<std::array<std::atomic<uint64_t>, kReasonCount>, kDoors> auth_failures_{};
+  std::atomic<uint64_t> connections_ended_{0};
   std::atomic<int64_t> attached_{0};
   std::atomic<uint64_t> attachments_{0};
 };
@@ -407,6 +409,9 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   families->push_back(std::move(build));
   AddGauge(families, "process_start_time_seconds",
            "When this daemon started, in seconds since 1970.", start_time_s_);
+  AddCounter(families, "statehouse_connections_ended_total",
+             "Connections of the network door that were ended for their wasted calls.",
+             connections_ended_.load(std::memory_order_relaxed));
   AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
            "When the certificate ends, in seconds since 1970; 0 for none.",
            certificate_expiry_ ? static_cast<double>(certificate_expiry_()) : 0);

@@ -63,6 +63,8 @@ class Metrics : public CallObserver {
  public:
   // A refused authentication at a door: UNAUTHENTICATED, TOKEN_EXPIRED or RATE_LIMITED.
   virtual void OnAuthFailure(Door door, Reason reason) = 0;
+  // The network door ended a connection for its wasted calls.
+  virtual void OnConnectionEnded() = 0;
   // A worker attached (+1) or left (-1).
   virtual void OnAttach(int change) = 0;
   // The text exposition of everything, with the engine's totals read now.

@@ -1,5 +1,6 @@
 #include "service/rpc/acceptor.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -12,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -31,6 +33,41 @@ ino_t SocketOf(int fd) {
 
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
+}
+
+// The other side's address; false for a unix socket, and where there is none any more.
+bool PeerOf(int fd, std::string* host, uint16_t* port) {
+  sockaddr_storage address{};
+  socklen_t bytes = sizeof(address);
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &bytes) != 0) return false;
+  char text[INET6_ADDRSTRLEN] = {};
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+    *port = ntohs(v4.sin_port);
+    *host = ::inet_ntop(AF_INET, &v4.sin_addr, text, sizeof(text));
+    return true;
+  }
+  if (address.ss_family != AF_INET6) return false;
+  const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+  *port = ntohs(v6.sin6_port);
+  *host = ::inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof(text));
+  return true;
+}
+
+uint16_t PortOf(int fd) {
+  std::string host;
+  uint16_t port = 0;
+  return PeerOf(fd, &host, &port) ? port : 0;
+}
+
+// gRPC writes an IPv4 address that came by an IPv6 socket without its prefix.
+bool IsFrom(int fd, std::string_view peer) {
+  std::string host;
+  uint16_t port = 0;
+  if (!PeerOf(fd, &host, &port)) return false;
+  if (host.starts_with("::ffff:")) host.erase(0, 7);
+  const std::string_view address = peer.substr(5, peer.rfind(':') - 5);
+  return address == host || address == "[" + host + "]" || address == "%5B" + host + "%5D";
 }
 
 }  // namespace
@@ -115,19 +152,37 @@ bool Acceptor::HasRoom() {
   if (now < looked_ + kLookInterval) return false;
   looked_ = now;
   std::erase_if(open_, [](const auto& connection) {
-    return SocketOf(connection.first) != connection.second;
+    return SocketOf(connection.first) != connection.second.socket;
   });
   return open_.size() < connections_max_;
 }
 
 void Acceptor::Take(UniqueFd connection) {
-  if (!HasRoom()) return;  // Closed by its destructor.
-  const int on = 1;
-  // Fails for unix sockets, which have nothing to delay.
-  (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  // One of this number that is still remembered is closed: the number was free.
-  open_.insert_or_assign(connection.get(), SocketOf(connection.get()));
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!HasRoom()) return;  // Closed by its destructor.
+    const int on = 1;
+    // Fails for unix sockets, which have nothing to delay.
+    (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    // One of this number that is still remembered is closed: the number was free.
+    open_.insert_or_assign(connection.get(),
+                           Connection{SocketOf(connection.get()), PortOf(connection.get())});
+  }
   hand_on_(std::move(connection));
+}
+
+void Acceptor::End(std::string_view peer) {
+  if (!peer.starts_with("ipv4:") && !peer.starts_with("ipv6:")) return;
+  const auto port =
+      static_cast<uint16_t>(std::atoi(std::string(peer.substr(peer.rfind(':') + 1)).c_str()));
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [fd, connection] : open_) {
+    if (connection.port != port || port == 0) continue;
+    // The descriptor is another's, who may close it at any time: a second one stays what it is.
+    const UniqueFd second(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (SocketOf(second.get()) != connection.socket || !IsFrom(second.get(), peer)) continue;
+    (void)::shutdown(second.get(), SHUT_RDWR);
+  }
 }
 
 void Acceptor::Stop() {
@@ -138,6 +193,7 @@ void Acceptor::Stop() {
     thread_.join();
   }
   listeners_.clear();
+  const std::lock_guard<std::mutex> lock(mutex_);
   open_.clear();
 }
 

@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <string_view>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -35,6 +37,10 @@ class Acceptor final {
   Acceptor(const Acceptor&) = delete;
   Acceptor& operator=(const Acceptor&) = delete;
 
+  // Ends the connection from `peer`, as gRPC writes it ("ipv4:127.0.0.1:51234"); its owner sees the
+  // end and closes the descriptor. Nothing where there is none, or where it came by a unix socket.
+  // Any thread.
+  void End(std::string_view peer);
   // Closes the listeners and joins the thread; connections go on. Idempotent.
   void Stop();
 
@@ -53,8 +59,12 @@ class Acceptor final {
   const HandOn hand_on_;
   UniqueFd epoll_;
   UniqueFd stop_;
-  // Handed-on descriptors, and the sockets that they were then; the thread's own.
-  std::unordered_map<int, ino_t> open_;
+  struct Connection {
+    ino_t socket = 0;   // That the descriptor was then.
+    uint16_t port = 0;  // Of the other side; 0: a unix socket.
+  };
+  std::mutex mutex_;
+  std::unordered_map<int, Connection> open_;  // By descriptors that were handed on. Under mutex_.
   std::chrono::steady_clock::time_point looked_{};  // For those that are closed.
   std::thread thread_;
 };

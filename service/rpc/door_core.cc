@@ -5,6 +5,9 @@
 #include <memory>
 #include <utility>
 
+#include "engine/os/futex.h"
+#include "service/rpc/acceptor.h"
+
 namespace statehouse {
 
 // One piece of work on its way through the completion queue. It owns itself until its event.
@@ -27,6 +30,14 @@ class DoorCore::Posted final : public Event {
   const std::function<void()> work_;
   grpc::Alarm alarm_;
 };
+
+void DoorCore::CountWasted(const std::string& peer) {
+  if (!wasted_calls_.Count(peer, MonotonicNs())) return;
+  Acceptor* const acceptor = acceptor_.load(std::memory_order_acquire);
+  if (acceptor == nullptr) return;
+  acceptor->End(peer);
+  if (options_.on_connection_ended) options_.on_connection_ended(peer);
+}
 
 void DoorCore::Post(std::function<void()> work) {
   const std::lock_guard<std::mutex> lock(mutex_);

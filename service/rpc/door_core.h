@@ -23,8 +23,11 @@
 #include "service/api/dispatcher.h"
 #include "service/rpc/grpc_door.h"
 #include "service/rpc/token_cache.h"
+#include "service/rpc/wasted_calls.h"
 
 namespace statehouse {
+
+class Acceptor;
 
 // So many messages of other threads than the polling one may be under way. Each wakes it, to hear
 // that it was sent: for few streams that is the shortest way, for many it is a waste. One to a
@@ -77,7 +80,11 @@ class DoorCore final {
  public:
   DoorCore(const GrpcDoorOptions& options, Dispatcher* dispatcher, Authenticator* authenticator,
            Lane lane)
-      : options_(options), dispatcher_(dispatcher), lane_(lane), tokens_(authenticator) {}
+      : options_(options),
+        dispatcher_(dispatcher),
+        lane_(lane),
+        tokens_(authenticator),
+        wasted_calls_(options.wasted_calls_per_second_max) {}
 
   const GrpcDoorOptions& options() const { return options_; }
   Dispatcher& dispatcher() { return *dispatcher_; }
@@ -88,6 +95,11 @@ class DoorCore final {
   void set_queue(std::unique_ptr<grpc::ServerCompletionQueue> queue) { queue_ = std::move(queue); }
   std::unordered_set<OpenStream*>& streams() { return streams_; }
   std::unordered_set<OpenStream*>& batch_streams() { return batch_streams_; }
+
+  // A call of `peer` was wasted. Beyond the limit its connection is ended.
+  void CountWasted(const std::string& peer);
+  // How connections are ended; from then on.
+  void set_acceptor(Acceptor* acceptor) { acceptor_.store(acceptor, std::memory_order_release); }
 
   bool serving() const { return serving_.load(std::memory_order_relaxed); }
   void set_serving(bool serving) { serving_.store(serving, std::memory_order_relaxed); }
@@ -121,6 +133,8 @@ class DoorCore final {
   Dispatcher* const dispatcher_;
   const Lane lane_;
   TokenCache tokens_;
+  WastedCalls wasted_calls_;
+  std::atomic<Acceptor*> acceptor_{nullptr};
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::unordered_set<OpenStream*> streams_;

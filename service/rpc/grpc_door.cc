@@ -83,6 +83,8 @@ void GrpcDoorImpl::Configure(grpc::ServerBuilder* builder) const {
                               as_int(uint64_t{options.keepalive_min_ping_s} * 1000));
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
   builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMsMax);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                              as_int(options.streams_per_connection_max));
   grpc::ResourceQuota quota("statehoused");
   quota.Resize(std::max(kQuotaBytesMin, kQuotaMessages * options.message_bytes_max));
   builder->SetResourceQuota(quota);
@@ -112,6 +114,7 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   SH_ASSIGN_OR_RETURN(
       acceptor_, Acceptor::Start(std::move(listeners), core_.options().connections_max,
                                  [this](UniqueFd connection) { HandOn(std::move(connection)); }));
+  core_.set_acceptor(acceptor_.get());
   return Status();
 }
 

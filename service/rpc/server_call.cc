@@ -104,6 +104,7 @@ void ServerCall::Route() {
   if (!identity.ok()) {
     const Reason reason = identity.status().reason();
     if (core_->options().on_auth_failure) core_->options().on_auth_failure(reason);
+    core_->CountWasted(context_.peer());
     return Finish(ToGrpcStatus(identity.status(), ""));
   }
   identity_ = *std::move(identity);
@@ -158,6 +159,7 @@ void ServerCall::StartWrite(std::string bytes) {
 void ServerCall::OnRead(bool ok) {
   if (kind_ == Kind::kBatches) return OnBatchRead(ok);
   is_reading_ = false;
+  has_read_ = has_read_ || ok;
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
   if (!ok) {
     if (kind_ == Kind::kReflection) return Finish(grpc::Status::OK);  // The client asks no more.
@@ -355,6 +357,11 @@ void ServerCall::OnOver(bool ok) {
   is_over_ = true;
   const bool was_cancelled = context_.IsCancelled();
   if (was_cancelled && pending_ != nullptr) pending_->Cancel();
+  // Waits and streams that end this way have done their work.
+  const bool is_unary = kind_ == Kind::kUnary || kind_ == Kind::kHealthCheck;
+  if (was_cancelled && pending_ == nullptr && (is_unary || !has_read_)) {
+    core_->CountWasted(context_.peer());
+  }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     was_cancelled_ = was_cancelled;

@@ -114,6 +114,7 @@ class ServerCall final : public OpenStream {
   grpc::ByteBuffer message_;  // The request, kept until the answer for its object's name.
   std::shared_ptr<const Identity> identity_;
   std::shared_ptr<PendingCall> pending_;
+  bool has_read_ = false;    // A request has come.
   bool is_reading_ = false;  // Of batches: guarded by mutex_.
   bool is_writing_ = false;  // Of a served stream: guarded by mutex_.
   bool finish_was_delivered_ = false;

@@ -45,6 +45,7 @@ void ServerCall::OnBatchRead(bool ok) {
     is_reading_ = false;
     is_idle = IsIdleHeld();
   }
+  has_read_ = has_read_ || ok;
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
   (ok ? is_ahead_ : client_is_done_) = true;
   if (!is_idle) return;  // The end of the batch under way comes back here.
