@@ -5,8 +5,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "engine/os/errno_status.h"
@@ -147,14 +149,16 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
   options.on_auth_failure = [metrics](Reason reason) {
     metrics->OnAuthFailure(Door::kNetwork, reason);
   };
-  options.on_connection_ended = [metrics, logged = steady_clock::time_point()](
-                                    const std::string& peer) mutable {
+  const auto next_log = std::make_shared<std::atomic<steady_clock::time_point>>();
+  options.on_connection_ended = [metrics, next_log](const std::string& peer) {
     metrics->OnConnectionEnded();
-    if (steady_clock::now() < logged + kEndedLogInterval) return;
-    logged = steady_clock::now();
+    const auto now = steady_clock::now();
+    if (now < next_log->load() || now < next_log->exchange(now + kEndedLogInterval)) return;
     spdlog::warn(
-        "network door: ended the connection of {}: too many of its calls were refused for their "
-        "access token or taken back (network.wasted_calls_per_second_max)",
+        "network door: ended the connection of {}: its calls came faster than they could be "
+        "served, "
+        "or too many of them were refused for their access token or taken back "
+        "(network.wasted_calls_per_second_max)",
         peer);
   };
   return options;

@@ -409,9 +409,10 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   families->push_back(std::move(build));
   AddGauge(families, "process_start_time_seconds",
            "When this daemon started, in seconds since 1970.", start_time_s_);
-  AddCounter(families, "statehouse_connections_ended_total",
-             "Connections of the network door that were ended for their wasted calls.",
-             connections_ended_.load(std::memory_order_relaxed));
+  AddCounter(
+      families, "statehouse_connections_ended_total",
+      "Connections of the network door that were ended because they kept it from serving others.",
+      connections_ended_.load(std::memory_order_relaxed));
   AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
            "When the certificate ends, in seconds since 1970; 0 for none.",
            certificate_expiry_ ? static_cast<double>(certificate_expiry_()) : 0);

@@ -63,7 +63,7 @@ class Metrics : public CallObserver {
  public:
   // A refused authentication at a door: UNAUTHENTICATED, TOKEN_EXPIRED or RATE_LIMITED.
   virtual void OnAuthFailure(Door door, Reason reason) = 0;
-  // The network door ended a connection for its wasted calls.
+  // The network door ended a connection that kept it from serving others.
   virtual void OnConnectionEnded() = 0;
   // A worker attached (+1) or left (-1).
   virtual void OnAttach(int change) = 0;

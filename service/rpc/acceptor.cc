@@ -3,10 +3,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +25,14 @@ namespace {
 constexpr int kRetryMs = 50;
 constexpr int kAcceptsPerTurn = 64;
 constexpr std::chrono::milliseconds kLookInterval(50);
+// How often the guarded thread is looked after, while it does something and while it does not.
+constexpr int kBusyLookMs = 10;
+constexpr int kIdleLookMs = 200;
+// Between the two looks that tell whose bytes are being read.
+constexpr long kGreedLookNs = 4'000'000;
+// Of a connection, for a second of the polling thread's processor time. Messages come in several
+// times as fast, through TLS too; frames that are nothing but frames at a fifth of it.
+constexpr double kFrameBytesPerCpuSecond = 100e6;
 
 // Numbers the socket behind a descriptor; 0 where there is none.
 ino_t SocketOf(int fd) {
@@ -104,6 +113,9 @@ Status Acceptor::Prepare() {
   stop_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop_.valid()) return SystemError("making an event descriptor");
   SH_RETURN_IF_ERROR(Watch(stop_.get(), EPOLLIN));
+  wake_.Reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_.valid()) return SystemError("making an event descriptor");
+  SH_RETURN_IF_ERROR(Watch(wake_.get(), EPOLLIN));
   for (const UniqueFd& listener : listeners_) {
     const int flags = ::fcntl(listener.get(), F_GETFL);
     if (flags < 0 || ::fcntl(listener.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
@@ -114,17 +126,101 @@ Status Acceptor::Prepare() {
   return Status();
 }
 
+void Acceptor::Guard(const TurnGuard& guard, OnEnded on_ended) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    guard_.emplace(guard);
+    on_ended_ = std::move(on_ended);
+  }
+  // Whoever sleeps begins to look.
+  const uint64_t one = 1;
+  (void)!::write(wake_.get(), &one, sizeof(one));
+}
+
+int Acceptor::LookAfterGuarded() {
+  bool is_stuck = false;
+  int pause_ms = kIdleLookMs;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!guard_.has_value() || open_.empty()) return -1;
+    is_stuck = guard_->IsStuck();
+    if (guard_->is_busy()) pause_ms = kBusyLookMs;
+  }
+  if (is_stuck) EndGreediest();
+  return pause_ms;
+}
+
+std::unordered_map<int, uint64_t> Acceptor::BytesRead() {
+  std::unordered_map<int, uint64_t> bytes;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [fd, connection] : open_) {
+    if (connection.port == 0 || SocketOf(fd) != connection.socket) continue;
+    tcp_info info{};
+    socklen_t length = sizeof(info);
+    int waiting = 0;
+    if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0 ||
+        ::ioctl(fd, FIONREAD, &waiting) != 0) {
+      continue;
+    }
+    bytes[fd] = info.tcpi_bytes_received - static_cast<uint64_t>(waiting);
+  }
+  return bytes;
+}
+
+void Acceptor::EndGreediest() {
+  const auto before = BytesRead();
+  const uint64_t cpu_before = guard_->CpuNs();
+  struct timespec pause = {0, kGreedLookNs};
+  ::nanosleep(&pause, nullptr);
+  const auto after = BytesRead();
+  const double cpu_s = static_cast<double>(guard_->CpuNs() - cpu_before) / 1e9;
+  int greediest = -1;
+  uint64_t most = 0;
+  for (const auto& [fd, bytes] : after) {
+    const auto then = before.find(fd);
+    if (then == before.end() || bytes <= then->second || bytes - then->second <= most) continue;
+    most = bytes - then->second;
+    greediest = fd;
+  }
+  if (greediest < 0 || static_cast<double>(most) > kFrameBytesPerCpuSecond * cpu_s) return;
+  std::string host;
+  uint16_t port = 0;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // In between it may have come round after all, or the connection may have gone.
+    const auto found = open_.find(greediest);
+    if (!guard_->IsStuck() || found == open_.end()) return;
+    if (!PeerOf(greediest, &host, &port) || port != found->second.port) return;
+    if (!EndHeld(greediest, found->second.socket, "")) return;
+  }
+  on_ended_(host + ":" + std::to_string(port));
+}
+
+// The descriptor is another's, who may close it at any time: a second one stays what it is.
+bool Acceptor::EndHeld(int fd, ino_t socket, std::string_view peer) {
+  const UniqueFd second(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (SocketOf(second.get()) != socket) return false;
+  if (!peer.empty() && !IsFrom(second.get(), peer)) return false;
+  return ::shutdown(second.get(), SHUT_RDWR) == 0;
+}
+
 void Acceptor::Run() {
   std::array<epoll_event, 64> events;
   bool retry = false;
   for (;;) {
-    const int count =
-        ::epoll_wait(epoll_.get(), events.data(), events.size(), retry ? kRetryMs : -1);
+    const int look_ms = LookAfterGuarded();
+    const int wait_ms = retry ? kRetryMs : look_ms;
+    const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), wait_ms);
     if (count < 0 && errno != EINTR) return;  // The epoll descriptor is ours: it cannot be bad.
     const bool was_short = std::exchange(retry, false);
     for (int i = 0; i < count; ++i) {
       const int fd = events[static_cast<size_t>(i)].data.fd;
       if (fd == stop_.get()) return;
+      if (fd == wake_.get()) {
+        uint64_t ignored = 0;
+        (void)!::read(fd, &ignored, sizeof(ignored));
+        continue;
+      }
       retry = !AcceptAll(fd) || retry;
     }
     // While descriptors are short the listeners stay readable: sleep instead of spinning.
@@ -178,10 +274,7 @@ void Acceptor::End(std::string_view peer) {
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const auto& [fd, connection] : open_) {
     if (connection.port != port || port == 0) continue;
-    // The descriptor is another's, who may close it at any time: a second one stays what it is.
-    const UniqueFd second(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    if (SocketOf(second.get()) != connection.socket || !IsFrom(second.get(), peer)) continue;
-    (void)::shutdown(second.get(), SHUT_RDWR);
+    (void)EndHeld(fd, connection.socket, peer);
   }
 }
 

@@ -17,6 +17,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <unordered_map>
@@ -24,15 +26,21 @@
 
 #include "engine/base/status.h"
 #include "engine/os/unique_fd.h"
+#include "service/rpc/turn_guard.h"
 
 namespace statehouse {
 
 class Acceptor final {
  public:
   using HandOn = std::function<void(UniqueFd connection)>;
+  using OnEnded = std::function<void(const std::string& peer)>;
 
   static StatusOr<std::unique_ptr<Acceptor>> Start(std::vector<UniqueFd> listeners,
                                                    uint32_t connections_max, HandOn hand_on);
+  // From now on a connection is ended that keeps the guarded thread to itself: the one whose bytes
+  // are being read while that is stuck, unless they come in so fast that they must be a message's.
+  // `on_ended` is told on this object's thread. Once.
+  void Guard(const TurnGuard& guard, OnEnded on_ended);
   ~Acceptor();
   Acceptor(const Acceptor&) = delete;
   Acceptor& operator=(const Acceptor&) = delete;
@@ -52,6 +60,13 @@ class Acceptor final {
   bool AcceptAll(int listener);
   void Take(UniqueFd connection);
   bool HasRoom();
+  // How long the thread may sleep, in milliseconds; -1: until something happens.
+  int LookAfterGuarded();
+  void EndGreediest();
+  // How many bytes of each TCP connection have been read.
+  std::unordered_map<int, uint64_t> BytesRead();
+  // REQUIRES: mutex_ held.
+  bool EndHeld(int fd, ino_t socket, std::string_view peer);
   Status Watch(int fd, uint32_t events);
 
   std::vector<UniqueFd> listeners_;
@@ -59,11 +74,14 @@ class Acceptor final {
   const HandOn hand_on_;
   UniqueFd epoll_;
   UniqueFd stop_;
+  UniqueFd wake_;
   struct Connection {
     ino_t socket = 0;   // That the descriptor was then.
     uint16_t port = 0;  // Of the other side; 0: a unix socket.
   };
   std::mutex mutex_;
+  std::optional<TurnGuard> guard_;  // Set under mutex_, then the thread's, as on_ended_.
+  OnEnded on_ended_;
   std::unordered_map<int, Connection> open_;  // By descriptors that were handed on. Under mutex_.
   std::chrono::steady_clock::time_point looked_{};  // For those that are closed.
   std::thread thread_;

@@ -110,6 +110,8 @@ class DoorCore final {
   bool OnPollingThread() const {
     return poller_.load(std::memory_order_relaxed) == std::this_thread::get_id();
   }
+  // Grows with each event that the polling thread works on.
+  std::atomic<uint64_t>& turns() { return turns_; }
   // Messages that other threads sent and the polling thread has not heard of.
   std::atomic<uint32_t>& foreign_writes() { return foreign_writes_; }
 
@@ -143,6 +145,7 @@ class DoorCore final {
   bool stopping_ = false;
   std::atomic<std::thread::id> poller_{};
   std::atomic<uint32_t> foreign_writes_{0};
+  std::atomic<uint64_t> turns_{0};
 
   std::mutex mutex_;
   std::condition_variable no_calls_;

@@ -5,6 +5,7 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -115,6 +116,12 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
       acceptor_, Acceptor::Start(std::move(listeners), core_.options().connections_max,
                                  [this](UniqueFd connection) { HandOn(std::move(connection)); }));
   core_.set_acceptor(acceptor_.get());
+  clockid_t cpu = 0;
+  if (pthread_getcpuclockid(poller_.native_handle(), &cpu) == 0) {
+    acceptor_->Guard(TurnGuard(&core_.turns(), cpu), [this](const std::string& peer) {
+      if (core_.options().on_connection_ended) core_.options().on_connection_ended(peer);
+    });
+  }
   return Status();
 }
 
@@ -136,7 +143,10 @@ void GrpcDoorImpl::Poll() {
   core_.BeginPolling();
   void* tag = nullptr;
   bool ok = false;
-  while (core_.queue()->Next(&tag, &ok)) static_cast<Event*>(tag)->OnEvent(ok);
+  while (core_.queue()->Next(&tag, &ok)) {
+    core_.turns().fetch_add(1, std::memory_order_relaxed);
+    static_cast<Event*>(tag)->OnEvent(ok);
+  }
 }
 
 void GrpcDoorImpl::Shutdown(std::chrono::milliseconds grace) {

@@ -26,7 +26,8 @@ struct GrpcDoorOptions {
   TlsFiles tls;                                  // Of connections over TCP.
   // Told of every refused access token, for the metrics; runs on the polling thread.
   std::function<void(Reason)> on_auth_failure;
-  // Told of every connection that is ended for its wasted calls; runs on the polling thread.
+  // Told of every connection that is ended because it keeps the door from serving others. Any
+  // thread.
   std::function<void(const std::string& peer)> on_connection_ended;
 };
 
