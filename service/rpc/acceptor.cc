@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -29,10 +30,19 @@ constexpr std::chrono::milliseconds kLookInterval(50);
 constexpr int kBusyLookMs = 10;
 constexpr int kIdleLookMs = 200;
 // Between the two looks that tell whose bytes are being read.
+constexpr std::chrono::milliseconds kHoldBackFirst(500);
+constexpr std::chrono::milliseconds kHoldBackMax(5'000);
+constexpr std::chrono::seconds kHoldBackMemory(10);
+constexpr long kHeldBackNs = 2'000'000;
 constexpr long kGreedLookNs = 4'000'000;
 // Of a connection, for a second of the polling thread's processor time. Messages come in several
 // times as fast, through TLS too; frames that are nothing but frames at a fifth of it.
 constexpr double kFrameBytesPerCpuSecond = 100e6;
+
+bool HasLeft(int fd) {
+  pollfd left{fd, POLLRDHUP, 0};
+  return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
 
 // Numbers the socket behind a descriptor; 0 where there is none.
 ino_t SocketOf(int fd) {
@@ -137,6 +147,19 @@ void Acceptor::Guard(const TurnGuard& guard, OnEnded on_ended) {
   (void)!::write(wake_.get(), &one, sizeof(one));
 }
 
+bool Acceptor::HoldsBack() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::chrono::steady_clock::now() < held_back_until_;
+}
+
+void Acceptor::HoldBackHeld() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < held_back_until_) return;  // One of those that came together.
+  const bool again = now < held_back_until_ + kHoldBackMemory;
+  hold_back_ = again ? std::min(2 * hold_back_, kHoldBackMax) : kHoldBackFirst;
+  held_back_until_ = now + hold_back_;
+}
+
 int Acceptor::LookAfterGuarded() {
   bool is_stuck = false;
   int pause_ms = kIdleLookMs;
@@ -201,7 +224,9 @@ bool Acceptor::EndHeld(int fd, ino_t socket, std::string_view peer) {
   const UniqueFd second(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (SocketOf(second.get()) != socket) return false;
   if (!peer.empty() && !IsFrom(second.get(), peer)) return false;
-  return ::shutdown(second.get(), SHUT_RDWR) == 0;
+  if (::shutdown(second.get(), SHUT_RDWR) != 0) return false;
+  HoldBackHeld();
+  return true;
 }
 
 void Acceptor::Run() {
@@ -209,10 +234,12 @@ void Acceptor::Run() {
   bool retry = false;
   for (;;) {
     const int look_ms = LookAfterGuarded();
+    const bool holds_back = HoldsBack();
     const int wait_ms = retry ? kRetryMs : look_ms;
     const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), wait_ms);
     if (count < 0 && errno != EINTR) return;  // The epoll descriptor is ours: it cannot be bad.
     const bool was_short = std::exchange(retry, false);
+    bool is_held_back = false;
     for (int i = 0; i < count; ++i) {
       const int fd = events[static_cast<size_t>(i)].data.fd;
       if (fd == stop_.get()) return;
@@ -221,7 +248,15 @@ void Acceptor::Run() {
         (void)!::read(fd, &ignored, sizeof(ignored));
         continue;
       }
-      retry = !AcceptAll(fd) || retry;
+      if (holds_back) {
+        is_held_back = true;
+      } else {
+        retry = !AcceptAll(fd) || retry;
+      }
+    }
+    if (is_held_back) {
+      struct timespec pause = {0, kHeldBackNs};
+      ::nanosleep(&pause, nullptr);
     }
     // While descriptors are short the listeners stay readable: sleep instead of spinning.
     if (retry && was_short) {
@@ -256,7 +291,9 @@ bool Acceptor::HasRoom() {
 void Acceptor::Take(UniqueFd connection) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!HasRoom()) return;  // Closed by its destructor.
+    // Closed by its destructor. One whose client has left while it waited may hold thousands of
+    // calls that nobody wants any more.
+    if (!HasRoom() || HasLeft(connection.get())) return;
     const int on = 1;
     // Fails for unix sockets, which have nothing to delay.
     (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

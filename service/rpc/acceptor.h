@@ -6,8 +6,11 @@
 // ours: when the limit is reached, those are forgotten whose descriptor is closed, or is another
 // socket's by now. That is looked for every 50 ms at most, so a place that has just become free may
 // be found that much later.
-// Failure: when descriptors run out, connections stay in the kernel's queue, and it tries again
-// every 50 ms.
+// After a connection was ended by End or the guard, none is taken for 500 ms, and for twice as long
+// each time that this happens again within 10 s, up to 5 s: who connects again at once to go on
+// would otherwise pile up calls faster than they are dealt with. Meanwhile clients wait to be
+// connected. Failure: when descriptors run out, connections stay in the kernel's queue, and it
+// tries again every 50 ms.
 #pragma once
 
 #include <sys/types.h>
@@ -62,6 +65,9 @@ class Acceptor final {
   bool HasRoom();
   // How long the thread may sleep, in milliseconds; -1: until something happens.
   int LookAfterGuarded();
+  bool HoldsBack();
+  // REQUIRES: mutex_ held.
+  void HoldBackHeld();
   void EndGreediest();
   // How many bytes of each TCP connection have been read.
   std::unordered_map<int, uint64_t> BytesRead();
@@ -82,6 +88,9 @@ class Acceptor final {
   std::mutex mutex_;
   std::optional<TurnGuard> guard_;  // Set under mutex_, then the thread's, as on_ended_.
   OnEnded on_ended_;
+  // Under mutex_: since a connection was ended, how long none is taken, and until when.
+  std::chrono::milliseconds hold_back_{0};
+  std::chrono::steady_clock::time_point held_back_until_{};
   std::unordered_map<int, Connection> open_;  // By descriptors that were handed on. Under mutex_.
   std::chrono::steady_clock::time_point looked_{};  // For those that are closed.
   std::thread thread_;

@@ -21,7 +21,7 @@ struct GrpcDoorOptions {
   uint64_t message_bytes_max = kMessageBytesMax;
   uint32_t keepalive_min_ping_s = 5;
   uint32_t connections_max = 20'000;
-  uint32_t streams_per_connection_max = 4'096;
+  uint32_t streams_per_connection_max = 65'536;
   uint32_t wasted_calls_per_second_max = 1'000;  // Of a connection (wasted_calls.h).
   TlsFiles tls;                                  // Of connections over TCP.
   // Told of every refused access token, for the metrics; runs on the polling thread.

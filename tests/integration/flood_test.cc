@@ -19,11 +19,20 @@
 namespace statehouse::testing {
 namespace {
 
-constexpr int kCalls = 200;  // Of the client that behaves, in a round.
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr size_t kCalls = 100;  // Of the client that behaves, in a round.
+
 constexpr uint64_t kStallNs = 2'000'000'000;
-constexpr double kGrowthMibMax = 512;
-// Calls that come to nothing pile up until gRPC's quota says no, and what is ours beside it.
-constexpr double kGrowthOfWasteMibMax = 2048;
+constexpr double kGrowthMibMax = 256;
+constexpr double kGrowthOfWasteMibMax = 1024;
+
+// Calls that come to nothing pile up until their connection is ended, and whoever waits behind them
+// waits for their end: docs/THREAT_MODEL.md promises that the service is well afterwards.
+bool IsWaste(FloodKind kind) {
+  return kind == FloodKind::kBadTokens || kind == FloodKind::kRapidResets;
+}
 
 // The process's own memory: what it shares with workers is bounded by limits of its own.
 double OwnMib(pid_t pid) {
@@ -40,10 +49,6 @@ size_t Descriptors(pid_t pid) {
   const auto folder =
       std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd", error);
   return static_cast<size_t>(std::distance(begin(folder), end(folder)));
-}
-
-bool IsWasteful(FloodKind kind) {
-  return kind == FloodKind::kBadTokens || kind == FloodKind::kRapidResets;
 }
 
 class FloodTest : public ::testing::TestWithParam<NamedFlood> {
@@ -68,9 +73,10 @@ class FloodTest : public ::testing::TestWithParam<NamedFlood> {
 };
 
 TEST_P(FloodTest, AClientThatBehavesIsServedAndTheServiceIsWellAfterwards) {
+  const bool is_waste = IsWaste(GetParam().kind);
   const pid_t daemon = daemon_->daemon_pid();
   const std::vector<uint64_t> calm = MeasureCalls(target_, kCalls);
-  ASSERT_EQ(calm.size(), static_cast<size_t>(kCalls));
+  ASSERT_EQ(calm.size(), kCalls);
   const double before = OwnMib(daemon);
   const size_t descriptors = Descriptors(daemon);
   double most = before;
@@ -79,8 +85,9 @@ TEST_P(FloodTest, AClientThatBehavesIsServedAndTheServiceIsWellAfterwards) {
     const Flood flood(GetParam().kind, target_);
     const uint64_t until = MonotonicNs() + static_cast<uint64_t>(Rounds(1, 30)) * 1'000'000'000;
     do {
-      const std::vector<uint64_t> round = MeasureCalls(target_, kCalls);
-      ASSERT_EQ(round.size(), static_cast<size_t>(kCalls)) << "seed " << target_.seed;
+      const auto patience = std::chrono::milliseconds(is_waste ? 1000 : 10'000);
+      const std::vector<uint64_t> round = MeasureCalls(target_, kCalls, patience);
+      if (!is_waste) ASSERT_EQ(round.size(), kCalls) << "seed " << target_.seed;
       times.insert(times.end(), round.begin(), round.end());
       most = std::max(most, OwnMib(daemon));
     } while (MonotonicNs() < until);
@@ -90,19 +97,27 @@ TEST_P(FloodTest, AClientThatBehavesIsServedAndTheServiceIsWellAfterwards) {
                 static_cast<unsigned long long>(flood.reconnects()));
   }
   std::sort(times.begin(), times.end());
-  const uint64_t p99 = times[times.size() * 99 / 100];
-  std::printf("p99 %.2f ms, undisturbed %.2f ms; memory %.0f MiB, before %.0f MiB; seed %u\n",
-              static_cast<double>(p99) / 1e6,
-              static_cast<double>(calm[calm.size() * 99 / 100]) / 1e6, most, before, target_.seed);
+  const uint64_t p99 = times.empty() ? 0 : times[times.size() * 99 / 100];
+  std::printf(
+      "%zu calls answered, p99 %.2f ms, undisturbed %.2f ms; memory %.0f MiB, before %.0f MiB; "
+      "seed %u\n",
+      times.size(), static_cast<double>(p99) / 1e6,
+      static_cast<double>(calm[calm.size() * 99 / 100]) / 1e6, most, before, target_.seed);
 
-  EXPECT_LT(p99, kStallNs);
-  EXPECT_LT(most - before, kGrowthMibMax);
+  EXPECT_LT(most - before, is_waste ? kGrowthOfWasteMibMax : kGrowthMibMax);
+  if (!is_waste) {
+    EXPECT_LT(p99, kStallNs);
+  } else {
+    EXPECT_THAT(daemon_->HttpGet("/metrics"),
+                Not(HasSubstr("\nstatehouse_connections_ended_total 0\n")));
+  }
   EXPECT_EQ(daemon_->daemon_pid(), daemon) << "it was restarted: " << daemon_->errors();
   // What the flood left behind goes.
   EXPECT_TRUE(Eventually([&] { return Descriptors(daemon) <= descriptors + 2; }))
       << Descriptors(daemon) << " descriptors, " << descriptors << " before";
-  EXPECT_EQ(MeasureCalls(target_, kCalls).size(), static_cast<size_t>(kCalls));
-  EXPECT_THAT(daemon_->HttpGet("/readyz"), ::testing::HasSubstr("200 OK"));
+  EXPECT_TRUE(Eventually([&] { return MeasureCalls(target_, 1).size() == 1; }));
+  EXPECT_EQ(MeasureCalls(target_, kCalls).size(), kCalls);
+  EXPECT_THAT(daemon_->HttpGet("/readyz"), HasSubstr("200 OK"));
 }
 
 std::string NameOf(const ::testing::TestParamInfo<NamedFlood>& info) {
@@ -113,48 +128,7 @@ std::string NameOf(const ::testing::TestParamInfo<NamedFlood>& info) {
   return name;
 }
 
-// Those beside which nobody else waits for long.
-std::vector<NamedFlood> HarmlessFloods() {
-  std::vector<NamedFlood> kinds = AllFloods();
-  std::erase_if(kinds, [](const NamedFlood& flood) { return IsWasteful(flood.kind); });
-  return kinds;
-}
-
-INSTANTIATE_TEST_SUITE_P(Kinds, FloodTest, ::testing::ValuesIn(HarmlessFloods()), NameOf);
-
-using WastefulFloodTest = FloodTest;
-
-// Of calls that come to nothing others are held up while they last (docs/THREAT_MODEL.md).
-TEST_P(WastefulFloodTest, TheServiceIsWellAfterwards) {
-  const pid_t daemon = daemon_->daemon_pid();
-  const double before = OwnMib(daemon);
-  double most = before;
-  {
-    const Flood flood(GetParam().kind, target_);
-    const uint64_t until = MonotonicNs() + static_cast<uint64_t>(Rounds(1, 30)) * 1'000'000'000;
-    while (MonotonicNs() < until) {
-      SleepNs(20'000'000);
-      most = std::max(most, OwnMib(daemon));
-    }
-  }
-  std::printf("%s: memory %.0f MiB, before %.0f MiB; seed %u\n", GetParam().name, most, before,
-              target_.seed);
-  EXPECT_LT(most - before, kGrowthOfWasteMibMax);
-  EXPECT_TRUE(Eventually([&] { return MeasureCalls(target_, 1).size() == 1; }));
-  EXPECT_EQ(MeasureCalls(target_, kCalls).size(), static_cast<size_t>(kCalls));
-  EXPECT_EQ(daemon_->daemon_pid(), daemon) << "it was restarted: " << daemon_->errors();
-  EXPECT_THAT(daemon_->HttpGet("/readyz"), ::testing::HasSubstr("200 OK"));
-  EXPECT_EQ(daemon_->HttpGet("/metrics").find("statehouse_connections_ended_total 0\n"),
-            std::string::npos);
-}
-
-std::vector<NamedFlood> WastefulFloods() {
-  std::vector<NamedFlood> kinds = AllFloods();
-  std::erase_if(kinds, [](const NamedFlood& flood) { return !IsWasteful(flood.kind); });
-  return kinds;
-}
-
-INSTANTIATE_TEST_SUITE_P(Kinds, WastefulFloodTest, ::testing::ValuesIn(WastefulFloods()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Kinds, FloodTest, ::testing::ValuesIn(AllFloods()), NameOf);
 
 }  // namespace
 }  // namespace statehouse::testing

@@ -270,16 +270,17 @@ void Flood::Ping(uint32_t) {
   }
 }
 
-std::vector<uint64_t> MeasureCalls(const FloodTarget& target, int calls) {
+std::vector<uint64_t> MeasureCalls(const FloodTarget& target, size_t calls,
+                                   std::chrono::milliseconds patience) {
   const std::string request = AddRequest(target);
   Http2Connection connection(target.address);
   std::vector<uint64_t> times;
   if (!connection.valid() || !connection.Send(Preface())) return times;
-  for (int i = 0; i < calls; ++i) {
+  for (size_t i = 0; i < calls; ++i) {
     const auto stream = static_cast<uint32_t>(2 * i + 1);
     const uint64_t begin = MonotonicNs();
     if (!connection.Send(UnaryCall(stream, kAddWord, target.token, request)) ||
-        !connection.Answer(stream).has_value()) {
+        !connection.Answer(stream, patience).has_value()) {
       break;
     }
     times.push_back(MonotonicNs() - begin);

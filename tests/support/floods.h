@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -71,7 +72,9 @@ class Flood final {
 };
 
 // Nanoseconds of so many unary calls of a client that behaves, one after the other with a pause in
-// between, sorted; shorter where one failed.
-std::vector<uint64_t> MeasureCalls(const FloodTarget& target, int calls);
+// between, sorted; shorter where one failed, or had no answer in time.
+std::vector<uint64_t> MeasureCalls(
+    const FloodTarget& target, size_t calls,
+    std::chrono::milliseconds patience = std::chrono::milliseconds(10'000));
 
 }  // namespace statehouse::testing
