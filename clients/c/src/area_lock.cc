@@ -56,6 +56,7 @@ class AreaLock final : public HeldLock {
     return first;
   }
 
+  bool has_parts() const override { return true; }
   Status Release(bool* held) override { return ReleaseAll(leases_, held); }
 
   void Abandon() override {

@@ -153,6 +153,26 @@ bool BatchStream::Call(uint32_t field, const google::protobuf::MessageLite& requ
   const auto own = std::make_shared<Operation>();
   own->field = field;
   AppendField(&own->bytes, field, request.SerializeAsString());
+  if (!Await(own, deadline, status)) return false;
+  if (status->ok() && !response->ParseFromString(own->response)) {
+    *status = Status(Reason::kInternal, std::string(kMethod) + " at " + target_ +
+                                            ": an answer is no valid message; check that client "
+                                            "and service are of the same release");
+  }
+  return true;
+}
+
+bool BatchStream::RunBatch(const std::string& request, std::string* response, Deadline deadline,
+                           Status* status) {
+  const auto own = std::make_shared<Operation>();
+  own->is_whole = true;
+  own->bytes = request;
+  if (!Await(own, deadline, status)) return false;
+  *response = std::move(own->response);
+  return true;
+}
+
+bool BatchStream::Await(const std::shared_ptr<Operation>& own, Deadline deadline, Status* status) {
   const Deadline taken_back_at = std::min<Deadline>(steady_clock::now() + kPatience, deadline);
   std::unique_lock<std::mutex> lock(mutex_);
   if (is_over_ || is_ending_) return false;
@@ -195,11 +215,6 @@ bool BatchStream::Call(uint32_t field, const google::protobuf::MessageLite& requ
   if (sleepers_ > 0) changed_.notify_all();  // One of them polls on.
   if (!own->is_sent) return false;
   *status = std::move(own->status);
-  if (status->ok() && !response->ParseFromString(own->response)) {
-    *status = Status(Reason::kInternal, std::string(kMethod) + " at " + target_ +
-                                            ": an answer is no valid message; check that client "
-                                            "and service are of the same release");
-  }
   return true;
 }
 
@@ -207,21 +222,28 @@ void BatchStream::TakeBack(const std::shared_ptr<Operation>& operation) {
   waiting_.erase(std::remove(waiting_.begin(), waiting_.end(), operation), waiting_.end());
 }
 
-void BatchStream::SendIfFree() {
-  if (!is_open_ || is_writing_ || !under_way_.empty() || waiting_.empty() || is_over_) return;
+// A whole batch, or what is there before the next one.
+std::string BatchStream::TakeMessage() {
   std::string batch;
   while (!waiting_.empty() && under_way_.size() < kOperationsMax) {
-    std::shared_ptr<Operation>& next = waiting_.front();
+    std::shared_ptr<Operation> next = waiting_.front();
+    if (next->is_whole && !under_way_.empty()) break;
+    waiting_.pop_front();
+    next->is_sent = true;
+    under_way_.push_back(next);
+    if (next->is_whole) return next->bytes;
     batch.push_back(kOperationsTag);
     AppendVarint(&batch, next->bytes.size());
     batch.append(next->bytes);
-    next->is_sent = true;
-    under_way_.push_back(std::move(next));
-    waiting_.pop_front();
   }
   std::string message(1, kBatchTag);
   AppendVarint(&message, batch.size());
-  message.append(batch);
+  return message.append(batch);
+}
+
+void BatchStream::SendIfFree() {
+  if (!is_open_ || is_writing_ || !under_way_.empty() || waiting_.empty() || is_over_) return;
+  std::string message = TakeMessage();
   const grpc::Slice slice(message);
   is_writing_ = true;
   rpc_->stream->Write(grpc::ByteBuffer(&slice, 1), &rpc_->write);
@@ -300,6 +322,12 @@ void BatchStream::OnAnswer() {
   std::string_view bytes;
   if (!ReadField(&in, answer, &field, &bytes)) return FailAll(broken);
   if (field == v1::RunBatchesResponse::kFailureFieldNumber) return FailAll(StatusOf(bytes));
+  if (under_way_.size() == 1 && under_way_.front()->is_whole) {
+    under_way_.front()->response.assign(answer);
+    under_way_.front()->is_done = true;
+    under_way_.clear();
+    return;
+  }
   TakeResults(bytes);
   FailAll(broken);  // What has no result: nothing, unless the answer is broken.
 }

@@ -37,7 +37,8 @@ class BatchStream final {
   static constexpr std::chrono::milliseconds kPatience{2};
   // Larger requests are calls of their own: they would hold up the others.
   static constexpr size_t kRequestBytesMax = 16 << 10;
-  static constexpr size_t kOperationsMax = 256;  // Of one message.
+  static constexpr size_t kOperationsMax = 256;       // Of one message.
+  static constexpr size_t kBatchBytesMax = 64 << 10;  // The same of whole batches.
 
   // The field of Operation.kind of a method that goes over the stream; 0: it does not.
   static uint32_t FieldOf(std::string_view method);
@@ -52,6 +53,10 @@ class BatchStream final {
   // Carries out one operation. False: it was not sent.
   bool Call(uint32_t field, const google::protobuf::MessageLite& request,
             google::protobuf::MessageLite* response, Deadline deadline, Status* status);
+  // Carries out a batch of the caller's own, a serialized RunBatchesRequest, in a message of its
+  // own; *response is a RunBatchResponse. False: it was not sent.
+  bool RunBatch(const std::string& request, std::string* response, Deadline deadline,
+                Status* status);
   // Whether it takes no more operations; then why, kOk where that is not known yet.
   bool IsOver(Reason* why);
   // Ends it; calls under way fail with CANCELLED. Any thread.
@@ -60,7 +65,8 @@ class BatchStream final {
  private:
   struct Rpc;  // What belongs to gRPC.
   struct Operation {
-    std::string bytes;  // An Operation message.
+    std::string bytes;      // An Operation message, or a RunBatchesRequest.
+    bool is_whole = false;  // The latter.
     uint32_t field = 0;
     bool is_sent = false;
     bool is_done = false;
@@ -69,8 +75,12 @@ class BatchStream final {
   };
   using Operations = std::vector<std::shared_ptr<Operation>>;
 
+  // False: it was not sent.
+  bool Await(const std::shared_ptr<Operation>& own, Deadline deadline, Status* status);
+
   // All below REQUIRE mutex_ held.
   void SendIfFree();
+  std::string TakeMessage();
   bool IsAlive();
   void End();
   void OnEvent(void* tag, bool ok);

@@ -237,6 +237,72 @@ TEST(BatchStreamTest, ADeadlineEndsTheCallAndNotTheStream) {
   EXPECT_EQ(value, 6u);
 }
 
+TEST(BatchStreamTest, ABatchOfTheCallersOwnIsAMessageOfItsOwn) {
+  std::atomic<int> torn{0};
+  std::atomic<int> whole{0};
+  Service service([&](const v1::Batch& batch, v1::RunBatchesResponse* response) {
+    int own = 0;
+    for (const v1::Operation& operation : batch.operations()) {
+      own += operation.add_word().pos() >= 5000 ? 1 : 0;
+    }
+    if (own > 0) whole.fetch_add(1);
+    if (own > 0 && (own != 3 || batch.operations_size() != 3)) torn.fetch_add(1);
+    Echo(batch, response);
+    return true;
+  });
+  const auto stream = service.Open();
+  uint64_t opened = 0;
+  ASSERT_TRUE(CallSoon(*stream, 1, &opened).ok());
+  std::vector<std::thread> threads;
+  std::atomic<int> sent{0};
+  for (uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      v1::RunBatchesRequest request;
+      for (uint64_t i = 0; i < 3; ++i) {
+        *request.mutable_batch()->add_operations()->mutable_add_word() = Add(5000 + 10 * t + i);
+      }
+      for (int i = 0; i < 200; ++i) {
+        std::string answer;
+        Status status;
+        const auto until = steady_clock::now() + seconds(20);
+        if (stream->RunBatch(request.SerializeAsString(), &answer, until, &status)) {
+          v1::RunBatchResponse response;
+          ASSERT_TRUE(status.ok()) << status.ToString();
+          ASSERT_TRUE(response.ParseFromString(answer));
+          ASSERT_EQ(response.result().results_size(), 3);
+          ASSERT_EQ(response.result().results(2).add_word().value().unsigned_value(),
+                    5002 + 10 * t);
+          sent.fetch_add(1);
+        }
+        uint64_t value = 0;
+        ASSERT_TRUE(CallSoon(*stream, t, &value).ok());
+        ASSERT_EQ(value, t);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(torn.load(), 0);
+  EXPECT_EQ(whole.load(), sent.load());
+  EXPECT_GT(sent.load(), 0);
+}
+
+TEST(BatchStreamTest, ABatchOfTheCallersOwnThatIsRefusedAsAWholeSaysWhy) {
+  Service service([](const v1::Batch&, v1::RunBatchesResponse* response) {
+    response->mutable_failure()->mutable_detail()->set_reason(v1::ERROR_REASON_LIMIT_EXCEEDED);
+    response->mutable_failure()->set_message("too many");
+    return true;
+  });
+  const auto stream = service.Open();
+  std::string answer;
+  Status status;
+  const auto until = steady_clock::now() + seconds(20);
+  while (!stream->RunBatch(std::string("\x0a\x00", 2), &answer, until, &status) &&
+         steady_clock::now() < until) {
+  }
+  EXPECT_EQ(status.reason(), Reason::kLimitExceeded);
+  EXPECT_EQ(status.message(), "too many");
+}
+
 TEST(BatchStreamTest, ABatchThatIsRefusedAsAWholeFailsItsOperations) {
   Service service([](const v1::Batch& batch, v1::RunBatchesResponse* response) {
     response->mutable_failure()->mutable_detail()->set_reason(v1::ERROR_REASON_DRAINING);

@@ -13,6 +13,7 @@
 #include "clients/c/src/client_watches.h"
 #include "clients/c/src/local_session.h"
 #include "clients/c/src/network_session.h"
+#include "clients/c/src/operation_ids.h"
 #include "engine/base/status.h"
 #include "statehouse/v1/area.pb.h"
 
@@ -26,7 +27,7 @@ struct sh_error {
 // Exactly one of `local` and `network` is set.
 struct sh_client {
   std::shared_ptr<statehouse::LocalSession> local;
-  std::shared_ptr<statehouse::NetworkSession> network;
+  std::shared_ptr<statehouse::Caller> network;
   // Set in both cases: the local door carries no streams. Nothing is connected before the first
   // one.
   std::shared_ptr<statehouse::NetworkSession> streams;
@@ -34,10 +35,11 @@ struct sh_client {
   std::chrono::nanoseconds timeout{};
   std::shared_ptr<statehouse::ClientLocks> locks;
   std::shared_ptr<statehouse::ClientWatches> watches;
+  // Names of the mutations of batches.
+  std::shared_ptr<statehouse::OperationIds> batch_ids =
+      std::make_shared<statehouse::OperationIds>();
 
-  statehouse::Caller& caller() const {
-    return network != nullptr ? static_cast<statehouse::Caller&>(*network) : *local_caller;
-  }
+  statehouse::Caller& caller() const { return network != nullptr ? *network : *local_caller; }
 };
 
 // Exactly one of `local` and `network` is set.
@@ -45,7 +47,7 @@ struct sh_area {
   std::string name;
   uint64_t size = 0;
   std::shared_ptr<statehouse::LocalArea> local;
-  std::shared_ptr<statehouse::NetworkSession> network;
+  std::shared_ptr<statehouse::Caller> network;
   std::chrono::nanoseconds timeout{};
   std::shared_ptr<statehouse::ClientWatches> watches;
 };

@@ -57,6 +57,15 @@ Status ClientLocks::Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock) {
   return Remote(here)->Acquire(ask, lock);
 }
 
+Status ClientLocks::TryThrough(Caller& calls, LockAsk ask, LockAttempt* attempt,
+                               std::unique_ptr<HeldLock>* lock) {
+  if (closed_) {
+    return Status(Reason::kClientClosed, "the client was closed before this call; connect again");
+  }
+  if (ask.request.owner.empty()) ask.request.owner = client_name_;
+  return Remote(Here())->TryThrough(calls, ask, attempt, lock);
+}
+
 LeaseRenewer& ClientLocks::MakeRenewer(OfProcess& here) {
   if (here.renewer == nullptr) {
     here.renewer = std::make_shared<LeaseRenewer>([this, &here] {

@@ -31,6 +31,9 @@ class ClientLocks final {
 
   // *lock stays empty where it was not had in time.
   Status Acquire(LockAsk ask, std::unique_ptr<HeldLock>* lock);
+  // As RemoteLocks::TryThrough. REQUIRES: the client is one of the network door.
+  Status TryThrough(Caller& calls, LockAsk ask, LockAttempt* attempt,
+                    std::unique_ptr<HeldLock>* lock);
   // Until Forget: renews the lease at a third of its ttl, unless its holder does; `lost` runs once
   // when it is over.
   void LookAfter(HeldLock* lock, uint64_t ttl_ns, LeaseRenewer::By renewed_by,

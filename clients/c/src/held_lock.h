@@ -11,6 +11,8 @@
 
 namespace statehouse {
 
+class Caller;
+
 // How long a lease is good for, as its holder may count on it.
 struct LeaseLook {
   bool held = false;     // False: it is lost. It never comes back.
@@ -30,6 +32,13 @@ class HeldLock {
   virtual Status Renew(uint64_t ttl_ns) = 0;
   // *held: it was held until now.
   virtual Status Release(bool* held) = 0;
+  // Release as one operation of a batch, by `calls`: once to note it, and once with the answer.
+  // Only an answer ends the lease. UNIMPLEMENTED where it takes no call, or several.
+  virtual Status ReleaseThrough(Caller& /*calls*/, bool* /*held*/) {
+    return Status(Reason::kUnimplemented, "this lock is given back by no single call");
+  }
+  // Whether it is several leases at the service.
+  virtual bool has_parts() const { return false; }
   // Instead of Release, where nobody can wait for one: the lease is not given back, and passes on
   // at its ttl.
   virtual void Abandon() = 0;

@@ -7,13 +7,9 @@
 
 #include "clients/c/src/area_lock.h"
 #include "clients/c/src/client_handle.h"
+#include "clients/c/src/lock_handle.h"
 #include "statehouse/lock.h"
 #include "statehouse/v1/lock.pb.h"
-
-struct sh_lock {
-  std::shared_ptr<statehouse::ClientLocks> locks;
-  std::unique_ptr<statehouse::HeldLock> held;
-};
 
 namespace statehouse {
 namespace {
@@ -21,6 +17,8 @@ namespace {
 constexpr uint64_t kNsPerMs = 1'000'000;
 
 std::string Locks(const char* verb) { return std::string("/statehouse.v1.Locks/") + verb; }
+
+}  // namespace
 
 StatusOr<LockAsk> ToAsk(const sh_lock_options& options) {
   LockAsk ask;
@@ -44,16 +42,11 @@ StatusOr<LockAsk> ToAsk(const sh_lock_options& options) {
   return ask;
 }
 
-// `take` is ClientLocks::Acquire or its like.
-template <typename Take>
-Status Acquire(sh_client& client, const sh_lock_options& options, const Take& take,
-               sh_lock** lock) {
-  SH_ASSIGN_OR_RETURN(LockAsk ask, ToAsk(options));
-  const uint64_t ttl_ns = ask.request.ttl_ns;
+sh_lock* MakeLock(std::shared_ptr<ClientLocks> locks, std::unique_ptr<HeldLock> held,
+                  const sh_lock_options& options, uint64_t ttl_ns) {
   auto handle = std::make_unique<sh_lock>();
-  handle->locks = client.locks;
-  SH_RETURN_IF_ERROR(take(std::move(ask), &handle->held));
-  if (handle->held == nullptr) return Status();
+  handle->locks = std::move(locks);
+  handle->held = std::move(held);
   std::function<void()> lost;
   if (options.on_lost != nullptr) {
     lost = [tell = options.on_lost, context = options.context] { tell(context); };
@@ -61,9 +54,22 @@ Status Acquire(sh_client& client, const sh_lock_options& options, const Take& ta
   const auto renewed_by =
       options.manual_renewal == 0 ? LeaseRenewer::By::kRenewer : LeaseRenewer::By::kHolder;
   if (renewed_by == LeaseRenewer::By::kRenewer || lost != nullptr) {
-    client.locks->LookAfter(handle->held.get(), ttl_ns, renewed_by, std::move(lost));
+    handle->locks->LookAfter(handle->held.get(), ttl_ns, renewed_by, std::move(lost));
   }
-  *lock = handle.release();
+  return handle.release();
+}
+
+namespace {
+
+// `take` is ClientLocks::Acquire or its like.
+template <typename Take>
+Status Acquire(sh_client& client, const sh_lock_options& options, const Take& take,
+               sh_lock** lock) {
+  SH_ASSIGN_OR_RETURN(LockAsk ask, ToAsk(options));
+  const uint64_t ttl_ns = ask.request.ttl_ns;
+  std::unique_ptr<HeldLock> held;
+  SH_RETURN_IF_ERROR(take(std::move(ask), &held));
+  if (held != nullptr) *lock = MakeLock(client.locks, std::move(held), options, ttl_ns);
   return Status();
 }
 

@@ -25,6 +25,7 @@ Status NetworkDict::Call(const char* verb, const Request& request, Response* res
 // A mutation under a name of its own.
 template <typename Request, typename Response>
 Status NetworkDict::CallOnce(const char* verb, Request* request, Response* response) {
+  if (naming_ == Naming::kByCaller) return Call(verb, *request, response, Retry::kSafe);
   const OperationIds::Lease lease = operation_ids_.Take();
   request->mutable_operation_id()->set_session(lease.id().session);
   request->mutable_operation_id()->set_sequence(lease.id().sequence);

@@ -51,8 +51,12 @@ struct NetworkTransactionResult {
 
 class NetworkDict final {
  public:
-  NetworkDict(std::string name, std::shared_ptr<Caller> caller, std::chrono::nanoseconds timeout)
-      : name_(std::move(name)), caller_(std::move(caller)), timeout_(timeout) {}
+  // Who names the mutations: the dict, or whoever sends them.
+  enum class Naming : uint8_t { kOwn, kByCaller };
+
+  NetworkDict(std::string name, std::shared_ptr<Caller> caller, std::chrono::nanoseconds timeout,
+              Naming naming = Naming::kOwn)
+      : name_(std::move(name)), caller_(std::move(caller)), timeout_(timeout), naming_(naming) {}
 
   Status Get(std::string_view key, std::span<const PathStep> path, NetworkEntry* entry);
   // Until `deadline`, which is no error: *met is false then.
@@ -92,6 +96,7 @@ class NetworkDict final {
   const std::string name_;
   const std::shared_ptr<Caller> caller_;
   const std::chrono::nanoseconds timeout_;
+  const Naming naming_;
   OperationIds operation_ids_;
 };
 

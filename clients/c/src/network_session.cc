@@ -31,6 +31,25 @@ constexpr uint64_t kNoChannelYet = ~uint64_t{0};
 // this.
 std::atomic<uint64_t> grpc_since_fork{kNoChannelYet};
 
+std::chrono::system_clock::time_point WallTime(Deadline deadline) {
+  return std::chrono::system_clock::now() +
+         std::chrono::duration_cast<std::chrono::system_clock::duration>(
+             std::min<std::chrono::nanoseconds>(deadline - std::chrono::steady_clock::now(),
+                                                std::chrono::hours(24 * 365)));
+}
+
+// Once, or again and again while the service is away, where that is safe.
+template <typename Once>
+Status UntilAnswered(const CallOptions& options, const Once& once) {
+  RetryPause retry;
+  for (;;) {
+    Status status = once();
+    const bool again = options.idempotent && (status.reason() == Reason::kUnavailable ||
+                                              status.reason() == Reason::kDraining);
+    if (!again || !retry.Pause(options.deadline)) return status;
+  }
+}
+
 }  // namespace
 
 NetworkSession::NetworkSession(std::string target, TlsIdentity tls, const std::string& token,
@@ -101,27 +120,56 @@ StatusOr<std::shared_ptr<grpc::Channel>> NetworkSession::ChannelOfThisProcess() 
   return channel_;
 }
 
-Status NetworkSession::CallOnce(const std::string& method, const MessageLite& request,
-                                MessageLite* response, const CallOptions& options) {
-  const Deadline deadline = options.deadline;
-  SH_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, ChannelOfThisProcess());
+Status NetworkSession::AwaitConnection(const std::shared_ptr<grpc::Channel>& channel,
+                                       const std::string& method, Deadline deadline) {
   if (std::chrono::steady_clock::now() >= deadline) {  // gRPC would still give it a millisecond.
     return Status(Reason::kTimeout,
                   method + " at " + target_ + ": the deadline passed, so it was not sent");
   }
-  const auto wall_deadline =
-      std::chrono::system_clock::now() +
-      std::chrono::duration_cast<std::chrono::system_clock::duration>(
-          std::min<std::chrono::nanoseconds>(deadline - std::chrono::steady_clock::now(),
-                                             std::chrono::hours(24 * 365)));
   // Nothing is sent before there is a connection, so waiting for one is safe for every call.
-  if (channel->GetState(true) != GRPC_CHANNEL_READY && !channel->WaitForConnected(wall_deadline)) {
+  if (channel->GetState(true) != GRPC_CHANNEL_READY &&
+      !channel->WaitForConnected(WallTime(deadline))) {
     return Status(
         Reason::kUnavailable,
         "no connection to " + target_ + " before the deadline; is statehoused listening there" +
             (tls_.enabled ? ", with a certificate for this name of an authority that is trusted?"
                           : "?"));
   }
+  return Status();
+}
+
+Status NetworkSession::RunBatchOnce(const std::string& request, std::string* response,
+                                    const CallOptions& options) {
+  SH_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, ChannelOfThisProcess());
+  SH_RETURN_IF_ERROR(AwaitConnection(channel, kRunBatch, options.deadline));
+  if (request.size() <= BatchStream::kBatchBytesMax) {
+    const CallTraffic::Call call(&traffic_);
+    const std::shared_ptr<BatchStream> batches = Batches(channel);
+    Status status;
+    if (batches != nullptr && batches->RunBatch(request, response, options.deadline, &status)) {
+      return status;
+    }
+  }
+  google::protobuf::Empty message;
+  google::protobuf::Empty answer;
+  if (!message.ParseFromString(request)) {
+    return Status(Reason::kInternal, std::string(kRunBatch) + ": the batch is no valid message");
+  }
+  SH_RETURN_IF_ERROR(CallOnce(kRunBatch, message, &answer, options));
+  *response = answer.SerializeAsString();
+  return Status();
+}
+
+Status NetworkSession::RunBatch(const std::string& request, std::string* response,
+                                const CallOptions& options) {
+  return UntilAnswered(options, [&] { return RunBatchOnce(request, response, options); });
+}
+
+Status NetworkSession::CallOnce(const std::string& method, const MessageLite& request,
+                                MessageLite* response, const CallOptions& options) {
+  const Deadline deadline = options.deadline;
+  SH_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, ChannelOfThisProcess());
+  SH_RETURN_IF_ERROR(AwaitConnection(channel, method, deadline));
   const bool is_small = !options.alone && !options.long_running && !options.unhurried;
   const uint32_t field = is_small ? BatchStream::FieldOf(method) : 0;
   if (field != 0 && request.ByteSizeLong() <= BatchStream::kRequestBytesMax) {
@@ -135,7 +183,7 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
     if (was_sent && !again) return status;
   }
   grpc::ClientContext context;
-  context.set_deadline(wall_deadline);
+  context.set_deadline(WallTime(deadline));
   if (!authorization_.empty()) context.AddMetadata("authorization", authorization_);
   const grpc::internal::RpcMethod rpc(method.c_str(), grpc::internal::RpcMethod::NORMAL_RPC);
   grpc::Status status;
@@ -203,13 +251,7 @@ bool NetworkStream::Next(google::protobuf::Empty* response, Status* status) {
 
 Status NetworkSession::Call(const std::string& method, const MessageLite& request,
                             MessageLite* response, const CallOptions& options) {
-  RetryPause retry;
-  for (;;) {
-    Status status = CallOnce(method, request, response, options);
-    const bool again = options.idempotent && (status.reason() == Reason::kUnavailable ||
-                                              status.reason() == Reason::kDraining);
-    if (!again || !retry.Pause(options.deadline)) return status;
-  }
+  return UntilAnswered(options, [&] { return CallOnce(method, request, response, options); });
 }
 
 }  // namespace statehouse

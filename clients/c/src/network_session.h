@@ -78,6 +78,8 @@ class NetworkSession final : public Caller {
 
   Status Call(const std::string& method, const google::protobuf::MessageLite& request,
               google::protobuf::MessageLite* response, const CallOptions& options) override;
+  Status RunBatch(const std::string& request, std::string* response,
+                  const CallOptions& options) override;
   // Begins a streaming call; it waits for the service as long as that takes.
   StatusOr<std::unique_ptr<NetworkStream>> Stream(const std::string& method,
                                                   const google::protobuf::Empty& request);
@@ -96,6 +98,10 @@ class NetworkSession final : public Caller {
   Status Prepare(const std::string& method, AnyStream* stream);
   // The stream for small calls; null where the service has none.
   std::shared_ptr<BatchStream> Batches(const std::shared_ptr<grpc::Channel>& channel);
+  Status RunBatchOnce(const std::string& request, std::string* response,
+                      const CallOptions& options);
+  Status AwaitConnection(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                         Deadline deadline);
   Status CallOnce(const std::string& method, const google::protobuf::MessageLite& request,
                   google::protobuf::MessageLite* response, const CallOptions& options);
 

@@ -22,7 +22,7 @@ OperationIds::OfProcess& OperationIds::Here() {
   }
 }
 
-OperationIds::Lease OperationIds::Take() {
+OperationIds::Lease OperationIds::Take(uint64_t count) {
   OfProcess& here = Here();
   DictOperationId id;
   const std::lock_guard<std::mutex> lock(here.mutex);
@@ -34,7 +34,7 @@ OperationIds::Lease OperationIds::Take() {
     here.free.pop_back();
   }
   ++id.sequence;
-  return Lease(this, id);
+  return Lease(this, id, count);
 }
 
 void OperationIds::Return(const DictOperationId& id) {

@@ -3,7 +3,7 @@
 //
 // The service answers the mutations of one session one after another, so each call in flight has a
 // session of its own.
-// Who owns it: a dict's handle. Threads: any.
+// Who owns it: a dict's handle; a client has one for its batches. Threads: any.
 // Always true: a session's sequence numbers grow by one, and two calls never have the same name,
 // also those of a forked child and its parent.
 #pragma once
@@ -25,23 +25,28 @@ class OperationIds final {
   OperationIds(const OperationIds&) = delete;
   OperationIds& operator=(const OperationIds&) = delete;
 
-  // A name for one mutation; its session is free for the next one when this goes.
+  // A name for a mutation, or for several: those that follow have the next sequence numbers. The
+  // session is free for others when this goes.
   class Lease final {
    public:
-    Lease(OperationIds* ids, DictOperationId id) : ids_(ids), id_(id) {}
-    Lease(Lease&& other) noexcept : ids_(std::exchange(other.ids_, nullptr)), id_(other.id_) {}
+    Lease(OperationIds* ids, DictOperationId id, uint64_t count)
+        : ids_(ids), id_(id), count_(count) {}
+    Lease(Lease&& other) noexcept
+        : ids_(std::exchange(other.ids_, nullptr)), id_(other.id_), count_(other.count_) {}
     Lease& operator=(Lease&&) = delete;
     ~Lease() {
-      if (ids_ != nullptr) ids_->Return(id_);
+      if (ids_ != nullptr) ids_->Return({id_.session, id_.sequence + count_ - 1});
     }
     const DictOperationId& id() const { return id_; }
 
    private:
     OperationIds* ids_;
     DictOperationId id_;
+    uint64_t count_;
   };
 
-  Lease Take();
+  // REQUIRES: count > 0.
+  Lease Take(uint64_t count = 1);
 
  private:
   // What a process has; a child begins anew.

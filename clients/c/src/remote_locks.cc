@@ -119,14 +119,32 @@ class RemoteLock final : public HeldLock {
     const bool told = lapsed_;  // That it is lost.
     const bool valid = Look().held;
     if (over_.exchange(true)) return Status();
+    return GiveBack(*locks_->caller_, valid, told, held);
+  }
+
+  Status ReleaseThrough(Caller& calls, bool* held) override {
+    *held = false;
+    SH_RETURN_IF_ERROR(CheckUsable());
+    if (over_) return Status();
+    const bool told = lapsed_;
+    const bool valid = Look().held;
+    SH_RETURN_IF_ERROR(GiveBack(calls, valid, told, held));
+    over_ = true;
+    return Status();
+  }
+
+  void Abandon() override { over_ = true; }
+
+ private:
+  Status GiveBack(Caller& calls, bool valid, bool told, bool* held) {
     v1::ReleaseLockRequest request;
     request.set_name(name_);
     request.set_session_id(session_id_);
     request.set_token(token_);
     v1::ReleaseLockResponse response;
     const Status released =
-        locks_->caller_->Call(Locks("ReleaseLock"), request, &response,
-                              locks_->OptionsUntil(steady_clock::now() + locks_->timeout_, true));
+        calls.Call(Locks("ReleaseLock"), request, &response,
+                   locks_->OptionsUntil(steady_clock::now() + locks_->timeout_, true));
     if (released.reason() == Reason::kSessionNotFound) return Status();
     SH_RETURN_IF_ERROR(released);
     // An answer of "not held" to a call that was sent twice is about the first one of the two.
@@ -134,10 +152,6 @@ class RemoteLock final : public HeldLock {
     *held = valid || (response.held() && !told);
     return Status();
   }
-
-  void Abandon() override { over_ = true; }
-
- private:
   Status Lost(const std::string& why) const {
     return Status(Reason::kLockLost, "lock \"" + name_ + "\": " + why);
   }
@@ -335,7 +349,9 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
     const Deadline until =
         std::min(ask.deadline, steady_clock::now() + std::min<nanoseconds>(timeout_, slice));
     const StatusOr<uint64_t> session_id = SessionId(until);
-    if (session_id.ok() && AcquireOnce(once, *session_id, request_id, until, lock).ok() &&
+    if (session_id.ok() &&
+        AcquireOnce(*caller_, once, {*session_id, request_id, steady_clock::now()}, until, lock)
+            .ok() &&
         *lock != nullptr) {
       return Status();
     }
@@ -349,9 +365,10 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
     const Deadline wait_until = ask.wait ? std::max(ask.deadline, now) : now;
     const Deadline call_until = last ? wait_until + timeout_ : now + slice;
     const StatusOr<uint64_t> session_id = SessionId(now + timeout_);
-    const Status asked = session_id.ok()
-                             ? AcquireOnce(ask, *session_id, request_id, call_until, lock)
-                             : session_id.status();
+    const Status asked =
+        session_id.ok() ? AcquireOnce(*caller_, ask, {*session_id, request_id, steady_clock::now()},
+                                      call_until, lock)
+                        : session_id.status();
     const bool next_slice = !last && asked.reason() == Reason::kTimeout;
     if (session_id.ok() && asked.reason() == Reason::kSessionNotFound) {
       Lose(*session_id);
@@ -373,16 +390,29 @@ Status RemoteLocks::Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock)
   }
 }
 
-Status RemoteLocks::AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
+Status RemoteLocks::TryThrough(Caller& calls, const LockAsk& ask, LockAttempt* attempt,
+                               std::unique_ptr<HeldLock>* lock) {
+  const Deadline until = steady_clock::now() + timeout_;
+  if (attempt->session_id == 0) {
+    SH_ASSIGN_OR_RETURN(attempt->session_id, SessionId(until));
+    attempt->request_id = next_request_id_.fetch_add(1, std::memory_order_relaxed);
+    attempt->began = steady_clock::now();
+  }
+  const Status tried = AcquireOnce(calls, ask, *attempt, until, lock);
+  if (tried.reason() == Reason::kSessionNotFound) Lose(attempt->session_id);
+  return tried;
+}
+
+Status RemoteLocks::AcquireOnce(Caller& calls, const LockAsk& ask, const LockAttempt& attempt,
                                 Deadline call_until, std::unique_ptr<HeldLock>* lock) {
-  const auto before = steady_clock::now();
+  const auto before = attempt.began;
   const nanoseconds wait = ask.wait ? std::clamp(nanoseconds(ask.deadline - before), nanoseconds(0),
                                                  nanoseconds(kForEver))
                                     : nanoseconds(0);
   v1::AcquireLockRequest request;
   request.set_name(ask.name);
-  request.set_session_id(session_id);
-  request.set_request_id(request_id);
+  request.set_session_id(attempt.session_id);
+  request.set_request_id(attempt.request_id);
   request.set_mode(ask.request.mode == LockMode::kShared ? v1::LOCK_MODE_SHARED
                                                          : v1::LOCK_MODE_EXCLUSIVE);
   request.set_limit(ask.request.limit);
@@ -395,15 +425,15 @@ Status RemoteLocks::AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_
   CallOptions options = OptionsUntil(call_until, true);
   options.long_running = wait.count() > 0;
   v1::AcquireLockResponse response;
-  SH_RETURN_IF_ERROR(caller_->Call(Locks("AcquireLock"), request, &response, options));
+  SH_RETURN_IF_ERROR(calls.Call(Locks("AcquireLock"), request, &response, options));
   if (!response.acquired()) return Status();
   // What is left is as of when the service answered, some time after `before`. Where that may be
   // long ago (this process may have been stopped since) a renewal tells how it stands.
   const auto left = DurationOf(response.expires_in());
   const auto now = steady_clock::now();
   const bool brief = now - before <= left / 10;
-  *lock = std::make_unique<RemoteLock>(shared_from_this(), ask.name, session_id, response.token(),
-                                       (brief ? before : now) + left);
+  *lock = std::make_unique<RemoteLock>(shared_from_this(), ask.name, attempt.session_id,
+                                       response.token(), (brief ? before : now) + left);
   if (brief) return Status();
   const Status renewed = (*lock)->Renew(0);
   if (!renewed.ok()) lock->reset();

@@ -22,6 +22,13 @@ namespace statehouse {
 
 class RemoteLock;
 
+// A lock that is tried for by an operation of a batch.
+struct LockAttempt {
+  uint64_t session_id = 0;
+  uint64_t request_id = 0;
+  Deadline began;
+};
+
 // Who owns it: the client handle and every lock that was taken through it.
 // Threads: any at once. Once a lock was asked for there is one of its own, which waits for what the
 // service tells of the session.
@@ -39,6 +46,10 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
 
   // *lock stays empty where it was not had in time.
   Status Acquire(const LockAsk& ask, std::unique_ptr<HeldLock>* lock);
+  // Tries for a lock as an operation of a batch, by `calls`: once to note it, and once with the
+  // answer. The session is opened before, by calls of its own.
+  Status TryThrough(Caller& calls, const LockAsk& ask, LockAttempt* attempt,
+                    std::unique_ptr<HeldLock>* lock);
   // The session, opened where there is none, once the service says that this client's connection
   // holds it: whatever it has ends with this process. Somebody has to renew it from then on.
   StatusOr<uint64_t> SessionId(Deadline deadline);
@@ -52,7 +63,7 @@ class RemoteLocks final : public std::enable_shared_from_this<RemoteLocks> {
  private:
   friend class RemoteLock;
 
-  Status AcquireOnce(const LockAsk& ask, uint64_t session_id, uint64_t request_id,
+  Status AcquireOnce(Caller& calls, const LockAsk& ask, const LockAttempt& attempt,
                      Deadline call_until, std::unique_ptr<HeldLock>* lock);
   // REQUIRES mutex_ held.
   Status OpenSession(Deadline deadline);

@@ -32,6 +32,51 @@ namespace internal {
 struct DictCloser {
   void operator()(sh_dict* dict) const { sh_dict_close(dict); }
 };
+
+template <EntryNumber T>
+sh_number ToNumber(T value) {
+  if constexpr (std::same_as<T, double>) {
+    return sh_double(value);
+  } else {
+    return sh_int(value);
+  }
+}
+template <EntryNumber T>
+T FromNumber(const sh_number& number) {
+  return std::same_as<T, double> ? static_cast<T>(sh_number_as_double(number))
+                                 : static_cast<T>(sh_number_as_int(number));
+}
+
+// The C structure with what it points to.
+template <EntryNumber T>
+class IncrementArguments final {
+ public:
+  explicit IncrementArguments(const IncrementOptions<T>& options)
+      : initial_(ToNumber(options.initial)),
+        min_(ToNumber(options.min.value_or(T()))),
+        max_(ToNumber(options.max.value_or(T()))) {
+    for (const PathStep& step : options.path) steps_.push_back(step.ToC());
+    c_options_.path = steps_.data();
+    c_options_.steps = steps_.size();
+    c_options_.initial = &initial_;
+    c_options_.must_exist = options.must_exist ? 1 : 0;
+    c_options_.min = options.min.has_value() ? &min_ : nullptr;
+    c_options_.max = options.max.has_value() ? &max_ : nullptr;
+    c_options_.ttl_ms = options.ttl.ms();
+    c_options_.fence = options.fence;
+  }
+  IncrementArguments(const IncrementArguments&) = delete;
+  IncrementArguments& operator=(const IncrementArguments&) = delete;
+  const sh_increment_options* get() const { return &c_options_; }
+
+ private:
+  std::vector<sh_path_step> steps_;
+  sh_number initial_;
+  sh_number min_;
+  sh_number max_;
+  sh_increment_options c_options_{};
+};
+
 }  // namespace internal
 
 // One open dict.
@@ -109,6 +154,7 @@ class Dict final {
   Result<uint64_t> DeletePrefix(std::string_view prefix);
 
  private:
+  friend class Batch;
   friend class Client;
   explicit Dict(sh_dict* dict) : dict_(dict) {}
 
@@ -325,35 +371,14 @@ inline Result<EntryWaitOutcome> Dict::Wait(std::string_view key, const WaitUntil
 template <EntryNumber T>
 Result<T> Dict::Increment(std::string_view key, std::type_identity_t<T> delta,
                           const IncrementOptions<T>& options) {
-  const auto number = [](T value) {
-    if constexpr (std::same_as<T, double>)
-      return sh_double(value);
-    else
-      return sh_int(value);
-  };
-  const std::vector<sh_path_step> steps = ToC(options.path);
-  const sh_number initial = number(options.initial);
-  const sh_number min = number(options.min.value_or(T()));
-  const sh_number max = number(options.max.value_or(T()));
-  sh_increment_options c_options{};
-  c_options.path = steps.data();
-  c_options.steps = steps.size();
-  c_options.initial = &initial;
-  c_options.must_exist = options.must_exist ? 1 : 0;
-  c_options.min = options.min.has_value() ? &min : nullptr;
-  c_options.max = options.max.has_value() ? &max : nullptr;
-  c_options.ttl_ms = options.ttl.ms();
-  c_options.fence = options.fence;
+  const internal::IncrementArguments<T> arguments(options);
   sh_number sum{};
   return internal::Finish<T>(
       [&](sh_error** e) {
-        return sh_dict_increment(dict_.get(), ToC(key), number(delta), &c_options, &sum, nullptr,
-                                 e);
+        return sh_dict_increment(dict_.get(), ToC(key), internal::ToNumber(delta), arguments.get(),
+                                 &sum, nullptr, e);
       },
-      [&] {
-        return std::same_as<T, double> ? static_cast<T>(sh_number_as_double(sum))
-                                       : static_cast<T>(sh_number_as_int(sum));
-      });
+      [&] { return internal::FromNumber<T>(sum); });
 }
 
 inline Result<EditOutcome> Dict::EditAt(std::string_view key, const Path& path, const Edit& edit) {

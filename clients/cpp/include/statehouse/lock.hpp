@@ -25,6 +25,10 @@
 
 namespace statehouse::client {
 
+namespace internal {
+struct BatchState;
+}
+
 // How to take a lock.
 struct LockOptions {
   sh_lock_mode mode = SH_LOCK_EXCLUSIVE;
@@ -107,7 +111,9 @@ class Lock final {
   }
 
  private:
+  friend class Batch;
   friend class Client;
+  friend struct internal::BatchState;
 
   // At an address of its own, because the library's thread tells it of the loss.
   struct Lease {
