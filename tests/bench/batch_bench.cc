@@ -1,6 +1,8 @@
 // Pipelined increments, sets and gets through the network door against redis-benchmark: 50 clients
 // with one batch of 16 or 64 operations under way each, keys drawn from 100,000. One thread drives
-// all clients, as redis-benchmark's does. What one operation takes, by the clock.
+// all clients, as redis-benchmark's does. What one operation takes, by the clock. Beside them one
+// client that runs batches of the C++ client one after another (batch_api_client, found beside this
+// program), through each door, against redis-benchmark with one client.
 //   batch_bench STATEHOUSED [--rounds N] [--json FILE]
 #include <fcntl.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -35,6 +37,7 @@ constexpr uint32_t kKeys = 100'000;
 constexpr size_t kKeyDigits = 12;
 constexpr uint64_t kLookNs = 1'000'000;
 constexpr uint64_t kOperations = 2'000'000;
+constexpr uint64_t kApiOperations = 300'000;
 constexpr char kRedis[] = "/usr/bin/redis-server";
 constexpr char kRedisBenchmark[] = "/usr/bin/redis-benchmark";
 
@@ -46,6 +49,8 @@ constexpr char kRedisBenchmark[] = "/usr/bin/redis-benchmark";
 struct Service {
   std::string address;
   std::string authorization;
+  std::string token;
+  std::string runtime_dir;
 };
 
 Service AwaitService(const std::string& dev_file) {
@@ -54,7 +59,9 @@ Service AwaitService(const std::string& dev_file) {
     const nlohmann::json dev = nlohmann::json::parse(file, nullptr, false);
     if (!dev.is_discarded()) {
       const std::string url = dev.at("tcp_url");
-      return {url.substr(url.find("://") + 3), "Bearer " + std::string(dev.at("token"))};
+      const std::string token = dev.at("token");
+      return {url.substr(url.find("://") + 3), "Bearer " + token, token,
+              dev_file.substr(0, dev_file.rfind('/'))};
     }
     SleepNs(kLookNs);
   }
@@ -270,10 +277,10 @@ void AwaitListener(uint16_t port) {
 }
 
 // What redis-benchmark says that one operation took, in ns.
-Work RedisBenchmark(uint16_t port, const std::string& test, int depth) {
-  return [port, test, depth](uint64_t operations) {
+Work RedisBenchmark(uint16_t port, const std::string& test, int depth, int clients = kClients) {
+  return [port, test, depth, clients](uint64_t operations) {
     const std::string command = std::string(kRedisBenchmark) + " -h 127.0.0.1 -p " +
-                                std::to_string(port) + " -c " + std::to_string(kClients) + " -P " +
+                                std::to_string(port) + " -c " + std::to_string(clients) + " -P " +
                                 std::to_string(depth) + " -n " + std::to_string(operations) +
                                 " -r " + std::to_string(kKeys) + " -t " + test + " --csv";
     FILE* const output = popen(command.c_str(), "r");
@@ -290,7 +297,40 @@ Work RedisBenchmark(uint16_t port, const std::string& test, int depth) {
   };
 }
 
-int Run(const std::string& statehoused, int rounds, const std::string& json) {
+// What batch_api_client says that one operation took, in ns.
+Work ApiClient(const std::string& program, const Service& service, bool is_local,
+               const std::string& test, int depth) {
+  return [=](uint64_t operations) {
+    const std::string url =
+        is_local ? "statehouse+unix://" + service.runtime_dir : "statehouse://" + service.address;
+    const std::string command = program + " " + url + " " + service.token + " " +
+                                (is_local ? "local " : "network ") + test + " " +
+                                std::to_string(depth) + " " + std::to_string(operations) + " " +
+                                std::to_string(kKeys);
+    FILE* const output = popen(command.c_str(), "r");
+    if (output == nullptr) Die("batch_api_client");
+    char line[64] = {};
+    const bool has_line = std::fgets(line, sizeof(line), output) != nullptr;
+    const double ns = std::atof(line);
+    if (pclose(output) != 0 || !has_line || ns <= 0) Die("batch_api_client has no figure");
+    return ns;
+  };
+}
+
+// One client, one batch of the C++ client after another.
+Race ApiRace(const std::string& program, const Service& service, const std::string& test,
+             int depth) {
+  return {std::string(test) + ", one client of the C++ library, " + std::to_string(depth) +
+              " at a time",
+          {{"statehouse, network", ApiClient(program, service, false, test, depth), kApiOperations},
+           {"statehouse, local", ApiClient(program, service, true, test, depth), kApiOperations}},
+          {{"statehouse, network", "redis-benchmark -c 1", 1 / 1.5, 0},
+           {"statehouse, local", "redis-benchmark -c 1", 1 / 1.5, 0}},
+          "ns"};
+}
+
+int Run(const std::string& program, const std::string& statehoused, int rounds,
+        const std::string& json) {
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
   BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
@@ -324,6 +364,12 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
             {"redis-benchmark", RedisBenchmark(port, test, depth), kOperations});
       }
       races.push_back(std::move(race));
+      Race api = ApiRace(program, service, test, depth);
+      if (redis != nullptr) {
+        api.contenders.push_back(
+            {"redis-benchmark -c 1", RedisBenchmark(port, test, depth, 1), kApiOperations});
+      }
+      races.push_back(std::move(api));
     }
   }
   return RunRaces(races, rounds, json);
@@ -341,5 +387,7 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::max(1, std::atoi(argv[i + 1]));
     if (std::strcmp(argv[i], "--json") == 0) json = argv[i + 1];
   }
-  return Run(argv[1], rounds, json) == 0 ? 0 : 1;
+  const std::string self = argv[0];
+  const std::string beside = self.substr(0, self.rfind('/') + 1);
+  return Run(beside + "batch_api_client", argv[1], rounds, json) == 0 ? 0 : 1;
 }
