@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -22,8 +23,9 @@ class RetryPause final {
   }
   // The next pause's length, for who waits by himself.
   std::chrono::microseconds Draw() {
+    if (!random_.has_value()) random_.emplace(std::random_device()());
     std::uniform_int_distribution<int64_t> draw(length_.count() / 2, length_.count());
-    const std::chrono::microseconds drawn(draw(random_));
+    const std::chrono::microseconds drawn(draw(*random_));
     length_ = std::min(length_ * 2, kLengthMax);
     return drawn;
   }
@@ -32,7 +34,8 @@ class RetryPause final {
   static constexpr std::chrono::microseconds kLengthFirst{5'000};
   static constexpr std::chrono::microseconds kLengthMax{200'000};
   std::chrono::microseconds length_;
-  std::minstd_rand random_{std::random_device()()};
+  // Seeded when it is needed: that takes microseconds, and hardly any call is tried twice.
+  std::optional<std::minstd_rand> random_;
 };
 
 }  // namespace statehouse
