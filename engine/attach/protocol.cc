@@ -33,8 +33,14 @@ enum AreaOpenedTag : uint16_t {
   kOpenedStripeCount = 11,
   kOpenedLaneCount = 12,
 };
-enum CallTag : uint16_t { kCallMethod = 1, kCallDeadline = 2, kCallRequest = 3 };
+enum CallTag : uint16_t {
+  kCallMethod = 1,
+  kCallDeadline = 2,
+  kCallRequest = 3,
+  kCallTakesParts = 4
+};
 enum CallReplyTag : uint16_t { kReplyResponse = 1 };
+enum CallPartTag : uint16_t { kPartBytes = 1 };
 enum ErrorTag : uint16_t { kErrorReason = 1, kErrorRetryAfter = 2, kErrorMessage = 3 };
 enum OpenDictTag : uint16_t { kOpenDictName = 1, kOpenDictGeneration = 2, kOpenDictNeed = 3 };
 enum DictOpenedTag : uint16_t {
@@ -84,6 +90,10 @@ class FieldWriter final {
   void Number(uint16_t tag, const uint64_t& value) { Fixed(tag, value, 8); }
   void Number(uint16_t tag, const uint32_t& value) { Fixed(tag, value, 4); }
   void Flag(uint16_t tag, const bool& value) { Fixed(tag, value ? 1 : 0, 1); }
+  // Left out where it is not set.
+  void OptionalFlag(uint16_t tag, const bool& value) {
+    if (value) Flag(tag, value);
+  }
   void Text(uint16_t tag, const char* name, size_t bytes_max, const std::string& value) {
     if (value.size() > bytes_max && too_long_.empty()) {
       too_long_ = std::string(name) + " has " + std::to_string(value.size()) +
@@ -130,6 +140,11 @@ class FieldReader final {
     const uint64_t number = Fixed(tag, 1);
     if (number > 1) Fail(tag, "is neither 0 nor 1");
     value = number == 1;
+  }
+  // Not set where it is missing: releases before it did not send it.
+  void OptionalFlag(uint16_t tag, bool& value) {
+    value = false;
+    if (present_[tag]) Flag(tag, value);
   }
   void Text(uint16_t tag, const char* name, size_t bytes_max, std::string& value) {
     const auto* field = Find(tag);
@@ -280,8 +295,11 @@ void VisitFields(Visitor& v, Message& m) {
     v.Text(kCallMethod, "method", kAttachMethodBytesMax, m.method);
     v.Number(kCallDeadline, m.deadline_ns);
     v.Text(kCallRequest, "request", kAttachBodyBytesMax, m.request);
+    v.OptionalFlag(kCallTakesParts, m.takes_parts);
   } else if constexpr (std::is_same_v<T, AttachCallReply>) {
     v.Text(kReplyResponse, "response", kAttachBodyBytesMax, m.response);
+  } else if constexpr (std::is_same_v<T, AttachCallPart>) {
+    v.Text(kPartBytes, "bytes", kAttachPartBytesMax, m.bytes);
   } else if constexpr (std::is_same_v<T, AttachError>) {
     v.ReasonNumber(kErrorReason, m.reason);
     v.Number(kErrorRetryAfter, m.retry_after_ms);
@@ -314,13 +332,14 @@ StatusOr<AttachMessage> DecodeKind(uint64_t kind, std::span<const std::byte> bod
     case AttachKind::kWelcome: return DecodeBody<AttachWelcome>(body, kWelcomeVersion);
     case AttachKind::kOpenArea: return DecodeBody<AttachOpenArea>(body, kOpenAreaName);
     case AttachKind::kAreaOpened: return DecodeBody<AttachAreaOpened>(body, kOpenedLaneCount);
-    case AttachKind::kCall: return DecodeBody<AttachCall>(body, kCallRequest);
+    case AttachKind::kCall: return DecodeBody<AttachCall>(body, kCallTakesParts);
     case AttachKind::kCallReply: return DecodeBody<AttachCallReply>(body, kReplyResponse);
     case AttachKind::kError: return DecodeBody<AttachError>(body, kErrorMessage);
     case AttachKind::kOpenDict: return DecodeBody<AttachOpenDict>(body, kOpenDictNeed);
     case AttachKind::kDictOpened: return DecodeBody<AttachDictOpened>(body, kDictClock);
     case AttachKind::kOpenLocks: return DecodeBody<AttachOpenLocks>(body, kOpenLocksNothing);
     case AttachKind::kLocksOpened: return DecodeBody<AttachLocksOpened>(body, kLocksClock);
+    case AttachKind::kCallPart: return DecodeBody<AttachCallPart>(body, kPartBytes);
   }
   return Malformed("kind " + std::to_string(kind) + " is unknown");
 }
@@ -342,6 +361,10 @@ static_assert(
 static_assert(std::is_same_v<std::variant_alternative_t<
                                  static_cast<size_t>(AttachKind::kLocksOpened) - 1, AttachMessage>,
                              AttachLocksOpened>);
+static_assert(
+    std::is_same_v<
+        std::variant_alternative_t<static_cast<size_t>(AttachKind::kCallPart) - 1, AttachMessage>,
+        AttachCallPart>);
 
 }  // namespace
 

@@ -35,6 +35,8 @@ inline constexpr size_t kAttachDescriptorsMax = 3;
 // A packet holds at most this many bytes of body; a larger Call or CallReply is refused with
 // MESSAGE_TOO_LARGE.
 inline constexpr size_t kAttachBodyBytesMax = 128 << 10;
+// Of a response in one packet, and of each part of a longer one.
+inline constexpr size_t kAttachPartBytesMax = kAttachBodyBytesMax - 64;
 // Bounds of the texts inside; a longer one is refused by both sides.
 inline constexpr size_t kAttachClientNameBytesMax = 128;
 inline constexpr size_t kAttachVersionBytesMax = 64;
@@ -56,6 +58,8 @@ enum class AttachKind : uint16_t {
   kDictOpened = 9,    // daemon -> worker. Descriptor: the segment.
   kOpenLocks = 10,    // worker -> daemon
   kLocksOpened = 11,  // daemon -> worker. Descriptor: the segment, writable.
+  kCallPart = 12,     // daemon -> worker: the next bytes of a response that one packet has no room
+                   // for; its last ones are a CallReply.
 };
 
 // First packet of a connection. A connection without lanes (`want_lanes` false) can only Call; it
@@ -99,10 +103,15 @@ struct AttachCall {
   std::string method;        // "/statehouse.v1.Areas/CreateArea"
   uint64_t deadline_ns = 0;  // From now; 0 means none.
   std::string request;       // Serialized.
+  bool takes_parts = false;  // The worker reads a response that comes in parts.
 };
 
 struct AttachCallReply {
   std::string response;  // Serialized.
+};
+
+struct AttachCallPart {
+  std::string bytes;  // At most kAttachPartBytesMax.
 };
 
 struct AttachError {
@@ -164,9 +173,10 @@ struct AttachLocksOpened {
   uint64_t clock_ns = 0;  // The daemon's CLOCK_MONOTONIC when it answered.
 };
 
-using AttachMessage = std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened,
-                                   AttachCall, AttachCallReply, AttachError, AttachOpenDict,
-                                   AttachDictOpened, AttachOpenLocks, AttachLocksOpened>;
+using AttachMessage =
+    std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened, AttachCall,
+                 AttachCallReply, AttachError, AttachOpenDict, AttachDictOpened, AttachOpenLocks,
+                 AttachLocksOpened, AttachCallPart>;
 
 struct AttachPacket {
   uint64_t request_id = 0;  // An answer repeats its request's id.

@@ -38,11 +38,13 @@ BatchRun::BatchRun(DispatcherCore& core, Call call) : core_(core), call_(std::mo
 void BatchRun::Begin(DispatcherCore& core, const Lane& lane, std::string_view bytes, Call call) {
   auto* const run = new BatchRun(core, std::move(call));  // Deletes itself.
   run->request_ = bytes;
-  const uint64_t bytes_max = core.options().message_bytes_max;
+  const uint64_t bytes_max =
+      std::min(core.options().message_bytes_max, run->call_.response_bytes_max);
   Status status = ReadBatch(bytes, &run->plan_);
   const size_t count = run->plan_.operations.size();
   if (status.ok() && !BatchResultWriter::HasRoomFor(bytes_max, count)) {
-    status = Status(Reason::kLimitExceeded,
+    const bool door_is_small = bytes_max < core.options().message_bytes_max;
+    status = Status(door_is_small ? Reason::kMessageTooLarge : Reason::kLimitExceeded,
                     "field batch.operations: a response of " + std::to_string(bytes_max) +
                         " bytes, the limit, has no room for " + std::to_string(count) +
                         " results; send several batches");

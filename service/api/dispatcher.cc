@@ -245,6 +245,7 @@ class DispatcherImpl final : public Dispatcher {
     const std::string_view label =
         found != by_path_.end() ? std::string_view(found->second->path) : "unknown";
     Call call{context.door, label, now, context.deadline, context.identity, std::move(done)};
+    call.response_bytes_max = context.response_bytes_max;
     core_.Begin();
     Status refused = Check(context, method, request.size(),
                            found == by_path_.end() ? nullptr : found->second, now);

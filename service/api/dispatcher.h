@@ -32,7 +32,8 @@ struct CallContext {
   Door door = Door::kNetwork;
   std::shared_ptr<const Identity> identity;  // Authenticated by the door; never null.
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
-  Lane lane;  // The calling thread's daemon lane.
+  Lane lane;                                 // The calling thread's daemon lane.
+  uint64_t response_bytes_max = UINT64_MAX;  // What the door can carry.
 };
 
 // A call that was parked (a wait). Destroying it does not cancel it.

@@ -41,6 +41,7 @@ struct Call {
   DoneCallback done;
   bool is_limited = false;  // It counts against the limit of its token until it is finished.
   std::string name = {};    // Of the object, where the log may need it.
+  uint64_t response_bytes_max = UINT64_MAX;
 };
 
 inline uint64_t ToNs(CallClock::time_point at) {

@@ -24,6 +24,9 @@ namespace statehouse {
 
 inline constexpr uint32_t kAttachConnectionsMax = 4096;
 inline constexpr uint32_t kAttachCallsInFlightMax = 64;  // Of one connection.
+// Of these, calls whose responses may come in parts, so that a reader that stands still makes the
+// daemon hold no more than so many of the largest.
+inline constexpr uint32_t kAttachPartedCallsInFlightMax = 4;
 inline constexpr std::chrono::milliseconds kAttachHelloTimeout{5'000};
 // Lane blocks of one process, each with its own connection. A client needs one; a program that
 // links several takes a few.

@@ -38,7 +38,7 @@ void AttachLoop::Mailbox::Post(Answer answer) {
     std::lock_guard<std::mutex> lock(mutex);
     answers.push_back(std::move(answer));
   }
-  Wake();
+  if (std::this_thread::get_id() != loop_thread.load(std::memory_order_relaxed)) Wake();
 }
 
 void AttachLoop::Mailbox::Wake() const {
@@ -119,6 +119,7 @@ int AttachLoop::TimeoutMs(std::optional<Clock::time_point> probe_at) const {
 
 void AttachLoop::Run() {
   std::array<epoll_event, kEventsAtOnce> events;
+  mailbox_->loop_thread.store(std::this_thread::get_id(), std::memory_order_relaxed);
   for (;;) {
     const std::optional<Clock::time_point> probe_at = leases_->Probe();
     const int count = epoll_wait(epoll_.get(), events.data(), kEventsAtOnce, TimeoutMs(probe_at));
@@ -216,9 +217,12 @@ void AttachLoop::Accept() {
 
 void AttachLoop::Serve(Connection& connection, uint32_t events) {
   if ((events & EPOLLOUT) != 0) connection.Flush();
-  for (int i = 0; i < kPacketsAtOnce && connection.reads(); ++i) {
-    if (!ReadOne(connection)) break;
-  }
+  // Who sent several packets last time may have done so again; else looking for another one costs
+  // more than being woken for it.
+  const int at_once = connection.sends_bursts_ ? kPacketsAtOnce : 1;
+  int read = 0;
+  while (read < at_once && connection.reads() && ReadOne(connection)) ++read;
+  connection.sends_bursts_ = connection.calls_.size() > 1 || read > 1;
   // A peer that has gone while we read nothing (an answer waits for it) shows here.
   if ((events & (EPOLLHUP | EPOLLERR)) != 0 && !connection.reads()) connection.Close();
   UpdateInterest(connection);
@@ -227,6 +231,8 @@ void AttachLoop::Serve(Connection& connection, uint32_t events) {
 void AttachLoop::UpdateInterest(Connection& connection) {
   epoll_event event{};
   event.events = (connection.reads() ? EPOLLIN : 0u) | (connection.wants_write() ? EPOLLOUT : 0u);
+  if (event.events == connection.interest_) return;
+  connection.interest_ = event.events;
   event.data.u64 = kTagConnection | connection.id();
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket(), &event) != 0) connection.Close();
 }
@@ -302,15 +308,26 @@ void AttachLoop::TakeAnswers() {
     if (found == connections_.end()) continue;  // It has gone; the call was cancelled.
     Connection& connection = *found->second;
     connection.calls_.erase(answer.request_id);
+    connection.parted_calls_ -= answer.takes_parts ? 1 : 0;
     if (answer.response.ok() && answer.open_dict.has_value()) {
       SendDict(connection, answer.request_id, *answer.open_dict);
     } else if (answer.response.ok()) {
-      connection.Send({answer.request_id, AttachCallReply{*std::move(answer.response)}});
+      SendResponse(connection, answer.request_id, *std::move(answer.response), answer.takes_parts);
     } else {
       connection.SendError(answer.request_id, answer.response.status());
     }
     UpdateInterest(connection);
   }
+}
+
+void AttachLoop::SendResponse(Connection& connection, uint64_t request_id, std::string response,
+                              bool takes_parts) {
+  size_t sent = 0;
+  for (; takes_parts && response.size() - sent > kAttachPartBytesMax; sent += kAttachPartBytesMax) {
+    connection.Send({request_id, AttachCallPart{response.substr(sent, kAttachPartBytesMax)}});
+  }
+  if (sent > 0) response.erase(0, sent);
+  connection.Send({request_id, AttachCallReply{std::move(response)}});
 }
 
 void AttachLoop::Recheck() {

@@ -43,8 +43,11 @@ class AttachLoop final {
       uint64_t request_id = 0;
       StatusOr<std::string> response;           // Of a call; empty of a move.
       std::optional<AttachOpenDict> open_dict;  // A move for this request is over.
+      bool takes_parts = false;
     };
     UniqueFd event;  // eventfd: the loop should look.
+    // The loop's thread, which looks anyway before it sleeps.
+    std::atomic<std::thread::id> loop_thread{};
     std::mutex mutex;
     std::vector<Answer> answers;
     void Post(Answer answer);
@@ -80,6 +83,8 @@ class AttachLoop final {
   // Whether a request that is answered later may be taken; else it was refused.
   bool Admit(Connection& connection, uint64_t request_id);
   void OnCall(Connection& connection, uint64_t request_id, const AttachCall& call);
+  static void SendResponse(Connection& connection, uint64_t request_id, std::string response,
+                           bool takes_parts);
   Status CheckIdentity(Connection& connection);
   void TakeAnswers();
   void Recheck();

@@ -278,6 +278,13 @@ bool AttachLoop::Admit(Connection& connection, uint64_t request_id) {
 
 void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const AttachCall& call) {
   if (!Admit(connection, request_id)) return;
+  if (call.takes_parts && connection.parted_calls_ >= kAttachPartedCallsInFlightMax) {
+    return connection.SendError(
+        request_id,
+        Status(Reason::kLimitExceeded,
+               "this connection has its limit of " + std::to_string(kAttachPartedCallsInFlightMax) +
+                   " calls in flight whose responses may come in parts; wait for an answer"));
+  }
   CallContext context;
   context.door = Door::kLocal;
   context.identity = connection.identity_;
@@ -286,11 +293,15 @@ void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const Attac
   if (call.deadline_ns != 0 && call.deadline_ns < kFarNs) {
     context.deadline = Clock::now() + std::chrono::nanoseconds(call.deadline_ns);
   }
+  // What has no room is better refused before than after it was done.
+  if (!call.takes_parts) context.response_bytes_max = kAttachPartBytesMax;
   connection.calls_[request_id] = nullptr;
+  connection.parted_calls_ += call.takes_parts ? 1 : 0;
   auto pending = parts_.dispatcher->Dispatch(
       context, call.method, call.request,
-      [mailbox = mailbox_, id = connection.id(), request_id](StatusOr<std::string> response) {
-        mailbox->Post({id, request_id, std::move(response), std::nullopt});
+      [mailbox = mailbox_, id = connection.id(), request_id,
+       takes_parts = call.takes_parts](StatusOr<std::string> response) {
+        mailbox->Post({id, request_id, std::move(response), std::nullopt, takes_parts});
       });
   connection.calls_[request_id] = std::move(pending);
 }

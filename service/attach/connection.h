@@ -5,6 +5,7 @@
 // bounded. Failure: closing() turns true and the loop drops it.
 #pragma once
 
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <chrono>
@@ -64,6 +65,10 @@ class Connection final {
 
   // Calls that were not answered yet; the value is null for one that cannot be cancelled.
   std::map<uint64_t, std::shared_ptr<PendingCall>> calls_;
+  uint32_t parted_calls_ = 0;  // Of them, those whose responses may come in parts.
+  // The loop's: what epoll watches for, and whether several packets are likely to be there.
+  uint32_t interest_ = EPOLLIN;
+  bool sends_bursts_ = false;
 
  private:
   struct Outgoing {

@@ -116,9 +116,9 @@ Status AttachConnection::Send(const AttachPacket& packet, int descriptor, Deadli
 
 StatusOr<AttachConnection::Received> AttachConnection::Receive(Deadline deadline,
                                                                const Interrupt& interrupted) {
-  const std::unique_ptr<std::byte[]> bytes(new std::byte[kPacketBytesMax]);
+  if (buffer_ == nullptr) buffer_.reset(new std::byte[kPacketBytesMax]);
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kAttachDescriptorsMax)];
-  iovec part{bytes.get(), kPacketBytesMax};
+  iovec part{buffer_.get(), kPacketBytesMax};
   for (;;) {
     SH_RETURN_IF_ERROR(WaitFor(POLLIN, deadline, interrupted));
     msghdr header{};
@@ -136,7 +136,7 @@ StatusOr<AttachConnection::Received> AttachConnection::Receive(Deadline deadline
                     "the daemon sent a packet beyond the attach protocol's limits, or this "
                     "process is out of descriptors");
     }
-    const std::span<const std::byte> span(bytes.get(), static_cast<size_t>(got));
+    const std::span<const std::byte> span(buffer_.get(), static_cast<size_t>(got));
     SH_ASSIGN_OR_RETURN(received.packet, DecodeAttachPacket(span));
     return received;
   }

@@ -8,7 +8,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -61,6 +63,8 @@ class AttachConnection final {
   Status WaitFor(short events, Deadline deadline, const Interrupt& interrupted) const;
 
   UniqueFd socket_;
+  // For one packet; kept, because so much memory is asked of the kernel each time otherwise.
+  std::unique_ptr<std::byte[]> buffer_;
 };
 
 // "what: No such file or directory"

@@ -39,7 +39,7 @@ StatusOr<ConnectArguments> ArgumentsOf(const char* url, const sh_options* option
   if (options == nullptr) return arguments;
   if (options->token != nullptr) arguments.token = options->token;
   if (options->token_file != nullptr) arguments.token_file = options->token_file;
-  if (options->transport < SH_TRANSPORT_AUTO || options->transport > SH_TRANSPORT_NETWORK) {
+  if (options->transport < SH_TRANSPORT_AUTO || options->transport > SH_TRANSPORT_SOCKET) {
     return Status(Reason::kInvalidArgument, "sh_options.transport is none of SH_TRANSPORT_*");
   }
   arguments.transport = static_cast<TransportChoice>(options->transport);
@@ -52,6 +52,37 @@ StatusOr<ConnectArguments> ArgumentsOf(const char* url, const sh_options* option
   return arguments;
 }
 
+// The reasons for which a process gets no lanes that concern the lanes alone.
+bool GetsNoLanes(Reason reason) {
+  return reason == Reason::kLanesExhausted || reason == Reason::kLimitExceeded;
+}
+
+Status OpenDoor(const Endpoint& endpoint, const std::string& client_name, sh_client* client) {
+  LocalSessionOptions options;
+  options.runtime_dir = endpoint.runtime_dir;
+  options.token = endpoint.token;
+  options.client_name = client_name;
+  options.timeout = endpoint.timeout;
+  if (endpoint.local) {
+    StatusOr<std::shared_ptr<LocalSession>> attached = LocalSession::Attach(options);
+    if (attached.ok()) {
+      client->local = *std::move(attached);
+      client->local_caller = std::make_unique<LocalCaller>(client->local);
+      return Status();
+    }
+    if (endpoint.chosen || !GetsNoLanes(attached.status().reason())) return attached.status();
+  }
+  if (endpoint.local || endpoint.socket) {
+    SH_ASSIGN_OR_RETURN(std::shared_ptr<LocalSession> session,
+                        LocalSession::Connect(std::move(options)));
+    client->socket = std::make_shared<SocketCaller>(std::move(session), client->streams);
+    client->network = client->socket;
+  } else {
+    client->network = client->streams;
+  }
+  return Status();
+}
+
 Status Connect(const char* url, const sh_options* options, sh_client** client) {
   SH_ASSIGN_OR_RETURN(const ConnectArguments arguments, ArgumentsOf(url, options));
   SH_ASSIGN_OR_RETURN(const Endpoint endpoint, ResolveEndpoint(arguments, ProcessEnvironment()));
@@ -61,17 +92,7 @@ Status Connect(const char* url, const sh_options* options, sh_client** client) {
   handle->timeout = endpoint.timeout;
   handle->streams = std::make_shared<NetworkSession>(endpoint.grpc_target, endpoint.tls,
                                                      endpoint.token, client_name);
-  if (endpoint.local) {
-    LocalSessionOptions local;
-    local.runtime_dir = endpoint.runtime_dir;
-    local.token = endpoint.token;
-    local.client_name = client_name;
-    local.timeout = endpoint.timeout;
-    SH_ASSIGN_OR_RETURN(handle->local, LocalSession::Attach(std::move(local)));
-    handle->local_caller = std::make_unique<LocalCaller>(handle->local);
-  } else {
-    handle->network = handle->streams;
-  }
+  SH_RETURN_IF_ERROR(OpenDoor(endpoint, client_name, handle.get()));
   handle->locks = std::make_shared<ClientLocks>(handle->local, &handle->caller(), client_name,
                                                 endpoint.timeout);
   handle->watches = std::make_shared<ClientWatches>(handle->streams);
@@ -211,10 +232,12 @@ void sh_close(sh_client* client) {
   if (client->local != nullptr) client->local->Close();
   client->watches->Close();
   client->streams->Close();
+  if (client->socket != nullptr) client->socket->Close();
   delete client;
 }
 
 sh_transport sh_transport_of(const sh_client* client) {
+  if (client->socket != nullptr) return SH_TRANSPORT_SOCKET;
   return client->local != nullptr ? SH_TRANSPORT_LOCAL : SH_TRANSPORT_NETWORK;
 }
 

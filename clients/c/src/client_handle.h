@@ -14,6 +14,7 @@
 #include "clients/c/src/local_session.h"
 #include "clients/c/src/network_session.h"
 #include "clients/c/src/operation_ids.h"
+#include "clients/c/src/socket_caller.h"
 #include "engine/base/status.h"
 #include "statehouse/v1/area.pb.h"
 
@@ -32,6 +33,7 @@ struct sh_client {
   // one.
   std::shared_ptr<statehouse::NetworkSession> streams;
   std::unique_ptr<statehouse::Caller> local_caller;
+  std::shared_ptr<statehouse::SocketCaller> socket;  // Then it is `network`, too.
   std::chrono::nanoseconds timeout{};
   std::shared_ptr<statehouse::ClientLocks> locks;
   std::shared_ptr<statehouse::ClientWatches> watches;

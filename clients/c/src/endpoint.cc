@@ -60,8 +60,10 @@ StatusOr<std::string> PercentDecode(std::string_view text) {
 StatusOr<TransportChoice> ParseTransport(std::string_view text) {
   if (text == "auto") return TransportChoice::kAuto;
   if (text == "local") return TransportChoice::kLocal;
+  if (text == "socket") return TransportChoice::kSocket;
   if (text == "network") return TransportChoice::kNetwork;
-  return Invalid("transport \"" + std::string(text) + "\" is none of auto, local and network");
+  return Invalid("transport \"" + std::string(text) +
+                 "\" is none of auto, local, socket and network");
 }
 
 Status ParseQuery(std::string_view query, ParsedUrl* parsed) {
@@ -239,15 +241,21 @@ StatusOr<std::string> DefaultRuntimeDir(const Environment& environment) {
 // there, or empty.
 Status ChooseDoor(TransportChoice choice, const std::string& fallback_tcp, Endpoint* endpoint) {
   if (endpoint->runtime_dir.empty()) {
-    if (choice != TransportChoice::kLocal) return Status();
-    return Invalid("transport=local needs a service of this host: statehouse+unix://<runtime dir>");
+    const bool needs_host = choice == TransportChoice::kLocal || choice == TransportChoice::kSocket;
+    if (!needs_host) return Status();
+    return Invalid(std::string("transport=") +
+                   (choice == TransportChoice::kLocal ? "local" : "socket") +
+                   " needs a service of this host: statehouse+unix://<runtime dir>");
   }
   const bool attach = Exists(endpoint->runtime_dir + "/attach.sock");
   const std::string grpc_socket = endpoint->runtime_dir + "/grpc.sock";
   const bool grpc = Exists(grpc_socket);
   endpoint->grpc_target = "unix:" + grpc_socket;
+  endpoint->chosen = choice != TransportChoice::kAuto;
   if (choice == TransportChoice::kLocal) {
     endpoint->local = true;
+  } else if (choice == TransportChoice::kSocket) {
+    endpoint->socket = true;
   } else if (!fallback_tcp.empty() && !grpc && (choice == TransportChoice::kNetwork || !attach)) {
     endpoint->grpc_target = fallback_tcp;
   } else if (choice == TransportChoice::kAuto) {

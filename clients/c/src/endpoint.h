@@ -4,7 +4,7 @@
 //   statehouse+unix://<runtime dir>      the service of this host whose sockets are in that folder
 //   statehouse://host[:port]             over TCP; port 7700 unless given
 //   statehouse+tls://host[:port]         the same with TLS
-//   …?transport=local|network|auto&timeout=2s
+//   …?transport=local|socket|network|auto&timeout=2s
 //   …?ca_file=F&certificate_file=F&key_file=F   of TLS: who signs the service's certificate (else
 //                                        the system's authorities), and the client's own
 //
@@ -24,7 +24,7 @@
 
 namespace statehouse {
 
-enum class TransportChoice : uint8_t { kAuto = 0, kLocal = 1, kNetwork = 2 };
+enum class TransportChoice : uint8_t { kAuto = 0, kLocal = 1, kNetwork = 2, kSocket = 3 };
 
 // What the caller gave; unset means "not given".
 struct ConnectArguments {
@@ -45,6 +45,8 @@ struct TlsIdentity {
 
 struct Endpoint {
   bool local = false;       // The door to use.
+  bool socket = false;      // Not local: calls over the local socket where they fit.
+  bool chosen = false;      // Somebody asked for this door by name.
   std::string runtime_dir;  // Where local is possible.
   std::string grpc_target;  // "unix:/run/statehouse/grpc.sock" or "127.0.0.1:7700".
   std::string token;        // Empty: none.

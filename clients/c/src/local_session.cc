@@ -29,6 +29,13 @@ Status UnexpectedAnswer(const std::string& to) {
                                        "service are of the same release");
 }
 
+Status CheckToken(const std::string& token) {
+  if (token.size() <= kTokenBytesMax) return Status();
+  return Status(Reason::kInvalidArgument, "the access token has " + std::to_string(token.size()) +
+                                              " bytes; at most " + std::to_string(kTokenBytesMax) +
+                                              " are allowed");
+}
+
 bool DaemonIsAway(const Status& status) {
   return status.reason() == Reason::kUnavailable || status.reason() == Reason::kDraining;
 }
@@ -36,14 +43,21 @@ bool DaemonIsAway(const Status& status) {
 }  // namespace
 
 StatusOr<std::shared_ptr<LocalSession>> LocalSession::Attach(LocalSessionOptions options) {
-  if (options.token.size() > kTokenBytesMax) {
-    return Status(Reason::kInvalidArgument,
-                  "the access token has " + std::to_string(options.token.size()) +
-                      " bytes; at most " + std::to_string(kTokenBytesMax) + " are allowed");
-  }
+  SH_RETURN_IF_ERROR(CheckToken(options.token));
   const std::shared_ptr<LocalSession> session(new LocalSession(std::move(options)));
   AddForkObserver(session.get());
   SH_RETURN_IF_ERROR(session->AcquireLane());
+  return session;
+}
+
+StatusOr<std::shared_ptr<LocalSession>> LocalSession::Connect(LocalSessionOptions options) {
+  SH_RETURN_IF_ERROR(CheckToken(options.token));
+  const std::shared_ptr<LocalSession> session(new LocalSession(std::move(options)));
+  AddForkObserver(session.get());
+  const Deadline deadline = session->DefaultDeadline();
+  Turn turn;
+  SH_RETURN_IF_ERROR(session->TakeTurn(deadline, &turn));
+  SH_RETURN_IF_ERROR(session->EnsureConnected(turn.get(), /*want_lanes=*/false, deadline));
   return session;
 }
 
@@ -245,12 +259,20 @@ StatusOr<AttachConnection::Received> LocalSession::ExchangeOnce(Control* control
   *sent = false;
   SH_RETURN_IF_ERROR(control->connection.Send(AttachPacket{request_id, message}, -1, deadline));
   *sent = true;
+  control->parts.clear();
   for (;;) {
     SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
                         control->connection.Receive(deadline, options_.interrupted));
     // An answer to an earlier call that was given up is dropped; an error without a request ends
     // the connection.
-    if (received.packet.request_id == request_id) return received;
+    if (received.packet.request_id == request_id) {
+      const auto* const part = std::get_if<AttachCallPart>(&received.packet.message);
+      if (part == nullptr) return received;
+      control->parts.append(part->bytes);
+      if (control->parts.size() <= kMessageBytesMax) continue;
+      return Status(Reason::kInvalidArgument, "the daemon sent a response of more than " +
+                                                  std::to_string(kMessageBytesMax) + " bytes");
+    }
     if (received.packet.request_id == 0) {
       if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
         return Status(Reason::kUnavailable, "the daemon ended the connection: " + error->message);
@@ -286,28 +308,48 @@ StatusOr<AttachConnection::Received> LocalSession::Exchange(Control* control, bo
   }
 }
 
+StatusOr<std::string> LocalSession::ExchangeCall(Control* control, const AttachCall& call,
+                                                 const CallOptions& options) {
+  SH_ASSIGN_OR_RETURN(AttachConnection::Received received, Exchange(control, false, call, options));
+  auto* const reply = std::get_if<AttachCallReply>(&received.packet.message);
+  if (reply == nullptr) return UnexpectedAnswer("a call");
+  if (control->parts.empty()) return std::move(reply->response);
+  std::string response;
+  response.swap(control->parts);
+  return response.append(reply->response);
+}
+
 StatusOr<std::string> LocalSession::Call(const std::string& method, const std::string& request,
                                          const CallOptions& options) {
-  const AttachCall call{method, NanosecondsUntil(options.deadline), request};
-  const auto answer = [](StatusOr<AttachConnection::Received> received) -> StatusOr<std::string> {
-    if (!received.ok()) return received.status();
-    auto* reply = std::get_if<AttachCallReply>(&received->packet.message);
-    if (reply == nullptr) return UnexpectedAnswer("a call");
-    return std::move(reply->response);
-  };
+  const AttachCall call{method, NanosecondsUntil(options.deadline), request, /*takes_parts=*/true};
   if (options.long_running) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (closed_) return SessionClosed();
     }
     Control apart;
-    StatusOr<std::string> response = answer(Exchange(&apart, false, call, options));
+    StatusOr<std::string> response = ExchangeCall(&apart, call, options);
     CloseTracked(&apart.connection);
     return response;
   }
   Turn turn;
   SH_RETURN_IF_ERROR(TakeTurn(options.deadline, &turn));
-  return answer(Exchange(turn.get(), false, call, options));
+  return ExchangeCall(turn.get(), call, options);
+}
+
+bool LocalSession::CallIfFree(const std::string& method, const std::string& request,
+                              const CallOptions& options, Deadline free_by,
+                              StatusOr<std::string>* response) {
+  Turn turn;
+  const Status taken = TakeTurn(std::min(free_by, options.deadline), &turn);
+  if (taken.reason() == Reason::kTimeout) return false;
+  if (!taken.ok()) {
+    *response = taken;
+    return true;
+  }
+  const AttachCall call{method, NanosecondsUntil(options.deadline), request, /*takes_parts=*/true};
+  *response = ExchangeCall(turn.get(), call, options);
+  return true;
 }
 
 StatusOr<std::shared_ptr<LocalArea>> LocalSession::Open(const std::string& name) {

@@ -62,6 +62,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   // PERMISSION_DENIED, and what the daemon answers: UNAUTHENTICATED, TOKEN_EXPIRED, RATE_LIMITED,
   // LANES_EXHAUSTED, VERSION_MISMATCH, DRAINING.
   static StatusOr<std::shared_ptr<LocalSession>> Attach(LocalSessionOptions options);
+  // The same without lanes: for calls only.
+  static StatusOr<std::shared_ptr<LocalSession>> Connect(LocalSessionOptions options);
   ~LocalSession() override;
   LocalSession(const LocalSession&) = delete;
   LocalSession& operator=(const LocalSession&) = delete;
@@ -87,6 +89,10 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   StatusOr<std::string> Call(const std::string& method, const std::string& request,
                              const CallOptions& options);
 
+  // The same where the connection is free by `free_by`; else false, and nothing was sent.
+  bool CallIfFree(const std::string& method, const std::string& request, const CallOptions& options,
+                  Deadline free_by, StatusOr<std::string>* response);
+
   // For LocalArea and LocalDict. The id that a thread's lane must have to be used now.
   uint64_t attachment_id() const { return attachment_id_.load(std::memory_order_relaxed); }
   // Makes `thread_lane` a lane of this session, attaching anew in a forked child.
@@ -111,6 +117,7 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
     AttachConnection connection;
     bool with_lanes = false;
     uint64_t next_request_id = 1;
+    std::string parts;  // Of the response that is being received.
   };
 
   // A call's turn on the connection; it ends with the object.
@@ -140,6 +147,9 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   StatusOr<AttachConnection::Received> Exchange(Control* control, bool want_lanes,
                                                 const AttachMessage& message,
                                                 const CallOptions& options);
+  // One call and its response, which may come in parts. REQUIRES: as ReopenDicts.
+  StatusOr<std::string> ExchangeCall(Control* control, const AttachCall& call,
+                                     const CallOptions& options);
   StatusOr<AttachConnection::Received> ExchangeOnce(Control* control, const AttachMessage& message,
                                                     Deadline deadline, bool* sent);
   StatusOr<std::shared_ptr<LocalArea>> Adopt(const AttachAreaOpened& opened,
