@@ -64,9 +64,8 @@ struct Worker {
   LockPtr Ask(Range range, const sh_lock_options& options) const {
     sh_lock* lock = nullptr;
     sh_error* error = nullptr;
-    EXPECT_EQ(
-        sh_area_lock(client.get(), area.get(), range.pos, range.len, &options, &lock, &error),
-        SH_OK)
+    EXPECT_EQ(sh_area_lock(client.get(), area.get(), range.pos, range.len, &options, &lock, &error),
+              SH_OK)
         << sh_error_message(error);
     sh_error_free(error);
     return LockPtr(lock);
@@ -132,8 +131,8 @@ class AreaLockClientTest : public ::testing::TestWithParam<sh_transport> {
 TEST_P(AreaLockClientTest, EveryWriteWithAnOlderTokenIsRefused) {
   using Call = std::function<sh_reason(sh_area*, uint64_t fence, sh_error**)>;
   const std::pair<const char*, Call> calls[] = {
-      {"store", [](sh_area* a, uint64_t f,
-                   sh_error** e) { return sh_store_fenced(a, SH_U32, 0, 7, f, e); }},
+      {"store",
+       [](sh_area* a, uint64_t f, sh_error** e) { return sh_store_fenced(a, SH_U32, 0, 7, f, e); }},
       {"add", [](sh_area* a, uint64_t f,
                  sh_error** e) { return sh_add_fenced(a, SH_I64, 0, -1, f, nullptr, e); }},
       {"compare_exchange",
@@ -144,8 +143,8 @@ TEST_P(AreaLockClientTest, EveryWriteWithAnOlderTokenIsRefused) {
        [](sh_area* a, uint64_t f, sh_error** e) {
          return sh_bitwise_fenced(a, SH_XOR, SH_U8, 0, 1, f, nullptr, e);
        }},
-      {"write", [](sh_area* a, uint64_t f,
-                   sh_error** e) { return sh_write_fenced(a, 0, "new", 3, f, e); }},
+      {"write",
+       [](sh_area* a, uint64_t f, sh_error** e) { return sh_write_fenced(a, 0, "new", 3, f, e); }},
       {"fill",
        [](sh_area* a, uint64_t f, sh_error** e) { return sh_fill_fenced(a, 0, 8, 9, f, e); }},
   };
@@ -259,8 +258,8 @@ TEST_P(AreaLockClientTest, TheLossOfOneStripeIsTheLossOfTheRange) {
   EXPECT_EQ(sh_lock_renew(lock.get(), 0, nullptr), SH_OK);
 
   uint32_t released = 0;
-  ASSERT_EQ(
-      sh_lock_force_release(theirs_.client.get(), "area/web/#1", 0, &released, nullptr), SH_OK);
+  ASSERT_EQ(sh_lock_force_release(theirs_.client.get(), "area/web/#1", 0, &released, nullptr),
+            SH_OK);
   EXPECT_EQ(released, 1u);
 
   EXPECT_TRUE(Eventually([&] { return told == 1; }));

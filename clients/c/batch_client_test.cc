@@ -556,7 +556,9 @@ TEST_P(BatchClientTest, AReadOnlyTokenReadsAndItsMutationsAreRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, BatchClientTest,
-                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK), DoorName);
+                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_SOCKET,
+                                           SH_TRANSPORT_NETWORK),
+                         DoorName);
 
 }  // namespace
 }  // namespace statehouse

@@ -170,13 +170,13 @@ TEST_P(BatchLifecycleTest, AChildOfAForkGoesOnThroughTheLocalDoorAndIsToldToConn
   ASSERT_EQ(NoteAdd(batch.get(), dict.get()), SH_OK);
   ASSERT_EQ(RunAll(batch.get()), SH_OK);
   ASSERT_EQ(NoteAdd(batch.get(), dict.get()), SH_OK);
-  const sh_reason wanted = local() ? SH_OK : SH_CLIENT_FORKED;
+  const sh_reason wanted = survives_fork() ? SH_OK : SH_CLIENT_FORKED;
   const pid_t child = fork();
   if (child == 0) _exit(sh_batch_run(batch.get(), nullptr, nullptr) == wanted ? 0 : 1);
   ASSERT_GT(child, 0);
   EXPECT_EQ(testing::WaitForExit(child), 0);
   EXPECT_EQ(RunAll(batch.get()), SH_OK);
-  EXPECT_EQ(Get(dict.get(), "n"), local() ? "3" : "2");
+  EXPECT_EQ(Get(dict.get(), "n"), survives_fork() ? "3" : "2");
 }
 
 TEST_P(BatchLifecycleTest, ThreadsWithBatchesAndCallsOfTheirOwnLoseNothing) {
@@ -205,7 +205,9 @@ TEST_P(BatchLifecycleTest, ThreadsWithBatchesAndCallsOfTheirOwnLoseNothing) {
 INSTANTIATE_TEST_SUITE_P(Doors, BatchNetworkTest, ::testing::Values(SH_TRANSPORT_NETWORK),
                          DoorName);
 INSTANTIATE_TEST_SUITE_P(Doors, BatchLifecycleTest,
-                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK), DoorName);
+                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_SOCKET,
+                                           SH_TRANSPORT_NETWORK),
+                         DoorName);
 
 }  // namespace
 }  // namespace statehouse

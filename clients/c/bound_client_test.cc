@@ -223,7 +223,9 @@ TEST_P(BoundClientTest, AKilledChildEndsItsOwnEntriesAndNotItsParents) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, BoundClientTest,
-                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK), DoorName);
+                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_SOCKET,
+                                           SH_TRANSPORT_NETWORK),
+                         DoorName);
 
 }  // namespace
 }  // namespace statehouse

@@ -427,7 +427,9 @@ TEST_P(DictClientTest, TheUsualCasesNeedNoMessages) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, DictClientTest,
-                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK), DoorName);
+                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_SOCKET,
+                                           SH_TRANSPORT_NETWORK),
+                         DoorName);
 
 }  // namespace
 }  // namespace statehouse

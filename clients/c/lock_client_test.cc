@@ -70,6 +70,7 @@ class LockClientTest : public ::testing::TestWithParam<sh_transport> {
   }
 
   bool local() const { return GetParam() == SH_TRANSPORT_LOCAL; }
+  bool survives_fork() const { return GetParam() != SH_TRANSPORT_NETWORK; }
 
   ClientPtr Connect(const std::string& token, sh_transport transport) const {
     sh_options options{};
@@ -121,8 +122,10 @@ class LockClientTest : public ::testing::TestWithParam<sh_transport> {
     const pid_t child = fork();
     if (child != 0) return child;
     setenv("HOLDER_URL",
-           ("statehouse+unix://" + daemon_->runtime_dir() +
-            "?transport=" + (local() ? "local" : "network"))
+           ("statehouse+unix://" + daemon_->runtime_dir() + "?transport=" +
+            (local()           ? "local"
+             : survives_fork() ? "socket"
+                               : "network"))
                .c_str(),
            1);
     setenv("HOLDER_LOCK", name, 1);
@@ -548,9 +551,12 @@ TEST_P(LockClientTest, NoCallTakesNullForAClientALockOrAPlaceForItsAnswer) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, LockClientTest,
-                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK),
+                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_SOCKET,
+                                           SH_TRANSPORT_NETWORK),
                          [](const auto& door) {
-                           return door.param == SH_TRANSPORT_LOCAL ? "local" : "network";
+                           return door.param == SH_TRANSPORT_LOCAL    ? "local"
+                                  : door.param == SH_TRANSPORT_SOCKET ? "socket"
+                                                                      : "network";
                          });
 
 }  // namespace

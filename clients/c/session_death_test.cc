@@ -114,7 +114,9 @@ TEST_P(SessionDeathTest, LocksAndBoundEntriesEndWithAProcessThatIsKilledAtOnce) 
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, SessionDeathTest,
-                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_NETWORK), DoorName);
+                         ::testing::Values(SH_TRANSPORT_LOCAL, SH_TRANSPORT_SOCKET,
+                                           SH_TRANSPORT_NETWORK),
+                         DoorName);
 
 }  // namespace
 }  // namespace statehouse

@@ -68,6 +68,8 @@ std::vector<AttachPacket> Samples() {
        AttachCall{"/statehouse.v1.Areas/CreateArea", 5'000'000'000, std::string("\0\x01\xff", 3)}},
       {~uint64_t{0}, AttachCallReply{std::string(1000, '\xee')}},
       {0, AttachError{Reason::kRateLimited, 250, "too many failures"}},
+      {13, AttachCall{"/statehouse.v1.Dicts/GetEntry", 0, "x", /*takes_parts=*/true}},
+      {13, AttachCallPart{std::string(1000, '\xdd')}},
       {11, AttachOpenLocks{}},
       {12, AttachLocksOpened{1, 2, 64, 128, 512, 4096, 99}},
       {7, AttachOpenDict{"sessions", 3, AttachDictNeed::kRoomForEntries}},
@@ -173,7 +175,12 @@ TEST(AttachProtocolTest, EveryTruncationIsRefused) {
       std::string told = cut;
       const size_t body = size - kAttachHeaderBytes;
       for (size_t i = 0; i < 8; ++i) told[16 + i] = static_cast<char>(body >> (8 * i));
-      EXPECT_FALSE(DecodeAttachPacket(Bytes(told)).ok()) << size;
+      const auto decoded = DecodeAttachPacket(Bytes(told));
+      if (!decoded.ok()) continue;
+      // Only a Call may do without its last field.
+      const auto* const call = std::get_if<AttachCall>(&decoded->message);
+      ASSERT_NE(call, nullptr) << size;
+      EXPECT_TRUE(std::get<AttachCall>(packet.message).takes_parts && !call->takes_parts) << size;
     }
   }
 }
@@ -214,6 +221,21 @@ TEST(AttachProtocolTest, UnknownFieldsAreSkippedUnlessTheyMustBeUnderstood) {
   ASSERT_TRUE(skipped.ok()) << skipped.status().ToString();
   EXPECT_EQ(std::get<AttachOpenArea>(skipped->message).name, "hits");
   EXPECT_EQ(refused.status().reason(), Reason::kInvalidArgument);
+}
+
+TEST(AttachProtocolTest, ACallOfAnEarlierReleaseTakesNoParts) {
+  const std::string body = Field(1, "/x") + Field(2, std::string(8, '\0')) + Field(3, "r");
+  const auto earlier = DecodeAttachPacket(Bytes(WithBody(AttachKind::kCall, body)));
+  const auto later =
+      DecodeAttachPacket(Bytes(WithBody(AttachKind::kCall, body + Field(4, std::string(1, '\1')))));
+  const auto neither =
+      DecodeAttachPacket(Bytes(WithBody(AttachKind::kCall, body + Field(4, std::string(1, '\2')))));
+
+  ASSERT_TRUE(earlier.ok()) << earlier.status().ToString();
+  EXPECT_FALSE(std::get<AttachCall>(earlier->message).takes_parts);
+  ASSERT_TRUE(later.ok()) << later.status().ToString();
+  EXPECT_TRUE(std::get<AttachCall>(later->message).takes_parts);
+  EXPECT_EQ(neither.status().reason(), Reason::kInvalidArgument);
 }
 
 TEST(AttachProtocolTest, MalformedFieldsAreRefused) {
@@ -293,6 +315,8 @@ TEST(AttachProtocolTest, EveryTextIsTakenAtItsLimitAndRefusedOnePast) {
       // A field header of 8 bytes stands before the response.
       {"response", kAttachBodyBytesMax - 8,
        [](std::string s) -> AttachMessage { return AttachCallReply{s}; }},
+      {"part", kAttachPartBytesMax,
+       [](std::string s) -> AttachMessage { return AttachCallPart{s}; }},
   };
   for (const Case& c : cases) {
     StatusOr<std::string> at_limit = EncodeAttachPacket({1, c.make(std::string(c.limit, 'x'))});

@@ -63,6 +63,78 @@ TEST_F(AttachLimitsTest, AnswersFromOtherThreadsReachTheirConnection) {
   EXPECT_TRUE(dispatcher_.doors_are_local());
 }
 
+TEST_F(AttachLimitsTest, AResponseThatOnePacketHasNoRoomForComesInParts) {
+  StartDoor();
+  const UniqueFd worker = Greeted();
+  for (const size_t bytes :
+       {kAttachPartBytesMax, kAttachPartBytesMax + 1, 3 * kAttachPartBytesMax, size_t{5} << 20}) {
+    const size_t before = dispatcher_.calls().size();
+    Send(worker, {7, AttachCall{"/x", 0, "", /*takes_parts=*/true}});
+    ASSERT_TRUE(Eventually([&] { return dispatcher_.calls().size() == before + 1; }));
+    std::string wanted(bytes, '\0');
+    for (size_t i = 0; i < bytes; ++i) wanted[i] = static_cast<char>(i * 31 >> 3);
+    dispatcher_.calls()[before]->done(wanted);
+
+    std::string whole;
+    size_t parts = 0;
+    for (bool more = true; more;) {
+      const auto packet = Receive(worker);
+      ASSERT_TRUE(packet.ok()) << packet.status().ToString();
+      ASSERT_EQ(packet->request_id, 7u);
+      const auto* part = std::get_if<AttachCallPart>(&packet->message);
+      more = part != nullptr;
+      parts += more ? 1 : 0;
+      whole += more ? part->bytes : std::get<AttachCallReply>(packet->message).response;
+    }
+    EXPECT_EQ(whole, wanted) << bytes;
+    EXPECT_EQ(parts, (bytes - 1) / kAttachPartBytesMax) << bytes;
+  }
+}
+
+TEST_F(AttachLimitsTest, AWorkerThatTakesNoPartsIsToldThatTheResponseIsTooLarge) {
+  StartDoor();
+  const UniqueFd worker = Greeted();
+  Send(worker, {7, AttachCall{"/x", 0, ""}});
+  ASSERT_TRUE(Eventually([&] { return dispatcher_.calls().size() == 1; }));
+  EXPECT_EQ(dispatcher_.response_bytes_max(), kAttachPartBytesMax);
+  dispatcher_.calls()[0]->done(std::string(kAttachBodyBytesMax, 'x'));
+  const auto packet = Receive(worker);
+  ASSERT_TRUE(packet.ok());
+  EXPECT_EQ(std::get<AttachError>(packet->message).reason, Reason::kMessageTooLarge);
+}
+
+TEST_F(AttachLimitsTest, SoManyCallsWithResponsesInPartsAreInFlightAndNoMore) {
+  StartDoor();
+  const UniqueFd worker = Greeted();
+  for (uint64_t id = 1; id <= kAttachPartedCallsInFlightMax; ++id) {
+    Send(worker, {id, AttachCall{"/x", 0, "", /*takes_parts=*/true}});
+  }
+  ASSERT_TRUE(
+      Eventually([&] { return dispatcher_.calls().size() == kAttachPartedCallsInFlightMax; }));
+  Send(worker, {99, AttachCall{"/x", 0, "", /*takes_parts=*/true}});
+  const auto refused = Receive(worker);
+  ASSERT_TRUE(refused.ok());
+  EXPECT_EQ(refused->request_id, 99u);
+  EXPECT_EQ(std::get<AttachError>(refused->message).reason, Reason::kLimitExceeded);
+  dispatcher_.calls()[0]->done(std::string("one"));
+  ASSERT_TRUE(Receive(worker).ok());
+  Send(worker, {99, AttachCall{"/x", 0, "", /*takes_parts=*/true}});
+  EXPECT_TRUE(
+      Eventually([&] { return dispatcher_.calls().size() == kAttachPartedCallsInFlightMax + 1; }));
+}
+
+TEST_F(AttachLimitsTest, ABurstOfCallsIsTakenWholeAlsoAfterQuietOnes) {
+  StartDoor();
+  const UniqueFd worker = Greeted();
+  size_t sent = 0;
+  for (const uint64_t burst : {1, 40, 1, 20}) {
+    for (uint64_t i = 0; i < burst; ++i) Send(worker, {++sent, AttachCall{"/x", 0, ""}});
+    ASSERT_TRUE(Eventually([&] { return dispatcher_.calls().size() == sent; }));
+    for (size_t i = sent - burst; i < sent; ++i) dispatcher_.calls()[i]->done(std::string("ok"));
+    for (uint64_t i = 0; i < burst; ++i) ASSERT_TRUE(Receive(worker).ok());
+  }
+}
+
 TEST_F(AttachLimitsTest, ADisconnectCancelsItsCallsAndALateAnswerHarmsNobody) {
   StartDoor();
   UniqueFd gone = Greeted();

@@ -72,6 +72,7 @@ class ParkingDispatcher final : public Dispatcher {
     call->done = std::move(done);
     const std::lock_guard<std::mutex> lock(mutex_);
     doors_are_local_ = doors_are_local_ && context.door == Door::kLocal;
+    response_bytes_max_ = context.response_bytes_max;
     calls_.push_back(call);
     return call;
   }
@@ -93,11 +94,14 @@ class ParkingDispatcher final : public Dispatcher {
     return calls_;
   }
   bool doors_are_local() const { return doors_are_local_; }
+  // Of the last call.
+  uint64_t response_bytes_max() const { return response_bytes_max_; }
 
  private:
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Parked>> calls_;
   std::atomic<bool> doors_are_local_{true};
+  std::atomic<uint64_t> response_bytes_max_{0};
 };
 
 inline bool Eventually(const std::function<bool()>& holds) {

@@ -251,8 +251,9 @@ static sh_reason do_control(const char *op, const char *name, const flat_json *i
     if (reason == SH_OK) print_done();
   } else if (strcmp(op, "transport") == 0) {
     reason = SH_OK;
-    printf("{\"ok\": \"%s\"}\n",
-           sh_transport_of(client) == SH_TRANSPORT_LOCAL ? "local" : "network");
+    printf("{\"ok\": \"%s\"}\n", sh_transport_of(client) == SH_TRANSPORT_LOCAL    ? "local"
+                                 : sh_transport_of(client) == SH_TRANSPORT_SOCKET ? "socket"
+                                                                                  : "network");
   } else if (strcmp(op, "status") == 0) {
     sh_status status;
     reason = sh_get_status(client, &status, error);
@@ -311,7 +312,9 @@ int main(int argc, char **argv) {
     return 2;
   }
   memcpy(first_token, token, strlen(token) + 1);
-  options.transport = strcmp(argv[1], "local") == 0 ? SH_TRANSPORT_LOCAL : SH_TRANSPORT_NETWORK;
+  options.transport = strcmp(argv[1], "local") == 0    ? SH_TRANSPORT_LOCAL
+                      : strcmp(argv[1], "socket") == 0 ? SH_TRANSPORT_SOCKET
+                                                       : SH_TRANSPORT_NETWORK;
   options.client_name = "conformance c";
   if (sh_connect(NULL, &options, &client, &error) != SH_OK) {
     fprintf(stderr, "%s\n", sh_error_message(error));

@@ -5,6 +5,8 @@
 namespace statehouse {
 namespace {
 
+constexpr char kOpenSession[] = "/statehouse.v1.Sessions/OpenSession";
+
 bool IsSmall(size_t request_bytes, const CallOptions& options) {
   return request_bytes <= SocketCaller::kRequestBytesMax && !options.long_running &&
          !options.unhurried;
@@ -14,6 +16,8 @@ bool IsSmall(size_t request_bytes, const CallOptions& options) {
 
 Status SocketCaller::Call(const std::string& method, const google::protobuf::MessageLite& request,
                           google::protobuf::MessageLite* response, const CallOptions& options) {
+  // What holds a session goes over gRPC, so where that is not to be had a session is of no use.
+  if (method == kOpenSession) SH_RETURN_IF_ERROR(network_->CheckUsable());
   StatusOr<std::string> bytes(std::string{});
   const Deadline free_by = std::chrono::steady_clock::now() + kPatience;
   if (!IsSmall(request.ByteSizeLong(), options) ||

@@ -117,6 +117,7 @@ class DictClientTest : public ::testing::TestWithParam<sh_transport> {
     client_ = Connect(daemon_->token());
   }
   bool local() const { return GetParam() == SH_TRANSPORT_LOCAL; }
+  bool survives_fork() const { return GetParam() != SH_TRANSPORT_NETWORK; }
   ClientPtr Connect(const std::string& token, uint64_t timeout_ms = kPatienceMs) {
     sh_options options{};
     options.token = token.c_str();
@@ -164,7 +165,9 @@ class DictClientTest : public ::testing::TestWithParam<sh_transport> {
 };
 
 inline std::string DoorName(const ::testing::TestParamInfo<sh_transport>& door) {
-  return door.param == SH_TRANSPORT_LOCAL ? "local" : "network";
+  return door.param == SH_TRANSPORT_LOCAL    ? "local"
+         : door.param == SH_TRANSPORT_SOCKET ? "socket"
+                                             : "network";
 }
 
 }  // namespace statehouse
