@@ -82,6 +82,7 @@ TEST_F(EndpointTest, MalformedUrlsAreRefused) {
                           "statehouse://h?timeout=soon",
                           "statehouse://h?transport=pigeon",
                           "statehouse://h?transport=local",
+                          "statehouse://h?transport=socket",
                           "statehouse+unix://",
                           "statehouse+unix://relative",
                           "statehouse+unix:///a%2",
@@ -93,6 +94,19 @@ TEST_F(EndpointTest, MalformedUrlsAreRefused) {
     }
     EXPECT_EQ(Resolve(Url(url)).status().reason(), Reason::kInvalidArgument) << url;
   }
+}
+
+TEST_F(EndpointTest, TheSocketWithoutMemoryIsTakenWhereItIsAskedFor) {
+  const auto endpoint = Resolve(Url("statehouse+unix://" + dir_ + "?transport=socket"));
+  ASSERT_TRUE(endpoint.ok()) << endpoint.status().message();
+  EXPECT_TRUE((*endpoint).socket);
+  EXPECT_FALSE((*endpoint).local);
+  EXPECT_TRUE((*endpoint).chosen);
+  EXPECT_EQ((*endpoint).grpc_target, "unix:" + dir_ + "/grpc.sock");
+  const auto automatic = Resolve(Url("statehouse+unix://" + dir_));
+  ASSERT_TRUE(automatic.ok());
+  EXPECT_FALSE((*automatic).socket);
+  EXPECT_FALSE((*automatic).chosen);
 }
 
 TEST_F(EndpointTest, AUnixUrlPrefersTheLocalDoorWhereItsSocketIs) {
