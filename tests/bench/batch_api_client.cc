@@ -1,6 +1,6 @@
 // One client with one connection that runs batches of the C++ client one after another, in place of
 // redis-benchmark: prints what one operation took, in ns, results read included.
-//   batch_api_client URL TOKEN network|local incr|set|get DEPTH OPERATIONS KEYS
+//   batch_api_client URL TOKEN network|socket|local incr|set|get DEPTH OPERATIONS KEYS
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -92,7 +92,10 @@ int main(int argc, char** argv) {
   if (argc != 8) Die("usage: batch_api_client URL TOKEN DOOR KIND DEPTH OPERATIONS KEYS");
   sc::Options options;
   options.token = argv[2];
-  options.transport = std::string(argv[3]) == "local" ? SH_TRANSPORT_LOCAL : SH_TRANSPORT_NETWORK;
+  const std::string door = argv[3];
+  options.transport = door == "local"    ? SH_TRANSPORT_LOCAL
+                      : door == "socket" ? SH_TRANSPORT_SOCKET
+                                         : SH_TRANSPORT_NETWORK;
   auto client = sc::Client::Connect(argv[1], options);
   if (!client.ok()) Die(client.error().message());
   Job job;
