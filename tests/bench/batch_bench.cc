@@ -298,15 +298,14 @@ Work RedisBenchmark(uint16_t port, const std::string& test, int depth, int clien
 }
 
 // What batch_api_client says that one operation took, in ns.
-Work ApiClient(const std::string& program, const Service& service, bool is_local,
+Work ApiClient(const std::string& program, const Service& service, const std::string& door,
                const std::string& test, int depth) {
   return [=](uint64_t operations) {
-    const std::string url =
-        is_local ? "statehouse+unix://" + service.runtime_dir : "statehouse://" + service.address;
-    const std::string command = program + " " + url + " " + service.token + " " +
-                                (is_local ? "local " : "network ") + test + " " +
-                                std::to_string(depth) + " " + std::to_string(operations) + " " +
-                                std::to_string(kKeys);
+    const std::string url = door == "network" ? "statehouse://" + service.address
+                                              : "statehouse+unix://" + service.runtime_dir;
+    const std::string command = program + " " + url + " " + service.token + " " + door + " " +
+                                test + " " + std::to_string(depth) + " " +
+                                std::to_string(operations) + " " + std::to_string(kKeys);
     FILE* const output = popen(command.c_str(), "r");
     if (output == nullptr) Die("batch_api_client");
     char line[64] = {};
@@ -320,13 +319,16 @@ Work ApiClient(const std::string& program, const Service& service, bool is_local
 // One client, one batch of the C++ client after another.
 Race ApiRace(const std::string& program, const Service& service, const std::string& test,
              int depth) {
-  return {std::string(test) + ", one client of the C++ library, " + std::to_string(depth) +
-              " at a time",
-          {{"statehouse, network", ApiClient(program, service, false, test, depth), kApiOperations},
-           {"statehouse, local", ApiClient(program, service, true, test, depth), kApiOperations}},
-          {{"statehouse, network", "redis-benchmark -c 1", 1 / 1.5, 0},
-           {"statehouse, local", "redis-benchmark -c 1", 1 / 1.5, 0}},
-          "ns"};
+  return {
+      std::string(test) + ", one client of the C++ library, " + std::to_string(depth) +
+          " at a time",
+      {{"statehouse, network", ApiClient(program, service, "network", test, depth), kApiOperations},
+       {"statehouse, socket", ApiClient(program, service, "socket", test, depth), kApiOperations},
+       {"statehouse, local", ApiClient(program, service, "local", test, depth), kApiOperations}},
+      {{"statehouse, network", "redis-benchmark -c 1", 1 / 1.5, 0},
+       {"statehouse, socket", "redis-benchmark -c 1", 1 / 1.5, 0},
+       {"statehouse, local", "redis-benchmark -c 1", 1 / 1.5, 0}},
+      "ns"};
 }
 
 int Run(const std::string& program, const std::string& statehoused, int rounds,
