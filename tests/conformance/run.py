@@ -83,7 +83,7 @@ class Program:
 
 def flat(step: dict[str, Any]) -> dict[str, Any]:
     """A step on dicts and locks as the programs read it: a.b for what is nested, text for values, numbers for truths."""
-    if step["op"] not in DICT_OPS | LOCK_OPS:
+    if step["op"] not in DICT_OPS | LOCK_OPS | {"batch"}:
         return step
     members: dict[str, Any] = {}
 
@@ -394,7 +394,7 @@ def main() -> int:
         observer = Program([str(build / "tests/conformance_c"), "network"], service.environment)
         holder = hold_many(service, build)
         for client, command in [*commands(build), *watchers(build)]:
-            for door in ("local", "socket", "network") if client in ("c", "watch_c") else ("local", "network"):
+            for door in ("local", "socket", "network") if client in ("c", "cpp", "watch_c", "watch_cpp") else ("local", "network"):
                 name = f"{client}-{door}"
                 if arguments.only not in name:
                     continue

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "answers.h"
+#include "batch_ops.h"
 #include "dict_ops.h"
 #include "flat_json.h"
 #include "lock_ops.h"
@@ -272,6 +273,7 @@ static int do_line(char *line) {
   sh_reason reason;
   int is_of_dicts = 0;
   int is_of_locks = 0;
+  int is_batch = 0;
   if (!flat_json_parse(line, &in)) {
     printf("{\"malformed\": true}\n");
     return 1;
@@ -282,8 +284,9 @@ static int do_line(char *line) {
   if (do_watches(client, op, name, &in)) return 1;
   area = name == NULL ? NULL : find_area(name);
   reason = do_dicts(client, op, name, &in, &is_of_dicts, &error);
-  if (!is_of_dicts) reason = do_locks(client, &options, op, &in, &is_of_locks, &error);
-  if (is_of_dicts || is_of_locks) {
+  if (!is_of_dicts) reason = do_batch(client, op, &in, &is_batch, &error);
+  if (!is_of_dicts && !is_batch) reason = do_locks(client, &options, op, &in, &is_of_locks, &error);
+  if (is_of_dicts || is_batch || is_of_locks) {
     /* It was carried out, or refused. */
   } else if (is_beyond_u64(&in)) {
     reason = inexpressible();
@@ -304,7 +307,7 @@ int main(int argc, char **argv) {
   char *line = malloc(LINE_BYTES_MAX);
   const char *token = getenv("STATEHOUSE_TOKEN");
   if (argc != 2 || line == NULL) {
-    fprintf(stderr, "usage: conformance_c local|network\n");
+    fprintf(stderr, "usage: conformance_c local|socket|network\n");
     return 2;
   }
   if (token == NULL || strlen(token) >= sizeof(first_token)) {

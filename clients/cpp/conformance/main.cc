@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "answers.h"
+#include "batch_ops.h"
 #include "dict_ops.h"
 #include "flat_json.h"
 #include "lock_ops.h"
@@ -65,6 +66,7 @@ std::string Program::Do(const flat_json& in) {
       "open", "list", "create", "describe", "delete", "transport", "status", "connect", "close"};
   sh::Client* const client = client_.has_value() ? &*client_ : nullptr;
   if (const std::optional<std::string> answer = dicts_.Do(client, in)) return *answer;
+  if (const std::optional<std::string> answer = DoBatch(client, in)) return *answer;
   if (const std::optional<std::string> answer = locks_.Do(client, in)) return *answer;
   if (const std::optional<std::string> answer = watches_.Do(client, in)) return *answer;
   if (IsBeyondU64(in)) return Inexpressible();
@@ -135,7 +137,9 @@ std::string Program::DoControl(std::string_view op, const std::string& name, con
       return Quoted(status.draining != 0 ? "draining" : "serving");
     });
   }
-  return Ok(Quoted(client_->transport() == SH_TRANSPORT_LOCAL ? "local" : "network"));
+  return Ok(Quoted(client_->transport() == SH_TRANSPORT_LOCAL    ? "local"
+                   : client_->transport() == SH_TRANSPORT_SOCKET ? "socket"
+                                                                 : "network"));
 }
 
 std::vector<std::byte> FromHex(const std::string& text) {
@@ -236,13 +240,14 @@ std::string Program::DoWord(std::string_view op, sh::Area& area, const flat_json
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::cerr << "usage: conformance_cpp local|network\n";
+    std::cerr << "usage: conformance_cpp local|socket|network\n";
     return 2;
   }
   sh::Options options;
   options.client_name = "conformance c++";
-  options.transport =
-      std::string_view(argv[1]) == "local" ? SH_TRANSPORT_LOCAL : SH_TRANSPORT_NETWORK;
+  options.transport = std::string_view(argv[1]) == "local"    ? SH_TRANSPORT_LOCAL
+                      : std::string_view(argv[1]) == "socket" ? SH_TRANSPORT_SOCKET
+                                                              : SH_TRANSPORT_NETWORK;
   sh::Result<sh::Client> client = sh::Client::Connect("", options);
   if (!client.ok()) {
     std::cerr << client.error().message() << '\n';

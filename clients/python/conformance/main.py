@@ -13,6 +13,7 @@ from typing import Any
 
 import statehouse
 import statehouse.aio
+from batch_ops import run_batch
 from dict_ops import OPS, DictOps, Inexpressible, settled
 from lock_ops import LOCK_OPS, LockOps
 from watch_ops import WATCH_OPS, WatchOps
@@ -66,6 +67,8 @@ class Program:
         name = request.pop("name", "")
         if op in OPS:
             return await self.dicts.do(self.client, op, name, request)
+        if op == "batch":
+            return await run_batch(self.client, request)
         if op in LOCK_OPS:
             return await self.locks.do(self.client, op, name, request)
         if op in WATCH_OPS:
