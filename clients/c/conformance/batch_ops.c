@@ -6,6 +6,7 @@
 
 #include "answers.h"
 #include "dict_arguments.h"
+#include "statehouse/batch.h"
 
 typedef enum step_kind {
   STEP_GET,

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "clients/c/testing/dict_client.h"
+#include "statehouse/batch.h"
 
 namespace statehouse {
 

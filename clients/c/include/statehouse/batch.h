@@ -1,5 +1,5 @@
-/* Batches: the part of the C interface (statehouse.h, which includes this) that notes operations on
- * dicts, areas and locks one by one and carries them out together, in their order. Over the network
+/* Batches: the part of the C interface that notes operations on dicts, areas and locks one by one
+ * and carries them out together, in their order. statehouse.h does not include it. Over the network
  * door they are one message in place of a call for each; through the local door they are carried
  * out one after another in memory that this process maps.
  *

@@ -343,7 +343,6 @@ SH_API void sh_stream_close(sh_stream *stream);
 }
 #endif
 
-#include "statehouse/batch.h"
 #include "statehouse/dict.h"
 #include "statehouse/lock.h"
 
