@@ -332,6 +332,35 @@ TEST_F(BatchTest, AnAnswerWithoutRoomIsAFailureOfItsOwn) {
   EXPECT_EQ(result.results(20).increment().number(), 1);
 }
 
+// As through the attach socket for a worker that takes no parts.
+TEST_F(BatchTest, ADoorThatCarriesLessIsHeardBeforeAnythingIsDone) {
+  constexpr uint64_t kDoorBytes = 4096;
+  const auto send = [&](const v1::RunBatchRequest& request) {
+    Answer answer;
+    CallContext context;
+    context.identity = IdentityOf({"dict:*:read,write"});
+    context.lane = service_.engine().DaemonLane(0);
+    context.response_bytes_max = kDoorBytes;
+    service_.dispatcher().Dispatch(context, kRunBatch, request.SerializeAsString(),
+                                   answer.Callback());
+    return answer.Await();
+  };
+  v1::RunBatchRequest request;
+  request.mutable_batch()->add_names("d");
+  const int room = static_cast<int>(kDoorBytes / BatchResultWriter::kResultBytes);
+  for (int i = 0; i < room; ++i) {
+    request.mutable_batch()->add_operations()->mutable_increment()->set_key("n");
+  }
+  EXPECT_EQ(send(request).status().reason(), Reason::kMessageTooLarge);
+  EXPECT_FALSE(Get("n").has_entry());
+
+  request.mutable_batch()->mutable_operations()->RemoveLast();
+  const StatusOr<std::string> fits = send(request);
+  ASSERT_TRUE(fits.ok()) << fits.status().ToString();
+  EXPECT_LE(fits->size(), kDoorBytes);
+  EXPECT_EQ(Get("n").entry().value().int_value(), room - 1);
+}
+
 // What was carried out is never answered as a whole that was refused.
 TEST_F(BatchTest, EveryResultHasRoomWhateverThoseBeforeItTake) {
   DispatcherOptions options;
