@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "clients/c/src/batch_answer.h"
 #include "clients/c/src/batch_tape.h"
 #include "clients/c/src/client_handle.h"
 #include "clients/c/src/dict_handle.h"
@@ -158,11 +159,6 @@ class NotedBatch {
   StatusOr<BatchOperation*> Find(size_t index, uint16_t shows, const char* what);
 
  private:
-  struct Answered {
-    uint32_t field = 0;
-    std::string_view message;
-  };
-
   // What is sent together.
   struct Message {
     std::vector<size_t> left;  // Operations that have no answer yet.
@@ -187,9 +183,7 @@ class NotedBatch {
   Status Ask(const Message& message, Deadline deadline, std::string* answer);
   Status TakeAnswer(std::string_view answer, Message* message);
   std::string Encode(std::span<const size_t> which, const DictOperationId& id) const;
-  // False where the answer cannot be read.
-  static bool ReadAnswer(std::string_view answer, std::vector<Answered>* answered);
-  void Take(BatchOperation* operation, const Answered& answered);
+  void Take(BatchOperation* operation, const BatchAnswered& answered);
   void TakeShort(BatchOperation* operation, std::string_view message);
   void Fail(BatchOperation* operation, const Status& why, const char* name = nullptr);
   size_t FirstFailed(size_t begin, size_t end) const;

@@ -11,7 +11,6 @@ namespace {
 
 using internal::AppendVarint;
 using internal::VarintBytes;
-using internal::WireReader;
 
 constexpr char kBatchTag = 1 << 3 | 2;  // RunBatchRequest.
 constexpr char kNamesTag = 1 << 3 | 2;  // Batch, to kOperationsTag.
@@ -20,8 +19,6 @@ constexpr char kStopTag = 3 << 3;
 constexpr char kOperationsTag = 4 << 3 | 2;
 constexpr char kSessionTag = 1 << 3 | 1;  // OperationId.
 constexpr char kSequenceTag = 2 << 3;
-constexpr char kResultTag = 1 << 3 | 2;   // RunBatchResponse.
-constexpr char kResultsTag = 1 << 3 | 2;  // BatchResult.
 constexpr uint32_t kBytesType = 2;
 constexpr size_t kLongHeadBytesMax = 64;  // Of a longer operation: tags, lengths, its name.
 
@@ -61,9 +58,8 @@ Refusal RefusalOf(std::string_view message) {
           failure.detail().name()};
 }
 
-int64_t FromZigZag(uint64_t number) {
-  return static_cast<int64_t>(number >> 1) ^ -static_cast<int64_t>(number & 1);
-}
+static_assert(kShortGet == v1::Operation::kGet && kShortSet == v1::Operation::kSet &&
+              kShortIncrement == v1::Operation::kIncrement && kShortAdd == v1::Operation::kAdd);
 
 }  // namespace
 
@@ -132,13 +128,13 @@ Status NotedBatch::Ask(const Message& message, Deadline deadline, std::string* a
 // Takes the results of what was carried out from the message's operations.
 Status NotedBatch::TakeAnswer(std::string_view answer, Message* message) {
   std::vector<size_t>& left = message->left;
-  std::vector<Answered> answered;
-  if (!ReadAnswer(answer, &answered) || answered.size() != left.size()) {
+  std::vector<BatchAnswered> answered;
+  if (!ReadBatchAnswer(answer, &answered) || answered.size() != left.size()) {
     return Status(Reason::kInternal, "batch: the answer cannot be read");
   }
   // What the service did not come to before it stopped its successor does, as with a call of its
   // own.
-  const auto is_draining = [](const Answered& each) {
+  const auto is_draining = [](const BatchAnswered& each) {
     return each.field == v1::OperationResult::kFailure &&
            RefusalOf(each.message).status.reason() == Reason::kDraining;
   };
@@ -224,24 +220,7 @@ std::string NotedBatch::Encode(std::span<const size_t> which, const DictOperatio
   return request;
 }
 
-bool NotedBatch::ReadAnswer(std::string_view answer, std::vector<Answered>* answered) {
-  WireReader outer(answer);
-  std::string_view result;
-  if (!outer.AtEnd() && !outer.Field(kResultTag, &result)) return false;
-  WireReader results(result);
-  while (!results.AtEnd()) {
-    std::string_view one;
-    Answered& next = answered->emplace_back();
-    if (!results.Field(kResultsTag, &one)) return false;
-    WireReader inner(one);
-    uint64_t tag = 0;
-    if (!inner.Varint(&tag) || (tag & 7) != kBytesType || !inner.Bytes(&next.message)) return false;
-    next.field = static_cast<uint32_t>(tag >> 3);
-  }
-  return true;
-}
-
-void NotedBatch::Take(BatchOperation* operation, const Answered& answered) {
+void NotedBatch::Take(BatchOperation* operation, const BatchAnswered& answered) {
   if (answered.field == v1::OperationResult::kFailure) {
     const Refusal refusal = RefusalOf(answered.message);
     return Fail(operation, refusal.status, refusal.name.c_str());
@@ -261,46 +240,19 @@ void NotedBatch::Take(BatchOperation* operation, const Answered& answered) {
 }
 
 void NotedBatch::TakeShort(BatchOperation* operation, std::string_view message) {
-  WireReader in(message);
-  BatchResult& result = operation->result;
-  uint64_t version = 0;
-  uint64_t number = 0;
-  bool sound = true;
-  switch (operation->field) {
-    case v1::Operation::kGet: {
-      std::string_view value;
-      result.entry.found = in.Field(1 << 3 | 2, &value) ? 1 : 0;
-      if (in.Take(2 << 3)) sound = in.Varint(&version);
-      result.entry.value = FromBytes(value);
-      result.entry.version = version;
-      break;
-    }
-    case v1::Operation::kSet:
-      if (in.Take(1 << 3)) sound = in.Varint(&version);
-      result.outcome = {1, version};
-      break;
-    case v1::Operation::kIncrement: {
-      uint64_t bits = 0;
-      if (in.Take(1 << 3)) sound = in.Varint(&number);
-      if (sound && in.Take(2 << 3)) sound = in.Varint(&version);
-      const bool is_float = sound && in.Take(3 << 3 | 1);
-      if (is_float) sound = in.Fixed64(&bits);
-      result.number = is_float ? FromBits(DictKind::kFloat64, bits) : sh_int(FromZigZag(number));
-      result.outcome.version = version;
-      break;
-    }
-    default: {  // add: the number of a WordValue, unsigned or signed.
-      std::string_view word;
-      sound = in.Field(1 << 3 | 2, &word);
-      WireReader inner(word);
-      sound = sound && (inner.Take(1 << 3) || inner.Take(2 << 3)) && inner.Varint(&number);
-      result.count = number;
-    }
+  ShortResult read;
+  if (!ReadShortResult(operation->field, message, &read)) {
+    return Fail(operation,
+                Status(Reason::kInternal,
+                       "batch: a result cannot be read; the operation may have been carried out"));
   }
-  if (sound && in.AtEnd()) return;
-  Fail(operation,
-       Status(Reason::kInternal,
-              "batch: a result cannot be read; the operation may have been carried out"));
+  BatchResult& result = operation->result;
+  result.entry.found = read.has_value ? 1 : 0;
+  result.entry.value = FromBytes(read.value);
+  result.entry.version = read.version;
+  result.outcome = {1, read.version};
+  result.number = FromBits(read.is_float ? DictKind::kFloat64 : DictKind::kInt64, read.bits);
+  result.count = read.bits;
 }
 
 }  // namespace statehouse
