@@ -56,6 +56,8 @@ enum class AttachKind : uint16_t {
   kDictOpened = 9,    // daemon -> worker. Descriptor: the segment.
   kOpenLocks = 10,    // worker -> daemon
   kLocksOpened = 11,  // daemon -> worker. Descriptor: the segment, writable.
+  kOpenFollowLog = 12,    // worker -> daemon
+  kFollowLogOpened = 13,  // daemon -> worker. Descriptor: the log, which nobody else can write.
 };
 
 // First packet of a connection. A connection without lanes (`want_lanes` false) can only Call; it
@@ -164,9 +166,21 @@ struct AttachLocksOpened {
   uint64_t clock_ns = 0;  // The daemon's CLOCK_MONOTONIC when it answered.
 };
 
+// Asks for the log that a watch of the dict was handed over to. Who may read the dict gets it, with
+// or without lanes.
+struct AttachOpenFollowLog {
+  std::string name;  // The dict's, or "#<index>".
+  uint64_t log_id = 0;
+};
+
+struct AttachFollowLogOpened {
+  uint64_t dict_id = 0;
+};
+
 using AttachMessage = std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened,
                                    AttachCall, AttachCallReply, AttachError, AttachOpenDict,
-                                   AttachDictOpened, AttachOpenLocks, AttachLocksOpened>;
+                                   AttachDictOpened, AttachOpenLocks, AttachLocksOpened,
+                                   AttachOpenFollowLog, AttachFollowLogOpened>;
 
 struct AttachPacket {
   uint64_t request_id = 0;  // An answer repeats its request's id.

@@ -70,6 +70,8 @@ std::vector<AttachPacket> Samples() {
       {0, AttachError{Reason::kRateLimited, 250, "too many failures"}},
       {11, AttachOpenLocks{}},
       {12, AttachLocksOpened{1, 2, 64, 128, 512, 4096, 99}},
+      {13, AttachOpenFollowLog{"dict", 77}},
+      {14, AttachFollowLogOpened{5}},
       {7, AttachOpenDict{"sessions", 3, AttachDictNeed::kRoomForEntries}},
       {8, AttachOpenDict{"#0", 1, AttachDictNeed::kRepair}},
       {9, AttachOpenDict{"#0", 1, AttachDictNeed::kRoomForBytes}},

@@ -15,6 +15,8 @@ constexpr size_t kEntriesPerMessage = 256;
 constexpr size_t kChangesPerMessage = 512;
 constexpr size_t kBytesPerMessage = 64 << 10;
 constexpr size_t kFilledBytesPerMessage = 4 << 20;
+// A watch that has no more than that before it hands over.
+constexpr uint64_t kHandOverLagMax = 4096;
 // Read before others have their turn.
 constexpr uint32_t kBucketsPerTurn = 8192;
 // A watcher with SlowPolicy::kLatest that is further behind gets the newest change of each key.
@@ -37,6 +39,7 @@ std::string_view ResyncReasonName(ResyncReason reason) {
 
 void Watch::Close() {
   std::shared_ptr<PreviousTable> parted;
+  std::shared_ptr<FollowLogWriter> given_up;  // Freed without the lock.
   {
     const std::lock_guard<std::mutex> lock(dict_->mutex);
     if (dict_->watches.erase(this) > 0) {
@@ -44,6 +47,7 @@ void Watch::Close() {
       if (dict_->watches.empty()) dict_->idle_since_ns = std::max<uint64_t>(clock_ns_(), 1);
     }
     parted = dict_->previous.Part(std::exchange(previous_, nullptr));
+    if (std::exchange(has_log_, false)) given_up = dict_->LeaveFollowLog();
     waits_ = false;
     if (ended_.ok()) ended_ = Status(Reason::kCancelled, "the watch was closed");
   }
@@ -68,6 +72,7 @@ void Watch::Notify() {
 
 bool Watch::IsDue(uint64_t now_ns) const {
   if (!waits_) return false;
+  if (is_handed_over()) return !dict_->ended.ok();
   const bool has_news = cursor_ < dict_->head && !IsInWindow(now_ns);
   return (dict_->ready && (phase_ == Phase::kStarting || has_news)) || !dict_->ended.ok() ||
          (ticket_ != 0 && dict_->drains >= ticket_) || due_ns_ <= now_ns;
@@ -93,11 +98,17 @@ Watch::Found Watch::Wait(uint64_t due_ns) {
 
 void Watch::Begin() {
   const uint64_t from = ask_.from_revision.value_or(0);
+  // From here on the log has every change, so that the place that is handed over is in it.
+  if (ask_.hand_over) has_log_ = dict_->JoinFollowLog();
   if (!ask_.from_revision) {
     cursor_ = dict_->head;
     BeginAnew();
   } else if (from > dict_->head) {
     resync_ = ResyncReason::kRevisionUnknown;
+  } else if (from + 1 < dict_->tail() && ask_.has_followed) {
+    cursor_ = from;  // TakeChanges finds that it fell behind.
+    can_resume_ = true;
+    CatchUp();
   } else if (from + 1 < dict_->tail() && !WatchMutantIs(WatchMutant::kWatchHistoryGoneHidden)) {
     resync_ = ResyncReason::kHistoryGone;
   } else {
@@ -201,6 +212,8 @@ Watch::Found Watch::Poll(WatchEvent* event) {
     begins_anew_ ? BeginAnew() : Begin();
   }
   if (resync_) return Resync(*resync_, event);
+  if (is_handed_over()) return Wait(UINT64_MAX);
+  if (HandOver(event)) return Found::kEvent;
   const bool is_live = phase_ == Phase::kLive;
   const Found found = phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
   if (found != Found::kEvent) return found;
@@ -213,6 +226,35 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   }
   opens_window_ ? pace_.ToldChanges(now_ns) : pace_.Told(now_ns);
   return found;
+}
+
+// The watcher goes on where it is, in the follow log.
+bool Watch::HandOver(WatchEvent* event) {
+  if (!has_log_ || phase_ != Phase::kLive || dict_->head - cursor_ > kHandOverLagMax) return false;
+  // A gap is told here: the log's readers come back for it.
+  if (cursor_ + 1 < dict_->tail()) return false;
+  const FollowLogWriter& log = *dict_->follow_log;
+  uint64_t bytes = 0;
+  for (uint64_t revision = cursor_ + 1; revision <= dict_->head; ++revision) {
+    bytes += log.RecordBytesOf(dict_->history[revision - dict_->tail()]->change);
+  }
+  if (bytes > log.head_position() - log.tail_position()) return false;
+  phase_ = Phase::kHandedOver;
+  counters_->handed_over.fetch_add(1, std::memory_order_relaxed);
+  event->kind = WatchEvent::Kind::kHandedOver;
+  event->revision = cursor_;
+  event->log_id = log.facts().log_id;
+  event->position = log.head_position() - bytes;
+  if (WatchMutantIs(WatchMutant::kFollowHandOverLate) && cursor_ < dict_->head) {
+    const DictChange& next = dict_->history[cursor_ + 1 - dict_->tail()]->change;
+    event->position += log.RecordBytesOf(next);
+    ++event->revision;
+  }
+  if (WatchMutantIs(WatchMutant::kFollowHandOverEarly) && cursor_ >= dict_->tail()) {
+    event->position -= log.RecordBytesOf(dict_->history[cursor_ - dict_->tail()]->change);
+    --event->revision;
+  }
+  return true;
 }
 
 uint64_t Watch::LagNs(uint64_t now_ns) const {

@@ -9,6 +9,7 @@
 
 #include "engine/base/watch_mutant.h"
 #include "engine/os/futex.h"
+#include "engine/os/memory.h"
 
 namespace statehouse {
 namespace {
@@ -65,6 +66,7 @@ void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
     }
     kept.erase(at);
     auto dict = std::make_shared<WatchedDict>(served, bell_, previous_budget_);
+    dict->follow_log_bytes = options_.feed.log_bytes;
     const uint64_t now_ns = options_.clock_ns();
     for (DictChange& change : history) {
       if (change.operation == FeedOperation::kGap) dict->previous.Break();
@@ -110,6 +112,10 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     std::shared_ptr<WatchedDict>& dict = by_id_[ask.served->record().id];
     if (dict == nullptr) {
       dict = std::make_shared<WatchedDict>(ask.served, bell_, previous_budget_);
+      dict->follow_log_bytes = options_.feed.log_bytes;
+    }
+    if (ask.has_followed || ask.declines) {
+      counters_->follow_fallbacks.fetch_add(1, std::memory_order_relaxed);
     }
     followed_ = by_id_.size();
     watch = std::make_shared<Watch>(std::move(ask), dict, counters_, options_.clock_ns,
@@ -128,6 +134,24 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
   }
   bell_->Ring();
   return watch;
+}
+
+StatusOr<UniqueFd> WatchHub::OpenFollowLog(const FollowLogFacts& facts) {
+  std::shared_ptr<WatchedDict> dict;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = by_id_.find(facts.dict_id);
+    if (found != by_id_.end()) dict = found->second;
+  }
+  if (dict != nullptr) {
+    const std::lock_guard<std::mutex> lock(dict->mutex);
+    if (dict->follow_log != nullptr && dict->follow_log->facts().log_id == facts.log_id) {
+      // Its clients can never write it, however they open it.
+      return ReopenDescription(dict->follow_log->fd(), false);
+    }
+  }
+  return Status(Reason::kUnavailable,
+                "opening the follow log of a dict: it is no more; watch the dict anew");
 }
 
 void WatchHub::Recheck(Allowed allowed) {
@@ -366,9 +390,15 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     keys.insert(next->change.key);
   }
   std::vector<SharedChange> old;  // Freed without the lock.
+  std::shared_ptr<FollowLogWriter> log;
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
     const uint64_t head_before = dict.head;
+    if (!shared.empty()) log = dict.follow_log;
+    if (log != nullptr) {
+      for (const SharedChange& next : shared) log->Append(next->change);
+      log->Commit();
+    }
     dict.history.insert(dict.history.end(), shared.begin(), shared.end());
     dict.head = dict.feed->head_revision();
     dict.is_nearly_full = dict.feed->is_nearly_full();
@@ -387,6 +417,8 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
       if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
     }
   }
+  // Nobody can say in the log that he sleeps, so each batch pays for the call.
+  if (log != nullptr) log->Wake();
   if (has_deferred) bell_->Ring();
 }
 
@@ -449,6 +481,7 @@ WatchTotals WatchHub::Totals() const {
     totals.history_changes += dict->history.size();
     for (const Watch* const watch : dict->watches) {
       if (watch->ask().is_wait) continue;
+      totals.local_followers += watch->is_handed_over() ? 1 : 0;
       totals.lag_revisions = std::max(totals.lag_revisions, watch->LagRevisions());
       totals.lag_ns = std::max(totals.lag_ns, watch->LagNs(now_ns));
     }
@@ -456,6 +489,8 @@ WatchTotals WatchHub::Totals() const {
   totals.changes = counters_->changes.load(std::memory_order_relaxed);
   totals.previous_bytes = previous_budget_->used();
   totals.coalesced = counters_->coalesced.load(std::memory_order_relaxed);
+  totals.handed_over = counters_->handed_over.load(std::memory_order_relaxed);
+  totals.follow_fallbacks = counters_->follow_fallbacks.load(std::memory_order_relaxed);
   totals.gaps = gaps_.load(std::memory_order_relaxed);
   for (size_t i = 0; i < kResyncReasons; ++i) {
     totals.resyncs[i] = counters_->resyncs[i].load(std::memory_order_relaxed);

@@ -17,6 +17,7 @@
 
 #include "engine/base/status.h"
 #include "engine/state/dict_feed.h"
+#include "engine/state/follow_log.h"
 #include "service/watch/previous_table.h"
 
 namespace statehouse {
@@ -69,6 +70,11 @@ struct WatchedDict {
     return wanted;
   }
 
+  // A watch that may hand over begins: whether there is a follow log. REQUIRES: mutex held.
+  bool JoinFollowLog();
+  // It ends, with the last one the log: to be freed without the mutex. REQUIRES: mutex held.
+  std::shared_ptr<FollowLogWriter> LeaveFollowLog();
+
   const uint64_t id;
   const std::shared_ptr<HubBell> bell;
   // Held while the feed is drained and its changes are published. Taken before `mutex` and the
@@ -94,6 +100,10 @@ struct WatchedDict {
   uint64_t idle_since_ns = 0;  // 0: it has watches.
   std::unordered_set<Watch*> watches;
   size_t waits = 0;  // Watches that are waits for an entry.
+  // What is in the history from its first follower on, for clients of this host; null: none.
+  std::shared_ptr<FollowLogWriter> follow_log;
+  uint64_t follow_log_bytes = kFeedLogBytesDefault;
+  size_t followers = 0;  // Watches that hand over, or will.
 };
 
 }  // namespace statehouse

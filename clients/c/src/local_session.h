@@ -87,6 +87,10 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   StatusOr<std::string> Call(const std::string& method, const std::string& request,
                              const CallOptions& options);
 
+  // The descriptor of the follow log with this id, of the dict with that index, over a connection of
+  // its own. Asks no interrupt.
+  StatusOr<UniqueFd> OpenFollowLog(uint32_t dict_index, uint64_t log_id, Deadline deadline);
+
   // For LocalArea and LocalDict. The id that a thread's lane must have to be used now.
   uint64_t attachment_id() const { return attachment_id_.load(std::memory_order_relaxed); }
   // Makes `thread_lane` a lane of this session, attaching anew in a forked child.
@@ -133,7 +137,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   // Connects and says Hello, again and again until the deadline while the daemon is away. The
   // answer to a Hello for lanes becomes the session's attachment.
   StatusOr<AttachConnection> Connect(bool want_lanes, Deadline deadline);
-  StatusOr<AttachConnection> ConnectOnce(bool want_lanes, Deadline deadline);
+  StatusOr<AttachConnection> ConnectOnce(bool want_lanes, Deadline deadline,
+                                         const Interrupt& interrupted);
   Status AdoptAttachment(AttachConnection::Received* received);
   // REQUIRES: the caller has the turn on `control`.
   Status EnsureConnected(Control* control, bool want_lanes, Deadline deadline);
