@@ -1,6 +1,8 @@
 #include "clients/c/src/dict_follow.h"
 
 #include <bit>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "engine/os/futex.h"
@@ -24,6 +26,19 @@ bool SetValue(const DictChange& change, v1::Value* value) {
   }
   return value->ParseFromArray(change.bytes.data(), static_cast<int>(change.bytes.size())) &&
          value->kind_case() != v1::Value::KIND_NOT_SET;
+}
+
+// The logs that this process has mapped: watches of one dict share a mapping, so that they sleep on
+// one word. Whoever was handed over to a log may read its dict.
+struct Mapped {
+  std::mutex mutex;
+  std::map<uint64_t, std::weak_ptr<const FollowLog>> by_id;
+};
+
+// Never destroyed, as the threads that use it.
+Mapped& TheMapped() {
+  static Mapped* const mapped = new Mapped;
+  return *mapped;
 }
 
 }  // namespace
@@ -51,10 +66,22 @@ void DictFollow::Use(std::shared_ptr<const FollowLog> log) {
 
 Status DictFollow::Open() {
   const FollowLogFacts facts{dict_->facts().id, log_id_};
+  Mapped& mapped = TheMapped();
+  // Of FollowThread alone, which opens one after another.
+  const std::lock_guard<std::mutex> lock(mapped.mutex);
+  if (std::shared_ptr<const FollowLog> known = mapped.by_id[log_id_].lock()) {
+    if (known->facts().dict_id != facts.dict_id) {
+      return Status(Reason::kDataLoss, "the follow log is of another dict");
+    }
+    Use(std::move(known));
+    return Status();
+  }
   const Deadline deadline = std::chrono::steady_clock::now() + kOpenTimeout;
   SH_ASSIGN_OR_RETURN(const UniqueFd fd,
                       dict_->session()->OpenFollowLog(dict_->facts().index, log_id_, deadline));
   SH_ASSIGN_OR_RETURN(std::shared_ptr<const FollowLog> log, FollowLog::Map(facts, fd.get()));
+  std::erase_if(mapped.by_id, [](const auto& each) { return each.second.expired(); });
+  mapped.by_id[log_id_] = log;
   Use(std::move(log));
   return Status();
 }
