@@ -354,9 +354,9 @@ static_assert(std::is_same_v<std::variant_alternative_t<
                                  static_cast<size_t>(AttachKind::kLocksOpened) - 1, AttachMessage>,
                              AttachLocksOpened>);
 static_assert(
-    std::is_same_v<
-        std::variant_alternative_t<static_cast<size_t>(AttachKind::kFollowLogOpened) - 1, AttachMessage>,
-        AttachFollowLogOpened>);
+    std::is_same_v<std::variant_alternative_t<static_cast<size_t>(AttachKind::kFollowLogOpened) - 1,
+                                              AttachMessage>,
+                   AttachFollowLogOpened>);
 
 }  // namespace
 

@@ -52,10 +52,10 @@ enum class AttachKind : uint16_t {
       5,  // worker -> daemon: one unary call by method path with a serialized request, answered by:
   kCallReply = 6,  // daemon -> worker: the serialized response.
   kError = 7,  // daemon -> worker: the call, or the connection where it answers Hello, was refused.
-  kOpenDict = 8,      // worker -> daemon
-  kDictOpened = 9,    // daemon -> worker. Descriptor: the segment.
-  kOpenLocks = 10,    // worker -> daemon
-  kLocksOpened = 11,  // daemon -> worker. Descriptor: the segment, writable.
+  kOpenDict = 8,          // worker -> daemon
+  kDictOpened = 9,        // daemon -> worker. Descriptor: the segment.
+  kOpenLocks = 10,        // worker -> daemon
+  kLocksOpened = 11,      // daemon -> worker. Descriptor: the segment, writable.
   kOpenFollowLog = 12,    // worker -> daemon
   kFollowLogOpened = 13,  // daemon -> worker. Descriptor: the log, which nobody else can write.
 };
@@ -177,10 +177,10 @@ struct AttachFollowLogOpened {
   uint64_t dict_id = 0;
 };
 
-using AttachMessage = std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened,
-                                   AttachCall, AttachCallReply, AttachError, AttachOpenDict,
-                                   AttachDictOpened, AttachOpenLocks, AttachLocksOpened,
-                                   AttachOpenFollowLog, AttachFollowLogOpened>;
+using AttachMessage =
+    std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened, AttachCall,
+                 AttachCallReply, AttachError, AttachOpenDict, AttachDictOpened, AttachOpenLocks,
+                 AttachLocksOpened, AttachOpenFollowLog, AttachFollowLogOpened>;
 
 struct AttachPacket {
   uint64_t request_id = 0;  // An answer repeats its request's id.

@@ -27,7 +27,7 @@ struct FollowLogFacts {
   uint64_t log_id = 0;  // Not 0.
 };
 
-// Who owns it: the dict that is watched. Threads: one at a time; Wake any.
+// Who owns it: the dict that is watched. Threads: Append and Commit one at a time; the others any.
 class FollowLogWriter final {
  public:
   // Empty, with an id that no other log has. REQUIRES: log_bytes is a multiple of the page size.
@@ -48,8 +48,9 @@ class FollowLogWriter final {
   uint64_t RecordBytesOf(const DictChange& change) const;
   const FollowLogFacts& facts() const { return facts_; }
   int fd() const { return fd_.get(); }
+  // Of who appends: behind the last change.
   uint64_t head_position() const { return position_; }
-  uint64_t tail_position() const { return tail_; }
+  uint64_t tail_position() const { return head().tail_position.load(std::memory_order_relaxed); }
 
  private:
   FollowLogWriter(const FollowLogFacts& facts, uint64_t log_bytes)
@@ -95,9 +96,9 @@ class FollowLogReader final {
  public:
   enum class Found : uint8_t {
     kChange,
-    kNothing,   // Not yet: sleep on the log's event.
-    kOverrun,   // What comes next was written over.
-    kDamaged,   // What comes next makes no sense.
+    kNothing,  // Not yet: sleep on the log's event.
+    kOverrun,  // What comes next was written over.
+    kDamaged,  // What comes next makes no sense.
   };
 
   // `position` is where the change after `revision` stands.

@@ -153,7 +153,8 @@ TEST(FollowLogTest, AValueThatFitsIsKeptAndOneByteMoreIsGone) {
   ASSERT_EQ(reader.Next(&change), Found::kChange);
   EXPECT_TRUE(change.value_gone);
   EXPECT_TRUE(change.bytes.empty());
-  EXPECT_EQ(scene.writer->RecordBytesOf(larger), scene.writer->RecordBytesOf(DictChange{.key = "k"}));
+  EXPECT_EQ(scene.writer->RecordBytesOf(larger),
+            scene.writer->RecordBytesOf(DictChange{.key = "k"}));
 }
 
 TEST(FollowLogTest, NobodyElseCanWriteItHoweverItIsOpened) {
@@ -165,8 +166,7 @@ TEST(FollowLogTest, NobodyElseCanWriteItHoweverItIsOpened) {
   for (const int each : {fd, again->get()}) {
     EXPECT_EQ(::pwrite(each, "x", 1, 0), -1);
     EXPECT_EQ(errno, EPERM);
-    void* const writable =
-        ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, each, 0);
+    void* const writable = ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, each, 0);
     EXPECT_EQ(writable, MAP_FAILED);
     void* const readable = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, each, 0);
     ASSERT_NE(readable, MAP_FAILED);

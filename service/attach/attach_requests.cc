@@ -267,8 +267,8 @@ void AttachLoop::OnOpenFollowLog(Connection& connection, uint64_t request_id,
   if (!found.ok()) return connection.SendError(request_id, found.status());
   const uint64_t dict_id = (*found)->record().id;
   if (!parts_.open_follow_log) {
-    return connection.SendError(
-        request_id, Status(Reason::kUnimplemented, "this service has no follow logs"));
+    return connection.SendError(request_id,
+                                Status(Reason::kUnimplemented, "this service has no follow logs"));
   }
   StatusOr<UniqueFd> log = parts_.open_follow_log(dict_id, open.log_id);
   if (!log.ok()) return connection.SendError(request_id, log.status());

@@ -203,6 +203,11 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   }
   if (phase_ == Phase::kStarting) {
     if (!dict_->ready) return Wait(UINT64_MAX);
+    // A follow log is ahead of the history for a moment, and so may be who has followed it.
+    if (ask_.from_revision.value_or(0) > dict_->head && ticket_ == 0) {
+      ticket_ = dict_->AskForDrain();
+    }
+    if (ticket_ > dict_->drains) return Wait(UINT64_MAX);
     if (ask_.previous && !dict_->previous.is_ready()) {
       if (ticket_ == 0) ticket_ = dict_->AskForDrain();
       return Wait(UINT64_MAX);
@@ -238,13 +243,15 @@ bool Watch::HandOver(WatchEvent* event) {
   for (uint64_t revision = cursor_ + 1; revision <= dict_->head; ++revision) {
     bytes += log.RecordBytesOf(dict_->history[revision - dict_->tail()]->change);
   }
-  if (bytes > log.head_position() - log.tail_position()) return false;
+  if (bytes > dict_->follow_position) return false;
+  const uint64_t position = dict_->follow_position - bytes;
+  if (position < log.tail_position()) return false;
   phase_ = Phase::kHandedOver;
   counters_->handed_over.fetch_add(1, std::memory_order_relaxed);
   event->kind = WatchEvent::Kind::kHandedOver;
   event->revision = cursor_;
   event->log_id = log.facts().log_id;
-  event->position = log.head_position() - bytes;
+  event->position = position;
   if (WatchMutantIs(WatchMutant::kFollowHandOverLate) && cursor_ < dict_->head) {
     const DictChange& next = dict_->history[cursor_ + 1 - dict_->tail()]->change;
     event->position += log.RecordBytesOf(next);

@@ -72,7 +72,7 @@ struct WatchAsk {
   // It followed up to from_revision: a history that is gone there is as for a slow watcher.
   bool has_followed = false;
   bool declines = false;  // It was handed over and cannot follow. REQUIRES: not hand_over.
-  bool is_wait = false;      // Of EntryWaits, which has its own limit: it counts as no watch.
+  bool is_wait = false;   // Of EntryWaits, which has its own limit: it counts as no watch.
   std::shared_ptr<const Identity> identity;  // Who watches; for Recheck.
 };
 

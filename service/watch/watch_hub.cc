@@ -372,7 +372,28 @@ void WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due
   dict.served = *std::move(next);
 }
 
+namespace {
+
+// First of all: whoever follows by himself is woken by this alone. Nobody can say in the log that
+// he sleeps, so each batch pays for the call.
+std::shared_ptr<FollowLogWriter> TellFollowers(WatchedDict& dict,
+                                               const std::vector<DictChange>& fresh) {
+  std::shared_ptr<FollowLogWriter> log;
+  {
+    const std::lock_guard<std::mutex> lock(dict.mutex);
+    log = dict.follow_log;
+  }
+  if (log == nullptr || fresh.empty()) return log;
+  for (const DictChange& change : fresh) log->Append(change);
+  log->Commit();
+  log->Wake();
+  return log;
+}
+
+}  // namespace
+
 void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due) {
+  const std::shared_ptr<FollowLogWriter> told = TellFollowers(dict, fresh);
   std::vector<SharedChange> shared;
   shared.reserve(fresh.size());
   const uint64_t noticed_ns = options_.clock_ns();
@@ -390,14 +411,16 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     keys.insert(next->change.key);
   }
   std::vector<SharedChange> old;  // Freed without the lock.
-  std::shared_ptr<FollowLogWriter> log;
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
     const uint64_t head_before = dict.head;
-    if (!shared.empty()) log = dict.follow_log;
-    if (log != nullptr) {
-      for (const SharedChange& next : shared) log->Append(next->change);
-      log->Commit();
+    if (dict.follow_log != nullptr) {
+      // A log that was made since: nobody was handed over to it before `head` is what it has.
+      if (dict.follow_log != told) {
+        for (const SharedChange& next : shared) dict.follow_log->Append(next->change);
+        dict.follow_log->Commit();
+      }
+      dict.follow_position = dict.follow_log->head_position();
     }
     dict.history.insert(dict.history.end(), shared.begin(), shared.end());
     dict.head = dict.feed->head_revision();
@@ -417,8 +440,6 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
       if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
     }
   }
-  // Nobody can say in the log that he sleeps, so each batch pays for the call.
-  if (log != nullptr) log->Wake();
   if (has_deferred) bell_->Ring();
 }
 

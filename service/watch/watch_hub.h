@@ -76,8 +76,8 @@ class WatchHub final {
   // A dict was changed by the caller a moment ago: tells its watches now, on this thread, unless
   // the hub's is at it. Cheap where nobody watches. Any thread.
   void LookNow(uint64_t dict_id);
-  // A descriptor of the dict's follow log. UNAVAILABLE where that log is no more: the client watches
-  // anew.
+  // A descriptor of the dict's follow log. UNAVAILABLE where that log is no more: the client
+  // watches anew.
   StatusOr<UniqueFd> OpenFollowLog(const FollowLogFacts& facts);
   // Whether any dict is followed; only a hint.
   bool FollowsAny() const { return followed_.load(std::memory_order_relaxed) > 0; }

@@ -16,6 +16,7 @@ bool WatchedDict::JoinFollowLog() {
       return false;
     }
     follow_log = *std::move(made);
+    follow_position = 0;
   }
   ++followers;
   return true;

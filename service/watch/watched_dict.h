@@ -100,8 +100,10 @@ struct WatchedDict {
   uint64_t idle_since_ns = 0;  // 0: it has watches.
   std::unordered_set<Watch*> watches;
   size_t waits = 0;  // Watches that are waits for an entry.
-  // What is in the history from its first follower on, for clients of this host; null: none.
+  // The changes since its first follower, for clients of this host; null: none. Whoever holds
+  // drain_mutex writes it, and may be ahead of the history.
   std::shared_ptr<FollowLogWriter> follow_log;
+  uint64_t follow_position = 0;  // In it, behind the change with the revision `head`.
   uint64_t follow_log_bytes = kFeedLogBytesDefault;
   size_t followers = 0;  // Watches that hand over, or will.
 };

@@ -42,6 +42,7 @@ fuzz area_image_fuzz $AREA $OS $BASE
 fuzz dict_image_fuzz $DICT $OS $BASE
 fuzz lock_image_fuzz $LOCKS $OS $BASE
 fuzz feed_image_fuzz engine/state/dict_feed.cc $DICT $OS $BASE
+fuzz follow_log_fuzz engine/state/follow_log.cc $OS $BASE
 fuzz config_fuzz $CONFIG $BASE
 fuzz tokens_fuzz $TOKENS $BASE -lcrypto
 fuzz value_fuzz $VALUE $BASE

@@ -21,7 +21,9 @@ constexpr std::chrono::milliseconds kOpenTimeout{1'000};
 bool SetValue(const DictChange& change, v1::Value* value) {
   switch (change.kind) {
     case DictKind::kInt64: value->set_int_value(static_cast<int64_t>(change.bits)); return true;
-    case DictKind::kFloat64: value->set_float_value(std::bit_cast<double>(change.bits)); return true;
+    case DictKind::kFloat64:
+      value->set_float_value(std::bit_cast<double>(change.bits));
+      return true;
     case DictKind::kBytes: break;
   }
   return value->ParseFromArray(change.bytes.data(), static_cast<int>(change.bytes.size())) &&
@@ -129,19 +131,26 @@ WatchFollow::Found DictFollow::Read(uint64_t now_ns,
                                     std::unique_ptr<google::protobuf::MessageLite>* message) {
   std::unique_ptr<v1::WatchDictResponse> response;
   size_t bytes = 0;
-  bool falls_back = false;
+  std::optional<Found> falls_back;
   bool is_end = false;
   for (int reads = 0; reads < kReadsPerTurn && !is_end; ++reads) {
     switch (reader_->Next(&change_)) {
       case FollowLogReader::Found::kNothing: is_end = true; continue;
       case FollowLogReader::Found::kOverrun:
-      case FollowLogReader::Found::kDamaged: is_end = falls_back = true; continue;
+        is_end = true;
+        falls_back = Found::kFallBack;
+        continue;
+      case FollowLogReader::Found::kDamaged:
+        is_end = true;
+        falls_back = Found::kBroken;
+        continue;
       case FollowLogReader::Found::kChange: break;
     }
     if (change_.operation == FeedOperation::kGap) {
       // The stream tells why, and begins anew.
       reader_->StepBack();
-      is_end = falls_back = true;
+      is_end = true;
+      falls_back = Found::kFallBack;
     } else if (change_.operation != FeedOperation::kMoved && Wants(change_)) {
       if (response == nullptr) response = std::make_unique<v1::WatchDictResponse>();
       Add(&change_, response.get());
@@ -151,7 +160,7 @@ WatchFollow::Found DictFollow::Read(uint64_t now_ns,
     }
   }
   // What was read before it is told first.
-  if (response == nullptr && falls_back) return Found::kFallBack;
+  if (response == nullptr && falls_back.has_value()) return *falls_back;
   if (response == nullptr && !is_end) return Found::kMore;
   if (response == nullptr) {
     if (now_ns < due_ns()) return Found::kNothing;

@@ -180,6 +180,18 @@ TEST_F(DictFollowTest, ASlowOneFallsBack) {
   EXPECT_EQ(follow_->counter(), 10u);
 }
 
+TEST_F(DictFollowTest, ALogThatMakesNoSenseIsNotFollowedAgain) {
+  Begin({});
+  Write(Change("a"));
+  ++revision_;
+  Write(Change("b"));
+
+  ASSERT_EQ(Read(), Found::kMessage);
+  EXPECT_EQ(Keys(), (Keys_{"a"}));
+  EXPECT_EQ(Read(), Found::kBroken);
+  EXPECT_EQ(follow_->counter(), 11u);
+}
+
 TEST_F(DictFollowTest, MessagesAreBoundedInChangesAndBytes) {
   Begin({});
   for (int i = 0; i < 513; ++i) Write(Change("a"));

@@ -16,15 +16,15 @@ class DictWatch final : public WatchSubject {
  public:
   // `local`: the dict through the local door, or null. INVALID_ARGUMENT and KEY_INVALID say which
   // option is wrong.
-  static StatusOr<std::unique_ptr<DictWatch>> Make(std::string name, const sh_watch_options& options,
+  static StatusOr<std::unique_ptr<DictWatch>> Make(std::string name,
+                                                   const sh_watch_options& options,
                                                    std::shared_ptr<LocalDict> local = nullptr);
 
   const std::string& name() const override { return request_.name(); }
   const std::string& method() const override { return method_; }
   const WatchPoint& from() const override { return from_; }
   size_t read_ahead() const override { return SH_WATCH_READ_AHEAD; }
-  std::unique_ptr<Message> MakeRequest(const WatchPoint& from,
-                                       LocalFollow follow) const override;
+  std::unique_ptr<Message> MakeRequest(const WatchPoint& from, LocalFollow follow) const override;
   std::unique_ptr<Message> MakeResponse() const override;
   WatchPoint PointAfter(const Message& response, const WatchPoint& point) const override;
   bool may_follow() const override { return local_ != nullptr; }
@@ -36,7 +36,7 @@ class DictWatch final : public WatchSubject {
 
   const std::string method_ = "/statehouse.v1.Dicts/WatchDict";
   WatchPoint from_;
-  v1::WatchDictRequest request_;  // Without a revision.
+  v1::WatchDictRequest request_;      // Without a revision.
   std::shared_ptr<LocalDict> local_;  // Where it may be followed, else null.
 };
 

@@ -87,8 +87,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   StatusOr<std::string> Call(const std::string& method, const std::string& request,
                              const CallOptions& options);
 
-  // The descriptor of the follow log with this id, of the dict with that index, over a connection of
-  // its own. Asks no interrupt.
+  // The descriptor of the follow log with this id, of the dict with that index, over a connection
+  // of its own. Asks no interrupt.
   StatusOr<UniqueFd> OpenFollowLog(uint32_t dict_index, uint64_t log_id, Deadline deadline);
 
   // For LocalArea and LocalDict. The id that a thread's lane must have to be used now.

@@ -23,7 +23,8 @@ class WatchFollow {
     kMessage,
     kNothing,   // Yet: sleep on event().
     kMore,      // Nothing for the watcher so far; there is more to read.
-    kFallBack,  // The stream has to go on.
+    kFallBack,  // The stream has to go on, for a while …
+    kBroken,    // … or for good.
   };
 
   virtual ~WatchFollow() = default;

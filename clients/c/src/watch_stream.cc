@@ -109,8 +109,9 @@ void WatchStream::Handle(bool ok) {
 void WatchStream::BeginStream() {
   if (stopped_) return End(*end_);
   began_from_ = point_;
-  auto begun = session_->StreamOn(pump_->queue(), subject_->method(),
-                                  *subject_->MakeRequest(point_, offer_), static_cast<Handler*>(this));
+  auto begun =
+      session_->StreamOn(pump_->queue(), subject_->method(), *subject_->MakeRequest(point_, offer_),
+                         static_cast<Handler*>(this));
   if (!begun.ok()) return End(begun.status());
   stream_ = std::move(begun).value();
   step_ = Step::kBeginning;
@@ -300,6 +301,7 @@ bool WatchStream::ReadFollow(std::unique_ptr<Message>* message) {
     if (found == WatchFollow::Found::kMore) continue;
     point_ = {true, follow_->counter()};
     if (found == WatchFollow::Found::kFallBack) FallBack(LocalFollow::kReturned);
+    if (found == WatchFollow::Found::kBroken) FallBack(LocalFollow::kDeclined);
     return found == WatchFollow::Found::kMessage;
   }
 }

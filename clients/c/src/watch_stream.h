@@ -8,9 +8,9 @@
 // Whoever takes messages reads in his own thread what is followed, and sleeps on its futex; only
 // once fd() was asked for does FollowThread read ahead, so that there is something to poll for.
 // Who owns it: the handle sh_watch. Threads: Take: one at a time; the other methods: any; Handle:
-// the pump's; Turn: FollowThread's. Always true: at most one event of the pump's queue is outstanding. fd() is readable
-// while Take has something to give. At most as many messages are kept as the subject reads ahead,
-// and none is read while they have kWatchReadAheadBytes or more.
+// the pump's; Turn: FollowThread's. Always true: at most one event of the pump's queue is
+// outstanding. fd() is readable while Take has something to give. At most as many messages are kept
+// as the subject reads ahead, and none is read while they have kWatchReadAheadBytes or more.
 // Failure: what cannot be resumed ends it; Take gives that after everything that came before.
 #pragma once
 
@@ -112,7 +112,7 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   const std::shared_ptr<const WatchSubject> subject_;
   std::shared_ptr<StreamPump> pump_;
   std::shared_ptr<FollowThread> thread_;  // Null before the first handing over; set once.
-  UniqueFd ready_;  // eventfd.
+  UniqueFd ready_;                        // eventfd.
 
   mutable std::mutex mutex_;  // Guards what follows.
   std::condition_variable over_;
