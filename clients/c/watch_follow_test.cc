@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <fstream>
+#include <functional>
 #include <limits>
+#include <random>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -280,81 +282,121 @@ TEST_P(WatchFollowTest, DescriptorIsReadableOnceItWasAskedFor) {
   EXPECT_FALSE(IsReadable(fd));
 }
 
-// A follower, and one that polls, beside writers, over daemons that are killed at random moments:
-// both are told exactly what was done.
-TEST_P(WatchFollowTest, GoesOnOverKilledDaemonsWithoutAGapOrARepeat) {
-  constexpr int kWriters = 2;
-  constexpr int kKills = 6;
-  const DictPtr dict = Open("d");
-  const WatchPtr watch = Following(dict.get());
-  const WatchPtr polled = Following(dict.get());
-  const int fd = sh_watch_fd(polled.get());
-  std::atomic<bool> stop{false};
-  std::vector<KeyLogs> logs(kWriters);
-  std::vector<std::thread> writers;
-  for (int w = 0; w < kWriters; ++w) {
-    writers.emplace_back([&, w] {
-      const ClientPtr client = Connect(daemon_->token());
-      const DictPtr own = Open(client.get(), "d", nullptr);
-      for (int i = 0; !stop; ++i) {
-        const std::string key = "w" + std::to_string(w) + "/" + std::to_string(i % 5);
-        EXPECT_EQ(Set(own.get(), key, std::to_string(i)), SH_OK);
-        logs[static_cast<size_t>(w)][key].push_back(std::to_string(i));
-        if (i % 8 == 0) poll(nullptr, 0, 1);
-      }
-    });
+// Changes of some keys by clients of their own, and what each did.
+class Writers final {
+ public:
+  Writers(int count, const std::function<ClientPtr()>& connect) : logs_(count) {
+    for (int w = 0; w < count; ++w)
+      threads_.emplace_back([this, w, connect] { Run(w, connect()); });
   }
-  Replayer told;
-  Replayer told_by_polling;
-  std::atomic<bool> is_over{false};
-  // Known once nobody writes any more. Others' changes may come after the last one.
-  std::atomic<int> total{std::numeric_limits<int>::max()};
-  std::thread poller([&] {
+  ~Writers() { Stop(); }
+  void Stop() {
+    stop_ = true;
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+  }
+  // REQUIRES: they have stopped.
+  KeyLogs logs() const {
+    KeyLogs all;
+    for (const KeyLogs& log : logs_) all.insert(log.begin(), log.end());
+    return all;
+  }
+
+ private:
+  void Run(int w, ClientPtr client) {
+    sh_dict* opened = nullptr;
+    ASSERT_EQ(sh_dict_open(client.get(), "d", nullptr, &opened, nullptr), SH_OK);
+    const DictPtr dict(opened);
+    for (int i = 0; !stop_; ++i) {
+      const std::string key = "w" + std::to_string(w) + "/" + std::to_string(i % 5);
+      EXPECT_EQ(Set(dict.get(), key, std::to_string(i)), SH_OK);
+      logs_[static_cast<size_t>(w)][key].push_back(std::to_string(i));
+      if (i % 8 == 0) poll(nullptr, 0, 1);
+    }
+  }
+
+  std::atomic<bool> stop_{false};
+  std::vector<KeyLogs> logs_;
+  std::vector<std::thread> threads_;
+};
+
+// Reads a watch in a thread of its own until it was told as many changes as were made, which may
+// become known late.
+class Reader final {
+ public:
+  Reader(sh_watch* watch, bool polls)
+      : watch_(watch),
+        fd_(polls ? sh_watch_fd(watch) : -1),
+        thread_([this] { fd_ >= 0 ? Poll() : Block(); }) {}
+  ~Reader() { Finish(0); }
+  void Finish(int changes) {
+    wanted_ = changes;
+    if (thread_.joinable()) thread_.join();
+  }
+  // REQUIRES: Finish.
+  const Replayer& told() const { return told_; }
+
+ private:
+  static constexpr int kSilentMax = 60;
+
+  // False at the end.
+  bool Next(uint64_t timeout_ms, sh_watch_event* event) {
+    const sh_reason reason = sh_watch_next(watch_, timeout_ms, event, nullptr);
+    EXPECT_EQ(reason, SH_OK);
+    told_.Apply(*event);
+    return reason == SH_OK;
+  }
+  void Block() {
     sh_watch_event event{};
-    while (told_by_polling.changes() < total && !is_over) {
-      pollfd waits{fd, POLLIN, 0};
-      poll(&waits, 1, 1'000);
+    for (int silent = 0; told_.changes() < wanted_ && silent < kSilentMax;) {
+      if (!Next(1'000, &event)) return;
+      silent = event.kind == SH_WATCH_NONE ? silent + 1 : 0;
+    }
+  }
+  void Poll() {
+    sh_watch_event event{};
+    for (int silent = 0; told_.changes() < wanted_ && silent < kSilentMax;) {
+      pollfd waits{fd_, POLLIN, 0};
+      silent = poll(&waits, 1, 1'000) == 0 ? silent + 1 : 0;
       do {
-        ASSERT_EQ(sh_watch_next(polled.get(), 0, &event, nullptr), SH_OK);
-        told_by_polling.Apply(event);
+        if (!Next(0, &event)) return;
       } while (event.kind != SH_WATCH_NONE);
     }
-  });
-  sh_watch_event event{};
-  int silent_s = 0;
-  std::thread killer([&] {
-    for (int kill = 0; kill < kKills; ++kill) {
-      poll(nullptr, 0, 30 + kill * 37 % 100);
-      EXPECT_TRUE(daemon_->KillDaemonAndWait().ok());
-    }
-    stop = true;
-    for (std::thread& writer : writers) writer.join();
-    EXPECT_EQ(Set(dict.get(), "last", "1"), SH_OK);
-    int changes = 1;
-    for (const KeyLogs& log : logs) {
-      for (const auto& [key, values] : log) changes += static_cast<int>(values.size());
-    }
-    total = changes;
-  });
-  while (told.changes() < total) {
-    // In portions, because the total may become known while it waits.
-    const sh_reason reason = sh_watch_next(watch.get(), 1'000, &event, nullptr);
-    EXPECT_EQ(reason, SH_OK);
-    silent_s = event.kind == SH_WATCH_NONE ? silent_s + 1 : 0;
-    EXPECT_LT(silent_s, 60);
-    if (::testing::Test::HasFailure()) break;
-    told.Apply(event);
   }
-  killer.join();
-  if (::testing::Test::HasFailure()) is_over = true;
-  poller.join();
-  KeyLogs done;
-  for (const KeyLogs& log : logs) done.insert(log.begin(), log.end());
-  done["last"] = {"1"};
-  EXPECT_EQ(told.resyncs(), 0);
-  EXPECT_EQ(told_by_polling.resyncs(), 0);
-  EXPECT_EQ(told.logs(), done);
-  EXPECT_EQ(told_by_polling.logs(), done);
+
+  sh_watch* const watch_;
+  const int fd_;
+  std::atomic<int> wanted_{std::numeric_limits<int>::max()};
+  Replayer told_;
+  std::thread thread_;
+};
+
+// Beside writers, over daemons that are killed at random moments, one that waits and one that polls
+// are told exactly what was done.
+TEST_P(WatchFollowTest, GoesOnOverKilledDaemonsWithoutAGapOrARepeat) {
+  const DictPtr dict = Open("d");
+  const WatchPtr waited = Following(dict.get());
+  const WatchPtr polled = Following(dict.get());
+  Writers writers(2, [this] { return Connect(daemon_->token()); });
+  Reader waits(waited.get(), false);
+  Reader polls(polled.get(), true);
+  std::mt19937 random(7);
+
+  for (int kill = 0; kill < 6; ++kill) {
+    poll(nullptr, 0, static_cast<int>(30 + random() % 100));
+    EXPECT_TRUE(daemon_->KillDaemonAndWait().ok());
+  }
+  writers.Stop();
+  const KeyLogs done = writers.logs();
+  int changes = 0;
+  for (const auto& [key, values] : done) changes += static_cast<int>(values.size());
+  for (Reader* const reader : {&waits, &polls}) {
+    reader->Finish(changes);
+    EXPECT_EQ(reader->told().resyncs(), 0);
+    EXPECT_EQ(reader->told().logs(), done);
+  }
+  ASSERT_EQ(Set(dict.get(), "last", "1"), SH_OK);
+  EXPECT_EQ(Next(waited.get()), "put last=1");                // Nothing comes before it again.
   EXPECT_TRUE(Eventually([] { return MappedLogs() == 1; }));  // And they follow again.
 }
 
