@@ -311,7 +311,7 @@ class Writers final {
       const std::string key = "w" + std::to_string(w) + "/" + std::to_string(i % 5);
       EXPECT_EQ(Set(dict.get(), key, std::to_string(i)), SH_OK);
       logs_[static_cast<size_t>(w)][key].push_back(std::to_string(i));
-      if (i % 8 == 0) poll(nullptr, 0, 1);
+      poll(nullptr, 0, 1);  // A pace at which a ring lasts until the next daemon reads it.
     }
   }
 
@@ -396,7 +396,9 @@ TEST_P(WatchFollowTest, GoesOnOverKilledDaemonsWithoutAGapOrARepeat) {
     EXPECT_EQ(reader->told().logs(), done);
   }
   ASSERT_EQ(Set(dict.get(), "last", "1"), SH_OK);
-  EXPECT_EQ(Next(waited.get()), "put last=1");                // Nothing comes before it again.
+  std::string last = Next(waited.get());
+  if (last == "synced") last = Next(waited.get());            // Of the last daemon.
+  EXPECT_EQ(last, "put last=1");                              // Nothing comes before it again.
   EXPECT_TRUE(Eventually([] { return MappedLogs() == 1; }));  // And they follow again.
 }
 
