@@ -322,7 +322,10 @@ Status Server::StartDoors() {
                               authenticator_.get(),
                               metrics_.get(),
                               engine_->DaemonLane(kAttachLane),
-                              engine_->DaemonLane(kDictMoveLane)};
+                              engine_->DaemonLane(kDictMoveLane),
+                              [watches = watches_](uint64_t dict_id, uint64_t log_id) {
+                                return watches->OpenFollowLog({dict_id, log_id});
+                              }};
   SH_ASSIGN_OR_RETURN(attach_, StartAttachDoor(attach_options, std::move(attach_listener), parts));
   return Status();
 }

@@ -211,6 +211,9 @@ WatchNumbers WatchNumbersOf(const WatchHub& watches, const AreaHub& area_watches
   numbers.dicts = dicts.dicts;
   numbers.history_changes = dicts.history_changes;
   numbers.previous_bytes = dicts.previous_bytes;
+  numbers.local_followers = dicts.local_followers;
+  numbers.handed_over = dicts.handed_over;
+  numbers.follow_fallbacks = dicts.follow_fallbacks;
   numbers.ranges = areas.ranges;
   numbers.copy_bytes = areas.copy_bytes;
   return numbers;

@@ -72,6 +72,9 @@ enum LocksOpenedTag : uint16_t {
   kLocksClock = 7,
 };
 
+enum OpenFollowLogTag : uint16_t { kOpenFollowLogName = 1, kOpenFollowLogId = 2 };
+enum FollowLogOpenedTag : uint16_t { kFollowLogDictId = 1 };
+
 void AppendLittleEndian(std::string* out, uint64_t number, size_t bytes) {
   for (size_t i = 0; i < bytes; ++i) out->push_back(static_cast<char>(number >> (8 * i)));
 }
@@ -312,6 +315,11 @@ void VisitFields(Visitor& v, Message& m) {
     VisitLocksOpened(v, m);
   } else if constexpr (std::is_same_v<T, AttachDictOpened>) {
     VisitDictOpened(v, m);
+  } else if constexpr (std::is_same_v<T, AttachOpenFollowLog>) {
+    v.Text(kOpenFollowLogName, "name", kNameBytesMax, m.name);
+    v.Number(kOpenFollowLogId, m.log_id);
+  } else if constexpr (std::is_same_v<T, AttachFollowLogOpened>) {
+    v.Number(kFollowLogDictId, m.dict_id);
   } else {
     static_assert(std::is_same_v<T, AttachOpenLocks>);  // It says nothing more.
   }
@@ -340,6 +348,9 @@ StatusOr<AttachMessage> DecodeKind(uint64_t kind, std::span<const std::byte> bod
     case AttachKind::kOpenLocks: return DecodeBody<AttachOpenLocks>(body, kOpenLocksNothing);
     case AttachKind::kLocksOpened: return DecodeBody<AttachLocksOpened>(body, kLocksClock);
     case AttachKind::kCallPart: return DecodeBody<AttachCallPart>(body, kPartBytes);
+    case AttachKind::kOpenFollowLog: return DecodeBody<AttachOpenFollowLog>(body, kOpenFollowLogId);
+    case AttachKind::kFollowLogOpened:
+      return DecodeBody<AttachFollowLogOpened>(body, kFollowLogDictId);
   }
   return Malformed("kind " + std::to_string(kind) + " is unknown");
 }
@@ -362,9 +373,9 @@ static_assert(std::is_same_v<std::variant_alternative_t<
                                  static_cast<size_t>(AttachKind::kLocksOpened) - 1, AttachMessage>,
                              AttachLocksOpened>);
 static_assert(
-    std::is_same_v<
-        std::variant_alternative_t<static_cast<size_t>(AttachKind::kCallPart) - 1, AttachMessage>,
-        AttachCallPart>);
+    std::is_same_v<std::variant_alternative_t<static_cast<size_t>(AttachKind::kFollowLogOpened) - 1,
+                                              AttachMessage>,
+                   AttachFollowLogOpened>);
 
 }  // namespace
 

@@ -59,7 +59,9 @@ enum class AttachKind : uint16_t {
   kOpenLocks = 10,    // worker -> daemon
   kLocksOpened = 11,  // daemon -> worker. Descriptor: the segment, writable.
   kCallPart = 12,     // daemon -> worker: the next bytes of a response that one packet has no room
-                   // for; its last ones are a CallReply.
+                      // for; its last ones are a CallReply.
+  kOpenFollowLog = 13,    // worker -> daemon
+  kFollowLogOpened = 14,  // daemon -> worker. Descriptor: the log, which nobody else can write.
 };
 
 // First packet of a connection. A connection without lanes (`want_lanes` false) can only Call; it
@@ -173,10 +175,21 @@ struct AttachLocksOpened {
   uint64_t clock_ns = 0;  // The daemon's CLOCK_MONOTONIC when it answered.
 };
 
+// Asks for the log that a watch of the dict was handed over to. Who may read the dict gets it, with
+// or without lanes.
+struct AttachOpenFollowLog {
+  std::string name;  // The dict's, or "#<index>".
+  uint64_t log_id = 0;
+};
+
+struct AttachFollowLogOpened {
+  uint64_t dict_id = 0;
+};
+
 using AttachMessage =
     std::variant<AttachHello, AttachWelcome, AttachOpenArea, AttachAreaOpened, AttachCall,
                  AttachCallReply, AttachError, AttachOpenDict, AttachDictOpened, AttachOpenLocks,
-                 AttachLocksOpened, AttachCallPart>;
+                 AttachLocksOpened, AttachCallPart, AttachOpenFollowLog, AttachFollowLogOpened>;
 
 struct AttachPacket {
   uint64_t request_id = 0;  // An answer repeats its request's id.

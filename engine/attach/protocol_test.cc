@@ -72,6 +72,8 @@ std::vector<AttachPacket> Samples() {
       {13, AttachCallPart{std::string(1000, '\xdd')}},
       {11, AttachOpenLocks{}},
       {12, AttachLocksOpened{1, 2, 64, 128, 512, 4096, 99}},
+      {13, AttachOpenFollowLog{"dict", 77}},
+      {14, AttachFollowLogOpened{5}},
       {7, AttachOpenDict{"sessions", 3, AttachDictNeed::kRoomForEntries}},
       {8, AttachOpenDict{"#0", 1, AttachDictNeed::kRepair}},
       {9, AttachOpenDict{"#0", 1, AttachDictNeed::kRoomForBytes}},

@@ -51,6 +51,11 @@ enum class WatchMutant {
   kWaitQueuedLate = 64,      // The daemon's wait is not woken while it is being looked at.
   kWaitLeftBehind = 65,      // A wait that is over stays among those that wait.
   kWaitForgotten = 66,       // A shutdown answers none of those whose turn it is.
+  // Of follow logs.
+  kFollowTailNotMoved = 71,   // Old records are written over without being given up first.
+  kFollowOverrunHidden = 72,  // A reader does not look whether it was overrun.
+  kFollowHandOverLate = 73,   // A watch hands over a place one change too far …
+  kFollowHandOverEarly = 74,  // … or one change too early.
 };
 
 enum class WatchPoint {

@@ -16,9 +16,17 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
-namespace statehouse {
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
 
-StatusOr<UniqueFd> CreateSealedMemory(const std::string& name, uint64_t bytes) {
+namespace statehouse {
+namespace {
+
+constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW;
+
+// Not sealed yet.
+StatusOr<UniqueFd> CreateMemory(const std::string& name, uint64_t bytes) {
   constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   UniqueFd fd(memfd_create(name.c_str(), kFlags | MFD_NOEXEC_SEAL));
   if (!fd.valid() && errno == EINVAL)
@@ -32,10 +40,31 @@ StatusOr<UniqueFd> CreateSealedMemory(const std::string& name, uint64_t bytes) {
     return ErrnoStatus("sizing shared memory \"" + name + "\" to " + std::to_string(bytes) +
                        " bytes");
   }
-  if (fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+  return fd;
+}
+
+}  // namespace
+
+StatusOr<UniqueFd> CreateSealedMemory(const std::string& name, uint64_t bytes) {
+  SH_ASSIGN_OR_RETURN(UniqueFd fd, CreateMemory(name, bytes));
+  if (fcntl(fd.get(), F_ADD_SEALS, kSizeSeals | F_SEAL_SEAL) != 0) {
     return ErrnoStatus("sealing shared memory \"" + name + "\"");
   }
   return fd;
+}
+
+StatusOr<PublishedMemory> CreatePublishedMemory(const std::string& name, uint64_t bytes) {
+  PublishedMemory memory;
+  SH_ASSIGN_OR_RETURN(memory.fd, CreateMemory(name, bytes));
+  SH_ASSIGN_OR_RETURN(memory.base, MapShared(memory.fd.get(), 0, bytes, true));
+  constexpr int kSeals = kSizeSeals | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
+  if (fcntl(memory.fd.get(), F_ADD_SEALS, kSeals) != 0) {
+    const Status failed = ErrnoStatus("sealing shared memory \"" + name + "\" against writing",
+                                      Reason::kUnimplemented);
+    Unmap(memory.base, bytes);
+    return failed;
+  }
+  return memory;
 }
 
 Status AllocateRange(int fd, uint64_t offset, uint64_t bytes) {
@@ -61,7 +90,12 @@ StatusOr<uint64_t> AllocatedBytes(int fd) {
 
 bool SizeIsSealed(int fd) {
   const int seals = fcntl(fd, F_GET_SEALS);
-  constexpr int kNeeded = F_SEAL_SHRINK | F_SEAL_GROW;
+  return seals >= 0 && (seals & kSizeSeals) == kSizeSeals;
+}
+
+bool ContentIsSealed(int fd) {
+  const int seals = fcntl(fd, F_GET_SEALS);
+  constexpr int kNeeded = kSizeSeals | F_SEAL_FUTURE_WRITE;
   return seals >= 0 && (seals & kNeeded) == kNeeded;
 }
 

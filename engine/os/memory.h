@@ -13,6 +13,15 @@ namespace statehouse {
 // A memfd of `bytes`, mode 0600, sealed against every change of size, sparse and zeroed.
 StatusOr<UniqueFd> CreateSealedMemory(const std::string& name, uint64_t bytes);
 
+// Memory that this process alone can ever write: a memfd like that of CreateSealedMemory, mapped
+// here, and then sealed against every other mapping for writing and every write, whoever opens it
+// and however. UNIMPLEMENTED before Linux 5.1.
+struct PublishedMemory {
+  UniqueFd fd;
+  std::byte* base = nullptr;  // To be unmapped.
+};
+StatusOr<PublishedMemory> CreatePublishedMemory(const std::string& name, uint64_t bytes);
+
 // Allocates [offset, offset + bytes) now, so that no later touch can fail for lack of memory.
 Status AllocateRange(int fd, uint64_t offset, uint64_t bytes);
 
@@ -22,6 +31,8 @@ StatusOr<uint64_t> AllocatedBytes(int fd);
 
 // Whether the file can no longer shrink or grow.
 bool SizeIsSealed(int fd);
+// The same, and nobody can map it for writing any more.
+bool ContentIsSealed(int fd);
 
 // A new description of the same file, opened for reading only or for both. UNAVAILABLE where /proc
 // is missing.

@@ -21,23 +21,10 @@
 #include "engine/base/status.h"
 #include "engine/os/unique_fd.h"
 #include "engine/shm/feed_layout.h"
+#include "engine/state/dict_change.h"
 #include "engine/state/dict_store.h"
 
 namespace statehouse {
-
-struct DictChange {
-  uint64_t revision = 0;
-  uint64_t version = 0;  // The entry's, also of one that is gone.
-  FeedOperation operation = FeedOperation::kPut;
-  DictKind kind = DictKind::kBytes;
-  bool value_gone = false;  // Of a put: it had changed again, so a newer change follows.
-  uint64_t bits = 0;        // Of a number; of a gap FeedGap.
-  uint64_t time_ms = 0;     // Unix time.
-  std::string key;
-  std::string bytes;
-
-  DictValue value() const { return {kind, bytes, bits}; }
-};
 
 struct DictFeedOptions {
   uint64_t log_bytes =

@@ -176,6 +176,23 @@ StatusOr<std::unique_ptr<ServedStream>> OpenDictStream(WatchHub& watches, WatchA
       std::make_unique<DictStream>(std::move(watch), std::move(served), std::move(ended)));
 }
 
+namespace {
+
+// What is not followed stays with the stream, which is no error.
+Status PlanLocalFollow(v1::LocalFollow local_follow, WatchAsk* ask) {
+  if (local_follow < v1::LOCAL_FOLLOW_UNSPECIFIED || local_follow > v1::LOCAL_FOLLOW_DECLINED) {
+    return Refuse("local_follow", std::to_string(local_follow) + " says nothing");
+  }
+  ask->has_followed = local_follow == v1::LOCAL_FOLLOW_RETURNED;
+  ask->declines = local_follow == v1::LOCAL_FOLLOW_DECLINED;
+  const bool is_offered = ask->has_followed || local_follow == v1::LOCAL_FOLLOW_OFFERED;
+  ask->hand_over = is_offered && !ask->previous && ask->window_ns == 0 &&
+                   ask->slow_policy != SlowPolicy::kLatest;
+  return Status();
+}
+
+}  // namespace
+
 StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDictRequest& request) {
   WatchAsk ask;
   SH_ASSIGN_OR_RETURN(ask.served, ResolveDict(context, request.name(), Verb::kRead));
@@ -220,6 +237,7 @@ StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDict
   if (ask.previous && ask.keys_only) {
     return Refuse("previous", "with keys_only no values are sent; leave one of the two out");
   }
+  SH_RETURN_IF_ERROR(PlanLocalFollow(request.local_follow(), &ask));
   return ask;
 }
 
@@ -255,6 +273,10 @@ StatusOr<std::string> EncodeWatchEvent(const Dict& dict, const WatchEvent& event
       message.mutable_resync()->set_reason(MessageOf(event.reason));
       break;
     case WatchEvent::Kind::kProgress: message.mutable_progress(); break;
+    case WatchEvent::Kind::kHandedOver:
+      message.mutable_handed_over()->set_log_id(event.log_id);
+      message.mutable_handed_over()->set_position(event.position);
+      break;
     case WatchEvent::Kind::kChanges: break;
   }
   return message.SerializeAsString();

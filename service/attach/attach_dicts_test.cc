@@ -1,4 +1,5 @@
 // Dicts through the attach door: what a worker gets, and when a dict moves for it.
+#include "engine/os/memory.h"
 #include "engine/state/dict.h"
 #include "service/attach/test_attach_door.h"
 
@@ -216,6 +217,56 @@ TEST_F(AttachDictsTest, TheDoorClosesWhileWorkersWaitForMoves) {
     while (last.ok()) last = Receive(worker);
     EXPECT_EQ(last.status().reason(), Reason::kUnavailable);
   }
+}
+
+TEST_F(AttachDictsTest, AFollowLogIsForWhoMayReadItsDict) {
+  std::vector<std::pair<uint64_t, uint64_t>> asked;
+  open_follow_log_ = [&asked](uint64_t dict_id, uint64_t log_id) -> StatusOr<UniqueFd> {
+    asked.emplace_back(dict_id, log_id);
+    if (log_id != 7) return Status(Reason::kUnavailable, "it is no more");
+    return CreateSealedMemory("log", kPageBytes);
+  };
+  StartDoor();
+  const auto readable = Create("r");
+  const auto secret = Create("x");
+  const UniqueFd fd = Greeted();  // Without lanes.
+  const auto answer = [&](const std::string& name, uint64_t log_id) -> StatusOr<uint64_t> {
+    kept_.clear();
+    Send(fd, {++last_request_, AttachOpenFollowLog{name, log_id}});
+    SH_ASSIGN_OR_RETURN(const AttachPacket packet, Receive(fd));
+    EXPECT_EQ(packet.request_id, last_request_);
+    const auto* error = std::get_if<AttachError>(&packet.message);
+    if (error != nullptr) return Status(error->reason, error->message);
+    return std::get<AttachFollowLogOpened>(packet.message).dict_id;
+  };
+
+  const std::string index = "#" + std::to_string(readable->record().index);
+  for (const std::string& name : {std::string("r"), index}) {
+    const auto opened = answer(name, 7);
+    ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+    EXPECT_EQ(*opened, readable->record().id);
+    EXPECT_EQ(kept_.size(), 1u);
+  }
+  EXPECT_EQ(answer("r", 8).status().reason(), Reason::kUnavailable);
+  EXPECT_EQ(asked.size(), 3u);
+  EXPECT_EQ(answer("x", 7).status().reason(), Reason::kPermissionDenied);
+  EXPECT_EQ(answer("#" + std::to_string(secret->record().index), 7).status().reason(),
+            Reason::kDictNotFound);
+  EXPECT_EQ(answer("r-none", 7).status().reason(), Reason::kDictNotFound);
+  EXPECT_EQ(asked.size(), 3u);
+}
+
+TEST_F(AttachDictsTest, WithoutWatchesThereIsNoFollowLog) {
+  StartDoor();
+  (void)Create("r");
+  const UniqueFd fd = Greeted();
+  Send(fd, {5, AttachOpenFollowLog{"r", 7}});
+  const auto packet = Receive(fd);
+  ASSERT_TRUE(packet.ok());
+  const auto* error = std::get_if<AttachError>(&packet->message);
+  ASSERT_NE(error, nullptr);
+
+  EXPECT_EQ(error->reason, Reason::kUnimplemented);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -56,6 +57,8 @@ struct AttachDoorParts {
   Metrics* metrics = nullptr;
   Lane lane;       // For the door's thread.
   Lane move_lane;  // For its thread that moves dicts.
+  // A descriptor of the follow log with this id of the dict with that one. Empty: there are none.
+  std::function<StatusOr<UniqueFd>(uint64_t dict_id, uint64_t log_id)> open_follow_log;
 };
 
 // Serves connections of `listener`: a bound, listening SOCK_SEQPACKET unix socket. Takes over the

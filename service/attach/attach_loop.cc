@@ -290,6 +290,8 @@ void AttachLoop::OnPacket(Connection& connection, AttachPacket packet,
   if (const auto* open = std::get_if<AttachOpenDict>(&packet.message))
     return OnOpenDict(connection, id, *open);
   if (std::holds_alternative<AttachOpenLocks>(packet.message)) return OnOpenLocks(connection, id);
+  if (const auto* open = std::get_if<AttachOpenFollowLog>(&packet.message))
+    return OnOpenFollowLog(connection, id, *open);
   if (const auto* call = std::get_if<AttachCall>(&packet.message))
     return OnCall(connection, id, *call);
   connection.SendErrorAndClose(

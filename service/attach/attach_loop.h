@@ -75,6 +75,8 @@ class AttachLoop final {
   void OnOpenDict(Connection& connection, uint64_t request_id, const AttachOpenDict& open);
   // Sends the segment that the dict is in now.
   void OnOpenLocks(Connection& connection, uint64_t request_id);
+  void OnOpenFollowLog(Connection& connection, uint64_t request_id,
+                       const AttachOpenFollowLog& open);
   void SendDict(Connection& connection, uint64_t request_id, const AttachOpenDict& open);
   StatusOr<std::shared_ptr<ServedDict>> FindReadableDict(const Connection& connection,
                                                          const std::string& name) const;

@@ -261,6 +261,22 @@ void AttachLoop::OnOpenLocks(Connection& connection, uint64_t request_id) {
   connection.Send({request_id, opened}, std::move(sent));
 }
 
+void AttachLoop::OnOpenFollowLog(Connection& connection, uint64_t request_id,
+                                 const AttachOpenFollowLog& open) {
+  auto found = FindReadableDict(connection, open.name);
+  if (!found.ok()) return connection.SendError(request_id, found.status());
+  const uint64_t dict_id = (*found)->record().id;
+  if (!parts_.open_follow_log) {
+    return connection.SendError(request_id,
+                                Status(Reason::kUnimplemented, "this service has no follow logs"));
+  }
+  StatusOr<UniqueFd> log = parts_.open_follow_log(dict_id, open.log_id);
+  if (!log.ok()) return connection.SendError(request_id, log.status());
+  std::vector<UniqueFd> sent;
+  sent.push_back(*std::move(log));
+  connection.Send({request_id, AttachFollowLogOpened{dict_id}}, std::move(sent));
+}
+
 bool AttachLoop::Admit(Connection& connection, uint64_t request_id) {
   if (connection.calls_.count(request_id) != 0) {
     connection.SendErrorAndClose(

@@ -134,8 +134,9 @@ class AttachDoorTest : public ::testing::Test {
     ASSERT_EQ(bind(listener.get(), reinterpret_cast<const sockaddr*>(&address_), sizeof(address_)),
               0);
     ASSERT_EQ(listen(listener.get(), 64), 0);
-    const AttachDoorParts parts{engine_.get(),  &dispatcher_,           &tokens_,
-                                metrics_.get(), engine_->DaemonLane(2), engine_->DaemonLane(3)};
+    const AttachDoorParts parts{engine_.get(),   &dispatcher_,           &tokens_,
+                                metrics_.get(),  engine_->DaemonLane(2), engine_->DaemonLane(3),
+                                open_follow_log_};
     auto door = StartAttachDoor(options, std::move(listener), parts);
     ASSERT_TRUE(door.ok()) << door.status().ToString();
     door_ = *std::move(door);
@@ -191,6 +192,7 @@ class AttachDoorTest : public ::testing::Test {
   }
 
   std::vector<UniqueFd> kept_;  // What came beside packets.
+  std::function<StatusOr<UniqueFd>(uint64_t, uint64_t)> open_follow_log_;
   std::string folder_ = "/tmp/statehouse-attach-XXXXXX";
   sockaddr_un address_{};
   NoVault vault_;

@@ -374,6 +374,14 @@ void PrometheusMetrics::AddWatched(const WatchNumbers& watches,
   AddGauge(families, "statehouse_watch_history_changes",
            "Changes that are kept for watches that are behind or come back.",
            static_cast<double>(watches.history_changes));
+  AddGauge(families, "statehouse_watch_local_followers",
+           "Watches of dicts whose clients follow the changes by themselves on this host.",
+           watches.local_followers);
+  AddCounter(families, "statehouse_watch_handed_over_total",
+             "Times that a watch was left to its client to follow.", watches.handed_over);
+  AddCounter(families, "statehouse_watch_follow_fallbacks_total",
+             "Times that a client could not follow any more, and its watch went on over a stream.",
+             watches.follow_fallbacks);
   AddGauge(families, "statehouse_watch_previous_bytes",
            "Memory of the previous values that watches of dicts asked for.",
            static_cast<double>(watches.previous_bytes));

@@ -57,6 +57,9 @@ struct WatchNumbers {
   double wakes_s = 0;
   uint32_t ranges = 0;
   uint64_t copy_bytes = 0;
+  uint32_t local_followers = 0;
+  uint64_t handed_over = 0;
+  uint64_t follow_fallbacks = 0;
 };
 
 class Metrics : public CallObserver {

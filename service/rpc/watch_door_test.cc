@@ -244,6 +244,42 @@ TEST_F(WatchDoorTest, InAWindowTheNewestOfEachKeyComesWithTheValueBefore) {
   EXPECT_EQ(service_->watches().Totals().coalesced, kChanges - told);
 }
 
+TEST_F(WatchDoorTest, HandsOverWhereThatIsOfferedAndPossible) {
+  v1::WatchDictRequest offered = Watch();
+  offered.set_local_follow(v1::LOCAL_FOLLOW_OFFERED);
+  auto stream = Open(offered);
+  const uint64_t revision = stream->AwaitSynced();
+  const auto handed_over = stream->Next();
+  ASSERT_TRUE(handed_over.has_value());
+  ASSERT_TRUE(handed_over->has_handed_over()) << handed_over->DebugString();
+  EXPECT_EQ(handed_over->revision(), revision);
+  EXPECT_NE(handed_over->handed_over().log_id(), 0u);
+
+  v1::WatchDictRequest latest = offered;
+  latest.set_slow_policy(v1::SLOW_POLICY_LATEST);
+  v1::WatchDictRequest previous = offered;
+  previous.set_previous(true);
+  v1::WatchDictRequest window = offered;
+  window.mutable_window()->set_nanos(1);
+  v1::WatchDictRequest declined = offered;
+  declined.set_local_follow(v1::LOCAL_FOLLOW_DECLINED);
+  int changes = 0;
+  for (const v1::WatchDictRequest& request : {latest, previous, window, declined, Watch()}) {
+    auto other = Open(request);
+    ASSERT_NE(other->AwaitSynced(), 0u);
+    Set("a", std::to_string(++changes));
+    const auto next = other->Next();
+    ASSERT_TRUE(next.has_value());
+    EXPECT_TRUE(next->has_changes()) << next->DebugString();
+  }
+  stream->context.TryCancel();  // It is told nothing but its end.
+  EXPECT_FALSE(stream->Next().has_value());
+
+  v1::WatchDictRequest senseless = Watch();
+  senseless.set_local_follow(static_cast<v1::LocalFollow>(v1::LOCAL_FOLLOW_DECLINED + 1));
+  EXPECT_EQ(Refusal(senseless).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
 TEST_F(WatchDoorTest, BadRequestsAreRefused) {
   v1::WatchDictRequest request = Watch();
   request.set_name("none");

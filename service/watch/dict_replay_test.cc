@@ -24,6 +24,8 @@ constexpr size_t kFollowers = 7;
 // What happened in some scenes.
 struct Seen {
   uint64_t changes = 0;
+  uint64_t followed = 0;
+  uint64_t fallbacks = 0;
   uint64_t coalesced = 0;
   uint64_t previous_values = 0;
   uint64_t previous_gone = 0;
@@ -79,6 +81,8 @@ class Scene : public DictReplayTest {
   void AddTo(Seen* seen) const {
     for (const auto& follower : followers_) {
       seen->changes += follower->changes();
+      seen->followed += follower->followed();
+      seen->fallbacks += follower->fallbacks();
       seen->coalesced += follower->coalesced();
       seen->previous_values += follower->previous_values();
       seen->previous_gone += follower->previous_gone();
@@ -162,6 +166,8 @@ TEST(DictReplayScenes, EveryWatchTellsWhatWasDone) {
     scene.AddTo(&seen);
   }
   EXPECT_GT(seen.changes, 10'000u);
+  EXPECT_GT(seen.followed, 1'000u);
+  EXPECT_GT(seen.fallbacks, 10u);
   EXPECT_GT(seen.coalesced, 0u);
   EXPECT_GT(seen.previous_values, 10'000u);
   // Most that is not known comes before a gap, and is forgotten there.
@@ -196,7 +202,8 @@ TEST(DictReplayScenes, EverySeededBugIsFound) {
         WatchMutant::kWatchNotNotified,       WatchMutant::kWatchSleptTooLong,
         WatchMutant::kWatchSleeperForgotten,  WatchMutant::kPreviousLags,
         WatchMutant::kPreviousNotReset,       WatchMutant::kPreviousOfNewest,
-        WatchMutant::kPreviousOfAnyScan}) {
+        WatchMutant::kPreviousOfAnyScan,      WatchMutant::kFollowHandOverLate,
+        WatchMutant::kFollowHandOverEarly,    WatchMutant::kFollowOverrunHidden}) {
     chosen_watch_mutant = mutant;
     bool found = false;
     for (int seed = 1; seed <= kSeedsForMutants && !found; ++seed)

@@ -5,6 +5,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <string_view>
@@ -17,7 +18,8 @@
 
 namespace statehouse {
 
-// Watches a dict, with one watch after another. One thread.
+// Watches a dict, with one watch after another; where one hands over, in the follow log as a client
+// does. One thread.
 class Follower {
  public:
   using Fault = Replayer::Fault;
@@ -38,6 +40,10 @@ class Follower {
   void Open(WatchHub& hub, const std::shared_ptr<ServedDict>& served, bool is_lost = false) {
     WatchAsk ask = ask_;
     ask.served = served;
+    ask.has_followed = std::exchange(falls_back_, false) && ask.hand_over && !is_lost;
+    hub_ = &hub;
+    id_ = served->record().id;
+    reader_.reset();
     expects_resync_ = is_lost;
     if (can_go_on_ || is_lost) {
       constexpr uint64_t kNobodyKnows = uint64_t{1} << 60;
@@ -51,7 +57,10 @@ class Follower {
     watcher_ = std::make_unique<Watcher>(hub, ask);
     if (!watcher_->is_open()) watcher_.reset();
   }
-  void Close() { watcher_.reset(); }
+  void Close() {
+    watcher_.reset();
+    reader_.reset();
+  }
   bool is_open() const { return watcher_ != nullptr; }
   bool is_synced() const { return replayer_.synced; }
 
@@ -60,7 +69,10 @@ class Follower {
     WatchEvent event;
     const Watch::Found found =
         patience.count() == 0 ? watcher_->TryNext(&event) : watcher_->Next(&event, patience);
-    if (found == Watch::Found::kEvent) Apply(event);
+    if (found == Watch::Found::kEvent) {
+      event.kind == WatchEvent::Kind::kHandedOver ? BeginFollow(event) : Apply(event);
+    }
+    if (found == Watch::Found::kNothing && reader_.has_value()) return TakeFollowed();
     if (found == Watch::Found::kEnd) {
       const Reason why = watcher_->status().reason();
       const bool is_slow = why == Reason::kLimitExceeded && ask_.slow_policy == SlowPolicy::kCancel;
@@ -110,12 +122,58 @@ class Follower {
   }
 
   uint64_t changes() const { return replayer_.changes; }
+  uint64_t followed() const { return followed_; }
+  uint64_t fallbacks() const { return fallbacks_; }
   uint64_t resyncs(ResyncReason reason) const { return resyncs_[static_cast<size_t>(reason)]; }
   uint64_t coalesced() const { return coalesced_; }
   uint64_t previous_values() const { return replayer_.previous_values; }
   uint64_t previous_gone() const { return replayer_.previous_gone; }
 
  private:
+  void BeginFollow(const WatchEvent& event) {
+    if (event.revision < replayer_.revision) {
+      fault_("it is handed over at a place before what it was told");
+    }
+    const FollowLogFacts facts{id_, event.log_id};
+    StatusOr<UniqueFd> fd = hub_->OpenFollowLog(facts);
+    if (!fd.ok()) return fault_("opening a follow log: " + fd.status().ToString());
+    auto log = FollowLog::Map(facts, fd->get());
+    if (!log.ok()) return fault_("mapping a follow log: " + log.status().ToString());
+    reader_.emplace(*std::move(log), event.position, event.revision);
+  }
+  // As DictFollow in clients/c, one change after another.
+  Watch::Found TakeFollowed() {
+    auto next = std::make_shared<WatchedChange>();
+    switch (reader_->Next(&next->change)) {
+      case FollowLogReader::Found::kNothing: return Watch::Found::kNothing;
+      case FollowLogReader::Found::kDamaged: fault_("the follow log makes no sense"); break;
+      case FollowLogReader::Found::kOverrun: break;
+      case FollowLogReader::Found::kChange:
+        if (next->change.operation == FeedOperation::kGap) {
+          reader_->StepBack();
+          break;
+        }
+        return ApplyFollowed(std::move(next));
+    }
+    ++fallbacks_;
+    falls_back_ = true;
+    can_go_on_ = true;
+    replayer_.revision = std::max(replayer_.revision, reader_->revision());
+    Close();  // Whoever takes opens it again.
+    return Watch::Found::kEvent;
+  }
+  Watch::Found ApplyFollowed(std::shared_ptr<WatchedChange> next) {
+    WatchEvent event;
+    event.revision = next->change.revision;
+    ++followed_;
+    const uint32_t operation = static_cast<uint32_t>(next->change.operation);
+    const bool is_mark = next->change.operation == FeedOperation::kMoved;
+    if (!is_mark && (ask_.kinds >> operation & 1) != 0 && Wants(next->change.key)) {
+      event.changes.push_back({std::move(next), false, {}});
+    }
+    Apply(event);
+    return Watch::Found::kEvent;
+  }
   bool Wants(std::string_view key) const {
     return ask_.key ? key == *ask_.key : key.starts_with(ask_.prefix);
   }
@@ -168,6 +226,12 @@ class Follower {
   Replayer replayer_;
   std::vector<Story> stories_;
   std::unique_ptr<Watcher> watcher_;
+  WatchHub* hub_ = nullptr;
+  uint64_t id_ = 0;  // The dict's.
+  std::optional<FollowLogReader> reader_;
+  bool falls_back_ = false;
+  uint64_t followed_ = 0;
+  uint64_t fallbacks_ = 0;
   bool can_go_on_ = false;
   bool expects_resync_ = false;
   std::map<std::string, uint64_t> noted_;  // Before the watch was opened.
@@ -195,6 +259,8 @@ class DictReplayTest : public WatchHubTest {
     ask.keys_only = random() % 6 == 0;
     ask.previous = !ask.keys_only && random() % 3 != 0;
     if (random() % 4 == 0) ask.window_ns = random() % 2'000'000;
+    ask.hand_over = random() % 4 != 0 && !ask.previous && ask.window_ns == 0 &&
+                    ask.slow_policy != SlowPolicy::kLatest;
     const uint64_t kinds = random() % 6;
     if (kinds == 0) ask.kinds = Follower::kPuts;
     if (kinds == 1) ask.kinds = kRemovals;

@@ -17,6 +17,8 @@ constexpr size_t kBytesPerMessage = 64 << 10;
 constexpr size_t kFilledBytesPerMessage = 4 << 20;
 // A watch that changes of other keys passed by so often in a row sleeps until its own changes.
 constexpr uint32_t kPassesToSleep = 4;
+// A watch that has no more than that before it hands over.
+constexpr uint64_t kHandOverLagMax = 4096;
 // Read before others have their turn.
 constexpr uint32_t kBucketsPerTurn = 8192;
 // A watcher with SlowPolicy::kLatest that is further behind gets the newest change of each key.
@@ -39,6 +41,7 @@ std::string_view ResyncReasonName(ResyncReason reason) {
 
 void Watch::Close() {
   std::shared_ptr<PreviousTable> parted;
+  std::shared_ptr<FollowLogWriter> given_up;  // Freed without the lock.
   {
     const std::lock_guard<std::mutex> lock(dict_->mutex);
     WakeUp(dict_->head);
@@ -48,6 +51,7 @@ void Watch::Close() {
       if (dict_->watches.empty()) dict_->idle_since_ns = std::max<uint64_t>(clock_ns_(), 1);
     }
     parted = dict_->previous.Part(std::exchange(previous_, nullptr));
+    if (std::exchange(has_log_, false)) given_up = dict_->LeaveFollowLog();
     waits_ = false;
     if (ended_.ok()) ended_ = Status(Reason::kCancelled, "the watch was closed");
   }
@@ -72,6 +76,7 @@ void Watch::Notify() {
 
 bool Watch::TakeDue(uint64_t now_ns) {
   if (!waits_ || is_notified_) return false;
+  if (is_handed_over()) return is_notified_ = !dict_->ended.ok();
   const bool has_news = cursor_ < dict_->head && !IsInWindow(now_ns);
   is_notified_ = (dict_->ready && (phase_ == Phase::kStarting || has_news)) || !dict_->ended.ok() ||
                  (ticket_ != 0 && dict_->drains >= ticket_) || due_ns_ <= now_ns;
@@ -99,11 +104,17 @@ Watch::Found Watch::Wait(uint64_t due_ns) {
 
 void Watch::Begin() {
   const uint64_t from = ask_.from_revision.value_or(0);
+  // From here on the log has every change, so that the place that is handed over is in it.
+  if (ask_.hand_over) has_log_ = dict_->JoinFollowLog();
   if (!ask_.from_revision) {
     cursor_ = dict_->head;
     BeginAnew();
   } else if (from > dict_->head) {
     resync_ = ResyncReason::kRevisionUnknown;
+  } else if (from + 1 < dict_->tail() && ask_.has_followed) {
+    cursor_ = from;  // TakeChanges finds that it fell behind.
+    can_resume_ = true;
+    CatchUp();
   } else if (from + 1 < dict_->tail() && !WatchMutantIs(WatchMutant::kWatchHistoryGoneHidden)) {
     resync_ = ResyncReason::kHistoryGone;
   } else {
@@ -199,6 +210,11 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   }
   if (phase_ == Phase::kStarting) {
     if (!dict_->ready) return Wait(UINT64_MAX);
+    // A follow log is ahead of the history for a moment, and so may be who has followed it.
+    if (ask_.from_revision.value_or(0) > dict_->head && ticket_ == 0) {
+      ticket_ = dict_->AskForDrain();
+    }
+    if (ticket_ > dict_->drains) return Wait(UINT64_MAX);
     if (ask_.previous && !dict_->previous.is_ready()) {
       if (ticket_ == 0) ticket_ = dict_->AskForDrain();
       return Wait(UINT64_MAX);
@@ -208,6 +224,8 @@ Watch::Found Watch::Poll(WatchEvent* event) {
     begins_anew_ ? BeginAnew() : Begin();
   }
   if (resync_) return Resync(*resync_, event);
+  if (is_handed_over()) return Wait(UINT64_MAX);
+  if (HandOver(event)) return Found::kEvent;
   const bool is_live = phase_ == Phase::kLive;
   const Found found = phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
   if (found != Found::kEvent) return found;
@@ -220,6 +238,37 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   }
   opens_window_ ? pace_.ToldChanges(now_ns) : pace_.Told(now_ns);
   return found;
+}
+
+// The watcher goes on where it is, in the follow log.
+bool Watch::HandOver(WatchEvent* event) {
+  if (!has_log_ || phase_ != Phase::kLive || dict_->head - cursor_ > kHandOverLagMax) return false;
+  // A gap is told here: the log's readers come back for it.
+  if (cursor_ + 1 < dict_->tail()) return false;
+  const FollowLogWriter& log = *dict_->follow_log;
+  uint64_t bytes = 0;
+  for (uint64_t revision = cursor_ + 1; revision <= dict_->head; ++revision) {
+    bytes += log.RecordBytesOf(dict_->history[revision - dict_->tail()]->change);
+  }
+  if (bytes > dict_->follow_position) return false;
+  const uint64_t position = dict_->follow_position - bytes;
+  if (position < log.tail_position()) return false;
+  phase_ = Phase::kHandedOver;
+  counters_->handed_over.fetch_add(1, std::memory_order_relaxed);
+  event->kind = WatchEvent::Kind::kHandedOver;
+  event->revision = cursor_;
+  event->log_id = log.facts().log_id;
+  event->position = position;
+  if (WatchMutantIs(WatchMutant::kFollowHandOverLate) && cursor_ < dict_->head) {
+    const DictChange& next = dict_->history[cursor_ + 1 - dict_->tail()]->change;
+    event->position += log.RecordBytesOf(next);
+    ++event->revision;
+  }
+  if (WatchMutantIs(WatchMutant::kFollowHandOverEarly) && cursor_ >= dict_->tail()) {
+    event->position -= log.RecordBytesOf(dict_->history[cursor_ - dict_->tail()]->change);
+    --event->revision;
+  }
+  return true;
 }
 
 uint64_t Watch::LagNs(uint64_t now_ns) const {
@@ -398,6 +447,7 @@ void Watch::PassBy(uint64_t head_before, bool has_gap,
 }
 
 bool Watch::MayFallAsleep() {
+  if (is_handed_over()) return waits_;
   const bool is_passed = waits_ && phase_ == Phase::kLive && cursor_ == dict_->head;
   passes_ = is_passed ? passes_ + 1 : 0;
   // Nothing but a change of its key is worth a look at it: no time, and no table of its own.
@@ -406,14 +456,15 @@ bool Watch::MayFallAsleep() {
 
 void Watch::FallAsleep() {
   dict_->awake.erase(this);
-  asleep_at_ = dict_->asleep.emplace(*ask_.key, this);
+  // No change concerns one that is handed over.
+  asleep_at_ = is_handed_over() ? dict_->asleep.end() : dict_->asleep.emplace(*ask_.key, this);
   is_asleep_ = true;
 }
 
 void Watch::WakeUp(uint64_t head) {
   passes_ = 0;
   if (!std::exchange(is_asleep_, false)) return;
-  dict_->asleep.erase(asleep_at_);
+  if (asleep_at_ != dict_->asleep.end()) dict_->asleep.erase(asleep_at_);
   dict_->awake.insert(this);
   cursor_ = WatchMutantIs(WatchMutant::kWatchSleptTooLong) ? dict_->head : head;
 }

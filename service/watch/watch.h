@@ -1,6 +1,9 @@
 // Watch: one watcher's place in a dict's changes: what it is told next.
 //
 //   starting --> snapshot --> catching up --> live        and back to snapshot after a resync
+//                                               live --> handed over, if that was asked for
+//
+// One that is handed over is told nothing but its end: its watcher reads the dict's follow log.
 //
 // Snapshot and changes fit together without a gap or a repeat: the place is taken before the scan
 // begins, and the scan tells of every bucket the version up to which its changes were seen, so that
@@ -64,13 +67,19 @@ struct WatchAsk {
   uint64_t window_ns = 0;    // After changes the next ones wait for so long.
   bool previous = false;     // What each key had before. REQUIRES: not keys_only.
   uint64_t progress_ms = 0;  // 0: none.
-  bool is_wait = false;      // Of EntryWaits, which has its own limit: it counts as no watch.
+  // The watcher can follow the dict's follow log once it is live. Not with previous, window_ns or
+  // kLatest, which stay with the hub.
+  bool hand_over = false;
+  // It followed up to from_revision: a history that is gone there is as for a slow watcher.
+  bool has_followed = false;
+  bool declines = false;  // It was handed over and cannot follow. REQUIRES: not hand_over.
+  bool is_wait = false;   // Of EntryWaits, which has its own limit: it counts as no watch.
   std::shared_ptr<const Identity> identity;  // Who watches; for Recheck.
 };
 
 // What a watcher is told at once.
 struct WatchEvent {
-  enum class Kind : uint8_t { kSnapshot, kChanges, kSynced, kResync, kProgress };
+  enum class Kind : uint8_t { kSnapshot, kChanges, kSynced, kResync, kProgress, kHandedOver };
   struct Told {
     SharedChange change;
     bool coalesced = false;
@@ -81,6 +90,8 @@ struct WatchEvent {
   std::vector<DictEntry> entries;
   std::vector<Told> changes;
   ResyncReason reason = ResyncReason::kHistoryGone;
+  uint64_t log_id = 0;    // Of kHandedOver: which follow log …
+  uint64_t position = 0;  // … and where the change after `revision` stands in it.
 };
 
 // Upper bounds of the buckets of wake-up times, in nanoseconds; a last one has what took longer.
@@ -102,6 +113,8 @@ struct WatchCounters {
   std::atomic<uint64_t> wakes_ns{0};
   std::atomic<uint64_t> changes{0};    // Told to watchers.
   std::atomic<uint64_t> coalesced{0};  // Left out for a newer one.
+  std::atomic<uint64_t> handed_over{0};
+  std::atomic<uint64_t> follow_fallbacks{0};  // See WatchTotals.
   std::atomic<uint64_t> resyncs[kResyncReasons] = {};
 };
 
@@ -152,11 +165,13 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint64_t LagRevisions() const {
     return phase_ == Phase::kLive && !is_asleep_ ? dict_->head - cursor_ : 0;
   }
+  // Its watcher follows by itself. REQUIRES: the dict's mutex is held.
+  bool is_handed_over() const { return phase_ == Phase::kHandedOver; }
   // For how long the oldest of them has been there. REQUIRES: as LagRevisions.
   uint64_t LagNs(uint64_t now_ns) const;
 
  private:
-  enum class Phase : uint8_t { kStarting, kSnapshot, kCatchingUp, kLive };
+  enum class Phase : uint8_t { kStarting, kSnapshot, kCatchingUp, kLive, kHandedOver };
 
   void Begin();
   void BeginAnew();
@@ -168,6 +183,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   void TakeScanned(const std::vector<DictEntry>& entries, bool is_sure);
   bool IsInWindow(uint64_t now_ns) const { return phase_ == Phase::kLive && !pace_.IsOpen(now_ns); }
   Found Resync(ResyncReason reason, WatchEvent* event);
+  bool HandOver(WatchEvent* event);
   bool IsFallingBehind() const;
   Found ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* event);
   Found TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* event);
@@ -200,6 +216,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   std::optional<ResyncReason> resync_;
   bool begins_anew_ = false;  // After a resync.
   bool can_resume_ = false;   // A later watch can go on after cursor_.
+  bool has_log_ = false;      // It is one of those for which the dict has a follow log.
   Status ended_;
 
   // Of the one who polls.

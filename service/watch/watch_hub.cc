@@ -9,6 +9,7 @@
 
 #include "engine/base/watch_mutant.h"
 #include "engine/os/futex.h"
+#include "engine/os/memory.h"
 
 namespace statehouse {
 namespace {
@@ -69,6 +70,7 @@ void WatchHub::Adopt(std::map<std::string, UniqueFd> kept) {
     }
     kept.erase(at);
     auto dict = std::make_shared<WatchedDict>(served, bell_, previous_budget_);
+    dict->follow_log_bytes = options_.feed.log_bytes;
     const uint64_t now_ns = options_.clock_ns();
     for (DictChange& change : history) {
       if (change.operation == FeedOperation::kGap) dict->previous.Break();
@@ -114,6 +116,10 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     std::shared_ptr<WatchedDict>& dict = by_id_[ask.served->record().id];
     if (dict == nullptr) {
       dict = std::make_shared<WatchedDict>(ask.served, bell_, previous_budget_);
+      dict->follow_log_bytes = options_.feed.log_bytes;
+    }
+    if (ask.has_followed || ask.declines) {
+      counters_->follow_fallbacks.fetch_add(1, std::memory_order_relaxed);
     }
     followed_ = by_id_.size();
     watch = std::make_shared<Watch>(std::move(ask), dict, counters_, options_.clock_ns,
@@ -133,6 +139,24 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
   }
   bell_->Ring();
   return watch;
+}
+
+StatusOr<UniqueFd> WatchHub::OpenFollowLog(const FollowLogFacts& facts) {
+  std::shared_ptr<WatchedDict> dict;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = by_id_.find(facts.dict_id);
+    if (found != by_id_.end()) dict = found->second;
+  }
+  if (dict != nullptr) {
+    const std::lock_guard<std::mutex> lock(dict->mutex);
+    if (dict->follow_log != nullptr && dict->follow_log->facts().log_id == facts.log_id) {
+      // Its clients can never write it, however they open it.
+      return ReopenDescription(dict->follow_log->fd(), false);
+    }
+  }
+  return Status(Reason::kUnavailable,
+                "opening the follow log of a dict: it is no more; watch the dict anew");
 }
 
 void WatchHub::Recheck(Allowed allowed) {
@@ -356,7 +380,28 @@ void WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due
   dict.served = *std::move(next);
 }
 
+namespace {
+
+// First of all: whoever follows by himself is woken by this alone. Nobody can say in the log that
+// he sleeps, so each batch pays for the call.
+std::shared_ptr<FollowLogWriter> TellFollowers(WatchedDict& dict,
+                                               const std::vector<DictChange>& fresh) {
+  std::shared_ptr<FollowLogWriter> log;
+  {
+    const std::lock_guard<std::mutex> lock(dict.mutex);
+    log = dict.follow_log;
+  }
+  if (log == nullptr || fresh.empty()) return log;
+  for (const DictChange& change : fresh) log->Append(change);
+  log->Commit();
+  log->Wake();
+  return log;
+}
+
+}  // namespace
+
 void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due) {
+  const std::shared_ptr<FollowLogWriter> told = TellFollowers(dict, fresh);
   std::vector<SharedChange> shared;
   shared.reserve(fresh.size());
   const uint64_t noticed_ns = options_.clock_ns();
@@ -377,6 +422,14 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
     const uint64_t head_before = dict.head;
+    if (dict.follow_log != nullptr) {
+      // A log that was made since: nobody was handed over to it before `head` is what it has.
+      if (dict.follow_log != told) {
+        for (const SharedChange& next : shared) dict.follow_log->Append(next->change);
+        dict.follow_log->Commit();
+      }
+      dict.follow_position = dict.follow_log->head_position();
+    }
     dict.history.insert(dict.history.end(), shared.begin(), shared.end());
     dict.head = dict.feed->head_revision();
     dict.is_nearly_full = dict.feed->is_nearly_full();
@@ -473,6 +526,7 @@ WatchTotals WatchHub::Totals() const {
     totals.history_changes += dict->history.size();
     for (const Watch* const watch : dict->watches) {
       if (watch->ask().is_wait) continue;
+      totals.local_followers += watch->is_handed_over() ? 1 : 0;
       totals.lag_revisions = std::max(totals.lag_revisions, watch->LagRevisions());
       totals.lag_ns = std::max(totals.lag_ns, watch->LagNs(now_ns));
     }
@@ -480,6 +534,8 @@ WatchTotals WatchHub::Totals() const {
   totals.changes = counters_->changes.load(std::memory_order_relaxed);
   totals.previous_bytes = previous_budget_->used();
   totals.coalesced = counters_->coalesced.load(std::memory_order_relaxed);
+  totals.handed_over = counters_->handed_over.load(std::memory_order_relaxed);
+  totals.follow_fallbacks = counters_->follow_fallbacks.load(std::memory_order_relaxed);
   totals.gaps = gaps_.load(std::memory_order_relaxed);
   for (size_t i = 0; i < kResyncReasons; ++i) {
     totals.resyncs[i] = counters_->resyncs[i].load(std::memory_order_relaxed);

@@ -46,6 +46,7 @@ struct WatchTotals {
   uint32_t waits = 0;   // Watches that are waits for entries; all else here is without them.
   uint32_t asleep = 0;  // Watches and waits that only a change of their key concerns.
   uint32_t dicts = 0;   // That are followed.
+  uint32_t local_followers = 0;  // Watches that are handed over.
   uint64_t history_changes = 0;
   uint64_t previous_bytes = 0;  // Of what watches with `previous` need.
   uint64_t lag_revisions = 0;   // Of the slowest live watch.
@@ -53,6 +54,8 @@ struct WatchTotals {
   uint64_t changes = 0;         // Told to watchers, since this daemon started; as all below.
   uint64_t coalesced = 0;
   uint64_t gaps = 0;
+  uint64_t handed_over = 0;
+  uint64_t follow_fallbacks = 0;  // Watches of clients that could not go on by themselves.
   uint64_t resyncs[kResyncReasons] = {};
   std::array<uint64_t, kWakeBucketsNs.size() + 1> wakes{};  // See WatchCounters.
   uint64_t wakes_ns = 0;
@@ -76,6 +79,9 @@ class WatchHub final {
   // A dict was changed by the caller a moment ago: tells its watches now, on this thread, unless
   // the hub's is at it. Cheap where nobody watches. Any thread.
   void LookNow(uint64_t dict_id);
+  // A descriptor of the dict's follow log. UNAVAILABLE where that log is no more: the client
+  // watches anew.
+  StatusOr<UniqueFd> OpenFollowLog(const FollowLogFacts& facts);
   // Whether any dict is followed; only a hint.
   bool FollowsAny() const { return followed_.load(std::memory_order_relaxed) > 0; }
   // Grants have changed: ends every watch that `allowed` refuses, with that status, and asks it for

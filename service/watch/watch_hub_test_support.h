@@ -142,6 +142,7 @@ class Replayer {
         Forget();
         break;
       case WatchEvent::Kind::kProgress: ++progress; break;
+      case WatchEvent::Kind::kHandedOver: break;
     }
     if (event.revision != 0) {
       if (event.revision < revision) fault_("the revision went backward");

@@ -19,6 +19,7 @@
 
 #include "engine/base/status.h"
 #include "engine/state/dict_feed.h"
+#include "engine/state/follow_log.h"
 #include "service/watch/previous_table.h"
 
 namespace statehouse {
@@ -71,6 +72,11 @@ struct WatchedDict {
     return wanted;
   }
 
+  // A watch that may hand over begins: whether there is a follow log. REQUIRES: mutex held.
+  bool JoinFollowLog();
+  // It ends, with the last one the log: to be freed without the mutex. REQUIRES: mutex held.
+  std::shared_ptr<FollowLogWriter> LeaveFollowLog();
+
   const uint64_t id;
   const std::shared_ptr<HubBell> bell;
   // Held while the feed is drained and its changes are published. Taken before `mutex` and the
@@ -101,6 +107,12 @@ struct WatchedDict {
   std::unordered_set<Watch*> awake;
   std::multimap<std::string_view, Watch*> asleep;  // By their key, which is theirs.
   size_t waits = 0;                                // Watches that are waits for an entry.
+  // The changes since its first follower, for clients of this host; null: none. Whoever holds
+  // drain_mutex writes it, and may be ahead of the history.
+  std::shared_ptr<FollowLogWriter> follow_log;
+  uint64_t follow_position = 0;  // In it, behind the change with the revision `head`.
+  uint64_t follow_log_bytes = kFeedLogBytesDefault;
+  size_t followers = 0;  // Watches that hand over, or will.
 };
 
 }  // namespace statehouse

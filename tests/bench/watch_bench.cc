@@ -1,7 +1,8 @@
-// Watches of the whole service: from a set to its event, against etcd's; what a watcher costs who
-// writes; what an idle watch costs in memory.
+// Watches of the whole service: from a set to its event, against etcd's; on one host, against the
+// futexes that it is made of; what a watcher costs who writes; what an idle watch costs in memory.
 //   watch_bench STATEHOUSED [--rounds N] [--json FILE]
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
 #include <statehouse/dict.h>
 #include <statehouse/statehouse.h>
 #include <unistd.h>
@@ -110,6 +111,102 @@ class OwnWatch final {
   std::thread thread_;
 };
 
+sh_dict* OpenDict(sh_client* client, const char* name) {
+  sh_dict_spec spec{};
+  sh_dict* dict = nullptr;
+  Require(sh_dict_open(client, name, &spec, &dict, nullptr), "opening a dict");
+  return dict;
+}
+
+// A watch of one key by the C library, read by a thread of its own.
+class LibraryWatch final {
+ public:
+  enum class How { kBlocks, kPolls };
+
+  LibraryWatch(sh_dict* dict, const std::string& key, const sh_watch_options& options, How how,
+               Arrival* arrival)
+      : arrival_(arrival) {
+    sh_watch_options chosen = options;
+    chosen.key = Bytes(key);
+    Require(sh_dict_watch(dict, &chosen, &watch_, nullptr), "watching");
+    sh_watch_event event{};
+    while (event.kind != SH_WATCH_SYNCED) {
+      Require(sh_watch_next(watch_, 60'000, &event, nullptr), "awaiting synced");
+    }
+    thread_ = std::thread([this, how] { how == How::kPolls ? Poll() : Block(); });
+  }
+  ~LibraryWatch() {
+    sh_watch_cancel(watch_);
+    thread_.join();
+    sh_watch_close(watch_);
+  }
+
+ private:
+  void Tell(const sh_watch_event& event) {
+    v1::Value value;
+    if (event.kind != SH_WATCH_PUT) return;
+    if (!value.ParseFromArray(event.value.data, static_cast<int>(event.value.size))) Die("a value");
+    arrival_->Came(static_cast<uint64_t>(value.int_value()));
+  }
+  void Block() {
+    sh_watch_event event{};
+    while (sh_watch_next(watch_, 1'000, &event, nullptr) == SH_OK) Tell(event);
+  }
+  void Poll() {
+    pollfd waits{sh_watch_fd(watch_), POLLIN, 0};
+    for (;;) {
+      ::poll(&waits, 1, 1'000);
+      sh_watch_event event{};
+      do {
+        if (sh_watch_next(watch_, 0, &event, nullptr) != SH_OK) return;
+        Tell(event);
+      } while (event.kind != SH_WATCH_NONE);
+    }
+  }
+
+  Arrival* const arrival_;
+  sh_watch* watch_ = nullptr;
+  std::thread thread_;
+};
+
+// Threads in a row, each of which wakes the next one by its futex; the last one tells of it.
+class FutexChain final {
+ public:
+  FutexChain(size_t hops, Arrival* arrival) : words_(hops) {
+    for (size_t i = 0; i < hops; ++i) {
+      threads_.emplace_back([this, i, arrival] {
+        for (uint32_t seen = 0;;) {
+          while (words_[i].load(std::memory_order_acquire) == seen) {
+            FutexWait(words_[i], seen, 1'000'000'000);
+          }
+          seen = words_[i].load(std::memory_order_acquire);
+          if (i + 1 < words_.size()) {
+            Wake(i + 1, seen);
+          } else if (seen != kEnd) {
+            arrival->Came(seen);
+          }
+          if (seen == kEnd) return;
+        }
+      });
+    }
+  }
+  ~FutexChain() {
+    Send(kEnd);
+    for (std::thread& thread : threads_) thread.join();
+  }
+  void Send(uint32_t number) { Wake(0, number); }
+
+ private:
+  static constexpr uint32_t kEnd = UINT32_MAX;
+  void Wake(size_t at, uint32_t number) {
+    words_[at].store(number, std::memory_order_release);
+    FutexWakeAll(words_[at]);
+  }
+
+  std::vector<std::atomic<uint32_t>> words_;
+  std::vector<std::thread> threads_;
+};
+
 class EtcdWatch final {
  public:
   EtcdWatch(const std::string& folder, Arrival* arrival)
@@ -155,13 +252,6 @@ class EtcdWatch final {
       stream_;
   std::thread thread_;
 };
-
-sh_dict* OpenDict(sh_client* client, const char* name) {
-  sh_dict_spec spec{};
-  sh_dict* dict = nullptr;
-  Require(sh_dict_open(client, name, &spec, &dict, nullptr), "opening a dict");
-  return dict;
-}
 
 void Increment(sh_dict* dict, const std::string& key, int64_t delta) {
   sh_number sum{};
@@ -216,6 +306,58 @@ int ReportIdle(const Service& service, sh_client* client, sh_dict* dict) {
   return met ? 0 : 1;
 }
 
+// From a set through the local door to its event through the local door.
+int RaceOnOneHost(const Service& service, int rounds) {
+  sh_client* const setter = service.Connect(SH_TRANSPORT_LOCAL);
+  sh_client* const watcher = service.Connect(SH_TRANSPORT_LOCAL);
+  sh_dict* const set = OpenDict(setter, "near");
+  sh_dict* const watched = OpenDict(watcher, "near");
+  Arrival arrivals[5];
+  uint64_t numbers[5] = {};
+  const auto sets = [set](std::string key) {
+    return [set, key](uint64_t) { Increment(set, key, 1); };
+  };
+  sh_watch_options latest{};
+  latest.slow = SH_SLOW_LATEST;  // Stays with its stream.
+  Race race{"on one host, from a set to its event in another client, p50", {}, {}, "us"};
+  const auto add = [&](const char* name, size_t i, auto send) {
+    race.contenders.push_back({name, Latency(&arrivals[i], &numbers[i], std::move(send)), 1'000});
+  };
+  // One after the other: each has the dict for itself.
+  int missed = 0;
+  const auto run = [&] {
+    missed += RunRaces({race}, rounds, "");
+    race.contenders.clear();
+  };
+  {
+    FutexChain one(1, &arrivals[0]);
+    FutexChain two(2, &arrivals[1]);
+    add("one futex wake-up", 0, [&one](uint64_t number) { one.Send(uint32_t(number)); });
+    add("two futex wake-ups, one after the other", 1,
+        [&two](uint64_t number) { two.Send(uint32_t(number)); });
+    run();
+  }
+  {
+    LibraryWatch blocks(watched, "blocks", {}, LibraryWatch::How::kBlocks, &arrivals[2]);
+    add("the watcher follows and waits in sh_watch_next", 2, sets("blocks"));
+    run();
+  }
+  {
+    LibraryWatch polls(watched, "polls", {}, LibraryWatch::How::kPolls, &arrivals[3]);
+    add("the watcher follows and polls its descriptor", 3, sets("polls"));
+    run();
+  }
+  {
+    LibraryWatch streams(watched, "streams", latest, LibraryWatch::How::kBlocks, &arrivals[4]);
+    add("the watcher has a stream", 4, sets("streams"));
+    run();
+  }
+  for (sh_dict* const dict : {set, watched}) sh_dict_close(dict);
+  sh_close(watcher);
+  sh_close(setter);
+  return missed;
+}
+
 int Run(const std::string& statehoused, int rounds, const std::string& json) {
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
@@ -227,6 +369,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
   sh_dict* const called = OpenDict(network, "bench");
   sh_dict* const unwatched = OpenDict(local, "unwatched");
 
+  const int far_off = RaceOnOneHost(service, rounds);
   Arrival local_arrival;
   Arrival network_arrival;
   uint64_t local_number = 0;
@@ -271,7 +414,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
                rounds, "");
   watch_local.reset();
   watch_network.reset();
-  missed += ReportIdle(service, local, mapped);
+  missed += far_off + ReportIdle(service, local, mapped);
   for (sh_dict* const dict : {mapped, called, unwatched}) sh_dict_close(dict);
   sh_close(network);
   sh_close(local);

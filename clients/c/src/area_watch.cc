@@ -59,7 +59,8 @@ StatusOr<std::unique_ptr<AreaWatch>> AreaWatch::Make(const WatchedArea& area, ui
   return watch;
 }
 
-std::unique_ptr<WatchSubject::Message> AreaWatch::MakeRequest(const WatchPoint& from) const {
+std::unique_ptr<WatchSubject::Message> AreaWatch::MakeRequest(const WatchPoint& from,
+                                                              LocalFollow /*follow*/) const {
   auto request = std::make_unique<v1::WatchAreaRequest>(request_);
   if (from.is_known) request->set_from_updates(from.counter);
   request->set_from_incarnation(from.incarnation);

@@ -28,7 +28,7 @@ class AreaWatch final : public WatchSubject {
   const std::string& method() const override { return method_; }
   const WatchPoint& from() const override { return from_; }
   size_t read_ahead() const override { return SH_AREA_WATCH_READ_AHEAD; }
-  std::unique_ptr<Message> MakeRequest(const WatchPoint& from) const override;
+  std::unique_ptr<Message> MakeRequest(const WatchPoint& from, LocalFollow follow) const override;
   std::unique_ptr<Message> MakeResponse() const override;
   WatchPoint PointAfter(const Message& response, const WatchPoint& point) const override;
   // What is watched.

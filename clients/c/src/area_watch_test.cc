@@ -200,7 +200,7 @@ TEST(AreaWatchTest, RequestHasEveryOption) {
   options.ranges_only = 1;
   const auto watch = Watched(options);
   EXPECT_EQ(watch->from(), (WatchPoint{true, 0, 5}));
-  const auto first = watch->MakeRequest(watch->from());
+  const auto first = watch->MakeRequest(watch->from(), LocalFollow::kNone);
   const auto& request = static_cast<const v1::WatchAreaRequest&>(*first);
   EXPECT_EQ(request.name(), "a");
   EXPECT_EQ(request.pos(), 10u);
@@ -213,7 +213,7 @@ TEST(AreaWatchTest, RequestHasEveryOption) {
   EXPECT_EQ(request.progress_interval().nanos(), 234'000'000);
   EXPECT_TRUE(request.skip_snapshot());
   EXPECT_TRUE(request.ranges_only());
-  const auto anew = watch->MakeRequest(WatchPoint());
+  const auto anew = watch->MakeRequest(WatchPoint(), LocalFollow::kNone);
   EXPECT_FALSE(static_cast<const v1::WatchAreaRequest&>(*anew).has_from_updates());
   EXPECT_EQ(static_cast<const v1::WatchAreaRequest&>(*anew).from_incarnation(), 0u);
 }

@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "clients/c/src/dict_follow.h"
 #include "clients/c/src/dict_handle.h"
+#include "clients/c/src/follow_thread.h"
 
 namespace statehouse {
 namespace {
@@ -35,7 +37,8 @@ int64_t UnixNs(const google::protobuf::Timestamp& time) {
 }  // namespace
 
 StatusOr<std::unique_ptr<DictWatch>> DictWatch::Make(std::string name,
-                                                     const sh_watch_options& options) {
+                                                     const sh_watch_options& options,
+                                                     std::shared_ptr<LocalDict> local) {
   std::unique_ptr<DictWatch> watch(new DictWatch());
   v1::WatchDictRequest& request = watch->request_;
   SH_RETURN_IF_ERROR(SelectKeys(name, options, &request));
@@ -67,11 +70,17 @@ StatusOr<std::unique_ptr<DictWatch>> DictWatch::Make(std::string name,
                         WindowOf("watching dict " + name, options.window_us));
   }
   request.set_name(std::move(name));
+  // The rest is what the service does for a watch.
+  const bool is_plain =
+      options.previous == 0 && options.window_us == 0 && options.slow != SH_SLOW_LATEST;
+  if (is_plain && FollowThread::IsSupported()) watch->local_ = std::move(local);
   return watch;
 }
 
-std::unique_ptr<WatchSubject::Message> DictWatch::MakeRequest(const WatchPoint& from) const {
+std::unique_ptr<WatchSubject::Message> DictWatch::MakeRequest(const WatchPoint& from,
+                                                              LocalFollow follow) const {
   auto request = std::make_unique<v1::WatchDictRequest>(request_);
+  request->set_local_follow(static_cast<v1::LocalFollow>(follow));
   if (from.is_known) request->set_from_revision(from.counter);
   return request;
 }
@@ -84,6 +93,25 @@ WatchPoint DictWatch::PointAfter(const Message& response, const WatchPoint& poin
   const auto& message = static_cast<const v1::WatchDictResponse&>(response);
   if (message.revision() != 0) return {true, message.revision()};
   return message.has_resync() ? WatchPoint() : point;
+}
+
+static_assert(static_cast<int>(LocalFollow::kOffered) == v1::LOCAL_FOLLOW_OFFERED &&
+              static_cast<int>(LocalFollow::kReturned) == v1::LOCAL_FOLLOW_RETURNED &&
+              static_cast<int>(LocalFollow::kDeclined) == v1::LOCAL_FOLLOW_DECLINED);
+
+WatchSubject::Sign DictWatch::SignOf(const Message& response) const {
+  switch (static_cast<const v1::WatchDictResponse&>(response).event_case()) {
+    case v1::WatchDictResponse::kSynced: return Sign::kSynced;
+    case v1::WatchDictResponse::kResync: return Sign::kResync;
+    case v1::WatchDictResponse::kHandedOver: return Sign::kHandedOver;
+    default: return Sign::kOther;
+  }
+}
+
+std::shared_ptr<WatchFollow> DictWatch::Follow(const Message& handed_over) const {
+  if (local_ == nullptr) return nullptr;  // It was not offered.
+  return std::make_shared<DictFollow>(local_, request_,
+                                      static_cast<const v1::WatchDictResponse&>(handed_over));
 }
 
 void DictWatchReader::Take(std::unique_ptr<WatchSubject::Message> response) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "clients/c/src/local_dict.h"
 #include "clients/c/src/watch_subject.h"
 #include "statehouse/v1/watch.pb.h"
 
@@ -13,24 +14,30 @@ namespace statehouse {
 
 class DictWatch final : public WatchSubject {
  public:
-  // INVALID_ARGUMENT and KEY_INVALID say which option is wrong.
+  // `local`: the dict through the local door, or null. INVALID_ARGUMENT and KEY_INVALID say which
+  // option is wrong.
   static StatusOr<std::unique_ptr<DictWatch>> Make(std::string name,
-                                                   const sh_watch_options& options);
+                                                   const sh_watch_options& options,
+                                                   std::shared_ptr<LocalDict> local = nullptr);
 
   const std::string& name() const override { return request_.name(); }
   const std::string& method() const override { return method_; }
   const WatchPoint& from() const override { return from_; }
   size_t read_ahead() const override { return SH_WATCH_READ_AHEAD; }
-  std::unique_ptr<Message> MakeRequest(const WatchPoint& from) const override;
+  std::unique_ptr<Message> MakeRequest(const WatchPoint& from, LocalFollow follow) const override;
   std::unique_ptr<Message> MakeResponse() const override;
   WatchPoint PointAfter(const Message& response, const WatchPoint& point) const override;
+  bool may_follow() const override { return local_ != nullptr; }
+  Sign SignOf(const Message& response) const override;
+  std::shared_ptr<WatchFollow> Follow(const Message& handed_over) const override;
 
  private:
   DictWatch() = default;
 
   const std::string method_ = "/statehouse.v1.Dicts/WatchDict";
   WatchPoint from_;
-  v1::WatchDictRequest request_;  // Without a revision.
+  v1::WatchDictRequest request_;      // Without a revision.
+  std::shared_ptr<LocalDict> local_;  // Where it may be followed, else null.
 };
 
 class DictWatchReader final : public WatchReaderOf<sh_watch_event> {

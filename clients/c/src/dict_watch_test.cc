@@ -138,11 +138,11 @@ TEST(DictWatchTest, StreamGoesOnAfterItsLastMessageThatHadARevision) {
   EXPECT_EQ((*watch)->PointAfter(Changes(9, {7}), six), (WatchPoint{true, 9}));
   EXPECT_EQ((*watch)->PointAfter(Resync(1), six), WatchPoint());
   EXPECT_EQ((*watch)->PointAfter(Changes(0, {7}), six), six);
-  const auto request = (*watch)->MakeRequest(six);
+  const auto request = (*watch)->MakeRequest(six, LocalFollow::kNone);
   const auto& dict_request = static_cast<const v1::WatchDictRequest&>(*request);
   EXPECT_EQ(dict_request.from_revision(), 6u);
   EXPECT_EQ(dict_request.name(), "d");
-  const auto anew = (*watch)->MakeRequest(WatchPoint());
+  const auto anew = (*watch)->MakeRequest(WatchPoint(), LocalFollow::kNone);
   EXPECT_FALSE(static_cast<const v1::WatchDictRequest&>(*anew).has_from_revision());
 }
 

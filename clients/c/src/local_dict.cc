@@ -121,6 +121,13 @@ Status LocalDict::Get(std::string_view key, DictEntry* entry, bool* found) {
   return *found ? Status() : CheckKey(key);
 }
 
+Status LocalDict::Peek(std::string_view key, DictEntry* entry, bool* found) const {
+  *found = false;
+  if (!usable()) return Unusable();
+  const Use<Mapping> use(current_);
+  return use->dict->Get(key, entry, found, 0);
+}
+
 Status LocalDict::GetWire(std::string_view key, std::span<const PathStep> path, LocalValue* value) {
   SH_RETURN_IF_ERROR(CheckPath(path));
   SH_RETURN_IF_ERROR(Read(key, [&](const Dict& dict) {

@@ -76,6 +76,8 @@ class LocalDict final {
   //
   // The entry as the engine keeps it: a number as its bits, all else as wire bytes.
   Status Get(std::string_view key, DictEntry* entry, bool* found);
+  // The same of the segment that is mapped, which may be history: waits for nobody and asks nobody.
+  Status Peek(std::string_view key, DictEntry* entry, bool* found) const;
   // The value, or with a path the part of it, as wire bytes. Errors: also PATH_NOT_FOUND,
   // TYPE_MISMATCH.
   Status GetWire(std::string_view key, std::span<const PathStep> path, LocalValue* value);

@@ -197,7 +197,7 @@ Status LocalSession::EnsureConnected(Control* control, bool want_lanes, Deadline
 StatusOr<AttachConnection> LocalSession::Connect(bool want_lanes, Deadline deadline) {
   RetryPause retry;
   for (;;) {
-    StatusOr<AttachConnection> connection = ConnectOnce(want_lanes, deadline);
+    StatusOr<AttachConnection> connection = ConnectOnce(want_lanes, deadline, options_.interrupted);
     if (connection.ok() || !DaemonIsAway(connection.status())) return connection;
     if (options_.interrupted && options_.interrupted()) {
       return Status(Reason::kCancelled, "the caller gave up while the daemon was away");
@@ -206,7 +206,8 @@ StatusOr<AttachConnection> LocalSession::Connect(bool want_lanes, Deadline deadl
   }
 }
 
-StatusOr<AttachConnection> LocalSession::ConnectOnce(bool want_lanes, Deadline deadline) {
+StatusOr<AttachConnection> LocalSession::ConnectOnce(bool want_lanes, Deadline deadline,
+                                                     const Interrupt& interrupted) {
   SH_ASSIGN_OR_RETURN(AttachConnection connection, AttachConnection::Open(options_.runtime_dir));
   Track(connection);
   const auto greet = [&]() -> Status {
@@ -217,7 +218,7 @@ StatusOr<AttachConnection> LocalSession::ConnectOnce(bool want_lanes, Deadline d
     const AttachHello hello{options_.token, options_.client_name, want_lanes};
     SH_RETURN_IF_ERROR(connection.Send(AttachPacket{0, hello}, pidfd.get(), deadline));
     SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
-                        connection.Receive(deadline, options_.interrupted));
+                        connection.Receive(deadline, interrupted));
     if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
       return Status(error->reason, error->message).WithRetryAfter(error->retry_after_ms);
     }

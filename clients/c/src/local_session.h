@@ -92,6 +92,9 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   // The same where the connection is free by `free_by`; else false, and nothing was sent.
   bool CallIfFree(const std::string& method, const std::string& request, const CallOptions& options,
                   Deadline free_by, StatusOr<std::string>* response);
+  // The descriptor of the follow log with this id, of the dict with that index, over a connection
+  // of its own. Asks no interrupt.
+  StatusOr<UniqueFd> OpenFollowLog(uint32_t dict_index, uint64_t log_id, Deadline deadline);
 
   // For LocalArea and LocalDict. The id that a thread's lane must have to be used now.
   uint64_t attachment_id() const { return attachment_id_.load(std::memory_order_relaxed); }
@@ -140,7 +143,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   // Connects and says Hello, again and again until the deadline while the daemon is away. The
   // answer to a Hello for lanes becomes the session's attachment.
   StatusOr<AttachConnection> Connect(bool want_lanes, Deadline deadline);
-  StatusOr<AttachConnection> ConnectOnce(bool want_lanes, Deadline deadline);
+  StatusOr<AttachConnection> ConnectOnce(bool want_lanes, Deadline deadline,
+                                         const Interrupt& interrupted);
   Status AdoptAttachment(AttachConnection::Received* received);
   // REQUIRES: the caller has the turn on `control`.
   Status EnsureConnected(Control* control, bool want_lanes, Deadline deadline);

@@ -70,6 +70,30 @@ StatusOr<std::shared_ptr<LocalDict>> LocalSession::OpenDict(const std::string& n
   return dict;
 }
 
+StatusOr<UniqueFd> LocalSession::OpenFollowLog(uint32_t dict_index, uint64_t log_id,
+                                               Deadline deadline) {
+  SH_ASSIGN_OR_RETURN(AttachConnection connection, ConnectOnce(false, deadline, Interrupt()));
+  const auto ask = [&]() -> StatusOr<UniqueFd> {
+    const AttachOpenFollowLog open{"#" + std::to_string(dict_index), log_id};
+    SH_RETURN_IF_ERROR(connection.Send(AttachPacket{1, open}, -1, deadline));
+    SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
+                        connection.Receive(deadline, Interrupt()));
+    if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
+      return Status(error->reason, error->message).WithRetryAfter(error->retry_after_ms);
+    }
+    const bool opened = std::holds_alternative<AttachFollowLogOpened>(received.packet.message);
+    if (!opened || received.descriptors.size() != 1) {
+      return Status(Reason::kInternal,
+                    "the daemon answered OpenFollowLog with a packet of another kind; check that "
+                    "client and service are of the same release");
+    }
+    return std::move(received.descriptors[0]);
+  };
+  StatusOr<UniqueFd> log = ask();
+  CloseTracked(&connection);
+  return log;
+}
+
 void LocalSession::ReopenDicts(Control* control, Deadline deadline) {
   for (const std::shared_ptr<LocalDict>& dict : LivingDicts()) {
     if (!dict->usable()) continue;

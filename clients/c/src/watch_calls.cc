@@ -1,6 +1,4 @@
 // The part of the C interface that concerns watches.
-#include <poll.h>
-
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -54,17 +52,6 @@ class Visit final {
   sh_watch* const watch_;
   bool entered_ = false;
 };
-
-// False when the time is over.
-bool AwaitReady(int fd, Deadline deadline) {
-  constexpr int64_t kPollMsMax = 3'600'000;
-  const auto left =
-      std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-  if (left.count() <= 0) return false;
-  pollfd waits{fd, POLLIN, 0};
-  ::poll(&waits, 1, static_cast<int>(std::min<int64_t>(left.count(), kPollMsMax)));
-  return true;  // Or a signal came; whoever asks looks again.
-}
 
 template <typename Event>
 Status Look(sh_watch* watch, WatchReaderOf<Event>* reader, Event* event) {
@@ -120,7 +107,7 @@ Status Next(const char* call, sh_watch* watch, uint64_t timeout_ms, Event* event
       *name = watch->name;
       return failed;
     }
-  } while (found.kind == kNone && AwaitReady(watch->stream->fd(), deadline));
+  } while (found.kind == kNone && watch->stream->Await(deadline));
   *event = found;
   return Status();
 }
@@ -141,7 +128,7 @@ Status Open(sh_dict* dict, const sh_watch_options& options, sh_watch** watch) {
   SH_RETURN_IF_ERROR(CheckDict(dict));
   if (watch == nullptr) return Status(Reason::kInvalidArgument, "sh_dict_watch: watch is NULL");
   SH_ASSIGN_OR_RETURN(std::shared_ptr<const DictWatch> subject,
-                      DictWatch::Make(dict->name, options));
+                      DictWatch::Make(dict->name, options, dict->local));
   auto reader = std::make_unique<DictWatchReader>(subject->from());
   return Begin(std::move(subject), std::move(reader), dict->watches, watch);
 }
@@ -220,7 +207,10 @@ sh_area_point sh_area_watch_point(const sh_watch* watch) {
   return {point.counter, point.incarnation, point.is_known ? 1 : 0};
 }
 
-int sh_watch_fd(const sh_watch* watch) { return watch == nullptr ? -1 : watch->stream->fd(); }
+int sh_watch_fd(const sh_watch* watch) {
+  if (watch == nullptr) return -1;
+  return statehouse::IsForked(*watch) ? watch->stream->fd_in_child() : watch->stream->fd();
+}
 
 void sh_watch_cancel(sh_watch* watch) {
   if (watch == nullptr || statehouse::IsForked(*watch)) return;

@@ -1,11 +1,16 @@
 #include "clients/c/src/watch_stream.h"
 
 #include <grpc/support/time.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <utility>
+
+#include "engine/os/futex.h"
 
 namespace statehouse {
 namespace {
@@ -30,6 +35,7 @@ StatusOr<std::unique_ptr<WatchStream>> WatchStream::Begin(
                       ": no descriptor to tell of its events: " + std::strerror(errno));
   }
   SH_ASSIGN_OR_RETURN(watch->pump_, StreamPump::OfThisProcess());
+  if (watch->subject_->may_follow()) watch->offer_ = LocalFollow::kOffered;
   const std::lock_guard<std::mutex> lock(watch->mutex_);
   watch->BeginStream();
   return watch;
@@ -37,8 +43,11 @@ StatusOr<std::unique_ptr<WatchStream>> WatchStream::Begin(
 
 WatchStream::~WatchStream() {
   Stop(Status(Reason::kClientClosed, "the watch was closed"));
-  std::unique_lock<std::mutex> lock(mutex_);
-  over_.wait(lock, [this] { return step_ == Step::kOver; });
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    over_.wait(lock, [this] { return step_ == Step::kOver; });
+  }
+  if (thread_ != nullptr) thread_->Remove(this);
 }
 
 WatchStream::Taken WatchStream::Take() {
@@ -49,11 +58,14 @@ WatchStream::Taken WatchStream::Take() {
     items_.pop_front();
     bytes_ -= item.bytes;
     if (step_ == Step::kHeld) ReadOrHold();
+    if (!IsFull() && std::exchange(is_held_, false)) thread_->Ring();
     taken.kind = item.message != nullptr ? Taken::Kind::kMessage : Taken::Kind::kBreak;
     taken.message = std::move(item.message);
   } else if (end_.has_value()) {
     taken.kind = Taken::Kind::kEnd;
     taken.end = *end_;
+  } else if (IsFollowing() && ReadFollow(&taken.message)) {
+    taken.kind = Taken::Kind::kMessage;
   } else if (std::exchange(signalled_, false)) {
     eventfd_t count = 0;
     ::eventfd_read(ready_.get(), &count);
@@ -67,6 +79,7 @@ void WatchStream::Stop(Status why) {
   items_.clear();
   bytes_ = 0;
   end_ = std::move(why);
+  follow_.reset();
   SignalReady();
   if (stream_ != nullptr) stream_->Cancel();
   if (step_ == Step::kHeld) Finish();
@@ -96,8 +109,9 @@ void WatchStream::Handle(bool ok) {
 void WatchStream::BeginStream() {
   if (stopped_) return End(*end_);
   began_from_ = point_;
-  auto begun = session_->StreamOn(pump_->queue(), subject_->method(),
-                                  *subject_->MakeRequest(point_), static_cast<Handler*>(this));
+  auto begun =
+      session_->StreamOn(pump_->queue(), subject_->method(), *subject_->MakeRequest(point_, offer_),
+                         static_cast<Handler*>(this));
   if (!begun.ok()) return End(begun.status());
   stream_ = std::move(begun).value();
   step_ = Step::kBeginning;
@@ -105,7 +119,8 @@ void WatchStream::BeginStream() {
 
 void WatchStream::ReadOrHold() {
   if (stopped_) return Finish();
-  if (IsFull()) {
+  // A stream that has handed over is read for its end.
+  if (IsFull() && follow_ == nullptr) {
     step_ = Step::kHeld;
     return;
   }
@@ -117,6 +132,14 @@ void WatchStream::ReadOrHold() {
 void WatchStream::Keep() {
   if (stopped_) return;
   point_ = subject_->PointAfter(*reading_, point_);
+  switch (subject_->SignOf(*reading_)) {
+    case WatchSubject::Sign::kHandedOver: return BeginFollow(*reading_);
+    case WatchSubject::Sign::kResync: is_synced_ = false; break;
+    case WatchSubject::Sign::kSynced:
+      if (std::exchange(is_synced_, false)) return;
+      break;
+    case WatchSubject::Sign::kOther: break;
+  }
   Item item{std::move(reading_), 0};
   item.bytes = item.message->ByteSizeLong();
   bytes_ += item.bytes;
@@ -132,8 +155,17 @@ void WatchStream::Finish() {
 void WatchStream::AfterEnd(const Status& status) {
   stream_.reset();
   reading_.reset();
+  if (follow_ != nullptr) {
+    follow_.reset();
+    WakeAwaiting();  // It sleeps on what is followed no more.
+  }
+  const bool falls_back = std::exchange(falls_back_, false);
   if (stopped_) return End(*end_);
   if (!GoesOn(status)) return End(status);
+  if (falls_back) return BeginStream();
+  // Another service may do better.
+  if (subject_->may_follow()) offer_ = LocalFollow::kOffered;
+  is_synced_ = false;
   if (items_.empty() || items_.back().message != nullptr) {
     items_.push_back(Item{});
     // Else it is no news until the next message.
@@ -155,8 +187,132 @@ void WatchStream::End(Status why) {
 }
 
 void WatchStream::SignalReady() {
+  WakeAwaiting();
   if (std::exchange(signalled_, true)) return;
   ::eventfd_write(ready_.get(), 1);
+}
+
+void WatchStream::WakeAwaiting() {
+  poke_.fetch_add(1, std::memory_order_release);
+  if (awaiting_ > 0) FutexWakeAll(poke_);
+}
+
+int WatchStream::fd() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!std::exchange(is_polled_, true) && thread_ != nullptr) thread_->Ring();
+  return ready_.get();
+}
+
+bool WatchStream::PollReady(Deadline deadline) const {
+  constexpr int64_t kPollMsMax = 3'600'000;
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+  if (left.count() <= 0) return false;
+  pollfd waits{ready_.get(), POLLIN, 0};
+  ::poll(&waits, 1, static_cast<int>(std::min<int64_t>(left.count(), kPollMsMax)));
+  return true;  // Or a signal came; whoever asks looks again.
+}
+
+bool WatchStream::Await(Deadline deadline) {
+  if (!subject_->may_follow()) return PollReady(deadline);
+  constexpr uint64_t kSleepNsMax = 3'600'000'000'000;
+  const auto left = deadline - std::chrono::steady_clock::now();
+  if (left <= left.zero()) return false;
+  uint64_t sleep_ns = std::min<uint64_t>(
+      kSleepNsMax,
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(left).count()));
+  const std::atomic<uint32_t>* words[2] = {&poke_};
+  uint32_t seen[2] = {};
+  size_t count = 1;
+  std::shared_ptr<const void> log;  // Stays mapped.
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!items_.empty() || end_.has_value()) return true;
+    seen[0] = poke_.load(std::memory_order_acquire);
+    if (IsFollowing()) {
+      words[count] = &follow_->event();
+      seen[count++] = follow_seen_;
+      log = follow_->log();
+      const uint64_t now_ns = MonotonicNs();
+      const uint64_t due_ns = follow_->due_ns();
+      if (due_ns <= now_ns) return true;
+      sleep_ns = std::min(sleep_ns, due_ns - now_ns);
+    }
+    ++awaiting_;
+  }
+  FutexWaitAny(std::span(words, count), std::span(seen, count), sleep_ns);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  --awaiting_;
+  return true;
+}
+
+FollowThread::Sleep WatchStream::Turn() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (follow_ != nullptr && !is_open_) {
+    const std::shared_ptr<WatchFollow> opening = follow_;
+    lock.unlock();
+    const Status opened = opening->Open();
+    lock.lock();
+    // Meanwhile the stream may have ended, and another one handed over.
+    if (follow_ != opening) return {nullptr, nullptr, 0, follow_ != nullptr ? 0 : UINT64_MAX};
+    if (!opened.ok()) {
+      FallBack(LocalFollow::kDeclined);
+      return {};
+    }
+    is_open_ = true;
+    follow_seen_ = follow_->event().load(std::memory_order_acquire) - 1;  // Not read yet.
+    WakeAwaiting();
+  }
+  if (!IsFollowing() || !is_polled_) return {};
+  while (!IsFull()) {
+    std::unique_ptr<Message> message;
+    if (!ReadFollow(&message)) {
+      if (!IsFollowing()) return {};
+      return {follow_->log(), &follow_->event(), follow_seen_, follow_->due_ns()};
+    }
+    Item item{std::move(message), 0};
+    item.bytes = item.message->ByteSizeLong();
+    bytes_ += item.bytes;
+    items_.push_back(std::move(item));
+    SignalReady();
+  }
+  is_held_ = true;
+  return {};
+}
+
+void WatchStream::BeginFollow(const Message& handed_over) {
+  follow_ = subject_->Follow(handed_over);
+  is_open_ = false;
+  is_held_ = false;
+  if (thread_ == nullptr && follow_ != nullptr) {
+    StatusOr<std::shared_ptr<FollowThread>> thread = FollowThread::OfThisProcess();
+    if (thread.ok()) thread_ = *std::move(thread);
+  }
+  if (thread_ == nullptr || follow_ == nullptr) return FallBack(LocalFollow::kDeclined);
+  thread_->Add(this);
+}
+
+// False: there is no message; FallBack may have been called.
+bool WatchStream::ReadFollow(std::unique_ptr<Message>* message) {
+  for (;;) {
+    // SYNC: follow.event
+    follow_seen_ = follow_->event().load(std::memory_order_acquire);
+    const WatchFollow::Found found = follow_->Read(MonotonicNs(), message);
+    if (found == WatchFollow::Found::kMore) continue;
+    point_ = {true, follow_->counter()};
+    if (found == WatchFollow::Found::kFallBack) FallBack(LocalFollow::kReturned);
+    if (found == WatchFollow::Found::kBroken) FallBack(LocalFollow::kDeclined);
+    return found == WatchFollow::Found::kMessage;
+  }
+}
+
+// The next stream goes on where this stops.
+void WatchStream::FallBack(LocalFollow how) {
+  follow_.reset();
+  offer_ = how;
+  falls_back_ = true;
+  is_synced_ = true;
+  if (stream_ != nullptr) stream_->Cancel();
 }
 
 }  // namespace statehouse

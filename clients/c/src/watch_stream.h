@@ -1,10 +1,16 @@
 // WatchStream: what a watch is sent, over one stream after another, with what was read ahead.
 //
-// It goes on by itself after a stream that broke, from the point of its last message.
+// It goes on by itself after a stream that broke, from the point of its last message. Where the
+// service hands over (watch_follow.h), it reads on there and the stream brings nothing but its end:
+//
+//   stream --handed over--> follow --cannot go on, or the stream broke--> stream
+//
+// Whoever takes messages reads in his own thread what is followed, and sleeps on its futex; only
+// once fd() was asked for does FollowThread read ahead, so that there is something to poll for.
 // Who owns it: the handle sh_watch. Threads: Take: one at a time; the other methods: any; Handle:
-// the pump's. Always true: at most one event of the pump's queue is outstanding. fd() is readable
-// while Take has something to give. At most as many messages are kept as the subject reads ahead,
-// and none is read while they have kWatchReadAheadBytes or more.
+// the pump's; Turn: FollowThread's. Always true: at most one event of the pump's queue is
+// outstanding. fd() is readable while Take has something to give. At most as many messages are kept
+// as the subject reads ahead, and none is read while they have kWatchReadAheadBytes or more.
 // Failure: what cannot be resumed ends it; Take gives that after everything that came before.
 #pragma once
 
@@ -19,6 +25,8 @@
 #include <mutex>
 #include <optional>
 
+#include "clients/c/src/attach_connection.h"
+#include "clients/c/src/follow_thread.h"
 #include "clients/c/src/network_session.h"
 #include "clients/c/src/retry_pause.h"
 #include "clients/c/src/stream_pump.h"
@@ -30,7 +38,7 @@ namespace statehouse {
 
 inline constexpr size_t kWatchReadAheadBytes = SH_WATCH_READ_AHEAD_BYTES;
 
-class WatchStream final : private StreamPump::Handler {
+class WatchStream final : private StreamPump::Handler, private FollowThread::Follower {
  public:
   using Message = WatchSubject::Message;
 
@@ -52,7 +60,11 @@ class WatchStream final : private StreamPump::Handler {
   };
   // What is next. kNothing makes fd() wait for more.
   Taken Take();
-  int fd() const { return ready_.get(); }
+  // Sleeps until Take may have something. False when the time is over.
+  bool Await(Deadline deadline);
+  // To poll.
+  int fd();
+  int fd_in_child() const { return ready_.get(); }
   // From now on Take gives `why` and nothing else. The first time counts.
   void Stop(Status why);
   // OK until Stop.
@@ -84,6 +96,14 @@ class WatchStream final : private StreamPump::Handler {
   void AfterEnd(const Status& status);
   void End(Status why);
   void SignalReady();
+  void WakeAwaiting();
+  // Following; all with mutex_ held but Turn.
+  FollowThread::Sleep Turn() override;
+  void BeginFollow(const Message& handed_over);
+  bool ReadFollow(std::unique_ptr<Message>* message);
+  void FallBack(LocalFollow how);
+  bool IsFollowing() const { return follow_ != nullptr && is_open_; }
+  bool PollReady(Deadline deadline) const;
   bool IsFull() const {
     return items_.size() >= subject_->read_ahead() || bytes_ >= kWatchReadAheadBytes;
   }
@@ -91,7 +111,8 @@ class WatchStream final : private StreamPump::Handler {
   const std::shared_ptr<NetworkSession> session_;
   const std::shared_ptr<const WatchSubject> subject_;
   std::shared_ptr<StreamPump> pump_;
-  UniqueFd ready_;  // eventfd.
+  std::shared_ptr<FollowThread> thread_;  // Null before the first handing over; set once.
+  UniqueFd ready_;                        // eventfd.
 
   mutable std::mutex mutex_;  // Guards what follows.
   std::condition_variable over_;
@@ -107,6 +128,16 @@ class WatchStream final : private StreamPump::Handler {
   bool signalled_ = false;  // ready_ is readable.
   bool stopped_ = false;
   std::optional<Status> end_;
+  std::shared_ptr<WatchFollow> follow_;  // Null: the stream brings what comes.
+  bool is_open_ = false;                 // follow_ is.
+  bool is_polled_ = false;               // fd() was asked for: FollowThread reads ahead.
+  bool is_held_ = false;                 // It does not, until something is taken.
+  bool falls_back_ = false;              // The stream was cancelled to go on with another one.
+  bool is_synced_ = false;               // What comes next needs no `synced` to be told again.
+  LocalFollow offer_ = LocalFollow::kNone;
+  uint32_t follow_seen_ = 0;  // follow_'s event before it was read last.
+  uint32_t awaiting_ = 0;     // Threads that sleep on poke_.
+  std::atomic<uint32_t> poke_{0};
 };
 
 }  // namespace statehouse

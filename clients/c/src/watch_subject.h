@@ -12,6 +12,7 @@
 #include <string>
 
 #include "clients/c/include/statehouse/statehouse.h"
+#include "clients/c/src/watch_follow.h"
 #include "engine/base/status.h"
 #include "statehouse/v1/watch.pb.h"
 
@@ -38,10 +39,19 @@ class WatchSubject {
   virtual const WatchPoint& from() const = 0;
   // How many messages are read before they are taken.
   virtual size_t read_ahead() const = 0;
-  virtual std::unique_ptr<Message> MakeRequest(const WatchPoint& from) const = 0;
+  // `follow`: kNone unless may_follow().
+  virtual std::unique_ptr<Message> MakeRequest(const WatchPoint& from,
+                                               LocalFollow follow) const = 0;
   virtual std::unique_ptr<Message> MakeResponse() const = 0;
   // Where a stream goes on that begins after `response`, of one that came to `point` before.
   virtual WatchPoint PointAfter(const Message& response, const WatchPoint& point) const = 0;
+
+  // Whether the service may hand over.
+  virtual bool may_follow() const { return false; }
+  enum class Sign : uint8_t { kOther, kSynced, kResync, kHandedOver };
+  virtual Sign SignOf(const Message&) const { return Sign::kOther; }
+  // How to go on after a message of kHandedOver.
+  virtual std::shared_ptr<WatchFollow> Follow(const Message&) const { return nullptr; }
 };
 
 // Takes messages apart into events. One thread at a time; point(): any.

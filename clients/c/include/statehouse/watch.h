@@ -1,6 +1,8 @@
 /* Watches: the part of the C interface (statehouse.h, which includes this) that tells every change
  * of a dict, in order, from where one left off; and what the bytes of an area are, whenever they
- * changed. A watch goes over the network door, also where the client uses the local one.
+ * changed. A watch goes over the network door, also where the client uses the local one; through
+ * that one it follows a dict in shared memory once it is live, unless `previous`, `window_us` or
+ * SH_SLOW_LATEST is asked for. What is told is the same.
  *
  *   sh_watch *watch = NULL;
  *   sh_watch_event event;
@@ -35,7 +37,9 @@
  *
  * Threads: one thread at a time calls sh_watch_next or sh_area_watch_next; the other calls come
  * from any. One thread of the library reads for all watches of a process; it begins with the first
- * watch and ends with the last. What a watch was sent and did not give yet is at most
+ * watch and ends with the last. A second one, for those that follow in shared memory, reads ahead
+ * for those alone whose descriptor was asked for: without it, whoever waits in sh_watch_next is
+ * woken by the service itself. What a watch was sent and did not give yet is at most
  * SH_WATCH_READ_AHEAD messages, of an area SH_AREA_WATCH_READ_AHEAD, and no further one is read
  * once they have SH_WATCH_READ_AHEAD_BYTES: then the service keeps the changes and applies the
  * watch's slow policy; of an area it tells the newest bytes later.

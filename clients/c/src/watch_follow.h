@@ -1,0 +1,44 @@
+// WatchFollow: how a watch goes on by itself after its stream has handed over.
+//
+// Who owns it: WatchStream. Threads: Open alone, before the others; those one at a time.
+// Always true: messages are those that the stream would have brought.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "engine/base/status.h"
+
+namespace statehouse {
+
+// What a request says of it; as v1::LocalFollow.
+enum class LocalFollow : uint8_t { kNone, kOffered, kReturned, kDeclined };
+
+class WatchFollow {
+ public:
+  enum class Found : uint8_t {
+    kMessage,
+    kNothing,   // Yet: sleep on event().
+    kMore,      // Nothing for the watcher so far; there is more to read.
+    kFallBack,  // The stream has to go on, for a while …
+    kBroken,    // … or for good.
+  };
+
+  virtual ~WatchFollow() = default;
+  // Maps what is followed; waits for the daemon, about a second at most.
+  virtual Status Open() = 0;
+  // Grows with what is followed. Read it before Read, to sleep until it differs. REQUIRES: open.
+  virtual const std::atomic<uint32_t>& event() const = 0;
+  // Keeps what event() is in.
+  virtual std::shared_ptr<const void> log() const = 0;
+  virtual Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) = 0;
+  // When Read has something to say although nothing happens: monotonic; UINT64_MAX never.
+  virtual uint64_t due_ns() const = 0;
+  // Up to where everything was read; as WatchPoint::counter.
+  virtual uint64_t counter() const = 0;
+};
+
+}  // namespace statehouse
