@@ -44,6 +44,7 @@ bench "locks in C++" lock "$BUILD/bin/lock_bench"
 bench "locks through both doors against etcd" lock_service "$BUILD/bin/lock_service_bench" "$BUILD/bin/statehoused"
 bench "the network door against bare gRPC" unary "$BUILD/bin/unary_bench" "$BUILD/bin/bare_server" "$BUILD/bin/door_server" \
   "$BUILD/bin/statehoused"
+bench "calls beside floods" flood "$BUILD/bin/flood_bench" "$BUILD/bin/statehoused"
 bench "idle connections" connections "$BUILD/bin/connections_bench" "$BUILD/bin/statehoused"
 bench "areas in Python against uWSGI" python "$PYTHON" "$ROOT/tests/bench/python_bench.py" --build "$BUILD"
 bench "sharedarea_wait in Python against uWSGI" python_wait "$PYTHON" "$ROOT/tests/bench/python_wait_bench.py" --build "$BUILD"

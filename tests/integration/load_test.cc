@@ -1,0 +1,266 @@
+// Everything at once: 2,000 connections, half of them with a watch, 200 with a session's batches,
+// four of them under way on each stream, and all others with calls. Every answer is right, every
+// watch comes to the last value, and the daemon's memory stays bounded.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <statehouse/client.hpp>
+#include <thread>
+#include <vector>
+
+#include "engine/os/futex.h"
+#include "statehouse/v1/batch.pb.h"
+#include "statehouse/v1/dict.pb.h"
+#include "statehouse/v1/watch.pb.h"
+#include "tests/support/daemon.h"
+#include "tests/support/http2.h"
+#include "tests/support/long_runs.h"
+
+namespace statehouse::testing {
+namespace {
+
+constexpr size_t kConnections = 2000;
+constexpr size_t kWatches = 1000;
+constexpr size_t kBatchStreams = 200;
+constexpr size_t kThreads = 4;  // Of the test: each looks after a quarter of each kind.
+constexpr int kWindow = 4;      // Batches under way on a stream.
+constexpr int kBatchSize = 64;
+constexpr double kGrowthMibMax = 512;
+constexpr char kRunBatches[] = "/statehouse.v1.Batches/RunBatches";
+constexpr char kWatchDict[] = "/statehouse.v1.Dicts/WatchDict";
+constexpr char kIncrement[] = "/statehouse.v1.Dicts/IncrementEntry";
+constexpr uint32_t kRoom = 0x7fffffff - 65'535;
+
+double MemoryMib(pid_t pid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string word; status >> word;) {
+    double kib = 0;
+    if (word == "RssAnon:" && status >> kib) return kib / 1024;
+  }
+  return -1;
+}
+
+// What a client says first, with as much room for answers as there can be.
+std::string Opening() {
+  return Preface(Setting(4, 0x7fffffff)) +
+         EncodeFrame(FrameType::kWindowUpdate, 0, 0, BigEndian32(kRoom));
+}
+
+// A stream whose messages are read one after the other.
+class Stream final {
+ public:
+  Stream(const std::string& address, const char* path, const std::string& token)
+      : connection_(address) {
+    is_fine_ = connection_.valid() &&
+               connection_.Send(Opening() + EncodeFrame(FrameType::kHeaders, kEndHeaders, 1,
+                                                        CallHeaders(path, token)));
+  }
+  bool is_fine() const { return is_fine_; }
+  void Send(const std::string& message, bool is_last = false) {
+    is_fine_ = is_fine_ && connection_.Send(EncodeFrame(FrameType::kData, is_last ? kEndStream : 0,
+                                                        1, GrpcMessage(message)));
+  }
+  // The next message; empty when the stream is over, or nothing came in time.
+  std::optional<std::string> Receive() {
+    for (;;) {
+      if (bytes_.size() >= 5) {
+        size_t length = 0;
+        for (size_t i = 1; i < 5; ++i) length = length << 8 | static_cast<uint8_t>(bytes_[i]);
+        if (bytes_.size() >= 5 + length) {
+          std::string message = bytes_.substr(5, length);
+          bytes_.erase(0, 5 + length);
+          return message;
+        }
+      }
+      const auto frame = connection_.Receive(std::chrono::milliseconds(60'000));
+      const bool is_over = !frame.has_value() || frame->type == FrameType::kResetStream ||
+                           frame->type == FrameType::kGoAway ||
+                           (frame->type == FrameType::kHeaders && (frame->flags & kEndStream) != 0);
+      if (is_over) return std::nullopt;
+      if (frame->type == FrameType::kData) bytes_ += frame->payload;
+    }
+  }
+
+ private:
+  Http2Connection connection_;
+  std::string bytes_;
+  bool is_fine_ = false;
+};
+
+class LoadTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto daemon = Daemon::Start();
+    ASSERT_TRUE(daemon.ok()) << daemon.status().ToString();
+    daemon_ = *std::move(daemon);
+    address_ = daemon_->tcp_address();
+    client::Options options;
+    options.token = daemon_->token();
+    options.transport = SH_TRANSPORT_NETWORK;
+    auto client = client::Client::Connect("statehouse://" + address_, options);
+    ASSERT_TRUE(client.ok());
+    auto dict = client->OpenDict("load");
+    ASSERT_TRUE(dict.ok());
+    dict_ = std::make_unique<client::Dict>(*std::move(dict));
+    client_ = std::make_unique<client::Client>(*std::move(client));
+  }
+
+  void Expect(bool holds, const char* what) {
+    if (holds) return;
+    if (++failures_ <= 5) ADD_FAILURE() << what;
+  }
+  static std::string WatchRequest() {
+    v1::WatchDictRequest request;
+    request.set_name("load");
+    request.set_key("watched");
+    return request.SerializeAsString();
+  }
+
+  std::string BatchOf(size_t stream) {
+    v1::RunBatchesRequest request;
+    request.mutable_batch()->add_names("load");
+    for (int i = 0; i < kBatchSize; ++i) {
+      v1::Operation* const operation = request.mutable_batch()->add_operations();
+      operation->mutable_increment()->set_key("b" + std::to_string(stream));
+    }
+    return request.SerializeAsString();
+  }
+  // Each batch adds kBatchSize to the stream's own entry, so each answer is known.
+  void CheckBatch(const std::optional<std::string>& message, int64_t* number) {
+    v1::RunBatchesResponse response;
+    if (!message.has_value() || !response.ParseFromString(*message)) {
+      return Expect(false, "a batch was not answered");
+    }
+    Expect(response.result().results_size() == kBatchSize, "a batch was not carried out");
+    for (const v1::OperationResult& result : response.result().results()) {
+      Expect(result.increment().number() == ++*number,
+             "an operation of a batch was lost or doubled");
+    }
+  }
+
+  // Batches and calls in turns, until the end.
+  void Work(size_t thread) {
+    struct Batches {
+      std::unique_ptr<Stream> stream;
+      std::string request;
+      int64_t number = 0;
+    };
+    std::vector<Batches> batches;
+    for (size_t i = thread; i < kBatchStreams; i += kThreads) {
+      batches.push_back(
+          {std::make_unique<Stream>(address_, kRunBatches, daemon_->token()), BatchOf(i)});
+      for (int j = 0; j < kWindow; ++j) batches.back().stream->Send(batches.back().request);
+    }
+    v1::IncrementEntryRequest call;
+    call.set_name("load");
+    call.set_key("called");
+    const std::string request = call.SerializeAsString();
+    std::vector<std::unique_ptr<Http2Connection>> callers;
+    for (size_t i = thread; i < kConnections - kWatches - kBatchStreams; i += kThreads) {
+      callers.push_back(std::make_unique<Http2Connection>(address_));
+      Expect(callers.back()->valid() && callers.back()->Send(Opening()), "connecting failed");
+    }
+    ++ready_;
+    for (uint32_t turn = 0; !stop_; ++turn) {
+      for (Batches& some : batches) {
+        CheckBatch(some.stream->Receive(), &some.number);
+        some.stream->Send(some.request);
+        operations_ += kBatchSize;
+      }
+      const uint32_t stream = 2 * turn + 1;
+      for (const auto& caller : callers) {
+        Expect(caller->Send(UnaryCall(stream, kIncrement, daemon_->token(), request)), "no call");
+      }
+      for (const auto& caller : callers) {
+        Expect(caller->Answer(stream).has_value(), "a call was not answered");
+        ++calls_;
+      }
+    }
+    for (Batches& some : batches) {
+      for (int j = 0; j < kWindow; ++j) CheckBatch(some.stream->Receive(), &some.number);
+      batched_ += some.number;
+    }
+  }
+
+  // Reads its watches until each has told the last value.
+  void Watch(size_t thread) {
+    std::vector<std::unique_ptr<Stream>> watches;
+    for (size_t i = thread; i < kWatches; i += kThreads) {
+      watches.push_back(std::make_unique<Stream>(address_, kWatchDict, daemon_->token()));
+      watches.back()->Send(WatchRequest(), true);
+      Expect(watches.back()->is_fine(), "a watch was not opened");
+    }
+    ++ready_;
+    for (const auto& watch : watches) {
+      bool has_last = false;
+      while (!has_last) {
+        const auto message = watch->Receive();
+        v1::WatchDictResponse response;
+        if (!message.has_value() || !response.ParseFromString(*message)) {
+          Expect(false, "a watch ended");
+          break;
+        }
+        for (const v1::DictChange& change : response.changes().changes()) {
+          has_last = has_last || change.value().string_value() == "last";
+        }
+      }
+    }
+  }
+
+  std::unique_ptr<Daemon> daemon_;
+  std::string address_;
+  std::unique_ptr<client::Client> client_;
+  std::unique_ptr<client::Dict> dict_;
+  std::atomic<size_t> ready_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<int> failures_{0};
+  std::atomic<int64_t> operations_{0};
+  std::atomic<int64_t> calls_{0};
+  std::atomic<int64_t> batched_{0};
+};
+
+TEST_F(LoadTest, ThousandsOfConnectionsWatchesAndBatchesAtOnce) {
+  const pid_t daemon = daemon_->daemon_pid();
+  const double before = MemoryMib(daemon);
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < kThreads; ++i) {
+    threads.emplace_back([this, i] { Watch(i); });
+    threads.emplace_back([this, i] { Work(i); });
+  }
+  EXPECT_TRUE(Eventually([this] { return ready_ == 2 * kThreads; }));
+  double most = before;
+  int64_t sets = 0;
+  const uint64_t until = MonotonicNs() + static_cast<uint64_t>(Rounds(3, 180)) * 1'000'000'000;
+  while (MonotonicNs() < until) {
+    EXPECT_TRUE(dict_->Set("watched", std::to_string(++sets)).ok());
+    SleepNs(20'000'000);
+    most = std::max(most, MemoryMib(daemon));
+  }
+  stop_ = true;
+  EXPECT_TRUE(dict_->Set("watched", "last").ok());
+  for (std::thread& thread : threads) thread.join();
+
+  std::printf(
+      "%zu connections, %zu watches, %zu streams of batches: %lld operations of batches, %lld "
+      "calls, "
+      "%lld changes for all watches; memory %.0f MiB, before %.0f MiB\n",
+      kConnections, kWatches, kBatchStreams, static_cast<long long>(operations_.load()),
+      static_cast<long long>(calls_.load()), static_cast<long long>(sets), most, before);
+  EXPECT_EQ(failures_, 0);
+  EXPECT_GT(operations_, 0);
+  EXPECT_GT(calls_, 0);
+  EXPECT_LT(most - before, kGrowthMibMax);
+  EXPECT_EQ(daemon_->daemon_pid(), daemon);
+  EXPECT_EQ(dict_->Get<int64_t>("called").value(), calls_.load());
+  int64_t sum = 0;
+  for (size_t i = 0; i < kBatchStreams; ++i) {
+    sum += dict_->Get<int64_t>("b" + std::to_string(i)).value().value_or(0);
+  }
+  EXPECT_EQ(sum, batched_.load());
+}
+
+}  // namespace
+}  // namespace statehouse::testing
