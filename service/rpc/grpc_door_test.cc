@@ -303,6 +303,43 @@ TEST_F(SmallDoorTest, ConnectionBeyondTheLimitIsClosedAndAFreedPlaceIsUsed) {
   EXPECT_TRUE(AddOnce(*second, "a").ok());
 }
 
+class WastedCallsDoorTest : public GrpcDoorTest {
+ protected:
+  static constexpr int kWastedMax = 5;
+
+  WastedCallsDoorTest() : GrpcDoorTest(Options(&ended_)) {}
+  static GrpcDoorOptions Options(std::atomic<int>* ended) {
+    GrpcDoorOptions options;
+    options.wasted_calls_per_second_max = kWastedMax;
+    options.on_connection_ended = [ended](const std::string&) { ended->fetch_add(1); };
+    return options;
+  }
+  static grpc::Status AddWithoutToken(v1::Areas::Stub& stub) {
+    grpc::ClientContext context;
+    v1::AddWordResponse response;
+    return stub.AddWord(&context, Add("a"), &response);
+  }
+
+  std::atomic<int> ended_{0};
+};
+
+TEST_F(WastedCallsDoorTest, AConnectionBeyondTheLimitIsEndedAndOthersGoOn) {
+  service_->MakeArea("a", 64);
+  const auto other = Areas();
+  ASSERT_TRUE(AddOnce(*other, "a").ok());
+  const auto stub = Areas();
+  for (int i = 0; i < kWastedMax; ++i) {
+    EXPECT_EQ(AddWithoutToken(*stub).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  }
+  EXPECT_EQ(ended_.load(), 0);
+
+  EXPECT_FALSE(AddWithoutToken(*stub).ok());
+
+  EXPECT_TRUE(Eventually([this] { return ended_.load() == 1; }));
+  EXPECT_TRUE(AddOnce(*other, "a").ok());
+  EXPECT_TRUE(Eventually([this] { return AddOnce(*Areas(), "a").ok(); }));
+}
+
 TEST_F(GrpcDoorTest, ManyConcurrentCallsEachCountOnce) {
   service_->MakeArea("a", 64);
   constexpr int kThreads = 8;
