@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "clients/c/testing/batch_client.h"
-#include "tests/support/cutting_proxy.h"
+#include "tests/support/fault_proxy.h"
 
 namespace statehouse {
 namespace {
@@ -39,11 +39,11 @@ class BatchNetworkTest : public BatchLifecycleTest {};
 
 TEST_P(BatchNetworkTest, WhatIsSentAgainOverBrokenConnectionsCountsOnce) {
   const DictPtr own = Open("d");
-  testing::CuttingProxy::Options cut;
+  testing::FaultProxy::Options cut;
   cut.target = daemon_->tcp_address();
   cut.life_ms_max = 40;
   cut.seed = 11;
-  auto proxy = testing::CuttingProxy::Start(std::move(cut));
+  auto proxy = testing::FaultProxy::Start(std::move(cut));
   ASSERT_TRUE(proxy.ok()) << proxy.status().message();
   sh_options options{};
   options.token = daemon_->token().c_str();

@@ -33,7 +33,6 @@ constexpr int kIdleLookMs = 200;
 constexpr std::chrono::milliseconds kHoldBackFirst(500);
 constexpr std::chrono::milliseconds kHoldBackMax(5'000);
 constexpr std::chrono::seconds kHoldBackMemory(10);
-constexpr long kHeldBackNs = 2'000'000;
 constexpr long kGreedLookNs = 4'000'000;
 // Of a connection, for a second of the polling thread's processor time. Messages come in several
 // times as fast, through TLS too; frames that are nothing but frames at a fifth of it.
@@ -147,17 +146,60 @@ void Acceptor::Guard(const TurnGuard& guard, OnEnded on_ended) {
   (void)!::write(wake_.get(), &one, sizeof(one));
 }
 
-bool Acceptor::HoldsBack() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return std::chrono::steady_clock::now() < held_back_until_;
+std::chrono::steady_clock::time_point Acceptor::HeldBackUntil(const std::string& host) const {
+  const auto found = holds_.find(host);
+  return found == holds_.end() ? std::chrono::steady_clock::time_point() : found->second.until;
 }
 
-void Acceptor::HoldBackHeld() {
+void Acceptor::HoldBack(const std::string& host) {
   const auto now = std::chrono::steady_clock::now();
-  if (now < held_back_until_) return;  // One of those that came together.
-  const bool again = now < held_back_until_ + kHoldBackMemory;
-  hold_back_ = again ? std::min(2 * hold_back_, kHoldBackMax) : kHoldBackFirst;
-  held_back_until_ = now + hold_back_;
+  if (now < HeldBackUntil(host)) return;  // One of those that came together.
+  if (holds_.size() >= kHeldHostsMax && !holds_.contains(host)) {
+    std::erase_if(holds_,
+                  [now](const auto& held) { return now >= held.second.until + kHoldBackMemory; });
+    if (holds_.size() >= kHeldHostsMax) holds_.clear();
+  }
+  Hold& hold = holds_[host];
+  const bool again = now < hold.until + kHoldBackMemory;
+  hold.length = again ? std::min(2 * hold.length, kHoldBackMax) : kHoldBackFirst;
+  hold.until = now + hold.length;
+}
+
+int Acceptor::TakeWaiting() {
+  const auto now = std::chrono::steady_clock::now();
+  std::vector<UniqueFd> due;
+  auto next = std::chrono::steady_clock::time_point::max();
+  std::erase_if(waiting_, [&](Waiting& waiting) {
+    if (waiting.until > now) {
+      next = std::min(next, waiting.until);
+      return false;
+    }
+    due.push_back(std::move(waiting.connection));
+    return true;
+  });
+  // Where its host was held back again meanwhile, it waits again.
+  for (UniqueFd& connection : due) TakeOrHold(std::move(connection));
+  for (const Waiting& waiting : waiting_) next = std::min(next, waiting.until);
+  if (waiting_.empty()) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
+  return static_cast<int>(std::max<int64_t>(left, 1));
+}
+
+void Acceptor::TakeOrHold(UniqueFd connection) {
+  std::string host;
+  uint16_t port = 0;
+  if (PeerOf(connection.get(), &host, &port)) {
+    std::chrono::steady_clock::time_point until;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      until = HeldBackUntil(host);
+    }
+    if (std::chrono::steady_clock::now() < until) {
+      if (waiting_.size() < kWaitingMax) waiting_.push_back({std::move(connection), until});
+      return;
+    }
+  }
+  Take(std::move(connection));
 }
 
 int Acceptor::LookAfterGuarded() {
@@ -224,8 +266,11 @@ bool Acceptor::EndHeld(int fd, ino_t socket, std::string_view peer) {
   const UniqueFd second(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (SocketOf(second.get()) != socket) return false;
   if (!peer.empty() && !IsFrom(second.get(), peer)) return false;
+  std::string host;
+  uint16_t port = 0;
+  const bool has_host = PeerOf(second.get(), &host, &port);
   if (::shutdown(second.get(), SHUT_RDWR) != 0) return false;
-  HoldBackHeld();
+  if (has_host) HoldBack(host);
   return true;
 }
 
@@ -234,12 +279,12 @@ void Acceptor::Run() {
   bool retry = false;
   for (;;) {
     const int look_ms = LookAfterGuarded();
-    const bool holds_back = HoldsBack();
-    const int wait_ms = retry ? kRetryMs : look_ms;
+    const int held_ms = TakeWaiting();
+    const int due_ms = look_ms < 0 || (held_ms >= 0 && held_ms < look_ms) ? held_ms : look_ms;
+    const int wait_ms = retry ? kRetryMs : due_ms;
     const int count = ::epoll_wait(epoll_.get(), events.data(), events.size(), wait_ms);
     if (count < 0 && errno != EINTR) return;  // The epoll descriptor is ours: it cannot be bad.
     const bool was_short = std::exchange(retry, false);
-    bool is_held_back = false;
     for (int i = 0; i < count; ++i) {
       const int fd = events[static_cast<size_t>(i)].data.fd;
       if (fd == stop_.get()) return;
@@ -248,15 +293,7 @@ void Acceptor::Run() {
         (void)!::read(fd, &ignored, sizeof(ignored));
         continue;
       }
-      if (holds_back) {
-        is_held_back = true;
-      } else {
-        retry = !AcceptAll(fd) || retry;
-      }
-    }
-    if (is_held_back) {
-      struct timespec pause = {0, kHeldBackNs};
-      ::nanosleep(&pause, nullptr);
+      retry = !AcceptAll(fd) || retry;
     }
     // While descriptors are short the listeners stay readable: sleep instead of spinning.
     if (retry && was_short) {
@@ -272,7 +309,7 @@ bool Acceptor::AcceptAll(int listener) {
     if (!connection.valid()) {
       return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM;
     }
-    Take(std::move(connection));
+    TakeOrHold(std::move(connection));
   }
   return true;
 }
@@ -323,6 +360,7 @@ void Acceptor::Stop() {
     thread_.join();
   }
   listeners_.clear();
+  waiting_.clear();
   const std::lock_guard<std::mutex> lock(mutex_);
   open_.clear();
 }

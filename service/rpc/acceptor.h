@@ -6,11 +6,12 @@
 // ours: when the limit is reached, those are forgotten whose descriptor is closed, or is another
 // socket's by now. That is looked for every 50 ms at most, so a place that has just become free may
 // be found that much later.
-// After a connection was ended by End or the guard, none is taken for 500 ms, and for twice as long
-// each time that this happens again within 10 s, up to 5 s: who connects again at once to go on
-// would otherwise pile up calls faster than they are dealt with. Meanwhile clients wait to be
-// connected. Failure: when descriptors run out, connections stay in the kernel's queue, and it
-// tries again every 50 ms.
+// After a connection was ended by End or the guard, further ones of its host wait for 500 ms,
+// unread, and for twice as long each time that this happens again within 10 s, up to 5 s: who
+// connects again at once to go on would otherwise pile up calls faster than they are dealt with.
+// Other hosts, and who comes by a unix socket, notice nothing. At most kWaitingMax connections
+// wait; one beyond is closed at once. Failure: when descriptors run out, connections stay in the
+// kernel's queue, and it tries again every 50 ms.
 #pragma once
 
 #include <sys/types.h>
@@ -18,6 +19,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,6 +34,9 @@
 #include "service/rpc/turn_guard.h"
 
 namespace statehouse {
+
+inline constexpr size_t kWaitingMax = 256;     // Connections of hosts that are held back.
+inline constexpr size_t kHeldHostsMax = 1024;  // Hosts that are; beyond, all are forgotten.
 
 class Acceptor final {
  public:
@@ -61,13 +66,17 @@ class Acceptor final {
   void Run();
   // False when the listener cannot be read from for now.
   bool AcceptAll(int listener);
+  void TakeOrHold(UniqueFd connection);
   void Take(UniqueFd connection);
   bool HasRoom();
   // How long the thread may sleep, in milliseconds; -1: until something happens.
   int LookAfterGuarded();
-  bool HoldsBack();
+  // Of a connection from there: until when it waits. REQUIRES: mutex_ held.
+  std::chrono::steady_clock::time_point HeldBackUntil(const std::string& host) const;
   // REQUIRES: mutex_ held.
-  void HoldBackHeld();
+  void HoldBack(const std::string& host);
+  // Takes those whose time has come; in how many milliseconds the next one's comes, -1: none waits.
+  int TakeWaiting();
   void EndGreediest();
   // How many bytes of each TCP connection have been read.
   std::unordered_map<int, uint64_t> BytesRead();
@@ -88,9 +97,16 @@ class Acceptor final {
   std::mutex mutex_;
   std::optional<TurnGuard> guard_;  // Set under mutex_, then the thread's, as on_ended_.
   OnEnded on_ended_;
-  // Under mutex_: since a connection was ended, how long none is taken, and until when.
-  std::chrono::milliseconds hold_back_{0};
-  std::chrono::steady_clock::time_point held_back_until_{};
+  struct Hold {
+    std::chrono::milliseconds length{0};
+    std::chrono::steady_clock::time_point until{};
+  };
+  std::map<std::string, Hold> holds_;  // By host. Under mutex_.
+  struct Waiting {
+    UniqueFd connection;
+    std::chrono::steady_clock::time_point until{};
+  };
+  std::vector<Waiting> waiting_;              // The thread's.
   std::unordered_map<int, Connection> open_;  // By descriptors that were handed on. Under mutex_.
   std::chrono::steady_clock::time_point looked_{};  // For those that are closed.
   std::thread thread_;

@@ -26,7 +26,7 @@ constexpr size_t kCalls = 100;  // Of the client that behaves, in a round.
 
 constexpr uint64_t kStallNs = 2'000'000'000;
 constexpr double kGrowthMibMax = 256;
-constexpr double kGrowthOfWasteMibMax = 1024;
+constexpr double kGrowthOfWasteMibMax = 3072;
 
 // Calls that come to nothing pile up until their connection is ended, and whoever waits behind them
 // waits for their end: docs/THREAT_MODEL.md promises that the service is well afterwards.
