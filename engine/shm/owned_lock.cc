@@ -9,7 +9,7 @@ namespace statehouse {
 bool Backoff::Pause() {
   ++rounds_;
   if (rounds_ <= kSpins) {
-    const uint32_t pauses = 1U << std::min(rounds_ - 1, kSpinShiftMax);
+    const uint32_t pauses = 1U << std::min(kSpinShiftMin + rounds_ - 1, kSpinShiftMax);
     for (uint32_t i = 0; i < pauses; ++i) CpuRelax();
     return true;
   }
