@@ -487,11 +487,12 @@ void Server::ReloadTokens() {
   const Status reloaded = authenticator_->Reload();
   if (!reloaded.ok()) {
     spdlog::error("reloading the access tokens failed, the old ones stay: {}", reloaded.message());
-    return;
+  } else {
+    const std::vector<std::string> before = std::exchange(token_ids_, TokenIds());
+    spdlog::info("access tokens reloaded from {}: {}", config_.auth.tokens_file,
+                 DescribeChange(before, token_ids_));
   }
-  const std::vector<std::string> before = std::exchange(token_ids_, TokenIds());
-  spdlog::info("access tokens reloaded from {}: {}", config_.auth.tokens_file,
-               DescribeChange(before, token_ids_));
+  // Also after a failure: of two files one may have been read.
   dispatcher_->RecheckIdentities(authenticator_.get());
   attach_->RecheckIdentities();
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <random>
 
 #include "service/api/dict_verbs_test_support.h"
@@ -104,7 +105,7 @@ class SequenceTest : public DictVerbsTest {
   void Batch() {
     v1::RunBatchRequest request;
     request.mutable_batch()->add_names("d");
-    std::vector<int64_t> expected;
+    std::vector<std::optional<int64_t>> expected;  // Of increments.
     for (uint64_t i = 0, count = 1 + Below(20); i < count; ++i) {
       const std::string key = Key();
       v1::Operation* const operation = request.mutable_batch()->add_operations();
@@ -115,7 +116,7 @@ class SequenceTest : public DictVerbsTest {
         operation->mutable_set()->set_key(key);
         model_[key] = static_cast<int64_t>(Below(1000));
         operation->mutable_set()->mutable_value()->set_int_value(model_[key]);
-        expected.push_back(-1);
+        expected.push_back(std::nullopt);
       }
     }
     const auto response =
@@ -125,8 +126,9 @@ class SequenceTest : public DictVerbsTest {
     for (size_t i = 0; i < expected.size(); ++i) {
       const v1::OperationResult& result = response->result().results(static_cast<int>(i));
       ASSERT_FALSE(result.has_failure()) << result.failure().message();
-      if (result.has_increment()) {
-        ASSERT_EQ(result.increment().number(), expected[i]);
+      ASSERT_EQ(result.has_increment(), expected[i].has_value()) << "result " << i;
+      if (expected[i].has_value()) {
+        ASSERT_EQ(result.increment().number(), *expected[i]);
       }
     }
   }

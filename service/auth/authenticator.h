@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/base/status.h"
@@ -60,6 +61,11 @@ class Identity final {
   int64_t expires_unix_s() const { return expires_unix_s_; }
   // Of its calls, shared by all identities of the token; null: there is none.
   const std::shared_ptr<CallLimit>& limit() const { return limit_; }
+  Identity WithLimit(std::shared_ptr<CallLimit> limit) const {
+    Identity other(*this);
+    other.limit_ = std::move(limit);
+    return other;
+  }
   // Of the key that signed the token; empty for one of the tokens file.
   const std::string& key_id() const { return key_id_; }
   // OK, or PERMISSION_DENIED naming verb, kind, name and token id.

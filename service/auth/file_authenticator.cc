@@ -38,6 +38,16 @@ bool FailureLimit::CountFailure(std::string_view peer, int64_t now_s) {
   return false;
 }
 
+bool FailureLimit::IsBeyond(std::string_view peer, int64_t now_s) const {
+  if (per_minute_max_ == 0) return false;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = windows_.find(peer);
+  if (found == windows_.end()) return false;
+  const Window& window = found->second;
+  const bool is_over = now_s - window.began_s >= kWindowS || now_s < window.began_s;
+  return !is_over && window.failures >= per_minute_max_;
+}
+
 size_t FailureLimit::peers() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return windows_.size();

@@ -27,6 +27,8 @@ class FailureLimit final {
   explicit FailureLimit(uint32_t per_minute_max) : per_minute_max_(per_minute_max) {}
   // Counts one failure; true when the peer is beyond the limit.
   bool CountFailure(std::string_view peer, int64_t now_s);
+  // Whether a further failure of the peer would be.
+  bool IsBeyond(std::string_view peer, int64_t now_s) const;
   size_t peers() const;
 
  private:

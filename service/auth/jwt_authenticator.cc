@@ -1,8 +1,10 @@
 #include "service/auth/jwt_authenticator.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/base/limits.h"
+#include "service/auth/token_file.h"
 
 namespace statehouse {
 namespace {
@@ -36,7 +38,11 @@ StatusOr<std::shared_ptr<CallLimit>> JwtAuthenticator::Remember(const JwtClaims&
                                                                 int64_t now_s) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (subjects_.size() >= kJwtSubjectsMax && !subjects_.contains(claims.holder_id)) {
-    std::erase_if(subjects_, [&](const auto& each) { return each.second.ends_unix_s <= now_s; });
+    std::erase_if(subjects_, [&](const auto& each) {
+      const auto& ends = each.second.ends;
+      return std::all_of(ends.begin(), ends.end(),
+                         [&](const auto& end) { return end.second <= now_s; });
+    });
     if (subjects_.size() >= kJwtSubjectsMax) {
       return Status(Reason::kLimitExceeded,
                     "access token (JWT): " + std::to_string(kJwtSubjectsMax) +
@@ -46,14 +52,38 @@ StatusOr<std::shared_ptr<CallLimit>> JwtAuthenticator::Remember(const JwtClaims&
   ends_.erase(ends_.begin(), ends_.lower_bound(now_s - kEndsKeptS));
   ends_.insert(claims.expires_unix_s);
   Subject& subject = subjects_[claims.holder_id];
-  if (claims.expires_unix_s >= subject.ends_unix_s) {
-    subject.ends_unix_s = claims.expires_unix_s;
-    subject.key_id = claims.key_id;
+  std::erase_if(subject.ends, [&](const auto& end) { return end.second <= now_s; });
+  int64_t& end_s = subject.ends[claims.key_id];
+  end_s = std::max(end_s, claims.expires_unix_s);
+  return LimitOf(&subject);
+}
+
+std::shared_ptr<CallLimit> JwtAuthenticator::LimitOf(Subject* subject) const {
+  if (subject->limit == nullptr && token_limits_.any()) {
+    subject->limit = std::make_shared<CallLimit>(token_limits_);
   }
-  if (subject.limit == nullptr && token_limits_.any()) {
-    subject.limit = std::make_shared<CallLimit>(token_limits_);
+  return subject->limit;
+}
+
+std::shared_ptr<const Identity> JwtAuthenticator::FindVerified(const std::string& digest,
+                                                               int64_t now_s) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = verified_.find(digest);
+  if (found == verified_.end() || found->second->ExpiredAt(now_s)) return nullptr;
+  return found->second;
+}
+
+void JwtAuthenticator::KeepVerified(const std::string& digest,
+                                    const std::shared_ptr<const Identity>& identity,
+                                    int64_t now_s) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  // Its key may have gone while it was verified.
+  if (!verifier_->HasKey(identity->key_id())) return;
+  if (verified_.size() >= kJwtVerifiedMax) {
+    std::erase_if(verified_, [&](const auto& each) { return each.second->ExpiredAt(now_s); });
+    if (verified_.size() >= kJwtVerifiedMax) verified_.clear();
   }
-  return subject.limit;
+  verified_[digest] = identity;
 }
 
 StatusOr<std::shared_ptr<const Identity>> JwtAuthenticator::Authenticate(std::string_view token,
@@ -62,39 +92,52 @@ StatusOr<std::shared_ptr<const Identity>> JwtAuthenticator::Authenticate(std::st
     return tokens_->Authenticate(token, peer);
   }
   const int64_t now_s = options_.unix_s();
+  const TokenHash hash = HashSecret(token);
+  const std::string digest(hash.begin(), hash.end());
+  if (auto known = FindVerified(digest, now_s)) return known;
+  // A signature costs up to milliseconds of a thread that serves everybody.
+  if (failures_.IsBeyond(peer, now_s)) return RefuseFailingPeer(peer);
   StatusOr<JwtClaims> claims = verifier()->Verify(std::string(token), now_s);
   if (!claims.ok()) {
     if (failures_.CountFailure(peer, now_s)) return RefuseFailingPeer(peer);
     return claims.status();
   }
   SH_ASSIGN_OR_RETURN(std::shared_ptr<CallLimit> limit, Remember(*claims, now_s));
-  return std::make_shared<const Identity>(claims->holder_id, "the JWT of " + claims->subject,
-                                          claims->expires_unix_s, std::move(claims->grants),
-                                          std::move(limit), std::move(claims->key_id));
+  const auto identity = std::make_shared<const Identity>(
+      claims->holder_id, "the JWT of " + claims->subject, claims->expires_unix_s,
+      std::move(claims->grants), std::move(limit), std::move(claims->key_id));
+  KeepVerified(digest, identity, now_s);
+  return identity;
 }
 
 StatusOr<std::shared_ptr<const Identity>> JwtAuthenticator::Revalidate(const Identity& identity) {
   if (!identity.token_id().starts_with(kJwtHolderPrefix)) return tokens_->Revalidate(identity);
-  int64_t ends_s = identity.expires_unix_s();
-  std::string key_id = identity.key_id();
-  if (key_id.empty()) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = subjects_.find(identity.token_id());
+  const int64_t now_s = options_.unix_s();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = subjects_.find(identity.token_id());
+  std::map<std::string, int64_t> ends;  // By key.
+  if (!identity.key_id().empty()) {
+    ends[identity.key_id()] = identity.expires_unix_s();
+  } else if (found != subjects_.end()) {
+    ends = found->second.ends;
+  } else {
     // Of before this daemon: its holder comes back, or its session ends by its time.
-    if (found == subjects_.end()) return std::make_shared<const Identity>(identity);
-    ends_s = found->second.ends_unix_s;
-    key_id = found->second.key_id;
+    return std::make_shared<const Identity>(identity);
   }
-  if (options_.unix_s() >= ends_s) {
+  std::erase_if(ends, [&](const auto& end) { return end.second <= now_s; });
+  if (ends.empty()) {
     return Status(Reason::kTokenExpired, "access token (JWT): the time of " + identity.token_id() +
                                              " is over; ask for a new one");
   }
-  if (!verifier()->HasKey(key_id)) {
+  std::erase_if(ends, [&](const auto& end) { return !verifier_->HasKey(end.first); });
+  if (ends.empty()) {
     return Status(Reason::kUnauthenticated, "access token (JWT): the key that signed " +
                                                 identity.token_id() +
                                                 " is no longer in auth.jwt_key_file");
   }
-  return std::make_shared<const Identity>(identity);
+  // A limit may have been set since.
+  return std::make_shared<const Identity>(
+      identity.WithLimit(found == subjects_.end() ? nullptr : LimitOf(&found->second)));
 }
 
 bool JwtAuthenticator::AnyExpired(int64_t after_unix_s, int64_t until_unix_s) const {
@@ -108,18 +151,25 @@ void JwtAuthenticator::SetTokenLimits(const CallLimits& limits) {
   tokens_->SetTokenLimits(limits);
   const std::lock_guard<std::mutex> lock(mutex_);
   token_limits_ = limits;
+  verified_.clear();
   for (const auto& [name, subject] : subjects_) {
     if (subject.limit != nullptr) subject.limit->Configure(limits);
   }
 }
 
+// Each half for itself: a key file that is being written keeps no revoked token alive, nor a broken
+// tokens file a key that was taken away.
 Status JwtAuthenticator::Reload() {
-  SH_ASSIGN_OR_RETURN(std::unique_ptr<const JwtVerifier> fresh, JwtVerifier::Load(options_.jwt));
-  SH_RETURN_IF_ERROR(tokens_->Reload());
-  const std::lock_guard<std::mutex> lock(mutex_);
-  verifier_ = std::move(fresh);
-  reloads_.fetch_add(1, std::memory_order_release);
-  return Status();
+  StatusOr<std::unique_ptr<JwtVerifier>> fresh = JwtVerifier::Load(options_.jwt);
+  Status tokens = tokens_->Reload();
+  if (!fresh.ok()) return fresh.status();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    verifier_ = *std::move(fresh);
+    verified_.clear();
+    reloads_.fetch_add(1, std::memory_order_release);
+  }
+  return tokens;
 }
 
 StatusOr<std::unique_ptr<Authenticator>> NewJwtAuthenticator(

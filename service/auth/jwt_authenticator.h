@@ -1,7 +1,9 @@
 // JwtAuthenticator: the Authenticator that takes JSON Web Tokens beside those of a tokens file.
 // Owned by the composition root. Threads: as Authenticator's.
 // Always true: a token whose time ends, or whose key leaves the key file, ends what it holds like a
-// token that was revoked. Failure: a key file that cannot be used leaves the keys as they were.
+// token that was revoked. A peer that failed too often gets no signature verified for the rest of
+// its minute; tokens that were verified before go on. Failure: a key file that cannot be used
+// leaves the keys as they were, and the tokens file is read all the same; and the other way round.
 #pragma once
 
 #include <atomic>
@@ -13,6 +15,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "service/auth/file_authenticator.h"
 #include "service/auth/jwt_verifier.h"
@@ -21,6 +24,7 @@ namespace statehouse {
 
 // Subjects that hold tokens whose time is not over; a further one is refused.
 inline constexpr size_t kJwtSubjectsMax = 100'000;
+inline constexpr size_t kJwtVerifiedMax = 10'000;  // Tokens that are not verified again.
 
 class JwtAuthenticator final : public Authenticator {
  public:
@@ -48,15 +52,20 @@ class JwtAuthenticator final : public Authenticator {
  private:
   // All tokens of a subject count together, however often it asks for new ones.
   struct Subject {
-    int64_t ends_unix_s = 0;           // Of the token that ends last …
-    std::string key_id;                // … and who signed it.
-    std::shared_ptr<CallLimit> limit;  // Null: there is none.
+    std::map<std::string, int64_t> ends;  // Of the token of each key that ends last.
+    std::shared_ptr<CallLimit> limit;     // Null: there is none.
   };
 
   JwtAuthenticator(Options options, std::unique_ptr<Authenticator> tokens,
                    std::unique_ptr<const JwtVerifier> verifier);
   std::shared_ptr<const JwtVerifier> verifier() const;
   StatusOr<std::shared_ptr<CallLimit>> Remember(const JwtClaims& claims, int64_t now_s);
+  // REQUIRES: mutex_ held.
+  std::shared_ptr<CallLimit> LimitOf(Subject* subject) const;
+  // Null where the token with that SHA-256 was not verified yet.
+  std::shared_ptr<const Identity> FindVerified(const std::string& digest, int64_t now_s) const;
+  void KeepVerified(const std::string& digest, const std::shared_ptr<const Identity>& identity,
+                    int64_t now_s);
 
   const Options options_;
   const std::unique_ptr<Authenticator> tokens_;
@@ -69,6 +78,8 @@ class JwtAuthenticator final : public Authenticator {
   // When tokens that were accepted end, each second once: for as long as a token may last.
   std::set<int64_t> ends_;
   std::map<std::string, Subject> subjects_;  // By their holder_id.
+  // By the token's SHA-256; of the keys and limits that count now.
+  std::unordered_map<std::string, std::shared_ptr<const Identity>> verified_;
 };
 
 // With the system's clock.

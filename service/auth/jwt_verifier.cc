@@ -143,6 +143,11 @@ StatusOr<std::unique_ptr<JwtVerifier>> JwtVerifier::FromText(const JwtOptions& o
   std::vector<Key> keys;
   if (IsSymmetric(options.algorithm)) {
     while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.remove_suffix(1);
+    // Whoever has the public key could sign with it.
+    if (text.find("-----BEGIN") != std::string_view::npos) {
+      return RefuseFile(options, "it holds a key in PEM, and " + options.algorithm +
+                                     " of auth.jwt_algorithm takes a secret");
+    }
     if (text.size() < kJwtSecretBytesMin) {
       return RefuseFile(options, "a secret has at least " + std::to_string(kJwtSecretBytesMin) +
                                      " bytes (openssl rand -hex 32)");
@@ -188,13 +193,17 @@ StatusOr<JwtClaims> JwtVerifier::Verify(const std::string& token, int64_t now_un
         jwt_alg_str(jwt_get_alg(jwt.get())) != options_.algorithm) {
       continue;
     }
+    // What it may not be accepted without (RFC 7515, 4.1.11): none of it is known here.
+    const std::unique_ptr<char, TextFree> critical(jwt_get_headers_json(jwt.get(), "crit"));
+    if (critical != nullptr) return RefuseToken("its header has crit");
     const std::unique_ptr<char, TextFree> json(jwt_get_grants_json(jwt.get(), nullptr));
     if (json == nullptr) return RefuseToken("it has no claims");
     SH_ASSIGN_OR_RETURN(JwtClaims claims, ReadClaims(json.get(), now_unix_s));
     claims.key_id = key.id;
     return claims;
   }
-  return RefuseToken("no key of auth.jwt_key_file signed it with " + options_.algorithm);
+  return RefuseToken("no key of auth.jwt_key_file signed it with " + options_.algorithm +
+                     ", or its header has a typ that is not JWT");
 }
 
 StatusOr<JwtClaims> JwtVerifier::ReadClaims(std::string_view text, int64_t now_unix_s) const {

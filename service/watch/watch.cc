@@ -19,6 +19,9 @@ constexpr size_t kFilledBytesPerMessage = 4 << 20;
 constexpr uint32_t kPassesToSleep = 4;
 // A watch that has no more than that before it hands over.
 constexpr uint64_t kHandOverLagMax = 4096;
+// Each change wakes all who follow a dict, whichever key they watch: beyond so many followers a
+// watch of one key is better off with its stream, where it sleeps until its key changes.
+constexpr size_t kKeyFollowersMax = 8;
 // Read before others have their turn.
 constexpr uint32_t kBucketsPerTurn = 8192;
 // A watcher with SlowPolicy::kLatest that is further behind gets the newest change of each key.
@@ -105,7 +108,8 @@ Watch::Found Watch::Wait(uint64_t due_ns) {
 void Watch::Begin() {
   const uint64_t from = ask_.from_revision.value_or(0);
   // From here on the log has every change, so that the place that is handed over is in it.
-  if (ask_.hand_over) has_log_ = dict_->JoinFollowLog();
+  const bool has_room = !ask_.key || dict_->followers < kKeyFollowersMax;
+  if (ask_.hand_over && has_room) has_log_ = dict_->JoinFollowLog();
   if (!ask_.from_revision) {
     cursor_ = dict_->head;
     BeginAnew();

@@ -43,6 +43,27 @@ class WatchFollowTest : public WatchTurnTest {
   using Strings = std::vector<std::string>;
 };
 
+// Else each of many would be woken by every change of any key.
+TEST_F(WatchFollowTest, BeyondEightFollowersAWatchOfOneKeyKeepsItsStream) {
+  std::vector<std::unique_ptr<Watcher>> watchers;
+  const auto open = [&](bool is_key) -> Watcher& {
+    WatchAsk ask = Offer();
+    if (is_key) ask.key = "k";
+    watchers.push_back(std::make_unique<Watcher>(*hub, ask));
+    Await(*watchers.back(), Kind::kSynced);
+    return *watchers.back();
+  };
+  for (int i = 0; i < 8; ++i) Await(open(true), Kind::kHandedOver);
+  Watcher& ninth = open(true);
+  Await(open(false), Kind::kHandedOver);
+  WatchEvent event;
+  EXPECT_EQ(Poll(ninth, &event), Found::kNothing);
+  EXPECT_EQ(hub->Totals().local_followers, 9u);
+  Put("k", "1");
+  ASSERT_EQ(Poll(ninth, &event), Found::kEvent);
+  EXPECT_EQ(event.kind, Kind::kChanges);
+}
+
 TEST_F(WatchFollowTest, HandsOverOnceItIsLiveAndTellsNothingMore) {
   Put("a", "1");
   Watcher watcher(*hub, Offer());

@@ -102,8 +102,8 @@ struct WatchedDict {
   uint64_t wanted = 0;
   uint64_t idle_since_ns = 0;  // 0: it has watches.
   std::unordered_set<Watch*> watches;
-  // All of them are in one of these. Each batch of changes is offered to those that are awake; the
-  // others wait for a change of their key, and cost nothing meanwhile.
+  // Each batch of changes is offered to those that are awake. The others wait for a change of their
+  // key, or are handed over, and cost nothing meanwhile.
   std::unordered_set<Watch*> awake;
   std::multimap<std::string_view, Watch*> asleep;  // By their key, which is theirs.
   size_t waits = 0;                                // Watches that are waits for an entry.

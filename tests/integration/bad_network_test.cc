@@ -1,7 +1,7 @@
 // Fifty clients through a bad network: connections are cut at random moments, one reply in a
 // hundred is lost after its request went through, and the daemon is killed each second. What was
 // acknowledged is there exactly once, and what was not at most once. The seed is printed;
-// STATEHOUSE_NETWORK_SEED=<seed> gives the same faults again.
+// STATEHOUSE_NETWORK_SEED=<seed> draws the same sequence again; what it meets depends on the time.
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
