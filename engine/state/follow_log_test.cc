@@ -153,8 +153,9 @@ TEST(FollowLogTest, AValueThatFitsIsKeptAndOneByteMoreIsGone) {
   ASSERT_EQ(reader.Next(&change), Found::kChange);
   EXPECT_TRUE(change.value_gone);
   EXPECT_TRUE(change.bytes.empty());
-  EXPECT_EQ(scene.writer->RecordBytesOf(larger),
-            scene.writer->RecordBytesOf(DictChange{.key = "k"}));
+  DictChange without_value;
+  without_value.key = "k";
+  EXPECT_EQ(scene.writer->RecordBytesOf(larger), scene.writer->RecordBytesOf(without_value));
 }
 
 TEST(FollowLogTest, NobodyElseCanWriteItHoweverItIsOpened) {

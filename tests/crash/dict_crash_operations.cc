@@ -159,12 +159,12 @@ void AddEdits(std::vector<CrashOperation>* all) {
                           std::string value, const SeenEntry& after) {
     CrashOperation operation = SetOf(name, With(BytesEntry(std::move(before))), after);
     operation.run = [kind, ttl, value = std::move(value)](DictScene&, Dict& dict) {
-      EntryEdit edit;
-      edit.edit.kind = kind;
-      edit.edit.value = value;
-      edit.ttl = ttl;
+      EntryEdit entry_edit;
+      entry_edit.edit.kind = kind;
+      entry_edit.edit.value = value;
+      entry_edit.ttl = ttl;
       EntryEditResult result;
-      return EditDictEntry(dict, kVictim, "key", edit, &result);
+      return EditDictEntry(dict, kVictim, "key", entry_edit, &result);
     };
     all->push_back(std::move(operation));
   };
