@@ -89,7 +89,8 @@ StatusOr<std::shared_ptr<AreaWatch>> AreaHub::Open(AreaWatchAsk ask, std::functi
     }
     if (open >= options_.watches_max) {
       return refuse(Reason::kLimitExceeded,
-                    std::to_string(open) + " watches are open, which is the limit");
+                    std::to_string(open) + " watches are open, which is the limit")
+          .WithRetryAfter(kWatchesFullRetryMs);
     }
     const std::shared_ptr<WatchedRange> range = RangeFor(ask);
     watch = std::make_shared<AreaWatch>(std::move(ask), range, bell_, counters_, options_.clock_ns,

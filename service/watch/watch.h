@@ -40,6 +40,8 @@ namespace statehouse {
 
 inline constexpr uint64_t kProgressMsMin = 100;
 inline constexpr uint64_t kProgressMsMax = 3'600'000;
+// The hint of a refusal because too many watches are open.
+inline constexpr uint32_t kWatchesFullRetryMs = 100;
 
 enum class SlowPolicy : uint8_t { kResync, kLatest, kCancel };
 

@@ -111,7 +111,8 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     }
     if (!ask.is_wait && open >= options_.watches_max) {
       return refuse(Reason::kLimitExceeded,
-                    std::to_string(open) + " watches are open, which is the limit");
+                    std::to_string(open) + " watches are open, which is the limit")
+          .WithRetryAfter(kWatchesFullRetryMs);
     }
     std::shared_ptr<WatchedDict>& dict = by_id_[ask.served->record().id];
     if (dict == nullptr) {
