@@ -233,6 +233,155 @@ TEST_P(WatchFollowTest, ADeletedDictEndsIt) {
   EXPECT_EQ(Next(watch.get()), "DICT_NOT_FOUND");
 }
 
+// What was committed before the end is told before it, as over a stream.
+class EndAfterChanges {
+ public:
+  static constexpr int kChanges = 5 * SH_WATCH_READ_AHEAD;  // Not all of them are read ahead.
+
+  // Changes that one who streams was told of, so that the log has them. In messages of their own.
+  static void Make(sh_dict* dict, sh_watch* stream) {
+    for (int i = 0; i < kChanges; ++i) {
+      ASSERT_EQ(Set(dict, "k", std::to_string(i)), SH_OK);
+      ASSERT_EQ(Next(stream), "put k=" + std::to_string(i));
+    }
+  }
+  static Events Told(const std::string& end) {
+    Events events;
+    for (int i = 0; i < kChanges; ++i) events.push_back("put k=" + std::to_string(i));
+    events.push_back(end);
+    events.push_back(end);
+    return events;
+  }
+  // As many events as Told has, of one whose descriptor is `fd`; -1: of one that waits.
+  static Events TakeAll(sh_watch* watch, int fd) {
+    Events events;
+    while (events.size() < kChanges + 2u) {
+      EXPECT_TRUE(fd < 0 || Eventually([fd] { return IsReadable(fd); }));
+      const std::string told = Next(watch, fd >= 0 ? 0 : kPatienceMs);
+      if (told != "nothing") events.push_back(told);
+    }
+    return events;
+  }
+};
+
+TEST_P(WatchFollowTest, WhatCameBeforeADictWasDeletedIsToldBeforeTheEnd) {
+  const DictPtr dict = Open("d");
+  sh_watch_options streamed{};
+  streamed.slow = SH_SLOW_LATEST;
+  const WatchPtr stream = Watch(dict.get(), streamed);
+  ASSERT_EQ(UntilSynced(stream.get()), (Events{"synced"}));
+  const WatchPtr waits = Following(dict.get());
+  const WatchPtr polls = Following(dict.get());
+  const int fd = sh_watch_fd(polls.get());
+  EndAfterChanges::Make(dict.get(), stream.get());
+
+  ASSERT_EQ(sh_dict_delete(client_.get(), "d", nullptr), SH_OK);
+  ASSERT_EQ(Next(stream.get()), "DICT_NOT_FOUND");
+  poll(nullptr, 0, 100);  // The others' streams end as well.
+
+  EXPECT_EQ(EndAfterChanges::TakeAll(waits.get(), -1), EndAfterChanges::Told("DICT_NOT_FOUND"));
+  EXPECT_EQ(EndAfterChanges::TakeAll(polls.get(), fd), EndAfterChanges::Told("DICT_NOT_FOUND"));
+  EXPECT_EQ(MappedLogs(), 0);
+}
+
+TEST_P(WatchFollowTest, WhatCameBeforeATokenWasRevokedIsToldBeforeTheEnd) {
+  const DictPtr dict = Open("d");
+  const std::string before = Tokens();
+  const ClientPtr reader = Connect(AddToken("dict:d:read"));
+  const DictPtr read = Open(reader.get(), "d", nullptr);
+  sh_watch_options streamed{};
+  streamed.slow = SH_SLOW_LATEST;
+  const WatchPtr stream = Watch(read.get(), streamed);
+  ASSERT_EQ(UntilSynced(stream.get()), (Events{"synced"}));
+  const WatchPtr waits = Following(read.get());
+  const WatchPtr polls = Following(read.get());
+  const int fd = sh_watch_fd(polls.get());
+  EndAfterChanges::Make(dict.get(), stream.get());
+
+  ForgetTokens(before);
+  ASSERT_EQ(Next(stream.get()), "UNAUTHENTICATED");
+  poll(nullptr, 0, 100);  // The others' streams end as well.
+
+  EXPECT_EQ(EndAfterChanges::TakeAll(waits.get(), -1), EndAfterChanges::Told("UNAUTHENTICATED"));
+  EXPECT_EQ(EndAfterChanges::TakeAll(polls.get(), fd), EndAfterChanges::Told("UNAUTHENTICATED"));
+  EXPECT_EQ(MappedLogs(), 0);
+}
+
+// The service may count the stream that was followed still when the next one begins.
+TEST_P(WatchFollowTest, AFollowerThatGoesBackAtTheLimitOfWatchesKeepsItsPlace) {
+  testing::DaemonOptions options;
+  const testing::TemporaryFolder folder;
+  const std::string config = folder.path() + "/statehouse.toml";
+  std::ofstream(config) << "[watches]\ncount_max = 1\n";
+  options.arguments = {"--config", config};
+  client_.reset();
+  daemon_.reset();
+  auto started = testing::Daemon::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status().message();
+  daemon_ = *std::move(started);
+  client_ = Connect(daemon_->token());
+  const DictPtr dict = Open("d");
+  const WatchPtr watch = Following(dict.get());
+
+  // A rival takes the only place whenever the follower lets go of it, and gives it back.
+  std::atomic<int> won{0};
+  std::atomic<bool> stop{false};
+  std::thread rival([&] {
+    while (!stop) {
+      const WatchPtr rivals = Watch(dict.get());
+      sh_watch_event event{};
+      if (sh_watch_next(rivals.get(), kPatienceMs, &event, nullptr) != SH_OK) continue;
+      ++won;
+      poll(nullptr, 0, 20);
+    }
+  });
+  Events told{"synced"};
+  for (int i = 0; i < 5'000 && won < 3 && told.back() == "synced"; ++i) {
+    EXPECT_EQ(sh_dict_clear(dict.get(), nullptr, nullptr), SH_OK);
+    told = UntilSynced(watch.get());
+    EXPECT_EQ(told, (Events{"resync replaced", "synced"})) << i;
+    EXPECT_TRUE(Eventually([] { return MappedLogs() == 1; }));
+  }
+  stop = true;
+  rival.join();
+  EXPECT_GE(won, 3);
+
+  // Any other watch is refused, and told when to try again.
+  const WatchPtr other = Watch(dict.get());
+  sh_watch_event event{};
+  sh_error* error = nullptr;
+  EXPECT_EQ(sh_watch_next(other.get(), kPatienceMs, &event, &error), SH_LIMIT_EXCEEDED);
+  EXPECT_GT(sh_error_retry_after_ms(error), 0u);
+  sh_error_free(error);
+}
+
+// One who wants a key waits and polls while the log has far more of others than is read at once.
+TEST_P(WatchFollowTest, AnEventBehindManyThatConcernOthersIsTold) {
+  const DictPtr dict = Open("d");
+  sh_watch_options options{};
+  options.key = sh_text("wanted");
+  const WatchPtr waits = Following(dict.get(), options);
+  const WatchPtr polls = Following(dict.get(), options);
+  const int fd = sh_watch_fd(polls.get());
+  const WatchPtr stream = Watch(dict.get());  // Follows as well, and shows what the log has.
+  ASSERT_EQ(UntilSynced(stream.get()), (Events{"synced"}));
+
+  for (int i = 0; i < 40'000; ++i) {
+    ASSERT_EQ(Set(dict.get(), "other" + std::to_string(i % 7), "1"), SH_OK);
+    if (i % 500 == 0) poll(nullptr, 0, 1);  // No ring is written over.
+  }
+  ASSERT_EQ(Set(dict.get(), "wanted", "1"), SH_OK);
+  while (Next(stream.get()) != "put wanted=1") continue;
+
+  EXPECT_EQ(Next(waits.get()), "put wanted=1");
+  std::string told = "nothing";
+  while (told == "nothing") {
+    ASSERT_TRUE(Eventually([fd] { return IsReadable(fd); }));
+    told = Next(polls.get(), 0);
+  }
+  EXPECT_EQ(told, "put wanted=1");
+}
+
 TEST_P(WatchFollowTest, ClosingLeavesNeitherThreadNorMappingNorDescriptor) {
   const DictPtr dict = Open("d");
   { const WatchPtr first = Following(dict.get()); }  // gRPC keeps what it opens once.

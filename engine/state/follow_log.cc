@@ -155,9 +155,15 @@ bool FollowLogReader::IsOverrun() const {
   return log_->head().tail_position.load(std::memory_order_relaxed) > position_;
 }
 
+void FollowLogReader::EndHere() {
+  // SYNC: follow.head
+  end_ = log_->head().head_position.load(std::memory_order_acquire);
+}
+
 FollowLogReader::Found FollowLogReader::Next(DictChange* change) {
   // SYNC: follow.head
-  const uint64_t end = log_->head().head_position.load(std::memory_order_acquire);
+  const uint64_t end =
+      end_.has_value() ? *end_ : log_->head().head_position.load(std::memory_order_acquire);
   if (end == position_) return Found::kNothing;
   if (IsOverrun()) return Found::kOverrun;
   const uint64_t left = end - position_;

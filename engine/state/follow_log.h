@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "engine/base/status.h"
 #include "engine/os/unique_fd.h"
@@ -107,6 +108,8 @@ class FollowLogReader final {
 
   // The next change. After kOverrun and kDamaged it stays where it is.
   Found Next(DictChange* change);
+  // What is committed later is not given.
+  void EndHere();
   // Of the last change that was given.
   uint64_t revision() const { return revision_; }
   // Gives the last change again. REQUIRES: Next gave it.
@@ -123,6 +126,7 @@ class FollowLogReader final {
   uint64_t position_;
   uint64_t revision_;
   uint64_t before_ = 0;
+  std::optional<uint64_t> end_;  // Where it ends, if it does.
 };
 
 }  // namespace statehouse

@@ -61,6 +61,24 @@ struct Scene {
   uint64_t revision = 0;
 };
 
+TEST(FollowLogTest, AReaderThatEndsGivesWhatIsThereAndNothingThatComesLater) {
+  Scene scene;
+  FollowLogReader reader(scene.log, 0, 0);
+  DictChange change;
+  scene.Write(3);
+
+  reader.EndHere();
+  scene.Write(2);
+
+  for (uint64_t i = 1; i <= 3; ++i) {
+    ASSERT_EQ(reader.Next(&change), Found::kChange);
+    EXPECT_EQ(change.revision, i);
+  }
+  EXPECT_EQ(reader.Next(&change), Found::kNothing);
+  scene.Write(2'000);  // Over what it stands at.
+  EXPECT_EQ(reader.Next(&change), Found::kNothing);
+}
+
 TEST(FollowLogTest, GivesEveryChangeInOrderOverManyRounds) {
   Scene scene;
   FollowLogReader reader(scene.log, 0, 0);

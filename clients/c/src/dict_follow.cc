@@ -123,6 +123,11 @@ void DictFollow::Add(DictChange* change, v1::WatchDictResponse* response) {
   out.mutable_time()->set_nanos(static_cast<int32_t>(change->time_ms % 1000) * 1'000'000);
 }
 
+void DictFollow::EndHere() {
+  reader_->EndHere();
+  progress_ns_ = 0;  // The end is told next.
+}
+
 uint64_t DictFollow::due_ns() const {
   return progress_ns_ == 0 ? UINT64_MAX : told_ns_ + progress_ns_;
 }

@@ -23,6 +23,7 @@ class DictFollow final : public WatchFollow {
   const std::atomic<uint32_t>& event() const override { return reader_->log()->event(); }
   std::shared_ptr<const void> log() const override { return reader_->log(); }
   Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) override;
+  void EndHere() override;
   uint64_t due_ns() const override;
   uint64_t counter() const override { return reader_ ? reader_->revision() : revision_; }
 

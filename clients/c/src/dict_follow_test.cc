@@ -222,6 +222,20 @@ TEST_F(DictFollowTest, ManyChangesOfOthersArePassedByInPortions) {
   EXPECT_EQ(follow_->counter(), 1'010u);
 }
 
+TEST_F(DictFollowTest, OneThatEndsTellsWhatIsThereAndNothingElse) {
+  v1::WatchDictRequest request;
+  request.mutable_progress_interval()->set_nanos(100'000'000);
+  Begin(request);
+  Write(Change("a"));
+  follow_->EndHere();
+  Write(Change("b"));
+
+  ASSERT_EQ(Read(), Found::kMessage);
+  EXPECT_EQ(Keys(), (Keys_{"a"}));
+  EXPECT_EQ(Read(MonotonicNs() + 1'000'000'000), Found::kNothing);
+  EXPECT_EQ(follow_->due_ns(), UINT64_MAX);
+}
+
 TEST_F(DictFollowTest, ProgressComesWhenNothingWasToldForSoLong) {
   v1::WatchDictRequest request;
   request.set_key("mine");

@@ -80,18 +80,41 @@ void FollowThread::Ring() {
   FutexWakeAll(bell_);
 }
 
+std::optional<FollowThread::Sleep> FollowThread::TurnOf(Follower* follower, bool may_wait,
+                                                        std::unique_lock<std::mutex>* lock) {
+  if (followers_.count(follower) == 0) return std::nullopt;
+  inside_ = follower;
+  lock->unlock();
+  Sleep sleep = follower->Turn(may_wait);
+  lock->lock();
+  inside_ = nullptr;
+  over_.notify_all();
+  return sleep;
+}
+
 std::vector<FollowThread::Sleep> FollowThread::TakeTurns() {
   std::vector<Sleep> sleeps;
+  std::vector<Follower*> waiting;
   std::unique_lock<std::mutex> lock(mutex_);
   const std::vector<Follower*> turns(followers_.begin(), followers_.end());
   for (Follower* const follower : turns) {
-    if (followers_.count(follower) == 0) continue;
-    inside_ = follower;
-    lock.unlock();
-    sleeps.push_back(follower->Turn());
-    lock.lock();
-    inside_ = nullptr;
-    over_.notify_all();
+    std::optional<Sleep> sleep = TurnOf(follower, false, &lock);
+    if (!sleep.has_value()) continue;
+    if (sleep->must_wait) {
+      waiting.push_back(follower);
+    } else {
+      sleeps.push_back(*std::move(sleep));
+    }
+  }
+  const uint64_t until_ns = waiting.empty() ? 0 : MonotonicNs() + kFollowWaitsNs;
+  for (Follower* const follower : waiting) {
+    if (std::optional<Sleep> sleep = TurnOf(follower, true, &lock); sleep.has_value()) {
+      sleeps.push_back(*std::move(sleep));
+    }
+    if (MonotonicNs() < until_ns) continue;
+    // The others first, and then the rest of these.
+    if (follower != waiting.back()) sleeps.push_back({nullptr, nullptr, 0, 0});
+    break;
   }
   return sleeps;
 }

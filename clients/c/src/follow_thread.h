@@ -4,7 +4,9 @@
 // What it is: one for all clients of the process (OfThisProcess). Who owns it: the watches
 // together; it ends with the last. Threads: all methods any, but none is called from Turn.
 // Always true: after Remove the follower is not touched any more. Followers beyond
-// kFollowLogsMax logs are looked at every kFollowLookNs instead of being woken.
+// kFollowLogsMax logs are looked at every kFollowLookNs instead of being woken. Those
+// that must wait for the daemon never have two turns that take kFollowWaitsNs, or begin after so
+// long, without one of everybody else in between.
 #pragma once
 
 #include <atomic>
@@ -12,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -24,6 +27,7 @@ namespace statehouse {
 // The first word that it sleeps on is its own.
 inline constexpr size_t kFollowLogsMax = kFutexWordsMax - 1;
 inline constexpr uint64_t kFollowLookNs = 1'000'000;
+inline constexpr uint64_t kFollowWaitsNs = 10'000'000;
 
 class FollowThread final {
  public:
@@ -33,12 +37,13 @@ class FollowThread final {
     const std::atomic<uint32_t>* event = nullptr;
     uint32_t seen = 0;
     uint64_t due_ns = UINT64_MAX;  // Monotonic; 0: it has more to do at once.
+    bool must_wait = false;        // It did nothing: it would have had to wait for the daemon.
   };
 
   class Follower {
    public:
-    // Reads what there is. On the thread; may take a second.
-    virtual Sleep Turn() = 0;
+    // Reads what there is. On the thread; with `may_wait` it may take a second.
+    virtual Sleep Turn(bool may_wait) = 0;
 
    protected:
     ~Follower() = default;
@@ -62,8 +67,12 @@ class FollowThread final {
  private:
   FollowThread() = default;
   void Run();
-  // A turn of each; how long to sleep on what.
+  // A turn of each, and then of those that must wait for the daemon, while there is time; how long
+  // to sleep on what.
   std::vector<Sleep> TakeTurns();
+  // Nothing where it was removed. With mutex_ held, but not inside the turn.
+  std::optional<Sleep> TurnOf(Follower* follower, bool may_wait,
+                              std::unique_lock<std::mutex>* lock);
 
   std::atomic<uint32_t> bell_{0};
   std::mutex mutex_;  // Guards what follows.

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace statehouse {
@@ -13,7 +15,7 @@ constexpr int kPatienceMs = 60'000;
 
 class Counting final : public FollowThread::Follower {
  public:
-  FollowThread::Sleep Turn() override {
+  FollowThread::Sleep Turn(bool /*may_wait*/) override {
     inside = true;
     ++turns;
     if (turn_ns > 0) SleepNs(turn_ns);
@@ -107,7 +109,7 @@ TEST_F(FollowThreadTest, FollowersOfOneLogShareAWord) {
   class Sharing final : public FollowThread::Follower {
    public:
     explicit Sharing(Counting* with) : with_(*with) {}
-    FollowThread::Sleep Turn() override {
+    FollowThread::Sleep Turn(bool /*may_wait*/) override {
       ++turns;
       return {with_.kept, &with_.event, with_.event.load(), UINT64_MAX};
     }
@@ -151,6 +153,53 @@ TEST_F(FollowThreadTest, RemovingWaitsForTheTurnAndEndsWhatItHolds) {
   const int turns = follower.turns;
   EXPECT_TRUE(Eventually([&] { return follower.kept.use_count() == 1; }));
   EXPECT_EQ(follower.turns, turns);
+}
+
+// Those that must wait for the daemon have their turns behind the others, one of them at a time.
+TEST_F(FollowThreadTest, ThoseThatWaitForTheDaemonLetTheOthersThroughInBetween) {
+  class Waiting final : public FollowThread::Follower {
+   public:
+    Waiting(std::string* turns, std::atomic<int>* waited) : turns_(*turns), waited_(*waited) {}
+    FollowThread::Sleep Turn(bool may_wait) override {
+      if (has_waited_) return {};
+      if (!may_wait) return {nullptr, nullptr, 0, UINT64_MAX, true};
+      SleepNs(2 * kFollowWaitsNs);
+      turns_ += 'w';
+      has_waited_ = true;
+      ++waited_;
+      return {};
+    }
+
+   private:
+    std::string& turns_;
+    std::atomic<int>& waited_;
+    bool has_waited_ = false;
+  };
+  class Open final : public FollowThread::Follower {
+   public:
+    explicit Open(std::string* turns) : turns_(*turns) {}
+    FollowThread::Sleep Turn(bool /*may_wait*/) override {
+      turns_ += 'o';
+      return {};
+    }
+
+   private:
+    std::string& turns_;
+  };
+  std::string turns;  // The thread writes it while anybody has been added.
+  std::atomic<int> waited{0};
+  std::vector<std::unique_ptr<Waiting>> waiting;
+  for (int i = 0; i < 4; ++i) waiting.push_back(std::make_unique<Waiting>(&turns, &waited));
+  Open open(&turns);
+  thread_->Add(&open);
+  for (const auto& each : waiting) thread_->Add(each.get());
+  ASSERT_TRUE(Eventually([&] { return waited == 4; }));
+  for (const auto& each : waiting) thread_->Remove(each.get());
+  thread_->Remove(&open);
+
+  EXPECT_EQ(std::count(turns.begin(), turns.end(), 'w'), 4) << turns;
+  EXPECT_EQ(turns.find("ww"), std::string::npos) << turns;
+  EXPECT_EQ(turns.front(), 'o') << turns;
 }
 
 TEST_F(FollowThreadTest, RingingGivesEverybodyATurn) {

@@ -28,13 +28,16 @@ class WatchFollow {
   };
 
   virtual ~WatchFollow() = default;
-  // Maps what is followed; waits for the daemon, about a second at most.
+  // Maps what is followed; waits for the daemon, about a second at most. TIMEOUT where it does not
+  // answer.
   virtual Status Open() = 0;
   // Grows with what is followed. Read it before Read, to sleep until it differs. REQUIRES: open.
   virtual const std::atomic<uint32_t>& event() const = 0;
   // Keeps what event() is in.
   virtual std::shared_ptr<const void> log() const = 0;
   virtual Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) = 0;
+  // Read gives what is there by now, and then kNothing for ever. REQUIRES: open.
+  virtual void EndHere() = 0;
   // When Read has something to say although nothing happens: monotonic; UINT64_MAX never.
   virtual uint64_t due_ns() const = 0;
   // Up to where everything was read; as WatchPoint::counter.

@@ -21,6 +21,11 @@ bool GoesOn(const Status& end) {
          end.reason() == Reason::kCancelled;
 }
 
+// After so many reads of what is followed others may have the lock; for so long, because a mutex
+// does not queue those who want it.
+constexpr int kReadsAtOnce = 8;
+constexpr uint64_t kReadPauseNs = 100'000;
+
 }  // namespace
 
 StatusOr<std::unique_ptr<WatchStream>> WatchStream::Begin(
@@ -64,8 +69,11 @@ WatchStream::Taken WatchStream::Take() {
   } else if (end_.has_value()) {
     taken.kind = Taken::Kind::kEnd;
     taken.end = *end_;
-  } else if (IsFollowing() && ReadFollow(&taken.message)) {
+  } else if (IsFollowing() && TakeFollowed(&taken.message)) {
     taken.kind = Taken::Kind::kMessage;
+  } else if (end_.has_value()) {  // What was followed had no more.
+    taken.kind = Taken::Kind::kEnd;
+    taken.end = *end_;
   } else if (std::exchange(signalled_, false)) {
     eventfd_t count = 0;
     ::eventfd_read(ready_.get(), &count);
@@ -131,6 +139,7 @@ void WatchStream::ReadOrHold() {
 
 void WatchStream::Keep() {
   if (stopped_) return;
+  returning_until_.reset();
   point_ = subject_->PointAfter(*reading_, point_);
   switch (subject_->SignOf(*reading_)) {
     case WatchSubject::Sign::kHandedOver: return BeginFollow(*reading_);
@@ -155,14 +164,17 @@ void WatchStream::Finish() {
 void WatchStream::AfterEnd(const Status& status) {
   stream_.reset();
   reading_.reset();
+  const bool falls_back = std::exchange(falls_back_, false);
+  if (IsRefusedReturn(status)) return Pause();
+  if (!stopped_ && !GoesOn(status) && follow_ != nullptr) return EndFollow(status);
   if (follow_ != nullptr) {
     follow_.reset();
     WakeAwaiting();  // It sleeps on what is followed no more.
   }
-  const bool falls_back = std::exchange(falls_back_, false);
   if (stopped_) return End(*end_);
   if (!GoesOn(status)) return End(status);
   if (falls_back) return BeginStream();
+  returning_until_.reset();
   // Another service may do better.
   if (subject_->may_follow()) offer_ = LocalFollow::kOffered;
   is_synced_ = false;
@@ -172,6 +184,16 @@ void WatchStream::AfterEnd(const Status& status) {
     if (!point_.is_known) SignalReady();
   }
   if (point_ != began_from_) pause_ = RetryPause();
+  Pause();
+}
+
+bool WatchStream::IsRefusedReturn(const Status& end) const {
+  // The hint tells it from the end of a slow watcher.
+  return !stopped_ && end.reason() == Reason::kLimitExceeded && end.retry_after_ms() > 0 &&
+         returning_until_.has_value() && std::chrono::steady_clock::now() < *returning_until_;
+}
+
+void WatchStream::Pause() {
   step_ = Step::kPausing;
   alarm_.Set(pump_->queue(),
              gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
@@ -229,7 +251,10 @@ bool WatchStream::Await(Deadline deadline) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!items_.empty() || end_.has_value()) return true;
     seen[0] = poke_.load(std::memory_order_acquire);
-    if (IsFollowing()) {
+    if (IsFollowing() && follow_end_.has_value() && !has_more_) return true;
+    if (IsFollowing() && has_more_) {
+      sleep_ns = std::min(sleep_ns, kReadPauseNs);
+    } else if (IsFollowing()) {
       words[count] = &follow_->event();
       seen[count++] = follow_seen_;
       log = follow_->log();
@@ -246,35 +271,49 @@ bool WatchStream::Await(Deadline deadline) {
   return true;
 }
 
-FollowThread::Sleep WatchStream::Turn() {
+bool WatchStream::OpenFollow(std::unique_lock<std::mutex>* lock) {
+  const std::shared_ptr<WatchFollow> opening = follow_;
+  lock->unlock();
+  const Status opened = opening->Open();
+  lock->lock();
+  // Meanwhile the stream may have ended, and another one handed over.
+  if (follow_ != opening) return false;
+  const bool timed_out = opened.reason() == Reason::kTimeout;
+  const bool tries_again = timed_out && !has_timed_out_;
+  has_timed_out_ = timed_out;
+  if (!opened.ok()) {
+    FallBack(tries_again ? LocalFollow::kReturned : LocalFollow::kDeclined);
+    return false;
+  }
+  is_open_ = true;
+  if (follow_end_.has_value()) follow_->EndHere();
+  follow_seen_ = follow_->event().load(std::memory_order_acquire) - 1;  // Not read yet.
+  WakeAwaiting();
+  return true;
+}
+
+FollowThread::Sleep WatchStream::Turn(bool may_wait) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (follow_ != nullptr && !is_open_) {
-    const std::shared_ptr<WatchFollow> opening = follow_;
-    lock.unlock();
-    const Status opened = opening->Open();
-    lock.lock();
-    // Meanwhile the stream may have ended, and another one handed over.
-    if (follow_ != opening) return {nullptr, nullptr, 0, follow_ != nullptr ? 0 : UINT64_MAX};
-    if (!opened.ok()) {
-      FallBack(LocalFollow::kDeclined);
-      return {};
-    }
-    is_open_ = true;
-    follow_seen_ = follow_->event().load(std::memory_order_acquire) - 1;  // Not read yet.
-    WakeAwaiting();
+    if (!may_wait) return {nullptr, nullptr, 0, UINT64_MAX, true};
+    if (!OpenFollow(&lock)) return {nullptr, nullptr, 0, follow_ != nullptr ? 0 : UINT64_MAX};
   }
   if (!IsFollowing() || !is_polled_) return {};
-  while (!IsFull()) {
+  for (int reads = 0; !IsFull(); ++reads) {
+    if (reads == kReadsAtOnce) return {nullptr, nullptr, 0, MonotonicNs() + kReadPauseNs};
     std::unique_ptr<Message> message;
-    if (!ReadFollow(&message)) {
-      if (!IsFollowing()) return {};
-      return {follow_->log(), &follow_->event(), follow_seen_, follow_->due_ns()};
+    const WatchFollow::Found found = ReadFollow(&message);
+    if (found == WatchFollow::Found::kMore) continue;
+    if (found == WatchFollow::Found::kMessage) {
+      Item item{std::move(message), 0};
+      item.bytes = item.message->ByteSizeLong();
+      bytes_ += item.bytes;
+      items_.push_back(std::move(item));
+      SignalReady();
+      continue;
     }
-    Item item{std::move(message), 0};
-    item.bytes = item.message->ByteSizeLong();
-    bytes_ += item.bytes;
-    items_.push_back(std::move(item));
-    SignalReady();
+    if (!IsFollowing()) return {};
+    return {follow_->log(), &follow_->event(), follow_seen_, follow_->due_ns()};
   }
   is_held_ = true;
   return {};
@@ -292,27 +331,51 @@ void WatchStream::BeginFollow(const Message& handed_over) {
   thread_->Add(this);
 }
 
-// False: there is no message; FallBack may have been called.
-bool WatchStream::ReadFollow(std::unique_ptr<Message>* message) {
-  for (;;) {
-    // SYNC: follow.event
-    follow_seen_ = follow_->event().load(std::memory_order_acquire);
-    const WatchFollow::Found found = follow_->Read(MonotonicNs(), message);
-    if (found == WatchFollow::Found::kMore) continue;
-    point_ = {true, follow_->counter()};
-    if (found == WatchFollow::Found::kFallBack) FallBack(LocalFollow::kReturned);
-    if (found == WatchFollow::Found::kBroken) FallBack(LocalFollow::kDeclined);
-    return found == WatchFollow::Found::kMessage;
+// kNothing, or what ended the following.
+WatchFollow::Found WatchStream::ReadFollow(std::unique_ptr<Message>* message) {
+  // SYNC: follow.event
+  follow_seen_ = follow_->event().load(std::memory_order_acquire);
+  const WatchFollow::Found found = follow_->Read(MonotonicNs(), message);
+  has_more_ = found == WatchFollow::Found::kMore;
+  point_ = {true, follow_->counter()};
+  if (found == WatchFollow::Found::kFallBack) FallBack(LocalFollow::kReturned);
+  if (found == WatchFollow::Found::kBroken) FallBack(LocalFollow::kDeclined);
+  // As far as the stream was.
+  if (found == WatchFollow::Found::kNothing && follow_end_.has_value()) {
+    FallBack(LocalFollow::kNone);
   }
+  return found;
 }
 
-// The next stream goes on where this stops.
+// False: there is nothing, or not for now (has_more_), or no more of what is followed.
+bool WatchStream::TakeFollowed(std::unique_ptr<Message>* message) {
+  WatchFollow::Found found = WatchFollow::Found::kMore;
+  for (int reads = 0; reads < kReadsAtOnce && found == WatchFollow::Found::kMore; ++reads) {
+    found = ReadFollow(message);
+  }
+  return found == WatchFollow::Found::kMessage;
+}
+
+// The next stream goes on where this stops, unless none may.
 void WatchStream::FallBack(LocalFollow how) {
   follow_.reset();
+  if (follow_end_.has_value()) return End(*std::exchange(follow_end_, std::nullopt));
   offer_ = how;
   falls_back_ = true;
   is_synced_ = true;
+  pause_ = RetryPause();
+  returning_until_ = std::chrono::steady_clock::now() + kReturnPatience;
   if (stream_ != nullptr) stream_->Cancel();
+}
+
+// No stream goes on. What was committed before is read first, as a stream would have brought it.
+void WatchStream::EndFollow(const Status& why) {
+  follow_end_ = why;
+  if (is_open_) follow_->EndHere();
+  WakeAwaiting();
+  thread_->Ring();  // To read what is polled for, or to open it.
+  step_ = Step::kOver;
+  over_.notify_all();
 }
 
 }  // namespace statehouse

@@ -10,13 +10,16 @@
 // Who owns it: the handle sh_watch. Threads: Take: one at a time; the other methods: any; Handle:
 // the pump's; Turn: FollowThread's. Always true: at most one event of the pump's queue is
 // outstanding. fd() is readable while Take has something to give. At most as many messages are kept
-// as the subject reads ahead, and none is read while they have kWatchReadAheadBytes or more.
-// Failure: what cannot be resumed ends it; Take gives that after everything that came before.
+// as the subject reads ahead, and none is read while they have kWatchReadAheadBytes or more. mutex_
+// is let go after kReadsAtOnce reads of what is followed.
+// Failure: what cannot be resumed ends it; Take gives that after everything that came before, what
+// is followed included.
 #pragma once
 
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/alarm.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +40,9 @@
 namespace statehouse {
 
 inline constexpr size_t kWatchReadAheadBytes = SH_WATCH_READ_AHEAD_BYTES;
+// How long a stream that goes on after following is refused before that ends the watch: the service
+// may count the stream before it, which was cancelled, as one of too many.
+inline constexpr std::chrono::seconds kReturnPatience{10};
 
 class WatchStream final : private StreamPump::Handler, private FollowThread::Follower {
  public:
@@ -58,7 +64,7 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
     std::unique_ptr<Message> message;
     Status end;
   };
-  // What is next. kNothing makes fd() wait for more.
+  // What is next. kNothing makes fd() wait for more; whoever waits then asks Await.
   Taken Take();
   // Sleeps until Take may have something. False when the time is over.
   bool Await(Deadline deadline);
@@ -94,14 +100,20 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   void Keep();
   void Finish();
   void AfterEnd(const Status& status);
+  bool IsRefusedReturn(const Status& end) const;
+  void Pause();
   void End(Status why);
   void SignalReady();
   void WakeAwaiting();
   // Following; all with mutex_ held but Turn.
-  FollowThread::Sleep Turn() override;
+  FollowThread::Sleep Turn(bool may_wait) override;
+  // False: it is not followed any more.
+  bool OpenFollow(std::unique_lock<std::mutex>* lock);
   void BeginFollow(const Message& handed_over);
-  bool ReadFollow(std::unique_ptr<Message>* message);
+  WatchFollow::Found ReadFollow(std::unique_ptr<Message>* message);
+  bool TakeFollowed(std::unique_ptr<Message>* message);
   void FallBack(LocalFollow how);
+  void EndFollow(const Status& why);
   bool IsFollowing() const { return follow_ != nullptr && is_open_; }
   bool PollReady(Deadline deadline) const;
   bool IsFull() const {
@@ -130,10 +142,15 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   std::optional<Status> end_;
   std::shared_ptr<WatchFollow> follow_;  // Null: the stream brings what comes.
   bool is_open_ = false;                 // follow_ is.
+  std::optional<Status> follow_end_;     // The stream's; it is given once follow_ is read.
+  bool has_more_ = false;                // Reading follow_ was put off.
+  bool has_timed_out_ = false;           // Opening did, the last time.
   bool is_polled_ = false;               // fd() was asked for: FollowThread reads ahead.
   bool is_held_ = false;                 // It does not, until something is taken.
   bool falls_back_ = false;              // The stream was cancelled to go on with another one.
   bool is_synced_ = false;               // What comes next needs no `synced` to be told again.
+  // Until then a refused return is tried again; none: something came since.
+  std::optional<Deadline> returning_until_;
   LocalFollow offer_ = LocalFollow::kNone;
   uint32_t follow_seen_ = 0;  // follow_'s event before it was read last.
   uint32_t awaiting_ = 0;     // Threads that sleep on poke_.
