@@ -148,6 +148,29 @@ TEST_F(AttachLimitsTest, ADisconnectCancelsItsCallsAndALateAnswerHarmsNobody) {
   EXPECT_TRUE(Greeted().valid());
 }
 
+// A call that holds a session ends with its connection, and a lock of the session passes to a
+// waiter of another one. Nothing else happens at the door, so nothing else wakes its thread.
+TEST_F(AttachLimitsTest, WhomTheEndOfAnotherConnectionAnswersHearsAtOnce) {
+  constexpr int kHeardMs = 5000;  // Ample: without a wake-up it is never heard.
+  StartDoor();
+  UniqueFd holder = Greeted();
+  const UniqueFd waiter = Greeted();
+  Send(holder, {7, AttachCall{"/x", 0, ""}});
+  ASSERT_TRUE(Eventually([&] { return dispatcher_.calls().size() == 1; }));
+  Send(waiter, {8, AttachCall{"/x", 0, ""}});
+  ASSERT_TRUE(Eventually([&] { return dispatcher_.calls().size() == 2; }));
+  const auto calls = dispatcher_.calls();
+  calls[0]->on_cancel = [&calls] { calls[1]->done(std::string("granted")); };
+
+  holder.Reset();
+
+  pollfd readable{waiter.get(), POLLIN, 0};
+  ASSERT_EQ(poll(&readable, 1, kHeardMs), 1);
+  const auto answer = Receive(waiter);
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(std::get<AttachCallReply>(answer->message).response, "granted");
+}
+
 TEST_F(AttachLimitsTest, AnAnswerAfterTheDoorHasGoneIsDropped) {
   StartDoor();
   const UniqueFd fd = Greeted();

@@ -41,6 +41,11 @@ void AttachLoop::Mailbox::Post(Answer answer) {
   if (std::this_thread::get_id() != loop_thread.load(std::memory_order_relaxed)) Wake();
 }
 
+bool AttachLoop::Mailbox::HasAnswers() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return !answers.empty();
+}
+
 void AttachLoop::Mailbox::Wake() const {
   const uint64_t one = 1;
   // A full counter wakes just as well.
@@ -122,7 +127,10 @@ void AttachLoop::Run() {
   mailbox_->loop_thread.store(std::this_thread::get_id(), std::memory_order_relaxed);
   for (;;) {
     const std::optional<Clock::time_point> probe_at = leases_->Probe();
-    const int count = epoll_wait(epoll_.get(), events.data(), kEventsAtOnce, TimeoutMs(probe_at));
+    // Dropping a connection, or a lease, may have answered calls of others: nothing wakes this
+    // thread for what it posted itself.
+    const int timeout_ms = mailbox_->HasAnswers() ? 0 : TimeoutMs(probe_at);
+    const int count = epoll_wait(epoll_.get(), events.data(), kEventsAtOnce, timeout_ms);
     if (count < 0 && errno != EINTR) {
       spdlog::critical("attach: epoll_wait failed: {}; the local door is closed",
                        std::strerror(errno));

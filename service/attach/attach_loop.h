@@ -51,6 +51,7 @@ class AttachLoop final {
     std::mutex mutex;
     std::vector<Answer> answers;
     void Post(Answer answer);
+    bool HasAnswers();
     void Wake() const;
   };
 

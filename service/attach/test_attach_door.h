@@ -62,7 +62,11 @@ class OneToken final : public Authenticator {
 class ParkingDispatcher final : public Dispatcher {
  public:
   struct Parked final : public PendingCall {
-    void Cancel() override { cancelled = true; }
+    void Cancel() override {
+      if (on_cancel) on_cancel();
+      cancelled = true;
+    }
+    std::function<void()> on_cancel;  // Set before anybody cancels; runs on the door's thread.
     std::atomic<bool> cancelled{false};
     DoneCallback done;
   };
