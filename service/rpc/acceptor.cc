@@ -36,11 +36,20 @@ constexpr std::chrono::seconds kHoldBackMemory(10);
 constexpr long kGreedLookNs = 4'000'000;
 // Of a connection, for a second of the polling thread's processor time. Messages come in several
 // times as fast, through TLS too; frames that are nothing but frames at a fifth of it.
-constexpr double kFrameBytesPerCpuSecond = 100e6;
+constexpr double kFrameBytesPerCpuSecondMax = 100e6;
+// Pings of many connections and handshakes stay below a fifth of this; what keeps the thread to
+// itself by frames alone has four times as much.
+constexpr double kFrameBytesPerCpuSecondMin = 5e6;
 
 bool HasLeft(int fd) {
   pollfd left{fd, POLLRDHUP, 0};
   return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+// Both ways are shut: by us, as the other side can shut only one of them.
+bool IsEnded(int fd) {
+  pollfd hung_up{fd, 0, 0};
+  return ::poll(&hung_up, 1, 0) == 1 && (hung_up.revents & POLLHUP) != 0;
 }
 
 // Numbers the socket behind a descriptor; 0 where there is none.
@@ -89,6 +98,10 @@ bool IsFrom(int fd, std::string_view peer) {
 }
 
 }  // namespace
+
+bool IsTcpPeer(std::string_view peer) {
+  return peer.starts_with("ipv4:") || peer.starts_with("ipv6:");
+}
 
 Acceptor::Acceptor(std::vector<UniqueFd> listeners, uint32_t connections_max, HandOn hand_on)
     : listeners_(std::move(listeners)),
@@ -247,7 +260,11 @@ void Acceptor::EndGreediest() {
     most = bytes - then->second;
     greediest = fd;
   }
-  if (greediest < 0 || static_cast<double>(most) > kFrameBytesPerCpuSecond * cpu_s) return;
+  const double read = static_cast<double>(most);
+  if (greediest < 0 || read > kFrameBytesPerCpuSecondMax * cpu_s ||
+      read < kFrameBytesPerCpuSecondMin * cpu_s) {
+    return;
+  }
   std::string host;
   uint16_t port = 0;
   {
@@ -264,7 +281,7 @@ void Acceptor::EndGreediest() {
 // The descriptor is another's, who may close it at any time: a second one stays what it is.
 bool Acceptor::EndHeld(int fd, ino_t socket, std::string_view peer) {
   const UniqueFd second(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-  if (SocketOf(second.get()) != socket) return false;
+  if (SocketOf(second.get()) != socket || IsEnded(second.get())) return false;
   if (!peer.empty() && !IsFrom(second.get(), peer)) return false;
   std::string host;
   uint16_t port = 0;
@@ -341,15 +358,17 @@ void Acceptor::Take(UniqueFd connection) {
   hand_on_(std::move(connection));
 }
 
-void Acceptor::End(std::string_view peer) {
-  if (!peer.starts_with("ipv4:") && !peer.starts_with("ipv6:")) return;
+bool Acceptor::End(std::string_view peer) {
+  if (!IsTcpPeer(peer)) return false;
   const auto port =
       static_cast<uint16_t>(std::atoi(std::string(peer.substr(peer.rfind(':') + 1)).c_str()));
+  if (port == 0) return false;
   const std::lock_guard<std::mutex> lock(mutex_);
+  bool any = false;
   for (const auto& [fd, connection] : open_) {
-    if (connection.port != port || port == 0) continue;
-    (void)EndHeld(fd, connection.socket, peer);
+    if (connection.port == port && EndHeld(fd, connection.socket, peer)) any = true;
   }
+  return any;
 }
 
 void Acceptor::Stop() {

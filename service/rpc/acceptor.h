@@ -38,6 +38,9 @@ namespace statehouse {
 inline constexpr size_t kWaitingMax = 256;     // Connections of hosts that are held back.
 inline constexpr size_t kHeldHostsMax = 1024;  // Hosts that are; beyond, all are forgotten.
 
+// Whether `peer`, as gRPC writes it, has a port, which tells its connection from others.
+bool IsTcpPeer(std::string_view peer);
+
 class Acceptor final {
  public:
   using HandOn = std::function<void(UniqueFd connection)>;
@@ -46,17 +49,18 @@ class Acceptor final {
   static StatusOr<std::unique_ptr<Acceptor>> Start(std::vector<UniqueFd> listeners,
                                                    uint32_t connections_max, HandOn hand_on);
   // From now on a connection is ended that keeps the guarded thread to itself: the one whose bytes
-  // are being read while that is stuck, unless they come in so fast that they must be a message's.
-  // `on_ended` is told on this object's thread. Once.
+  // are being read while that is stuck, unless they come in so fast that they must be a message's,
+  // or so slowly that it must be something else that takes the time. `on_ended` is told on this
+  // object's thread. Once.
   void Guard(const TurnGuard& guard, OnEnded on_ended);
   ~Acceptor();
   Acceptor(const Acceptor&) = delete;
   Acceptor& operator=(const Acceptor&) = delete;
 
   // Ends the connection from `peer`, as gRPC writes it ("ipv4:127.0.0.1:51234"); its owner sees the
-  // end and closes the descriptor. Nothing where there is none, or where it came by a unix socket.
-  // Any thread.
-  void End(std::string_view peer);
+  // end and closes the descriptor. False: there is none, it was ended already, or it came by a unix
+  // socket. Any thread.
+  bool End(std::string_view peer);
   // Closes the listeners and joins the thread; connections go on. Idempotent.
   void Stop();
 
@@ -80,7 +84,7 @@ class Acceptor final {
   void EndGreediest();
   // How many bytes of each TCP connection have been read.
   std::unordered_map<int, uint64_t> BytesRead();
-  // REQUIRES: mutex_ held.
+  // False: it is another socket, not that peer's, or ended already. REQUIRES: mutex_ held.
   bool EndHeld(int fd, ino_t socket, std::string_view peer);
   Status Watch(int fd, uint32_t events);
 

@@ -32,10 +32,10 @@ class DoorCore::Posted final : public Event {
 };
 
 void DoorCore::CountWasted(const std::string& peer) {
-  if (!wasted_calls_.Count(peer, MonotonicNs())) return;
+  if (!IsTcpPeer(peer) || !wasted_calls_.Count(peer, MonotonicNs())) return;
   Acceptor* const acceptor = acceptor_.load(std::memory_order_acquire);
-  if (acceptor == nullptr) return;
-  acceptor->End(peer);
+  // What is left of the calls of one that was ended is cancelled, and comes here, too.
+  if (acceptor == nullptr || !acceptor->End(peer)) return;
   if (options_.on_connection_ended) options_.on_connection_ended(peer);
 }
 

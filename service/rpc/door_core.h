@@ -7,6 +7,7 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/generic/async_generic_service.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -96,7 +97,8 @@ class DoorCore final {
   std::unordered_set<OpenStream*>& streams() { return streams_; }
   std::unordered_set<OpenStream*>& batch_streams() { return batch_streams_; }
 
-  // A call of `peer` was wasted. Beyond the limit its connection is ended.
+  // A call of `peer` was wasted. Beyond the limit its connection is ended, unless it came by a unix
+  // socket: those cannot be told from each other.
   void CountWasted(const std::string& peer);
   // How connections are ended; from then on.
   void set_acceptor(Acceptor* acceptor) { acceptor_.store(acceptor, std::memory_order_release); }
@@ -106,7 +108,12 @@ class DoorCore final {
   bool stopping() const { return stopping_; }
   void set_stopping() { stopping_ = true; }
   // The calling thread is the polling thread from now on.
-  void BeginPolling() { poller_.store(std::this_thread::get_id(), std::memory_order_relaxed); }
+  void BeginPolling() {
+    poller_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    poller_tid_.store(::gettid(), std::memory_order_relaxed);
+  }
+  // The polling thread's number, as the kernel has it; 0: nobody polls yet.
+  const std::atomic<pid_t>& poller_tid() const { return poller_tid_; }
   bool OnPollingThread() const {
     return poller_.load(std::memory_order_relaxed) == std::this_thread::get_id();
   }
@@ -144,6 +151,7 @@ class DoorCore final {
   std::atomic<bool> serving_{true};
   bool stopping_ = false;
   std::atomic<std::thread::id> poller_{};
+  std::atomic<pid_t> poller_tid_{0};
   std::atomic<uint32_t> foreign_writes_{0};
   std::atomic<uint64_t> turns_{0};
 

@@ -118,9 +118,11 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   core_.set_acceptor(acceptor_.get());
   clockid_t cpu = 0;
   if (pthread_getcpuclockid(poller_.native_handle(), &cpu) == 0) {
-    acceptor_->Guard(TurnGuard(&core_.turns(), cpu), [this](const std::string& peer) {
-      if (core_.options().on_connection_ended) core_.options().on_connection_ended(peer);
-    });
+    acceptor_->Guard(TurnGuard(&core_.turns(), &core_.poller_tid(), cpu),
+                     [this](const std::string& peer) {
+                       if (core_.options().on_connection_ended)
+                         core_.options().on_connection_ended(peer);
+                     });
   }
   return Status();
 }

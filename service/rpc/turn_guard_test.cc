@@ -1,6 +1,9 @@
 #include "service/rpc/turn_guard.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "engine/os/futex.h"
 
 namespace statehouse {
 namespace {
@@ -12,7 +15,8 @@ void UseCpu(uint64_t ns, const TurnGuard& guard) {
 
 TEST(TurnGuardTest, AThreadThatComesRoundIsNotStuckHoweverBusyItIs) {
   std::atomic<uint64_t> turns{0};
-  TurnGuard guard(&turns, CLOCK_THREAD_CPUTIME_ID);
+  const std::atomic<pid_t> tid{gettid()};
+  TurnGuard guard(&turns, &tid, CLOCK_THREAD_CPUTIME_ID);
   for (int i = 0; i < 10; ++i) {
     ++turns;
     EXPECT_FALSE(guard.IsStuck());
@@ -24,7 +28,8 @@ TEST(TurnGuardTest, AThreadThatComesRoundIsNotStuckHoweverBusyItIs) {
 
 TEST(TurnGuardTest, OneThatUsesItsTimeWithoutAnEventIsAndNoLongerAfterTheNext) {
   std::atomic<uint64_t> turns{1};
-  TurnGuard guard(&turns, CLOCK_THREAD_CPUTIME_ID);
+  const std::atomic<pid_t> tid{gettid()};
+  TurnGuard guard(&turns, &tid, CLOCK_THREAD_CPUTIME_ID);
   EXPECT_FALSE(guard.IsStuck());
 
   UseCpu(kTurnCpuNsMax, guard);
@@ -33,6 +38,31 @@ TEST(TurnGuardTest, OneThatUsesItsTimeWithoutAnEventIsAndNoLongerAfterTheNext) {
 
   ++turns;
   EXPECT_FALSE(guard.IsStuck());
+}
+
+TEST(TurnGuardTest, AThreadThatSleepsMoreThanItWorksIsNotStuckHoweverLongThatGoesOn) {
+  std::atomic<uint64_t> turns{1};
+  const std::atomic<pid_t> tid{gettid()};
+  TurnGuard guard(&turns, &tid, CLOCK_THREAD_CPUTIME_ID);
+  EXPECT_FALSE(guard.IsStuck());
+  for (int i = 0; i < 12; ++i) {
+    UseCpu(kTurnCpuNsMax / 8, guard);
+    EXPECT_FALSE(guard.IsStuck());
+    SleepNs(kTurnRestNs);
+    EXPECT_FALSE(guard.IsStuck());
+  }
+}
+
+TEST(TurnGuardTest, ShortSleepsDoNotHideWhoWorksAllTheTime) {
+  std::atomic<uint64_t> turns{1};
+  const std::atomic<pid_t> tid{gettid()};
+  TurnGuard guard(&turns, &tid, CLOCK_THREAD_CPUTIME_ID);
+  EXPECT_FALSE(guard.IsStuck());
+  for (int i = 0; i < 10; ++i) {
+    UseCpu(kTurnCpuNsMax / 10, guard);
+    SleepNs(kTurnCpuNsMax / 100);
+  }
+  EXPECT_TRUE(guard.IsStuck());
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 // of them for a second.
 //
 // Owned by the door and used by its polling thread only. Always true: at most kWastingPeersMax
-// connections are remembered; a new one takes the place of all whose second is over, or else of
-// all.
+// connections are remembered; a new one takes the place of that with the fewest calls among some,
+// so however many there are, those that stay reach the limit.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,12 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace statehouse {
 
 inline constexpr size_t kWastingPeersMax = 1024;
+inline constexpr size_t kWastingPeersCompared = 8;  // For the place of a new one.
 inline constexpr uint32_t kWastedCallsPerSecondMax = 1'000'000;
 
 class WastedCalls final {
@@ -36,10 +38,18 @@ class WastedCalls final {
   struct Window {
     uint64_t began_ns = 0;
     uint32_t calls = 0;
+    size_t place = 0;  // In places_.
   };
+  using Windows = std::map<std::string, Window, std::less<>>;
+  void Forget(Windows::iterator window);
+  // Of the next kWastingPeersCompared: whose second is over, or else who has the fewest calls.
+  // REQUIRES: so many are remembered.
+  Windows::iterator Least(uint64_t now_ns);
 
   const uint32_t per_second_max_;
-  std::map<std::string, Window, std::less<>> windows_;
+  Windows windows_;
+  std::vector<Windows::iterator> places_;  // Of all of them, in no order.
+  size_t next_compared_ = 0;
 };
 
 }  // namespace statehouse
