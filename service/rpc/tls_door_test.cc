@@ -108,6 +108,38 @@ TEST_F(TlsDoorTest, TakesARenewedCertificateWithoutARestart) {
   EXPECT_FALSE(Add(Trusting(folder() / "ca.pem")).ok());
 }
 
+class TlsStormTest : public TlsDoorTest {
+ protected:
+  TlsStormTest() : TlsDoorTest(FilesAnd(&ended_)) {}
+  static std::unique_ptr<Material> FilesAnd(std::atomic<int>* ended) {
+    auto made = Files(/*mutual=*/false);
+    made->options.on_connection_ended = [ended](const std::string&) { ended->fetch_add(1); };
+    return made;
+  }
+
+  std::atomic<int> ended_{0};
+};
+
+// A handshake takes the polling thread a while and is no event of its queue.
+TEST_F(TlsStormTest, ManyThatConnectAtOnceAreAllTaken) {
+  constexpr size_t kConnections = 300;
+  const auto credentials = Trusting(folder() / "ca.pem");
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (size_t i = 0; i < kConnections; ++i) {
+    channels.push_back(
+        grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(port_), credentials, arguments));
+  }
+
+  for (const auto& channel : channels) channel->GetState(/*try_to_connect=*/true);
+
+  for (const auto& channel : channels) {
+    EXPECT_TRUE(channel->WaitForConnected(std::chrono::system_clock::now() + seconds(60)));
+  }
+  EXPECT_EQ(ended_.load(), 0);
+}
+
 class MutualTlsDoorTest : public TlsDoorTest {
  protected:
   MutualTlsDoorTest() : TlsDoorTest(/*mutual=*/true) {}
