@@ -10,6 +10,7 @@
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
 #include "service/rpc/grpc_door_test_support.h"
 #include "statehouse/v1/admin.grpc.pb.h"
+#include "tests/support/http2.h"
 
 namespace statehouse {
 namespace {
@@ -338,6 +339,35 @@ TEST_F(WastedCallsDoorTest, AConnectionBeyondTheLimitIsEndedAndOthersGoOn) {
   EXPECT_TRUE(Eventually([this] { return ended_.load() == 1; }));
   EXPECT_TRUE(AddOnce(*other, "a").ok());
   EXPECT_TRUE(Eventually([this] { return AddOnce(*Areas(), "a").ok(); }));
+}
+
+TEST_F(WastedCallsDoorTest, WhatIsLeftOfAnEndedConnectionsCallsIsToldNobody) {
+  service_->MakeArea("a", 64);
+  testing::Http2Connection connection("127.0.0.1:" + std::to_string(port_));
+  std::string calls = testing::Preface();
+  for (uint32_t i = 0; i < 20 * kWastedMax; ++i) {
+    calls += testing::UnaryCall(2 * i + 1, "/statehouse.v1.Areas/AddWord", "", "");
+  }
+
+  ASSERT_TRUE(connection.Send(calls));
+
+  while (connection.Receive().has_value()) continue;
+  EXPECT_TRUE(Eventually([this] { return AddOnce(*Areas(), "a").ok(); }));
+  EXPECT_EQ(ended_.load(), 1);
+}
+
+TEST_F(WastedCallsDoorTest, OfAUnixSocketNoneIsEndedAndNoneIsToldToBe) {
+  service_->MakeArea("a", 64);
+  const auto channel =
+      grpc::CreateChannel("unix:" + UnixPath(), grpc::InsecureChannelCredentials());
+  const auto stub = v1::Areas::NewStub(channel);
+
+  for (int i = 0; i < 4 * kWastedMax; ++i) {
+    EXPECT_EQ(AddWithoutToken(*stub).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  }
+
+  EXPECT_TRUE(AddOnce(*stub, "a").ok());
+  EXPECT_EQ(ended_.load(), 0);
 }
 
 TEST_F(GrpcDoorTest, ManyConcurrentCallsEachCountOnce) {

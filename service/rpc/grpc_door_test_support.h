@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -38,6 +39,17 @@ inline UniqueFd Listen(int* port) {
   return fd;
 }
 
+// A listening unix socket.
+inline UniqueFd ListenUnix(const std::string& path) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  EXPECT_EQ(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(::listen(fd.get(), 128), 0);
+  return fd;
+}
+
 inline v1::ErrorReason ReasonOf(const grpc::Status& status) {
   internal::v1::RpcStatus rpc;
   v1::ErrorDetail detail;
@@ -66,6 +78,7 @@ class GrpcDoorTest : public ::testing::Test {
     service_ = std::make_unique<TestService>(dispatcher_options);
     std::vector<UniqueFd> listeners;
     listeners.push_back(Listen(&port_));
+    listeners.push_back(ListenUnix(UnixPath()));
     auto door = StartGrpcDoor(options, std::move(listeners), &service_->dispatcher(),
                               authenticator_.get(), service_->engine().DaemonLane(0));
     EXPECT_TRUE(door.ok()) << door.status().ToString();
@@ -76,6 +89,7 @@ class GrpcDoorTest : public ::testing::Test {
     std::filesystem::remove_all(folder_);
   }
 
+  std::string UnixPath() const { return folder_ + "/door.sock"; }
   std::shared_ptr<grpc::Channel> Channel() const {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // A connection of its own.
