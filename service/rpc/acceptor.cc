@@ -281,14 +281,17 @@ void Acceptor::EndGreediest() {
 // The descriptor is another's, who may close it at any time: a second one stays what it is.
 bool Acceptor::EndHeld(int fd, ino_t socket, std::string_view peer) {
   const UniqueFd second(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-  if (SocketOf(second.get()) != socket || IsEnded(second.get())) return false;
+  if (SocketOf(second.get()) != socket) return false;
   if (!peer.empty() && !IsFrom(second.get(), peer)) return false;
   std::string host;
   uint16_t port = 0;
   const bool has_host = PeerOf(second.get(), &host, &port);
+  const bool was_ended = IsEnded(second.get());
   if (::shutdown(second.get(), SHUT_RDWR) != 0) return false;
+  // Also while what is left of one that was ended is dealt with: its host's next ones wait for
+  // that.
   if (has_host) HoldBack(host);
-  return true;
+  return !was_ended;
 }
 
 void Acceptor::Run() {
