@@ -28,6 +28,10 @@ class CppBatchTest : public ::testing::TestWithParam<sh_transport> {
     return Client::Connect("statehouse+unix://" + daemon_->runtime_dir(), options).value();
   }
 
+  bool IsFree(const std::string& name) {
+    return testing::Eventually([&] { return client_->DescribeLock(name).value().parties.empty(); });
+  }
+
   std::unique_ptr<testing::Daemon> daemon_;
   std::optional<Client> client_;
 };
@@ -119,15 +123,61 @@ TEST_P(CppBatchTest, ResultsAreThereAfterRunAndUntilResultsAreGivenUp) {
   EXPECT_EQ(moved.Run().error().reason(), SH_INVALID_ARGUMENT);  // NOLINT: that is the test.
 }
 
-TEST_P(CppBatchTest, ANotedOperationOutlivesItsBatch) {
+TEST_P(CppBatchTest, ABatchEndsWithItsObjectThoughItsOperationsAreKept) {
   Dict dict = client_->OpenDict("d").value();
   std::optional<Noted<int64_t>> noted;
+  std::optional<Noted<std::optional<Lock>>> tried;
   {
     Batch batch = client_->NewBatch();
     noted = batch.Increment(dict, "n");
+    tried = batch.TryLock("l");
     ASSERT_TRUE(batch.Run().ok());
+    EXPECT_TRUE(tried->ok());  // Looked at, not taken.
+    EXPECT_EQ(noted->value(), 1);
   }
-  EXPECT_EQ(noted->value(), 1);
+  EXPECT_EQ(noted->error().reason(), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(tried->error().reason(), SH_INVALID_ARGUMENT);
+  EXPECT_TRUE(IsFree("l"));
+
+  Batch batch = client_->NewBatch();
+  tried = batch.TryLock("l");
+  ASSERT_TRUE(batch.Run().ok());
+  batch = client_->NewBatch();  // Ends what it was.
+  EXPECT_FALSE(tried->ok());
+  EXPECT_TRUE(IsFree("l"));
+  noted = batch.Increment(dict, "n");
+  Batch moved = std::move(batch);  // The same batch: its operations go on.
+  ASSERT_TRUE(moved.Run().ok());
+  EXPECT_EQ(noted->value(), 2);
+}
+
+TEST_P(CppBatchTest, ALockThatWasLookedAtIsStillGivenOnce) {
+  Batch batch = client_->NewBatch();
+  const auto tried = batch.TryLock("l");
+  const auto copy = tried;
+  EXPECT_FALSE(tried.ok());  // Not run yet.
+  ASSERT_TRUE(batch.Run().ok());
+  ASSERT_TRUE(tried.ok());
+  ASSERT_TRUE(tried.ok());
+  ASSERT_TRUE(copy.ok());
+  std::optional<Lock> lock = tried.value();
+  ASSERT_TRUE(lock.has_value());
+  EXPECT_TRUE(lock->held());
+  EXPECT_FALSE(client_->DescribeLock("l").value().parties.empty());
+  EXPECT_EQ(tried.error().reason(), SH_INVALID_ARGUMENT);
+  EXPECT_EQ(copy.error().reason(), SH_INVALID_ARGUMENT);
+
+  const auto not_had = batch.TryLock("l");
+  ASSERT_TRUE(batch.Run().ok());
+  ASSERT_TRUE(not_had.ok());
+  EXPECT_FALSE(not_had.value().has_value());
+  ASSERT_TRUE(lock->Release().value());
+  const auto cleared = batch.TryLock("l");
+  ASSERT_TRUE(batch.Run().ok());
+  ASSERT_TRUE(cleared.ok());
+  batch.Clear();  // Gives back what was looked at and not taken.
+  EXPECT_FALSE(cleared.ok());
+  EXPECT_TRUE(IsFree("l"));
 }
 
 TEST_P(CppBatchTest, WhatIsRefusedAtNotingIsSaidByTheOperationAndByRun) {
@@ -194,8 +244,7 @@ TEST_P(CppBatchTest, LocksAreTriedForAndGivenBack) {
   EXPECT_EQ(batch.TakeBack(released).error().reason(), SH_INVALID_ARGUMENT);
   EXPECT_EQ(batch.Release(*back).error().reason(), SH_INVALID_ARGUMENT);  // It holds nothing.
   batch.End();  // Gives back what was had and not asked for.
-  EXPECT_TRUE(
-      testing::Eventually([&] { return client_->DescribeLock("l").value().parties.empty(); }));
+  EXPECT_TRUE(IsFree("l"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, CppBatchTest,

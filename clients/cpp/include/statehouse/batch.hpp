@@ -29,7 +29,8 @@ namespace statehouse::client {
 
 // Who owns it: whoever holds it; it is moved, not copied. Threads: one at a time. Failure: what is
 // wrong with an argument is the noted operation's result at once, and Run's too; use of a Batch
-// that was moved from or ended is SH_INVALID_ARGUMENT.
+// that was moved from or ended is SH_INVALID_ARGUMENT. It ends with its object, whatever operations
+// of it are kept: what they gave is to be read before.
 class Batch final {
  public:
   struct Options {
@@ -37,7 +38,14 @@ class Batch final {
   };
 
   Batch(Batch&&) = default;
-  Batch& operator=(Batch&&) = default;
+  Batch& operator=(Batch&& other) {
+    if (this == &other) return *this;
+    End();
+    state_ = std::move(other.state_);
+    refused_ = std::exchange(other.refused_, std::nullopt);
+    return *this;
+  }
+  ~Batch() { End(); }
 
   size_t count() const { return state_ == nullptr ? 0 : sh_batch_count(state_->batch); }
   // Carries out what was noted. The error of the first operation that was refused, at noting or
@@ -152,6 +160,7 @@ inline void Batch::Clear() {
   if (state_ == nullptr) return;
   sh_batch_clear(state_->batch);
   state_->leases.clear();
+  state_->looked_at.clear();
   state_->was_run = false;
   ++state_->round;
 }
