@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -129,6 +130,42 @@ TEST_P(BatchNetworkTest, ATimeOutSaysThatItMayHaveBeenCarriedOut) {
   sh_error_free(error);
   EXPECT_EQ(sh_batch_result(batch.get(), 4095, nullptr), SH_TIMEOUT);
   EXPECT_EQ(sh_batch_result(batch.get(), 4096, nullptr), SH_CANCELLED);  // Never sent.
+}
+
+TEST_P(BatchNetworkTest, TriesForLocksWaitForAServiceThatIsAwayOnceAMessage) {
+  constexpr uint64_t kTimeoutMs = 300;
+  constexpr int kTries = 10;
+  const pid_t daemon = daemon_->daemon_pid();
+  for (const bool stops : {false, true}) {
+    const ClientPtr hasty = Connect(daemon_->token(), kTimeoutMs);
+    sh_batch_options options{};
+    options.stop_at_failure = stops ? 1 : 0;
+    sh_batch* begun = nullptr;
+    ASSERT_EQ(sh_batch_begin(hasty.get(), &options, &begun, nullptr), SH_OK);
+    const BatchPtr batch(begun);
+    for (int i = 0; i < kTries; ++i) {
+      const std::string name = "l" + std::to_string(i);
+      ASSERT_EQ(sh_batch_lock_try(batch.get(), name.c_str(), nullptr, nullptr, nullptr), SH_OK);
+    }
+    ASSERT_TRUE(testing::StopProcess(daemon));
+    const auto began = std::chrono::steady_clock::now();
+    size_t failed = 99;
+    const sh_reason reason = sh_batch_run(batch.get(), &failed, nullptr);
+    const auto took = std::chrono::steady_clock::now() - began;
+    ASSERT_EQ(kill(daemon, SIGCONT), 0);
+    EXPECT_TRUE(reason == SH_TIMEOUT || reason == SH_UNAVAILABLE) << sh_reason_name(reason);
+    EXPECT_EQ(failed, 0u);
+    EXPECT_LT(took, std::chrono::milliseconds(kTimeoutMs) * (kTries / 2));
+    for (size_t i = 1; i < kTries; ++i) {
+      sh_lock* lock = nullptr;
+      sh_error* error = nullptr;
+      const sh_reason other = sh_batch_result_lock(batch.get(), i, &lock, &error);
+      EXPECT_EQ(other, stops ? SH_CANCELLED : reason) << sh_error_message(error);
+      EXPECT_EQ(sh_error_name(error), "l" + std::to_string(i));
+      EXPECT_EQ(std::string(sh_error_message(error)).find("may have been"), std::string::npos);
+      sh_error_free(error);
+    }
+  }
 }
 
 TEST_P(BatchLifecycleTest, ABatchOfAClosedClientIsRefusedAndMayBeEnded) {

@@ -113,7 +113,8 @@ Status NotedBatch::TapeRequest(BatchOperation* operation, BatchResult* result) {
   operation->field = 0;
   if (!tape_.noted().has_value()) {
     if (reason == SH_OK) return Status();
-    return Status(static_cast<Reason>(reason), sh_error_message(error.get()));
+    return Status(static_cast<Reason>(reason), sh_error_message(error.get()))
+        .WithRetryAfter(sh_error_retry_after_ms(error.get()));
   }
   TapedRequest& noted = *tape_.noted();
   operation->field = noted.field;
@@ -145,15 +146,16 @@ Status NotedBatch::Note(uint16_t shows, BatchAction action, size_t* index) {
   return Status();
 }
 
-Status NotedBatch::NoteLate(uint16_t shows, uint32_t field, BatchAction action, sh_lock* lock,
-                            size_t* index) {
+Status NotedBatch::NoteLate(uint16_t shows, uint32_t field, const std::string& name,
+                            BatchAction action, sh_lock* lock, size_t* index) {
   SH_RETURN_IF_ERROR(PrepareToNote(kShortHeadBytesMax));
   BatchOperation operation;
   operation.shows = shows;
   operation.field = field;
   operation.action = std::move(action);
   operation.is_late = true;
-  if (lock != nullptr) operation.result.Room().lock = lock;
+  operation.result.Room().name = name;
+  operation.result.Room().lock = lock;
   Keep(std::move(operation), kShortHeadBytesMax, index);
   return Status();
 }
@@ -234,7 +236,10 @@ size_t NotedBatch::FirstFailed(size_t begin, size_t end) const {
 void NotedBatch::Fail(BatchOperation* operation, const Status& why, const char* name) {
   operation->is_over = true;
   sh_error* error = nullptr;
-  if (operation->action && !is_local_) {
+  // An action that was not asked yet what it wants would begin with calls of its own.
+  if (operation->is_late && !operation->is_asked) {
+    (void)Finish(why, operation->result.Room().name.c_str(), &error);
+  } else if (operation->action && !is_local_) {
     tape_.Answer(why, "");
     const sh_reason reason = operation->action(BatchTarget::kTape, &operation->result, &error);
     if (reason == SH_OK) return;  // It takes that for an answer.

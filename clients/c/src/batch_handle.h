@@ -70,6 +70,7 @@ struct BatchResult {
     sh_entries entries{};
     std::string bytes;
     std::vector<uint64_t> versions;
+    std::string name;         // Of the lock that is tried for or given back.
     sh_lock* lock = nullptr;  // That was had, or is to be given back.
   };
   Large& Room() {
@@ -99,7 +100,8 @@ struct BatchOperation {
   uint16_t shows = kShowsNothing;
   bool is_short = false;
   bool is_over = false;
-  bool is_late = false;  // What is asked is known when the batch is run.
+  bool is_late = false;   // What is asked is known when the batch is run.
+  bool is_asked = false;  // Late: it is known, and part of a message.
   BatchRetry retry = BatchRetry::kSafe;
   uint32_t id_field = 0;
   // Short: an Operation inside short_bytes_, as a field of Batch.
@@ -142,9 +144,10 @@ class NotedBatch {
 
   // Each notes an operation, after asking whether there is room.
   Status Note(uint16_t shows, BatchAction action, size_t* index);
-  // What is asked is known when the batch is run. `lock` (may be null) is to be given back, and the
-  // batch's when this is OK.
-  Status NoteLate(uint16_t shows, uint32_t field, BatchAction action, sh_lock* lock, size_t* index);
+  // What is asked is known when the batch is run. `name` is the lock's; `lock` (may be null) is to
+  // be given back, and the batch's when this is OK.
+  Status NoteLate(uint16_t shows, uint32_t field, const std::string& name, BatchAction action,
+                  sh_lock* lock, size_t* index);
   // A short operation whose `action` is known to take its arguments. The message's fields after the
   // object's place are `tail`.
   Status NoteShort(uint16_t shows, uint32_t field, const std::string& name, std::string_view tail,

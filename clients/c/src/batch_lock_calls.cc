@@ -21,6 +21,7 @@ Status NoteTry(sh_batch* batch, const char* name, const sh_lock_options* given, 
   ask.deadline = Deadline::max();
   std::string owner(options.owner == nullptr ? "" : options.owner);
   options.owner = nullptr;
+  const std::string of = ask.name;
   const auto action = [locks = batch->locks(), tape = &batch->tape(), ask = std::move(ask), options,
                        owner = std::move(owner), attempt = std::make_shared<LockAttempt>()](
                           BatchTarget target, BatchResult* r, sh_error** error) {
@@ -36,7 +37,7 @@ Status NoteTry(sh_batch* batch, const char* name, const sh_lock_options* given, 
     }
     return Finish(tried, ask.name.c_str(), error);
   };
-  return batch->NoteLate(kShowsLock, v1::Operation::kAcquireLock, action, nullptr, index);
+  return batch->NoteLate(kShowsLock, v1::Operation::kAcquireLock, of, action, nullptr, index);
 }
 
 Status NoteRelease(sh_batch* batch, sh_lock* lock, size_t* index) {
@@ -62,8 +63,8 @@ Status NoteRelease(sh_batch* batch, sh_lock* lock, size_t* index) {
     if (released.ok()) sh_lock_release(std::exchange(given, nullptr), nullptr, nullptr);
     return reason;
   };
-  return batch->NoteLate(kShowsReleased | kShowsLock, v1::Operation::kReleaseLock, action, lock,
-                         index);
+  return batch->NoteLate(kShowsReleased | kShowsLock, v1::Operation::kReleaseLock,
+                         lock->held->name(), action, lock, index);
 }
 
 Status TakeLock(sh_batch* batch, size_t index, sh_lock** lock, const BatchOperation** operation) {

@@ -99,16 +99,22 @@ void NotedBatch::RunByMessages() {
 // one that cannot even be asked for; *is_cut then.
 NotedBatch::Message NotedBatch::Gather(size_t begin, size_t end) {
   Message message;
+  Status no_session;  // Why tries for locks cannot be asked for: waited for once a message.
   for (size_t i = begin; i < end && !message.is_cut; ++i) {
     BatchOperation& operation = operations_[i];
     if (operation.is_late) {
-      if (const Status taped = TapeRequest(&operation, &operation.result); !taped.ok()) {
+      const bool is_try = operation.field == v1::Operation::kAcquireLock;
+      const Status taped =
+          is_try && !no_session.ok() ? no_session : TapeRequest(&operation, &operation.result);
+      if (!taped.ok()) {
+        if (is_try) no_session = taped;
         Fail(&operation, taped);
         message.is_cut = stop_at_failure_;
         continue;
       }
       operation.is_over = operation.field == 0;
       if (operation.is_over) continue;
+      operation.is_asked = true;
     }
     message.repeatable = message.repeatable && (is_named_ || operation.retry == BatchRetry::kSafe);
     message.left.push_back(i);
@@ -146,8 +152,9 @@ Status NotedBatch::TakeAnswer(std::string_view answer, Message* message) {
 }
 
 std::string NotedBatch::SendMessage(size_t begin, size_t end) {
-  const Deadline deadline = std::chrono::steady_clock::now() + timeout_;
   Message message = Gather(begin, end);
+  // Gathering may have waited for a session.
+  const Deadline deadline = std::chrono::steady_clock::now() + timeout_;
   const auto refuse = [&](const Status& why) {
     for (const size_t i : message.left) Fail(&operations_[i], why);
     return "what was sent before it failed: " + why.message();
