@@ -17,6 +17,7 @@ using std::chrono::steady_clock;
 constexpr std::chrono::seconds kSessionTtl{10};
 // One call of a wait; then it asks again, keeping its place, and its session.
 constexpr std::chrono::seconds kWaitSlice{3};
+constexpr nanoseconds kLookAgain{10'000'000};  // After a lease that is being given back.
 constexpr std::chrono::hours kForEver{24 * 3650};
 constexpr std::chrono::milliseconds kInterruptSlice{200};
 constexpr std::chrono::seconds kHoldSlice{60};
@@ -77,8 +78,13 @@ class RemoteLock final : public HeldLock {
   void Lose() { over_ = true; }
 
   LeaseLook Look() override {
-    if (over_ || lapsed_ || fork_count_ != ForkCount()) return {};
+    if (lapsed_ || fork_count_ != ForkCount()) return {};
     const auto left = valid_until_.load() - steady_clock::now();
+    // Nobody is told of a loss that may be the release itself; a refused one is found out later.
+    if (giving_back_) {
+      return {true, static_cast<uint64_t>(std::max(nanoseconds(left), kLookAgain).count())};
+    }
+    if (over_) return {};
     if (left <= left.zero()) {
       lapsed_ = true;  // Whoever was told so is not told otherwise later.
       return {};
@@ -88,6 +94,7 @@ class RemoteLock final : public HeldLock {
 
   Status Renew(uint64_t ttl_ns) override {
     SH_RETURN_IF_ERROR(CheckUsable());
+    if (giving_back_) return Status();  // It may be released by now.
     if (over_ || !Look().held) return Lost("its lease is over");
     const auto before = steady_clock::now();
     v1::RenewLockRequest request;
@@ -101,6 +108,8 @@ class RemoteLock final : public HeldLock {
     const Status renewed = locks_->caller_->Call(Locks("RenewLock"), request, &response,
                                                  locks_->OptionsUntil(deadline, true));
     if (renewed.reason() == Reason::kLockLost || renewed.reason() == Reason::kSessionNotFound) {
+      // A release that began meanwhile may be why. Where it is refused the next renewal tells.
+      if (giving_back_) return Status();
       over_ = true;
       return Lost(renewed.message());
     }
@@ -124,13 +133,20 @@ class RemoteLock final : public HeldLock {
 
   Status ReleaseThrough(Caller& calls, bool* held) override {
     *held = false;
-    SH_RETURN_IF_ERROR(CheckUsable());
-    if (over_) return Status();
-    const bool told = lapsed_;
-    const bool valid = Look().held;
-    SH_RETURN_IF_ERROR(GiveBack(calls, valid, told, held));
-    over_ = true;
-    return Status();
+    if (!giving_back_) {
+      SH_RETURN_IF_ERROR(CheckUsable());
+      if (over_) return Status();
+      // Once this is sent the service may carry it out before its answer is read: as of now.
+      was_told_ = lapsed_;
+      was_valid_ = Look().held;
+      giving_back_ = true;
+      return GiveBack(calls, was_valid_, was_told_, held);
+    }
+    Status released = CheckUsable();
+    if (released.ok()) released = GiveBack(calls, was_valid_, was_told_, held);
+    if (!released.ok()) giving_back_ = false;
+    if (released.ok()) over_ = true;  // The renewer learns of it by being told to forget the lock.
+    return released;
   }
 
   void Abandon() override { over_ = true; }
@@ -174,7 +190,11 @@ class RemoteLock final : public HeldLock {
   const uint64_t session_id_;
   const uint64_t token_;
   std::atomic<steady_clock::time_point> valid_until_;
-  std::atomic<bool> over_{false};    // Lost, as the service says, or released.
+  std::atomic<bool> over_{false};  // Lost, as the service says, or released.
+  // A release by a batch was noted and not refused since; what was known of the lease before it.
+  std::atomic<bool> giving_back_{false};
+  bool was_valid_ = false;
+  bool was_told_ = false;
   std::atomic<bool> lapsed_{false};  // Over by this process's clock; the service may have it still.
 };
 
