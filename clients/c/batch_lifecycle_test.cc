@@ -180,7 +180,8 @@ TEST_P(BatchLifecycleTest, ABatchOfAClosedClientIsRefusedAndMayBeEnded) {
   EXPECT_EQ(sh_batch_result(batch.get(), 1, nullptr), SH_CLIENT_CLOSED);
 }
 
-TEST_P(BatchNetworkTest, ClosingTheClientFailsABatchThatIsUnderWay) {
+// Programs may not do that; what a wrong one meets is an error, at once.
+TEST_P(BatchNetworkTest, ClosingTheClientTooEarlyEndsABatchThatIsUnderWay) {
   const DictPtr dict = Open("d");
   const BatchPtr batch = Begin();
   ASSERT_EQ(NoteAdd(batch.get(), dict.get()), SH_OK);

@@ -34,7 +34,7 @@ def connect(
     """Connects to a service.
 
     ``url`` is ``statehouse+unix://<runtime dir>``, ``statehouse://host[:port]`` or, with TLS, ``statehouse+tls://host[:port]``,
-    with ``?transport=local|network&timeout=2s`` if wanted. Without it: STATEHOUSE_URL, else this user's default runtime dir, else
+    with ``?transport=local|socket|network&timeout=2s`` if wanted. Without it: STATEHOUSE_URL, else this user's default runtime dir, else
     127.0.0.1:7700.
 
     TLS takes PEM files from the URL's ``ca_file`` (who signed the service's certificate), ``certificate_file`` and ``key_file`` (the

@@ -35,8 +35,8 @@
  * sent (SH_CANCELLED).
  *
  * Threads: one at a time for a batch; a client has any number of batches. fork(): as for the
- * client. Closing the client while a batch is under way fails it with SH_CANCELLED; a batch that is
- * run after it is refused with SH_CLIENT_CLOSED, and may still be asked for results and ended.
+ * client. sh_close needs every sh_batch_run of the client's batches to have returned. A batch that
+ * is run after it is refused with SH_CLIENT_CLOSED, and may still be asked for results and ended.
  */
 #ifndef STATEHOUSE_BATCH_H_
 #define STATEHOUSE_BATCH_H_

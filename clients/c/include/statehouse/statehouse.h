@@ -153,9 +153,9 @@ typedef struct sh_options {
 } sh_options;
 
 /* Connects. `url` is "statehouse+unix://<runtime dir>", "statehouse://host[:port]" or, with TLS,
- * "statehouse+tls://host[:port]", with "?transport=local|network&timeout=2s" if wanted, and for TLS
- * "ca_file=<PEM of who signed the service's certificate>" (else STATEHOUSE_TLS_CA_FILE, else the
- * system's authorities), "certificate_file=" and "key_file=" of the client's own (else
+ * "statehouse+tls://host[:port]", with "?transport=local|socket|network&timeout=2s" if wanted, and
+ * for TLS "ca_file=<PEM of who signed the service's certificate>" (else STATEHOUSE_TLS_CA_FILE,
+ * else the system's authorities), "certificate_file=" and "key_file=" of the client's own (else
  * STATEHOUSE_TLS_CERTIFICATE_FILE and STATEHOUSE_TLS_KEY_FILE); NULL: STATEHOUSE_URL, else this
  * user's default runtime dir, else 127.0.0.1:7700. `options` may be NULL. The local door attaches
  * now, waiting for the service until the timeout; the network door connects at its first call.
