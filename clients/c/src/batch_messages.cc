@@ -37,7 +37,8 @@ void AppendId(std::string* out, char tag_or_zero, uint32_t field, const DictOper
   AppendVarint(out, id.sequence);
 }
 
-// The reasons of a refusal after which a batch may have been carried out all the same.
+// The reasons of a refusal after which a batch may have been carried out all the same. Where the
+// client's own door refused an answer that says so itself.
 bool IsDoubtful(Reason reason) {
   return reason == Reason::kTimeout || reason == Reason::kUnavailable ||
          reason == Reason::kCancelled || reason == Reason::kInternal;

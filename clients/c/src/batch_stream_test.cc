@@ -355,6 +355,24 @@ TEST(BatchStreamTest, AStreamThatBreaksFailsWhatIsUnderWay) {
   EXPECT_EQ(CallSoon(*stream, 2, &value).reason(), Reason::kUnimplemented);
 }
 
+TEST(BatchStreamTest, AnAnswerThatGrpcRefusesForItsSizeMayBeOfWhatWasCarriedOut) {
+  constexpr size_t kGrpcBytesDefault = 4 << 20;  // Of a channel without a limit of its own.
+  for (const size_t bytes : {kGrpcBytesDefault / 2, kGrpcBytesDefault + 1}) {
+    Service service([&](const v1::Batch&, v1::RunBatchesResponse* response) {
+      v1::OperationFailure& why = *response->mutable_failure();
+      why.mutable_detail()->set_reason(v1::ERROR_REASON_MESSAGE_TOO_LARGE);
+      why.set_message(std::string(bytes, 'x'));
+      return true;
+    });
+    const auto stream = service.Open();
+    uint64_t value = 0;
+    const Status status = CallSoon(*stream, 1, &value);
+    EXPECT_EQ(status.reason(), Reason::kMessageTooLarge);
+    EXPECT_EQ(status.message().find("may have been carried out") != std::string::npos,
+              bytes > kGrpcBytesDefault);
+  }
+}
+
 TEST(BatchStreamTest, AConnectionThatEndedWhileIdleIsNoticedBeforeSending) {
   std::atomic<int> seen{0};
   Service service([&](const v1::Batch& batch, v1::RunBatchesResponse* response) {

@@ -67,8 +67,12 @@ Status FromGrpc(const grpc::Status& status, const std::string& method, const std
     return Status(static_cast<Reason>(detail.reason()), status.error_message())
         .WithRetryAfter(detail.retry_after_ms());
   }
-  return Status(ReasonOfCode(status.error_code()),
-                method + " at " + target + ": " + status.error_message());
+  std::string message = method + " at " + target + ": " + status.error_message();
+  // What refuses a message for its size may be this side, about an answer.
+  if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) {
+    message.append("; the call may have been carried out");
+  }
+  return Status(ReasonOfCode(status.error_code()), message);
 }
 
 }  // namespace statehouse

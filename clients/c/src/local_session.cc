@@ -300,6 +300,9 @@ StatusOr<AttachConnection::Received> LocalSession::Exchange(Control* control, bo
     if (reason == Reason::kUnavailable || reason == Reason::kInvalidArgument) {
       CloseTracked(&control->connection);
     }
+    if (sent && reason == Reason::kInvalidArgument) {  // An answer that this side cannot read.
+      return Status(reason, received.status().message() + "; the call may have been carried out");
+    }
     if (reason != Reason::kUnavailable) return received;
     if (sent && !options.idempotent) {
       return Status(Reason::kUnavailable,

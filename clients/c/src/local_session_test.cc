@@ -207,6 +207,25 @@ TEST_F(LocalSessionTest, CallsAreAnsweredAndErrorsKeepTheirReason) {
   EXPECT_EQ(session->Call("/other", "", CallOptions{Soon()}).status().reason(), Reason::kDraining);
 }
 
+TEST_F(LocalSessionTest, AnAnswerThatCannotBeReadMayBelongToACallThatWasCarriedOut) {
+  daemon_.HandleCalls([](const std::string& method, const std::string&) {
+    if (method == "/x") return StatusOr<std::string>(std::string("done"));
+    return StatusOr<std::string>(Status(Reason::kInvalidArgument, "no such thing"));
+  });
+  const auto session = Attach();
+  CallOptions options{Soon()};
+  options.idempotent = true;
+  daemon_.GarbleNextAnswer();
+  const Status garbled = session->Call("/x", "", options).status();
+  EXPECT_EQ(garbled.reason(), Reason::kInvalidArgument);
+  EXPECT_THAT(garbled.message(), testing::HasSubstr("may have been carried out"));
+  EXPECT_EQ(daemon_.calls(), 1);
+  EXPECT_TRUE(session->Call("/x", "", options).ok());
+  const Status refused = session->Call("/other", "", options).status();  // By the daemon.
+  EXPECT_EQ(refused.reason(), Reason::kInvalidArgument);
+  EXPECT_EQ(refused.message(), "no such thing");
+}
+
 TEST_F(LocalSessionTest, CallsReconnectAfterTheDaemonRestartedAndAreasGoOn) {
   daemon_.CreateArea("a", 4096);
   daemon_.HandleCalls([](const std::string&, const std::string&) {

@@ -197,6 +197,9 @@ bool FakeDaemon::HandlePacket(Connection* connection) {
   std::vector<UniqueFd> descriptors;
   const AttachMessage answer = Answer(connection, (*packet).message, received.get(), &descriptors);
   if (lose_next_answer_.exchange(false)) return false;
+  if (garble_next_answer_.exchange(false)) {
+    return ::send(connection->socket.get(), "?", 1, MSG_NOSIGNAL) == 1;
+  }
   SendPacket(connection->socket.get(), AttachPacket{(*packet).request_id, answer}, descriptors);
   return connection->greeted;
 }

@@ -51,6 +51,9 @@ class FakeDaemon final {
   // it carried a call out.
   void LoseNextAnswer() { lose_next_answer_ = true; }
 
+  // Sends what is no packet in the place of the next answer.
+  void GarbleNextAnswer() { garble_next_answer_ = true; }
+
   // Ends the thread, and with it every connection and the socket; the engine lives on, as it does
   // in the next daemon.
   void StopServing();
@@ -104,6 +107,7 @@ class FakeDaemon final {
   CallHandler handler_;
   std::atomic<bool> read_only_{false};
   std::atomic<bool> lose_next_answer_{false};
+  std::atomic<bool> garble_next_answer_{false};
   std::atomic<int> hellos_with_lanes_{0};
   std::atomic<int> hellos_without_lanes_{0};
   std::atomic<int> opens_{0};
