@@ -1,6 +1,7 @@
 // Clients of the host that map no memory: what goes over the attach socket, what does not, and when
 // a client comes by that door. What the calls mean is tested with the other doors.
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <string>
@@ -152,6 +153,35 @@ TEST_P(SocketClientTest, AdditionsOfThreadsCountOnceOverKilledDaemons) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(failures, 0);
   EXPECT_EQ(Get(dict.get(), "n"), std::to_string(added.load()));
+}
+
+TEST_P(SocketClientTest, ThreadsOfAForkedChildWhoseParentUsedGrpcTakeTurns) {
+  const DictPtr dict = Open("d");
+  const std::string text(800'000, 'x');  // By gRPC.
+  ASSERT_EQ(sh_dict_set_string(dict.get(), sh_text("k"), Bytes(text), nullptr, nullptr), SH_OK);
+  constexpr int kBatches = 20;
+  const pid_t child = fork();
+  if (child == 0) {
+    std::atomic<bool> is_over{false};
+    std::atomic<int> failures{0};
+    std::thread adder([&] {
+      while (!is_over) {
+        if (sh_dict_add(dict.get(), sh_text("n"), 1, nullptr, nullptr) != SH_OK) ++failures;
+      }
+    });
+    for (int i = 0; i < kBatches; ++i) {  // Each keeps the socket busy for more than kPatience.
+      const BatchPtr batch = Begin();
+      for (int k = 0; k < 10; ++k) {
+        sh_batch_dict_get(batch.get(), dict.get(), sh_text("k"), nullptr, nullptr);
+      }
+      if (sh_batch_run(batch.get(), nullptr, nullptr) != SH_OK) ++failures;
+    }
+    is_over = true;
+    adder.join();
+    _exit(failures == 0 ? 0 : 1);
+  }
+  ASSERT_GT(child, 0);
+  EXPECT_EQ(testing::WaitForExit(child), 0);
 }
 
 TEST_P(SocketClientTest, AProcessThatGetsNoMoreLanesComesByTheSocket) {

@@ -14,14 +14,26 @@ bool IsSmall(size_t request_bytes, const CallOptions& options) {
 
 }  // namespace
 
+bool SocketCaller::CallBySocket(const std::string& method, const std::string& request,
+                                const CallOptions& options, StatusOr<std::string>* response) {
+  const Deadline free_by = std::chrono::steady_clock::now() + kPatience;
+  if (session_->CallIfFree(method, request, options, free_by, response)) return true;
+  if (network_->CheckUsable().reason() != Reason::kClientForked) return false;
+  if (!session_->CallIfFree(method, request, options, options.deadline, response)) {
+    *response = Status(Reason::kTimeout, method +
+                                             ": other threads' calls kept the attach "
+                                             "connection busy until the deadline");
+  }
+  return true;
+}
+
 Status SocketCaller::Call(const std::string& method, const google::protobuf::MessageLite& request,
                           google::protobuf::MessageLite* response, const CallOptions& options) {
   // What holds a session goes over gRPC, so where that is not to be had a session is of no use.
   if (method == kOpenSession) SH_RETURN_IF_ERROR(network_->CheckUsable());
   StatusOr<std::string> bytes(std::string{});
-  const Deadline free_by = std::chrono::steady_clock::now() + kPatience;
   if (!IsSmall(request.ByteSizeLong(), options) ||
-      !session_->CallIfFree(method, request.SerializeAsString(), options, free_by, &bytes)) {
+      !CallBySocket(method, request.SerializeAsString(), options, &bytes)) {
     return network_->Call(method, request, response, options);
   }
   SH_RETURN_IF_ERROR(bytes.status());
@@ -34,9 +46,7 @@ Status SocketCaller::Call(const std::string& method, const google::protobuf::Mes
 Status SocketCaller::RunBatch(const std::string& request, std::string* response,
                               const CallOptions& options) {
   StatusOr<std::string> bytes(std::string{});
-  const Deadline free_by = std::chrono::steady_clock::now() + kPatience;
-  if (!IsSmall(request.size(), options) ||
-      !session_->CallIfFree(kRunBatch, request, options, free_by, &bytes)) {
+  if (!IsSmall(request.size(), options) || !CallBySocket(kRunBatch, request, options, &bytes)) {
     return network_->RunBatch(request, response, options);
   }
   SH_RETURN_IF_ERROR(bytes.status());

@@ -2,7 +2,8 @@
 // socket, which takes a third of what a call over gRPC does, and all others over gRPC.
 //
 // Who owns it: shared by the client handle and its areas and dicts. Threads: any at once; what
-// finds the socket busy for kPatience goes over gRPC. Always true: a call goes one way only, so it
+// finds the socket busy for kPatience goes over gRPC, and in a forked child of a process that used
+// gRPC, which has none, waits for the socket. Always true: a call goes one way only, so it
 // is carried out once as over either. Failure: as LocalSession's calls and NetworkSession's.
 #pragma once
 
@@ -33,6 +34,10 @@ class SocketCaller final : public Caller {
   void Close() { session_->Close(); }
 
  private:
+  // False where the call is to go over gRPC.
+  bool CallBySocket(const std::string& method, const std::string& request,
+                    const CallOptions& options, StatusOr<std::string>* response);
+
   const std::shared_ptr<LocalSession> session_;
   const std::shared_ptr<NetworkSession> network_;
 };
