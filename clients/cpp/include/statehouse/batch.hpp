@@ -38,11 +38,9 @@ class Batch final {
   };
 
   Batch(Batch&&) = default;
-  Batch& operator=(Batch&& other) {
-    if (this == &other) return *this;
-    End();
-    state_ = std::move(other.state_);
-    refused_ = std::exchange(other.refused_, std::nullopt);
+  Batch& operator=(Batch other) {  // Ends what it was.
+    std::swap(state_, other.state_);
+    std::swap(refused_, other.refused_);
     return *this;
   }
   ~Batch() { End(); }
