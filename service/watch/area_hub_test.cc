@@ -303,7 +303,9 @@ TEST_F(AreaTurnTest, LimitsGrantsAndTheEnd) {
   ask.identity = std::make_shared<const Identity>("token", "", 0, std::vector<Grant>());
   auto first = std::make_unique<AreaWatcher>(*hub, ask);
   AreaWatcher second(*hub, Ask());
-  EXPECT_EQ(hub->Open(Ask(), [] {}).status().reason(), Reason::kLimitExceeded);
+  const Status refused = hub->Open(Ask(), [] {}).status();
+  EXPECT_EQ(refused.reason(), Reason::kLimitExceeded);
+  EXPECT_EQ(refused.retry_after_ms(), kWatchesFullRetryMs);
   Sync(*first);
   Sync(second);
   hub->Recheck([](const Identity&, const std::string&) {

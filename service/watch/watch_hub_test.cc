@@ -354,7 +354,9 @@ TEST_F(WatchHubTest, LimitsGrantsAndTheEnd) {
   ask.identity = std::make_shared<const Identity>("token", "", 0, std::vector<Grant>());
   auto first = std::make_unique<Watcher>(*hub, ask);
   Watcher second(*hub, Ask());
-  EXPECT_EQ(hub->Open(Ask(), [] {}).status().reason(), Reason::kLimitExceeded);
+  const Status refused = hub->Open(Ask(), [] {}).status();
+  EXPECT_EQ(refused.reason(), Reason::kLimitExceeded);
+  EXPECT_EQ(refused.retry_after_ms(), kWatchesFullRetryMs);
   Replayer replayer;
   CatchUp(*first, replayer);
   hub->Recheck([](const Identity&, const std::string&) {
