@@ -52,7 +52,7 @@ int OpenDescriptors() {
 }
 
 class WatchFollowTest : public DictClientTest {
- protected:
+ public:
   // A watch that is synced, and follows unless a log is mapped already.
   static WatchPtr Following(sh_dict* dict, const sh_watch_options& options = {}) {
     WatchPtr watch = Watch(dict, options);
@@ -60,6 +60,8 @@ class WatchFollowTest : public DictClientTest {
     EXPECT_TRUE(Eventually([] { return MappedLogs() == 1; }));
     return watch;
   }
+
+ protected:
   // Whether a watch with these options would follow; gives it some time to.
   bool Follows(sh_dict* dict, const sh_watch_options& options) {
     const WatchPtr watch = Watch(dict, options);
@@ -227,9 +229,20 @@ TEST_P(WatchFollowTest, ARevokedTokenEndsIt) {
 TEST_P(WatchFollowTest, ADeletedDictEndsIt) {
   const DictPtr dict = Open("d");
   const WatchPtr watch = Following(dict.get());
+  const WatchPtr sleeps = Following(dict.get());
+  const WatchPtr polls = Following(dict.get());
+  const int fd = sh_watch_fd(polls.get());
+  std::string told;
+  std::thread sleeper([&] { told = Next(sleeps.get()); });
+  poll(nullptr, 0, 20);  // It sleeps.
+  EXPECT_EQ(Next(polls.get(), 0), "nothing");
 
   ASSERT_EQ(sh_dict_delete(client_.get(), "d", nullptr), SH_OK);
 
+  sleeper.join();
+  EXPECT_EQ(told, "DICT_NOT_FOUND");
+  EXPECT_TRUE(Eventually([fd] { return IsReadable(fd); }));
+  EXPECT_EQ(Next(polls.get(), 0), "DICT_NOT_FOUND");
   EXPECT_EQ(Next(watch.get()), "DICT_NOT_FOUND");
 }
 
@@ -262,26 +275,32 @@ class EndAfterChanges {
     }
     return events;
   }
+  // `end` ends the watches of `read` for `reason`.
+  static void Check(sh_dict* dict, sh_dict* read, const std::string& reason,
+                    const std::function<void()>& end) {
+    sh_watch_options streamed{};
+    streamed.slow = SH_SLOW_LATEST;
+    const WatchPtr stream = Watch(read, streamed);
+    ASSERT_EQ(UntilSynced(stream.get()), (Events{"synced"}));
+    const WatchPtr waits = WatchFollowTest::Following(read);
+    const WatchPtr polls = WatchFollowTest::Following(read);
+    const int fd = sh_watch_fd(polls.get());
+    Make(dict, stream.get());
+
+    end();
+    ASSERT_EQ(Next(stream.get()), reason);
+    poll(nullptr, 0, 100);  // The others' streams end as well.
+
+    EXPECT_EQ(TakeAll(waits.get(), -1), Told(reason));
+    EXPECT_EQ(TakeAll(polls.get(), fd), Told(reason));
+    EXPECT_EQ(MappedLogs(), 0);
+  }
 };
 
 TEST_P(WatchFollowTest, WhatCameBeforeADictWasDeletedIsToldBeforeTheEnd) {
   const DictPtr dict = Open("d");
-  sh_watch_options streamed{};
-  streamed.slow = SH_SLOW_LATEST;
-  const WatchPtr stream = Watch(dict.get(), streamed);
-  ASSERT_EQ(UntilSynced(stream.get()), (Events{"synced"}));
-  const WatchPtr waits = Following(dict.get());
-  const WatchPtr polls = Following(dict.get());
-  const int fd = sh_watch_fd(polls.get());
-  EndAfterChanges::Make(dict.get(), stream.get());
-
-  ASSERT_EQ(sh_dict_delete(client_.get(), "d", nullptr), SH_OK);
-  ASSERT_EQ(Next(stream.get()), "DICT_NOT_FOUND");
-  poll(nullptr, 0, 100);  // The others' streams end as well.
-
-  EXPECT_EQ(EndAfterChanges::TakeAll(waits.get(), -1), EndAfterChanges::Told("DICT_NOT_FOUND"));
-  EXPECT_EQ(EndAfterChanges::TakeAll(polls.get(), fd), EndAfterChanges::Told("DICT_NOT_FOUND"));
-  EXPECT_EQ(MappedLogs(), 0);
+  EndAfterChanges::Check(dict.get(), dict.get(), "DICT_NOT_FOUND",
+                         [&] { ASSERT_EQ(sh_dict_delete(client_.get(), "d", nullptr), SH_OK); });
 }
 
 TEST_P(WatchFollowTest, WhatCameBeforeATokenWasRevokedIsToldBeforeTheEnd) {
@@ -289,22 +308,7 @@ TEST_P(WatchFollowTest, WhatCameBeforeATokenWasRevokedIsToldBeforeTheEnd) {
   const std::string before = Tokens();
   const ClientPtr reader = Connect(AddToken("dict:d:read"));
   const DictPtr read = Open(reader.get(), "d", nullptr);
-  sh_watch_options streamed{};
-  streamed.slow = SH_SLOW_LATEST;
-  const WatchPtr stream = Watch(read.get(), streamed);
-  ASSERT_EQ(UntilSynced(stream.get()), (Events{"synced"}));
-  const WatchPtr waits = Following(read.get());
-  const WatchPtr polls = Following(read.get());
-  const int fd = sh_watch_fd(polls.get());
-  EndAfterChanges::Make(dict.get(), stream.get());
-
-  ForgetTokens(before);
-  ASSERT_EQ(Next(stream.get()), "UNAUTHENTICATED");
-  poll(nullptr, 0, 100);  // The others' streams end as well.
-
-  EXPECT_EQ(EndAfterChanges::TakeAll(waits.get(), -1), EndAfterChanges::Told("UNAUTHENTICATED"));
-  EXPECT_EQ(EndAfterChanges::TakeAll(polls.get(), fd), EndAfterChanges::Told("UNAUTHENTICATED"));
-  EXPECT_EQ(MappedLogs(), 0);
+  EndAfterChanges::Check(dict.get(), read.get(), "UNAUTHENTICATED", [&] { ForgetTokens(before); });
 }
 
 // The service may count the stream that was followed still when the next one begins.
