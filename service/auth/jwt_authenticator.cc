@@ -37,15 +37,15 @@ std::shared_ptr<const JwtVerifier> JwtAuthenticator::verifier() const {
 StatusOr<std::shared_ptr<CallLimit>> JwtAuthenticator::Remember(const JwtClaims& claims,
                                                                 int64_t now_s) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (subjects_.size() >= kJwtSubjectsMax && !subjects_.contains(claims.holder_id)) {
+  if (subjects_.size() >= options_.subjects_max && !subjects_.contains(claims.holder_id)) {
     std::erase_if(subjects_, [&](const auto& each) {
       const auto& ends = each.second.ends;
       return std::all_of(ends.begin(), ends.end(),
                          [&](const auto& end) { return end.second <= now_s; });
     });
-    if (subjects_.size() >= kJwtSubjectsMax) {
+    if (subjects_.size() >= options_.subjects_max) {
       return Status(Reason::kLimitExceeded,
-                    "access token (JWT): " + std::to_string(kJwtSubjectsMax) +
+                    "access token (JWT): " + std::to_string(options_.subjects_max) +
                         " subjects hold tokens already; wait until some have ended");
     }
   }
@@ -175,8 +175,9 @@ Status JwtAuthenticator::Reload() {
 StatusOr<std::unique_ptr<Authenticator>> NewJwtAuthenticator(
     const JwtOptions& jwt, uint32_t failures_per_minute_max, const CallLimits& token_limits,
     std::unique_ptr<Authenticator> tokens) {
-  return JwtAuthenticator::Open({jwt, failures_per_minute_max, &UnixSecondsNow, token_limits},
-                                std::move(tokens));
+  return JwtAuthenticator::Open(
+      {jwt, failures_per_minute_max, &UnixSecondsNow, token_limits, kJwtSubjectsMax},
+      std::move(tokens));
 }
 
 }  // namespace statehouse

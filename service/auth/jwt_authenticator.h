@@ -33,6 +33,7 @@ class JwtAuthenticator final : public Authenticator {
     uint32_t failures_per_minute_max = 60;
     std::function<int64_t()> unix_s;
     CallLimits token_limits = {};  // Of each subject.
+    size_t subjects_max = kJwtSubjectsMax;
   };
   // `tokens` decides about every token that is no JWT. Errors: CONFIG_INVALID.
   static StatusOr<std::unique_ptr<Authenticator>> Open(Options options,

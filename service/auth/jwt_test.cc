@@ -59,6 +59,7 @@ struct Token {
   std::string grants = R"(["dict:web/*:read,write","lock:*:lock"])";
   std::string more;  // JSON members, with a comma before each.
   int64_t expires = kNow + 600;
+  std::string header;  // JSON: more of it.
 
   std::string Sign(jwt_alg_t algorithm, const std::string& key) const {
     jwt_t* jwt = nullptr;
@@ -67,6 +68,9 @@ struct Token {
                              audience + R"(,"exp":)" + std::to_string(expires) +
                              R"(,"statehouse_grants":)" + grants + more + "}";
     EXPECT_EQ(jwt_add_grants_json(jwt, json.c_str()), 0) << json;
+    if (!header.empty()) {
+      EXPECT_EQ(jwt_add_headers_json(jwt, header.c_str()), 0) << header;
+    }
     const auto* const bytes = reinterpret_cast<const unsigned char*>(key.data());
     EXPECT_EQ(
         jwt_set_alg(jwt, algorithm, key.empty() ? nullptr : bytes, static_cast<int>(key.size())),
@@ -140,6 +144,17 @@ TEST(JwtVerifierTest, AnotherAlgorithmThanTheConfiguredOneIsRefused) {
   const std::string good = Token().Sign(JWT_ALG_RS256, rsa.secret);
   const std::string claims = good.substr(good.find('.'), good.rfind('.') + 1 - good.find('.'));
   EXPECT_FALSE(verifier->Verify("eyJhbGciOiJub25lIn0" + claims, kNow).ok());
+}
+
+TEST(JwtVerifierTest, AHeaderThatAsksForMoreThanIsKnownIsRefused) {
+  const auto verifier = JwtVerifier::FromText(OptionsFor("HS256"), kSecret).value();
+  Token token;
+  token.header = R"({"kid":"7"})";
+  EXPECT_TRUE(verifier->Verify(token.Sign(JWT_ALG_HS256, kSecret), kNow).ok());
+  token.header = R"({"crit":["x"],"x":1})";
+  const Status critical = verifier->Verify(token.Sign(JWT_ALG_HS256, kSecret), kNow).status();
+  EXPECT_EQ(critical.reason(), Reason::kUnauthenticated);
+  EXPECT_THAT(critical.message(), HasSubstr("crit"));
 }
 
 TEST(JwtVerifierTest, EachClaimIsChecked) {
@@ -425,6 +440,31 @@ TEST_F(JwtAuthenticatorTest, ASessionLivesWhileAnyOfItsSubjectsTokensIsGood) {
   EXPECT_TRUE(authenticator->Revalidate(Identity("jwt:worker-7", "", 0, {})).ok());
   now_ = kNow + 600;
   EXPECT_FALSE(authenticator->Revalidate(Identity("jwt:worker-7", "", 0, {})).ok());
+}
+
+TEST_F(JwtAuthenticatorTest, OneSubjectBeyondTheLimitWaitsForAnothersEnd) {
+  WriteKeys(kSecret);
+  ASSERT_EQ(::chmod((folder_ + "/keys").c_str(), 0600), 0);
+  auto tokens = FileAuthenticator::Open({folder_ + "/tokens.toml", 3, [this] { return now_; }});
+  JwtOptions jwt = OptionsFor("HS256");
+  jwt.key_file = folder_ + "/keys";
+  const auto authenticator =
+      JwtAuthenticator::Open({jwt, 0, [this] { return now_; }, {}, 3}, std::move(*tokens)).value();
+  const auto reason_of = [&](const std::string& subject, int64_t lasts_s) {
+    Token token;
+    token.subject = subject;
+    token.expires = now_ + lasts_s;
+    return authenticator->Authenticate(token.Sign(JWT_ALG_HS256, kSecret), "unix:")
+        .status()
+        .reason();
+  };
+  EXPECT_EQ(reason_of("a", 100), Reason::kOk);
+  EXPECT_EQ(reason_of("b", 500), Reason::kOk);
+  EXPECT_EQ(reason_of("c", 500), Reason::kOk);
+  EXPECT_EQ(reason_of("d", 500), Reason::kLimitExceeded);
+  EXPECT_EQ(reason_of("b", 600), Reason::kOk) << "it holds one already";
+  now_ += 100;
+  EXPECT_EQ(reason_of("d", 500), Reason::kOk);
 }
 
 TEST_F(JwtAuthenticatorTest, ATextBeyondTheLimitIsNotEvenRead) {
