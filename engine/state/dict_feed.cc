@@ -8,6 +8,7 @@
 #include "engine/base/watch_mutant.h"
 #include "engine/os/memory.h"
 #include "engine/state/copy.h"
+#include "engine/state/feed_record.h"
 
 namespace statehouse {
 namespace {
@@ -263,15 +264,7 @@ bool DictFeed::LoadRecord(uint64_t position, DictChange* change, uint64_t* recor
       record.kind > static_cast<uint8_t>(DictKind::kFloat64)) {
     return false;
   }
-  change->revision = record.revision;
-  change->version = record.version;
-  change->operation = static_cast<FeedOperation>(record.operation);
-  change->kind = static_cast<DictKind>(record.kind);
-  change->value_gone = (record.flags & kFeedValueGone) != 0;
-  change->bits = record.bits;
-  change->time_ms = record.time_ms;
-  change->key.resize(record.key_bytes);
-  change->bytes.resize(record.value_bytes);
+  TakeFeedRecord(record, change);
   GetLog(position + sizeof record, change->key.data(), change->key.size());
   GetLog(position + sizeof record + change->key.size(), change->bytes.data(), change->bytes.size());
   return true;

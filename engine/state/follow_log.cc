@@ -11,6 +11,7 @@
 #include "engine/os/futex.h"
 #include "engine/os/memory.h"
 #include "engine/state/copy.h"
+#include "engine/state/feed_record.h"
 
 namespace statehouse {
 namespace {
@@ -172,15 +173,7 @@ FollowLogReader::Found FollowLogReader::Next(DictChange* change) {
   log_->Get(position_, &record, sizeof record);
   if (IsOverrun()) return Found::kOverrun;
   if (!MakesSense(record, left) || record.revision != revision_ + 1) return Found::kDamaged;
-  change->revision = record.revision;
-  change->version = record.version;
-  change->operation = static_cast<FeedOperation>(record.operation);
-  change->kind = static_cast<DictKind>(record.kind);
-  change->value_gone = (record.flags & kFeedValueGone) != 0;
-  change->bits = record.bits;
-  change->time_ms = record.time_ms;
-  change->key.resize(record.key_bytes);
-  change->bytes.resize(record.value_bytes);
+  TakeFeedRecord(record, change);
   log_->Get(position_ + sizeof record, change->key.data(), change->key.size());
   log_->Get(position_ + sizeof record + record.key_bytes, change->bytes.data(),
             change->bytes.size());

@@ -49,6 +49,8 @@ bench "idle connections" connections "$BUILD/bin/connections_bench" "$BUILD/bin/
 bench "areas in Python against uWSGI" python "$PYTHON" "$ROOT/tests/bench/python_bench.py" --build "$BUILD"
 bench "sharedarea_wait in Python against uWSGI" python_wait "$PYTHON" "$ROOT/tests/bench/python_wait_bench.py" --build "$BUILD"
 bench "dicts in Python against BaseManager and Redis" python_dict "$PYTHON" "$ROOT/tests/bench/python_dict_bench.py" --build "$BUILD"
+bench "batches against pipelines of Redis" batch "$BUILD/bin/batch_bench" "$BUILD/bin/statehoused"
+bench "small calls over the attach socket against a bare echo" socket "$BUILD/bin/socket_bench" "$BUILD/bin/statehoused"
 bench "batches in Python against pipelines of Redis" python_batch "$PYTHON" "$ROOT/tests/bench/python_batch_bench.py" --build "$BUILD"
 bench "contended locks in Python against BaseManager" python_lock "$PYTHON" "$ROOT/tests/bench/python_lock_bench.py" --build "$BUILD"
 bench "a Flask counter against BaseManager and Redis" flask "$PYTHON" "$ROOT/tests/bench/flask_bench.py" --build "$BUILD"

@@ -1,0 +1,22 @@
+// What a feed's log and a follow log say of a change: both hold FeedRecord.
+#pragma once
+
+#include "engine/shm/feed_layout.h"
+#include "engine/state/dict_change.h"
+
+namespace statehouse {
+
+// All of it but the bytes of key and value, for which there is room then. REQUIRES: it makes sense.
+inline void TakeFeedRecord(const FeedRecord& record, DictChange* change) {
+  change->revision = record.revision;
+  change->version = record.version;
+  change->operation = static_cast<FeedOperation>(record.operation);
+  change->kind = static_cast<DictKind>(record.kind);
+  change->value_gone = (record.flags & kFeedValueGone) != 0;
+  change->bits = record.bits;
+  change->time_ms = record.time_ms;
+  change->key.resize(record.key_bytes);
+  change->bytes.resize(record.value_bytes);
+}
+
+}  // namespace statehouse
