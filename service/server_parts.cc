@@ -83,6 +83,7 @@ WatchHubOptions WatchHubOptionsOf(const Config& config) {
   options.feed.history_ms = config.watches.history_s * 1000;
   options.keep_ms = config.watches.keep_s * 1000;
   options.previous_bytes_max = config.watches.previous_bytes;
+  options.poll_ns = config.watches.poll_us * 1000;
   return options;
 }
 

@@ -61,8 +61,8 @@ std::unique_ptr<CLI::App> MakeApplication(Globals* globals,
       ->envname("STATEHOUSE_URL");
   app->add_option("--token-file", globals->token_file, "A file that holds the access token")
       ->envname("STATEHOUSE_TOKEN_FILE");
-  app->add_option("--transport", globals->transport, "auto, local or network")
-      ->check(CLI::IsMember({"auto", "local", "network"}));
+  app->add_option("--transport", globals->transport, "auto, local, socket or network")
+      ->check(CLI::IsMember({"auto", "local", "socket", "network"}));
   app->add_option("--timeout-ms", globals->timeout_ms, "Of each call (default 5000)");
   app->add_option("-o,--output", globals->output,
                   "table or json; ndjson, a JSON object on each line, is for commands that go on")

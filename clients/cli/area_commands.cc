@@ -405,7 +405,7 @@ void AddStatusCommand(CLI::App* app, const Globals* globals) {
     const nlohmann::json object = {
         {"version", status.version},
         {"state", status.draining != 0 ? "draining" : "serving"},
-        {"door", sh_transport_of(client.get()) == SH_TRANSPORT_LOCAL ? "local" : "network"},
+        {"door", DoorName(client.get())},
         {"daemon_pid", status.daemon_pid},
         {"generation", status.generation},
         {"areas", status.areas},

@@ -163,8 +163,7 @@ void Bench(const Globals& globals, const Arguments& arguments) {
   const Client steward = ConnectForEntries(globals);
   std::vector<Client> clients;
   for (uint32_t i = 0; i < arguments.connections; ++i) clients.push_back(Connect(chosen));
-  const char* const door =
-      sh_transport_of(clients[0].get()) == SH_TRANSPORT_LOCAL ? "local" : "network";
+  const char* const door = DoorName(clients[0].get());
   const Workplace workplace(steward.get(), arguments.dict);
   std::fprintf(
       stderr, "%u %s through the %s door, %s\n", arguments.connections,
@@ -240,8 +239,8 @@ void AddBenchCommand(CLI::App* app, const Globals* globals) {
   command->add_option("--for", a->duration, "How long, for each operation (10s)");
   command->add_option("--connections", a->connections, "Clients, each with a thread (1)")
       ->check(CLI::Range(1u, kBenchConnectionsMax));
-  command->add_option("--door", a->door, "local or network (the one that --url gives)")
-      ->check(CLI::IsMember({"local", "network"}));
+  command->add_option("--door", a->door, "local, socket or network (the one that --url gives)")
+      ->check(CLI::IsMember({"local", "socket", "network"}));
   command->add_option("--keys", a->keys, "Entries, or locks, that are used (1000)")
       ->check(CLI::Range(uint64_t{1}, kBenchKeysMax));
   command->add_option("--value-bytes", a->value_bytes, "Bytes of each value (64)")

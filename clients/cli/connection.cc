@@ -20,6 +20,7 @@ Client Connect(const Globals& globals) {
   options.client_name = "statehouse-cli";
   options.timeout_ms = globals.timeout_ms;
   if (globals.transport == "local") options.transport = SH_TRANSPORT_LOCAL;
+  if (globals.transport == "socket") options.transport = SH_TRANSPORT_SOCKET;
   if (globals.transport == "network") options.transport = SH_TRANSPORT_NETWORK;
   sh_client* client = nullptr;
   sh_error* error = nullptr;
@@ -33,6 +34,16 @@ Client ConnectForEntries(const Globals& globals) {
   const bool url_chooses = globals.url.find("transport=") != std::string::npos;
   if (globals.transport == "auto" && !url_chooses) chosen.transport = "network";
   return Connect(chosen);
+}
+
+const char* DoorName(const sh_client* client) {
+  switch (sh_transport_of(client)) {
+    case SH_TRANSPORT_LOCAL: return "local";
+    case SH_TRANSPORT_SOCKET: return "socket";
+    case SH_TRANSPORT_AUTO:
+    case SH_TRANSPORT_NETWORK: break;
+  }
+  return "network";
 }
 
 OpenArea Open(sh_client* client, const std::string& name) {

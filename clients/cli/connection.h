@@ -42,6 +42,8 @@ Client Connect(const Globals& globals);
 // For calls whose messages may be long: the network door, where nobody chose one. The attach socket
 // carries at most 128 KiB.
 Client ConnectForEntries(const Globals& globals);
+// The door in use: local, socket or network.
+const char* DoorName(const sh_client* client);
 OpenArea Open(sh_client* client, const std::string& name);
 
 // Throws Failed where the call was refused; frees the error. A reference, because the call that

@@ -69,7 +69,7 @@ bool Measure(sh_client* client, sh_area* area, Clock::time_point until, StopSign
 
 class Printer final {
  public:
-  Printer(bool json, bool local) : json_(json), door_(local ? "local" : "network") {}
+  Printer(bool json, const char* door) : json_(json), door_(door) {}
 
   void Print(const std::string& name, const Round& round) {
     if (json_) {
@@ -119,9 +119,8 @@ void Latency(const Globals& globals, const Arguments& arguments) {
   if (!arguments.door.empty()) chosen.transport = arguments.door;
   StopSignal stop;
   const Client client = Connect(chosen);
-  const bool local = sh_transport_of(client.get()) == SH_TRANSPORT_LOCAL;
   std::unique_ptr<ScratchArea> scratch;
-  if (local) {
+  if (sh_transport_of(client.get()) == SH_TRANSPORT_LOCAL) {
     try {
       scratch = std::make_unique<ScratchArea>(client.get(), ScratchName("latency"));
     } catch (const Failed& failed) {
@@ -135,7 +134,7 @@ void Latency(const Globals& globals, const Arguments& arguments) {
   sh_area* const area = scratch == nullptr ? nullptr : scratch->get();
   Round warm;
   Measure(client.get(), area, Clock::now() + kPace, &stop, &warm);  // Connects and maps.
-  Printer printer(globals.json, local);
+  Printer printer(globals.json, DoorName(client.get()));
   Round all;
   uint64_t rounds = 0;
   for (bool goes_on = true; goes_on && (arguments.count == 0 || rounds < arguments.count);) {
@@ -172,8 +171,9 @@ void AddLatencyCommand(CLI::App* app, const Globals* globals) {
   CLI::App* const command =
       app->add_subcommand("latency", "Measures round trips of a small call, and mapped memory");
   command->footer(kFooter);
-  command->add_option("--door", arguments->door, "local or network (the one that --url gives)")
-      ->check(CLI::IsMember({"local", "network"}));
+  command
+      ->add_option("--door", arguments->door, "local, socket or network (the one that --url gives)")
+      ->check(CLI::IsMember({"local", "socket", "network"}));
   command->add_option("--interval", arguments->interval, "How long a round lasts (1s)");
   command->add_option("--count", arguments->count, "End after so many rounds")
       ->check(CLI::PositiveNumber);

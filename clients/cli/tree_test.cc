@@ -54,7 +54,7 @@ TEST_F(TreeTest, OptionsAreCompletedWithTheirMeaningAndChoices) {
   EXPECT_EQ(dashes.candidates[0].text, "--max-entries");
   EXPECT_FALSE(dashes.candidates[0].about.empty());
   EXPECT_THAT(Texts({"dict", "create", "--"}), Contains("--url")) << "those of the top, too";
-  EXPECT_THAT(Texts({"--transport", ""}), ElementsAre("auto", "local", "network"));
+  EXPECT_THAT(Texts({"--transport", ""}), ElementsAre("auto", "local", "socket", "network"));
   EXPECT_THAT(Texts({"--transport=l"}), ElementsAre("--transport=local"));
   EXPECT_THAT(Texts({"watch", "d", "--kind", "e"}), ElementsAre("expire", "evict"));
   EXPECT_TRUE(At({"--token-file", "x"}).files);

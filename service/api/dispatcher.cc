@@ -361,6 +361,8 @@ class DispatcherImpl final : public Dispatcher {
     if (!Decode(bytes, &request)) return Undecodable(method);
     SH_ASSIGN_OR_RETURN(WatchAsk ask, PlanWatchDict(verb, request));
     ask.identity = context.identity;
+    // Nobody else can map a follow log, and one costs the daemon a copy of each change.
+    ask.hand_over = ask.hand_over && context.is_same_host;
     return OpenDictStream(*core_.watches(), std::move(ask), std::move(notify), ended);
   }
 

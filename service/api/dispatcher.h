@@ -34,6 +34,7 @@ struct CallContext {
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   Lane lane;                                 // The calling thread's daemon lane.
   uint64_t response_bytes_max = UINT64_MAX;  // What the door can carry.
+  bool is_same_host = false;                 // The caller came by a unix socket.
 };
 
 // A call that was parked (a wait). Destroying it does not cancel it.

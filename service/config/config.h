@@ -113,6 +113,7 @@ struct Config {
     uint64_t keep_s = 60;  // After its last watch a dict is followed for so long.
     uint64_t copy_bytes = kAreaCopyBytesDefault;      // Of watched ranges of areas, all together.
     uint64_t previous_bytes = kPreviousBytesDefault;  // Of all watches that ask for them.
+    uint64_t poll_us = 0;  // Behind a change the next one is looked for so long without sleeping.
 
     friend bool operator==(const Watches&, const Watches&) = default;
   } watches;

@@ -54,7 +54,8 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
       "[log]\nformat = \"json\"\nlevel = \"warn\"\n[attach]\nleases_per_process_max = 4\n"
       "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n[sessions]\ncount_max = 7\n"
       "[watches]\ncount_max = 8\nhistory_bytes = \"1M\"\nhistory_s = 9\nkeep_s = 10\n"
-      "copy_bytes = \"3M\"\nprevious_bytes = \"4M\"\n[tls]\ncertificate_file = \"/c\"\nkey_file = "
+      "copy_bytes = \"3M\"\nprevious_bytes = \"4M\"\npoll_us = 10000\n[tls]\ncertificate_file = "
+      "\"/c\"\nkey_file = "
       "\"/k\"\nclient_ca_file = "
       "\"/a\"\n");
 
@@ -77,6 +78,7 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
   EXPECT_EQ(config.watches.keep_s, 10u);
   EXPECT_EQ(config.watches.copy_bytes, 3u << 20);
   EXPECT_EQ(config.watches.previous_bytes, 4u << 20);
+  EXPECT_EQ(config.watches.poll_us, kWatchPollUsMax);
   EXPECT_EQ(config.areas.atomic_range_bytes, 8192u);
   EXPECT_EQ(config.areas.file_root, "/srv");
   EXPECT_EQ(config.areas.operation_timeout_ms, 9u);
@@ -135,6 +137,7 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[watches]\nkeep_s = 604801", "is not within"},
       {"[watches]\ncopy_bytes = \"65537M\"", "is not within"},
       {"[watches]\nprevious_bytes = \"65537M\"", "is not within"},
+      {"[watches]\npoll_us = 10001", "is not within"},
       {"[areas]\nsize_max = \"17G\"", "is not within"},
       {"[areas]\noperation_timeout_ms = 0", "is not within"},
       {"[log]\nlevel = \"loud\"", "is none of trace, debug, info, warn, error"},

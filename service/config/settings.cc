@@ -230,6 +230,9 @@ std::vector<Setting> MakeSettings() {
                  [](const Config& c) {
                    return OutOfRange(c.watches.previous_bytes, 0, kPreviousBytesMax);
                  }),
+      SH_SETTING("watches.poll_us", "", kNumber, watches.poll_us,
+                 "Microseconds to look for the next change after one; 0: sleep at once.",
+                 [](const Config& c) { return OutOfRange(c.watches.poll_us, 0, kWatchPollUsMax); }),
       SH_SETTING("sessions.count_max", "", kNumber, sessions.count_max,
                  "Sessions of clients of the network door that may be open at once.",
                  [](const Config& c) { return OutOfRange(c.sessions.count_max, 1, kSessionsMax); }),

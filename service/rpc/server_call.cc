@@ -5,6 +5,7 @@
 
 #include "grpc/health/v1/health.pb.h"
 #include "service/api/error_detail.h"
+#include "service/rpc/acceptor.h"
 #include "service/rpc/byte_buffers.h"
 #include "service/rpc/reason_map.h"
 
@@ -193,8 +194,10 @@ CallContext ServerCall::MakeContext() {
 
 void ServerCall::BeginServed(std::string_view request) {
   waker_ = std::make_shared<StreamWaker>(this);
+  CallContext call = MakeContext();
+  call.is_same_host = !IsTcpPeer(context_.peer());
   auto opened =
-      core_->dispatcher().OpenStream(MakeContext(), context_.method(), request,
+      core_->dispatcher().OpenStream(call, context_.method(), request,
                                      [core = core_, waker = waker_] { core->Wake(waker); });
   if (!opened.ok()) {
     return Finish(ToGrpcStatus(opened.status(), ObjectNameOf(context_.method(), request)));

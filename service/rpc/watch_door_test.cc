@@ -247,7 +247,9 @@ TEST_F(WatchDoorTest, InAWindowTheNewestOfEachKeyComesWithTheValueBefore) {
 TEST_F(WatchDoorTest, HandsOverWhereThatIsOfferedAndPossible) {
   v1::WatchDictRequest offered = Watch();
   offered.set_local_follow(v1::LOCAL_FOLLOW_OFFERED);
-  auto stream = Open(offered);
+  const auto of_this_host = v1::Dicts::NewStub(
+      grpc::CreateChannel("unix:" + UnixPath(), grpc::InsecureChannelCredentials()));
+  auto stream = Open(offered, of_this_host.get());
   const uint64_t revision = stream->AwaitSynced();
   const auto handed_over = stream->Next();
   ASSERT_TRUE(handed_over.has_value());
@@ -265,13 +267,19 @@ TEST_F(WatchDoorTest, HandsOverWhereThatIsOfferedAndPossible) {
   declined.set_local_follow(v1::LOCAL_FOLLOW_DECLINED);
   int changes = 0;
   for (const v1::WatchDictRequest& request : {latest, previous, window, declined, Watch()}) {
-    auto other = Open(request);
+    auto other = Open(request, of_this_host.get());
     ASSERT_NE(other->AwaitSynced(), 0u);
     Set("a", std::to_string(++changes));
     const auto next = other->Next();
     ASSERT_TRUE(next.has_value());
     EXPECT_TRUE(next->has_changes()) << next->DebugString();
   }
+  auto of_another = Open(offered);  // By TCP: it could not map a log.
+  ASSERT_NE(of_another->AwaitSynced(), 0u);
+  Set("a", std::to_string(++changes));
+  const auto next = of_another->Next();
+  ASSERT_TRUE(next.has_value());
+  EXPECT_TRUE(next->has_changes()) << next->DebugString();
   stream->context.TryCancel();  // It is told nothing but its end.
   EXPECT_FALSE(stream->Next().has_value());
 

@@ -167,7 +167,7 @@ TEST(DictReplayScenes, EveryWatchTellsWhatWasDone) {
   }
   EXPECT_GT(seen.changes, 10'000u);
   EXPECT_GT(seen.followed, 1'000u);
-  EXPECT_GT(seen.fallbacks, 10u);
+  EXPECT_GT(seen.fallbacks, 0u);
   EXPECT_GT(seen.coalesced, 0u);
   EXPECT_GT(seen.previous_values, 10'000u);
   // Most that is not known comes before a gap, and is forgotten there.

@@ -207,7 +207,10 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   waits_ = false;
   is_deferred_ = false;
   opens_window_ = false;
-  if (ended_.ok() && !dict_->ended.ok()) ended_ = dict_->ended;
+  if (ended_.ok() && !dict_->ended.ok()) {
+    if (TakeLastWords(lock, event)) return Found::kEvent;
+    ended_ = dict_->ended;
+  }
   if (!ended_.ok()) {
     status_ = ended_;
     return Found::kEnd;
@@ -242,6 +245,20 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   }
   opens_window_ ? pace_.ToldChanges(now_ns) : pace_.Told(now_ns);
   return found;
+}
+
+// What was changed before; and where another service goes on, from where, unless that was told
+// already. Nobody looks at the dict any more, so nothing is waited for.
+bool Watch::TakeLastWords(std::unique_lock<std::mutex>& lock, WatchEvent* event) {
+  if (phase_ != Phase::kLive || ask_.is_wait) return false;
+  if (cursor_ < dict_->head && previous_ == nullptr && TakeChanges(lock, event) == Found::kEvent) {
+    return true;
+  }
+  if (dict_->ended.reason() != Reason::kDraining || cursor_ == told_) return false;
+  told_ = cursor_;
+  event->kind = WatchEvent::Kind::kProgress;
+  event->revision = cursor_;
+  return true;
 }
 
 // The watcher goes on where it is, in the follow log.
@@ -393,6 +410,7 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
   }
   event->revision = can_resume_ ? cursor_ : 0;
   if (!event->changes.empty()) {
+    told_ = cursor_;
     if (!ask_.is_wait) {
       counters_->changes.fetch_add(event->changes.size(), std::memory_order_relaxed);
     }
@@ -408,13 +426,14 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
     scanned_.reset();
     can_resume_ = true;
     event->kind = WatchEvent::Kind::kSynced;
-    event->revision = cursor_;
+    event->revision = told_ = cursor_;
     return Found::kEvent;
   }
   if (phase_ != Phase::kLive) return Wait(UINT64_MAX);
   const uint64_t due_ns = pace_.progress_ns();
   if (now_ns < due_ns) return Wait(cursor_ < end ? std::min(due_ns, pace_.open_ns()) : due_ns);
   event->kind = WatchEvent::Kind::kProgress;
+  told_ = cursor_;
   return Found::kEvent;
 }
 

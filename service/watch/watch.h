@@ -183,7 +183,11 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   void EndScan(bool is_whole);
   void JoinPrevious();
   void TakeScanned(const std::vector<DictEntry>& entries, bool is_sure);
-  bool IsInWindow(uint64_t now_ns) const { return phase_ == Phase::kLive && !pace_.IsOpen(now_ns); }
+  bool IsInWindow(uint64_t now_ns) const {
+    return phase_ == Phase::kLive && dict_->ended.ok() && !pace_.IsOpen(now_ns);
+  }
+  // Before the end that its dict has come to, or the service.
+  bool TakeLastWords(std::unique_lock<std::mutex>& lock, WatchEvent* event);
   Found Resync(ResyncReason reason, WatchEvent* event);
   bool HandOver(WatchEvent* event);
   bool IsFallingBehind() const;
@@ -204,6 +208,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   // Guarded by the dict's mutex.
   Phase phase_ = Phase::kStarting;
   uint64_t cursor_ = 0;   // The last revision that was looked at.
+  uint64_t told_ = 0;     // Where it was when something was told last.
   uint64_t ticket_ = 0;   // Of the drain after which it is up to date; 0: none is waited for.
   uint64_t sync_at_ = 0;  // With the drain over: where `synced` comes.
   bool waits_ = false;

@@ -24,6 +24,8 @@ constexpr uint64_t kBusyLookNs = 2'000'000;
 // ones in strides, since each takes the rings' cache lines from their writers.
 constexpr uint32_t kBusyLooksAtOnce = 4;
 constexpr uint64_t kStrideNs = 100'000;
+// Between two looks of a hub that polls, about a microsecond: see kStrideNs.
+constexpr int kPollPauses = 32;
 
 std::string FeedName(uint64_t dict_id) {
   return std::string(kFeedPrefix) + std::to_string(dict_id);
@@ -226,22 +228,27 @@ void WatchHub::Run() {
     }
     const std::vector<std::shared_ptr<WatchedDict>> dicts = All();
     const uint64_t until_ns = LookAt(dicts);
-    if (until_ns != 0) Sleep(dicts, bell_seen, until_ns);
+    if (until_ns == 0) continue;
+    is_polling_ ? Poll(dicts, bell_seen, until_ns) : Sleep(dicts, bell_seen, until_ns);
   }
 }
 
 uint64_t WatchHub::LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts) {
   bool more = false;
+  is_polling_ = options_.clock_ns() < poll_until_ns_;
+  bool has_news = false;
   uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : options_.clock_ns() + kLookNs;
   for (const std::shared_ptr<WatchedDict>& dict : dicts) {
     const bool has_more = Serve(*dict);
     dict->busy_looks = has_more ? dict->busy_looks + 1 : 0;
+    has_news = has_news || has_more;
     more = more || (has_more && dict->busy_looks <= kBusyLooksAtOnce);
     if (has_more) until_ns = std::min(until_ns, options_.clock_ns() + kStrideNs);
     const std::lock_guard<std::mutex> lock(dict->mutex);
     for (const Watch* const watch : dict->awake) until_ns = std::min(until_ns, watch->due_ns());
   }
   for (const std::shared_ptr<WatchedDict>& dict : dicts) Forget(dict);
+  is_polling_ = is_polling_ && !has_news;
   return more ? 0 : until_ns;
 }
 
@@ -258,10 +265,12 @@ bool WatchHub::Serve(WatchedDict& dict) {
 
 bool WatchHub::ServeDrained(WatchedDict& dict, Due* due) {
   uint64_t drain = 0;
+  bool is_watched = false;
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
     if (!dict.ended.ok()) return false;
     drain = ++dict.begun;
+    is_watched = !dict.watches.empty();
   }
   if (dict.feed == nullptr) {
     BeginFeed(dict, due);
@@ -274,11 +283,12 @@ bool WatchHub::ServeDrained(WatchedDict& dict, Due* due) {
   dict.event_seen = state.watch_event().load(std::memory_order_seq_cst);
   std::vector<DictChange> fresh;
   bool more = dict.feed->HasNews();
-  if (!more) {
+  if (!more && !is_polling_) {
     // Only now: while it is busy anyway, no writer pays for waking it.
     dict.may_sleep = state.ArmWatch();
     more = dict.feed->HasNews();
   }
+  if (more && is_watched) poll_until_ns_ = options_.clock_ns() + options_.poll_ns;
   const uint64_t gaps = dict.feed->gaps();
   if (more) dict.feed->Drain(&fresh);
   if (is == DictState::kMoved) {
@@ -513,6 +523,23 @@ void WatchHub::Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uin
   if (until_ns <= now_ns) return;
   if (FutexWaitAny(std::span(words, count), std::span(seen, count), until_ns - now_ns)) return;
   SleepNs(std::min(until_ns - now_ns, kBusyLookNs));
+}
+
+void WatchHub::Poll(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
+                    uint64_t until_ns) const {
+  until_ns = std::min(until_ns, poll_until_ns_);
+  do {
+    for (const std::shared_ptr<WatchedDict>& dict : dicts) {
+      // Else somebody drains it in LookNow.
+      const std::unique_lock<std::mutex> lock(dict->drain_mutex, std::try_to_lock);
+      if (!lock.owns_lock() || dict->feed == nullptr) continue;
+      const Dict& state = dict->feed->served()->dict();
+      const bool is_told = state.watch_event().load(std::memory_order_acquire) != dict->event_seen;
+      if (is_told || dict->feed->HasNews()) return;
+    }
+    for (int i = 0; i < kPollPauses; ++i) CpuRelax();
+    if (bell_->word().load(std::memory_order_acquire) != bell_seen) return;
+  } while (options_.clock_ns() < until_ns);
 }
 
 WatchTotals WatchHub::Totals() const {

@@ -37,6 +37,9 @@ struct WatchHubOptions {
   uint64_t keep_ms = 60'000;  // A dict that nobody watches is followed for so long.
   uint32_t watches_max = kWatchesMax;
   uint64_t previous_bytes_max = kPreviousBytesDefault;  // Of all tables of previous values.
+  // Behind a change that a worker of the host made in a watched dict, the hub looks for the next
+  // one for so long before it sleeps; 0: it sleeps at once.
+  uint64_t poll_ns = 0;
   WatchPace::ClockNs clock_ns = &MonotonicNs;
   bool has_thread = true;  // False: a test calls Turn.
 };
@@ -121,6 +124,9 @@ class WatchHub final {
   void Forget(const std::shared_ptr<WatchedDict>& dict);
   void Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
              uint64_t until_ns) const;
+  // Looks for news without sleeping.
+  void Poll(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
+            uint64_t until_ns) const;
   std::vector<std::shared_ptr<WatchedDict>> All() const;
 
   const WatchHubOptions options_;
@@ -131,6 +137,9 @@ class WatchHub final {
   const std::shared_ptr<WatchCounters> counters_ = std::make_shared<WatchCounters>();
   std::atomic<uint64_t> gaps_{0};
   std::atomic<size_t> followed_{0};  // by_id_.size()
+  // The thread's: until when it polls, and whether it does until its next look.
+  uint64_t poll_until_ns_ = 0;
+  bool is_polling_ = false;
 
   // Taken before a dict's mutex and after its drain_mutex.
   mutable std::mutex mutex_;

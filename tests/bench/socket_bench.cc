@@ -1,13 +1,12 @@
 // What a call over the attach socket takes (SH_TRANSPORT_SOCKET), against an echo of as many bytes
 // between two processes over a bare unix stream socket, and against gRPC over the unix socket. One
 // client, one call at a time; contenders in turns.
-//   socket_bench STATEHOUSED [--rounds N]
+//   socket_bench STATEHOUSED [--rounds N] [--json FILE]
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,10 +14,12 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/os/futex.h"
 #include "statehouse/client.hpp"
+#include "tests/bench/harness.h"
 #include "tests/bench/peer_process.h"
 
 namespace statehouse::bench {
@@ -26,7 +27,7 @@ namespace {
 
 namespace sc = statehouse::client;
 
-constexpr int kCalls = 3000;  // Of a contender in a round.
+constexpr uint64_t kCalls = 3000;  // Of a contender in a round.
 constexpr uint64_t kLookNs = 1'000'000;
 // As the packets of an increment are: head, method, deadline, request; and the answer's.
 constexpr size_t kRequestBytes = 144;
@@ -79,30 +80,18 @@ class Echo final {
   pid_t child_ = -1;
 };
 
-struct Contender {
-  std::string name;
-  std::function<void()> call;
-  std::vector<double> p50;  // Of each round, in us.
-  std::vector<double> p99;
-};
-
-void MeasureRound(Contender* contender) {
-  std::vector<double> took;
-  for (int i = 0; i < kCalls; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    contender->call();
-    took.push_back(
-        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin)
-            .count());
-  }
-  std::sort(took.begin(), took.end());
-  contender->p50.push_back(took[took.size() / 2]);
-  contender->p99.push_back(took[took.size() * 99 / 100]);
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
+// Microseconds of so many calls, one after the other, at a share of their order.
+Work Percentile(double share, std::function<void()> call) {
+  return [share, call = std::move(call)](uint64_t calls) {
+    std::vector<double> took;
+    for (uint64_t i = 0; i < calls; ++i) {
+      const uint64_t begin = NowNs();
+      call();
+      took.push_back(static_cast<double>(NowNs() - begin) / 1e3);
+    }
+    std::sort(took.begin(), took.end());
+    return took[static_cast<size_t>(share * static_cast<double>(took.size() - 1))];
+  };
 }
 
 struct Service {
@@ -134,7 +123,7 @@ void Need(const sc::Result<T>& result) {
   if (!result.ok()) Die(result.error().message());
 }
 
-int Run(const std::string& statehoused, int rounds) {
+int Run(const std::string& statehoused, int rounds, const std::string& json) {
   const Echo echo;  // Before there are threads.
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
@@ -145,29 +134,21 @@ int Run(const std::string& statehoused, int rounds) {
   sc::Dict socket_dict = by_socket.OpenDict("numbers").value();
   sc::Dict grpc_dict = by_grpc.OpenDict("numbers").value();
   Need(socket_dict.Set("hits", 0));
-  std::vector<Contender> contenders = {
-      {"echo", [&] { echo.Call(); }, {}, {}},
-      {"get, socket", [&] { Need(socket_dict.Get<int64_t>("hits")); }, {}, {}},
-      {"increment, socket", [&] { Need(socket_dict.Increment("hits")); }, {}, {}},
-      {"get, gRPC", [&] { Need(grpc_dict.Get<int64_t>("hits")); }, {}, {}},
-      {"increment, gRPC", [&] { Need(grpc_dict.Increment("hits")); }, {}, {}}};
-  for (Contender& each : contenders) {
-    for (int i = 0; i < 200; ++i) each.call();
+  const std::vector<std::pair<std::string, std::function<void()>>> calls = {
+      {"echo over a bare unix socket", [&] { echo.Call(); }},
+      {"get, socket", [&] { Need(socket_dict.Get<int64_t>("hits")); }},
+      {"increment, socket", [&] { Need(socket_dict.Increment("hits")); }},
+      {"get, gRPC over a unix socket", [&] { Need(grpc_dict.Get<int64_t>("hits")); }},
+      {"increment, gRPC over a unix socket", [&] { Need(grpc_dict.Increment("hits")); }}};
+  std::vector<Race> races = {{"one small call at a time, p50", {}, {}, "us"},
+                             {"one small call at a time, p99", {}, {}, "us"}};
+  for (const auto& [name, call] : calls) {
+    races[0].contenders.push_back({name, Percentile(0.5, call), kCalls});
+    races[1].contenders.push_back({name, Percentile(0.99, call), kCalls});
   }
-  for (int round = 0; round < rounds; ++round) {
-    for (Contender& each : contenders) MeasureRound(&each);
-  }
-  const double floor_p50 = Median(contenders[0].p50);
-  const double floor_p99 = Median(contenders[0].p99);
-  for (const Contender& each : contenders) {
-    std::printf("%-18s p50 %6.1f us (%.2f x), p99 %6.1f us (%.2f x)\n", each.name.c_str(),
-                Median(each.p50), Median(each.p50) / floor_p50, Median(each.p99),
-                Median(each.p99) / floor_p99);
-  }
-  const double worst = std::max(Median(contenders[1].p50), Median(contenders[2].p50)) / floor_p50;
-  std::printf("bar %.1f x of the echo's p50: %s (%.2f x)\n", kBar, worst <= kBar ? "met" : "missed",
-              worst);
-  return worst <= kBar ? 0 : 1;
+  races[0].bars = {{"get, socket", "echo over a bare unix socket", kBar, 0},
+                   {"increment, socket", "echo over a bare unix socket", kBar, 0}};
+  return RunRaces(races, rounds, json);
 }
 
 }  // namespace
@@ -175,8 +156,12 @@ int Run(const std::string& statehoused, int rounds) {
 
 int main(int argc, char** argv) {
   using namespace statehouse::bench;
-  if (argc < 2) Die("usage: socket_bench STATEHOUSED [--rounds N]");
+  if (argc < 2) Die("usage: socket_bench STATEHOUSED [--rounds N] [--json FILE]");
   int rounds = 9;
-  if (argc == 4 && std::strcmp(argv[2], "--rounds") == 0) rounds = std::max(1, std::atoi(argv[3]));
-  return Run(argv[1], rounds);
+  std::string json;
+  for (int i = 2; i + 1 < argc; i += 2) {
+    if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::max(1, std::atoi(argv[i + 1]));
+    if (std::strcmp(argv[i], "--json") == 0) json = argv[i + 1];
+  }
+  return Run(argv[1], rounds, json) == 0 ? 0 : 1;
 }

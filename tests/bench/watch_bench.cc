@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -32,6 +33,9 @@ constexpr int kChannels = 10;
 constexpr double kIdleKibMax = 32;
 // A set waits that long for the event before it, so that the daemon sleeps when it comes.
 constexpr uint64_t kPauseNs = 300'000;
+// A service that polls for longer than that does not.
+constexpr const char* kPollingConfig = "[watches]\npoll_us = 10000\n";
+constexpr double kAboveFutexMaxUs = 5;
 
 sh_bytes Bytes(const std::string& text) { return {text.data(), text.size()}; }
 
@@ -54,21 +58,28 @@ class Arrival final {
   std::atomic<uint64_t> came_ns_{0};
 };
 
-// Medians of the microseconds from before a set to its event in another thread.
+// Microseconds from before a set to its event in another thread.
 template <typename Set>
-Work Latency(Arrival* arrival, uint64_t* number, Set set) {
-  return [=](uint64_t iterations) {
+double LatencyOnceUs(const Arrival& arrival, uint64_t* number, const Set& set) {
+  SleepNs(kPauseNs);
+  const uint64_t begin = NowNs();
+  set(++*number);
+  return static_cast<double>(arrival.AwaitNs(*number) - begin) / 1e3;
+}
+
+Work Medians(std::function<double()> once) {
+  return [once = std::move(once)](uint64_t iterations) {
     std::vector<double> times;
-    for (uint64_t i = 0; i < iterations; ++i) {
-      SleepNs(kPauseNs);
-      const uint64_t begin = NowNs();
-      set(++*number);
-      times.push_back(static_cast<double>(arrival->AwaitNs(*number) - begin) / 1e3);
-    }
+    for (uint64_t i = 0; i < iterations; ++i) times.push_back(once());
     const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
     std::nth_element(times.begin(), middle, times.end());
     return *middle;
   };
+}
+
+template <typename Set>
+Work Latency(Arrival* arrival, uint64_t* number, Set set) {
+  return Medians([=] { return LatencyOnceUs(*arrival, number, set); });
 }
 
 // A stream of one key, read by a thread of its own.
@@ -312,8 +323,8 @@ int RaceOnOneHost(const Service& service, int rounds) {
   sh_client* const watcher = service.Connect(SH_TRANSPORT_LOCAL);
   sh_dict* const set = OpenDict(setter, "near");
   sh_dict* const watched = OpenDict(watcher, "near");
-  Arrival arrivals[5];
-  uint64_t numbers[5] = {};
+  Arrival arrivals[4];
+  uint64_t numbers[4] = {};
   const auto sets = [set](std::string key) {
     return [set, key](uint64_t) { Increment(set, key, 1); };
   };
@@ -338,24 +349,70 @@ int RaceOnOneHost(const Service& service, int rounds) {
     run();
   }
   {
-    LibraryWatch blocks(watched, "blocks", {}, LibraryWatch::How::kBlocks, &arrivals[2]);
-    add("the watcher follows and waits in sh_watch_next", 2, sets("blocks"));
+    LibraryWatch polls(watched, "polls", {}, LibraryWatch::How::kPolls, &arrivals[2]);
+    add("the watcher follows and polls its descriptor", 2, sets("polls"));
     run();
   }
   {
-    LibraryWatch polls(watched, "polls", {}, LibraryWatch::How::kPolls, &arrivals[3]);
-    add("the watcher follows and polls its descriptor", 3, sets("polls"));
-    run();
-  }
-  {
-    LibraryWatch streams(watched, "streams", latest, LibraryWatch::How::kBlocks, &arrivals[4]);
-    add("the watcher has a stream", 4, sets("streams"));
+    LibraryWatch streams(watched, "streams", latest, LibraryWatch::How::kBlocks, &arrivals[3]);
+    add("the watcher has a stream", 3, sets("streams"));
     run();
   }
   for (sh_dict* const dict : {set, watched}) sh_dict_close(dict);
   sh_close(watcher);
   sh_close(setter);
   return missed;
+}
+
+// Each set beside a futex wake-up in turns, so that both meet the same machine.
+int RaceBesideFutex(const Service& service, const std::string& title, int rounds) {
+  sh_client* const setter = service.Connect(SH_TRANSPORT_LOCAL);
+  sh_client* const watcher = service.Connect(SH_TRANSPORT_LOCAL);
+  sh_dict* const set = OpenDict(setter, "near");
+  sh_dict* const watched = OpenDict(watcher, "near");
+  int missed = 0;
+  {
+    Arrival wakes;
+    Arrival events;
+    uint64_t sent = 0;
+    uint64_t changes = 0;
+    FutexChain chain(1, &wakes);
+    LibraryWatch blocks(watched, "key", {}, LibraryWatch::How::kBlocks, &events);
+    const auto futex_us = [&] {
+      return LatencyOnceUs(wakes, &sent,
+                           [&chain](uint64_t number) { chain.Send(uint32_t(number)); });
+    };
+    const auto event_us = [&] {
+      return LatencyOnceUs(events, &changes, [set](uint64_t) { Increment(set, "key", 1); });
+    };
+    Race race{title, {}, {}, "us"};
+    race.contenders = {{"one futex wake-up", Medians(futex_us), 1'000},
+                       {"the watcher follows and waits in sh_watch_next", Medians(event_us), 1'000},
+                       {"event above futex", Medians([&] {
+                          const double futex = futex_us();
+                          return event_us() - futex;
+                        }),
+                        1'000}};
+    race.bars = {{"event above futex", "", 0, kAboveFutexMaxUs}};
+    missed = RunRaces({race}, rounds, "");
+  }
+  for (sh_dict* const dict : {set, watched}) sh_dict_close(dict);
+  sh_close(watcher);
+  sh_close(setter);
+  return missed;
+}
+
+// The same where the service polls.
+int RaceWhereItPolls(const std::string& statehoused, int rounds) {
+  const BenchFolder folder;
+  const std::string config = folder.path() + "/polls.toml";
+  std::ofstream(config) << kPollingConfig;
+  const std::string runtime = folder.path() + "/run";
+  BenchProcess daemon(
+      {statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error", "--config", config});
+  return RaceBesideFutex(ReadDevFile(runtime + "/dev.json"),
+                         "on one host, where the service polls (watches.poll_us = 10000), p50",
+                         rounds);
 }
 
 int Run(const std::string& statehoused, int rounds, const std::string& json) {
@@ -369,7 +426,8 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
   sh_dict* const called = OpenDict(network, "bench");
   sh_dict* const unwatched = OpenDict(local, "unwatched");
 
-  const int far_off = RaceOnOneHost(service, rounds);
+  int missed = RaceBesideFutex(service, "on one host, from a set to its event, p50", rounds);
+  missed += RaceWhereItPolls(statehoused, rounds) + RaceOnOneHost(service, rounds);
   Arrival local_arrival;
   Arrival network_arrival;
   uint64_t local_number = 0;
@@ -404,7 +462,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
   } else {
     std::printf("etcd: skipped: not installed (etcd-server)\n");
   }
-  int missed = RunRaces({latency}, rounds, json);
+  missed += RunRaces({latency}, rounds, json);
   etcd.reset();
   missed +=
       RunRaces({{"increment of a hot key through the local door",
@@ -414,7 +472,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
                rounds, "");
   watch_local.reset();
   watch_network.reset();
-  missed += far_off + ReportIdle(service, local, mapped);
+  missed += ReportIdle(service, local, mapped);
   for (sh_dict* const dict : {mapped, called, unwatched}) sh_dict_close(dict);
   sh_close(network);
   sh_close(local);

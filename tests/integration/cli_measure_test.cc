@@ -110,6 +110,10 @@ TEST_F(CliMeasureTest, LatencyMeasuresEachDoor) {
   EXPECT_EQ(network["door"], "network");
   EXPECT_FALSE(network.contains("mapped_load"));
   EXPECT_FALSE(network["call"]["p50"].is_null());
+  const json socket = json::parse(Out("-o json latency --door socket --count 1 --interval 100ms"));
+  EXPECT_EQ(socket["door"], "socket");
+  EXPECT_FALSE(socket.contains("mapped_load"));
+  EXPECT_EQ(json::parse(Out("--transport socket -o json status"))["door"], "socket");
 
   const std::string table = Out("latency --count 2 --interval 50ms");
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 10) << table;
@@ -186,7 +190,7 @@ TEST_F(CliMeasureTest, LatencyWithoutTheRightToCreateMeasuresCalls) {
 
 TEST_F(CliMeasureTest, BenchRunsEachOperationInADictOfItsOwn) {
   Out("dict create mine");
-  for (const char* const door : {"local", "network"}) {
+  for (const char* const door : {"local", "socket", "network"}) {
     const CommandLine::Ran ran =
         Shell(std::string("{} -o json bench --for 200ms --connections 2 --keys 50 --door ") + door);
     EXPECT_EQ(ran.code, 0) << ran.errors;

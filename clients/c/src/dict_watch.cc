@@ -104,6 +104,8 @@ WatchSubject::Sign DictWatch::SignOf(const Message& response) const {
     case v1::WatchDictResponse::kSynced: return Sign::kSynced;
     case v1::WatchDictResponse::kResync: return Sign::kResync;
     case v1::WatchDictResponse::kHandedOver: return Sign::kHandedOver;
+    case v1::WatchDictResponse::kProgress:
+      return request_.has_progress_interval() ? Sign::kOther : Sign::kPointAlone;
     default: return Sign::kOther;
   }
 }

@@ -146,5 +146,20 @@ TEST(DictWatchTest, StreamGoesOnAfterItsLastMessageThatHadARevision) {
   EXPECT_FALSE(static_cast<const v1::WatchDictRequest&>(*anew).has_from_revision());
 }
 
+TEST(DictWatchTest, ProgressIsAnEventOnlyWhereItWasAskedFor) {
+  v1::WatchDictResponse progress;
+  progress.set_revision(7);
+  progress.mutable_progress();
+  sh_watch_options options{};
+  const auto silent = DictWatch::Make("d", options);
+  ASSERT_TRUE(silent.ok());
+  EXPECT_EQ((*silent)->SignOf(progress), WatchSubject::Sign::kPointAlone);
+  EXPECT_EQ((*silent)->PointAfter(progress, {true, 5}), (WatchPoint{true, 7}));
+  options.progress_ms = 100;
+  const auto asks = DictWatch::Make("d", options);
+  ASSERT_TRUE(asks.ok());
+  EXPECT_EQ((*asks)->SignOf(progress), WatchSubject::Sign::kOther);
+}
+
 }  // namespace
 }  // namespace statehouse

@@ -147,6 +147,7 @@ void WatchStream::Keep() {
     case WatchSubject::Sign::kSynced:
       if (std::exchange(is_synced_, false)) return;
       break;
+    case WatchSubject::Sign::kPointAlone: return;
     case WatchSubject::Sign::kOther: break;
   }
   Item item{std::move(reading_), 0};

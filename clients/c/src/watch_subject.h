@@ -48,7 +48,13 @@ class WatchSubject {
 
   // Whether the service may hand over.
   virtual bool may_follow() const { return false; }
-  enum class Sign : uint8_t { kOther, kSynced, kResync, kHandedOver };
+  enum class Sign : uint8_t {
+    kOther,
+    kSynced,
+    kResync,
+    kHandedOver,
+    kPointAlone,  // Says from where to go on, and nothing that was asked for.
+  };
   virtual Sign SignOf(const Message&) const { return Sign::kOther; }
   // How to go on after a message of kHandedOver.
   virtual std::shared_ptr<WatchFollow> Follow(const Message&) const { return nullptr; }

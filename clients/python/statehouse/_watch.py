@@ -244,7 +244,7 @@ class Reader:
             self._told_entries = False
             self.revision = 0
             yield WatchEvent("resync", reason=RESYNC_REASONS[message.resync.reason])
-        elif which == "progress":
+        elif which == "progress" and self._options.progress is not None:
             self.revision = message.revision
             yield WatchEvent("progress", revision=message.revision)
         if message.revision:

@@ -14,7 +14,8 @@ import pytest
 
 import statehouse
 import statehouse.aio
-from statehouse import errors
+from statehouse import _watch, errors
+from statehouse.v1 import watch_pb2
 
 PATIENCE_S = 30.0
 
@@ -160,6 +161,14 @@ def test_progress(d: statehouse.SharedDict) -> None:
     with d.watch(progress=0.1) as watch:
         synced, progress = take(watch, 2)
         assert progress.kind == "progress" and progress.revision == synced.revision
+
+
+@pytest.mark.parametrize("asked", [None, 0.1])
+def test_progress_that_was_not_asked_for_moves_the_place_alone(asked: float | None) -> None:
+    reader = _watch.Reader("d", _watch.check_options("", None, True, 5, False, None, "resync", asked, 0, False), str)
+    message = watch_pb2.WatchDictResponse(revision=9, progress=watch_pb2.WatchProgress())
+    assert [event.kind for event in reader.events(message)] == ([] if asked is None else ["progress"])
+    assert reader.point == (9,)
 
 
 def test_each_change_comes_with_the_value_before_it(d: statehouse.SharedDict) -> None:
