@@ -3,7 +3,8 @@
 // all clients, as redis-benchmark's does. What one operation takes, by the clock. Beside them one
 // client that runs batches of the C++ client one after another (batch_api_client, found beside this
 // program), through each door, against redis-benchmark with one client.
-//   batch_bench STATEHOUSED [--rounds N] [--json FILE]
+//   batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT]
+// TEXT: only races that have it in their title.
 #include <fcntl.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
@@ -332,7 +333,7 @@ Race ApiRace(const std::string& program, const Service& service, const std::stri
 }
 
 int Run(const std::string& program, const std::string& statehoused, int rounds,
-        const std::string& json) {
+        const std::string& json, const std::string& only) {
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
   BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
@@ -374,6 +375,8 @@ int Run(const std::string& program, const std::string& statehoused, int rounds,
       races.push_back(std::move(api));
     }
   }
+  std::erase_if(races,
+                [&](const Race& race) { return race.title.find(only) == std::string::npos; });
   return RunRaces(races, rounds, json);
 }
 
@@ -382,14 +385,16 @@ int Run(const std::string& program, const std::string& statehoused, int rounds,
 
 int main(int argc, char** argv) {
   using namespace statehouse::bench;
-  if (argc < 2) Die("usage: batch_bench STATEHOUSED [--rounds N] [--json FILE]");
+  if (argc < 2) Die("usage: batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT]");
   int rounds = 5;
   std::string json;
+  std::string only;
   for (int i = 2; i + 1 < argc; i += 2) {
     if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::max(1, std::atoi(argv[i + 1]));
     if (std::strcmp(argv[i], "--json") == 0) json = argv[i + 1];
+    if (std::strcmp(argv[i], "--only") == 0) only = argv[i + 1];
   }
   const std::string self = argv[0];
   const std::string beside = self.substr(0, self.rfind('/') + 1);
-  return Run(beside + "batch_api_client", argv[1], rounds, json) == 0 ? 0 : 1;
+  return Run(beside + "batch_api_client", argv[1], rounds, json, only) == 0 ? 0 : 1;
 }
