@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Sets everything up and passes all tests: unit, crash, model, integration, conformance, Python, lint, then the engine and the parts of
-# the service that need no gRPC under the sanitizers. Can be run again at any time; it leaves no process and no file outside build/.
-#   tests/run.sh [--quick]      without the sanitizer builds and the fuzzers
+# Sets everything up and passes all tests: unit, crash, model, integration, conformance, Python, stubs in other languages, lint, then the
+# engine and the parts of the service that need no gRPC under the sanitizers. Can be run again at any time; it leaves no process and no
+# file outside build/.
+#   tests/run.sh [--quick]      without the sanitizer builds, the fuzzers and the stubs in other languages
 #   tests/run.sh --long         with the long soaks too (hours)
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -70,6 +71,8 @@ check "unit, crash, model and integration tests" ctest --test-dir "$BUILD" -LE c
   --output-on-failure --no-tests=error
 check "Python client" env STATEHOUSED="$BUILD/bin/statehoused" "$BUILD/venv/bin/python" -B -m pytest -q \
   -p no:cacheprovider --basetemp="$BUILD/pytest" "$ROOT/clients/python/tests"
+# Quick runs fetch nothing from the registries of four languages.
+[ "$QUICK" = yes ] || check "stub programs: Go, Java, Node, Rust" "$BUILD/venv/bin/python" -B "$ROOT/tests/stubs/run.py" --build "$BUILD"
 check "conformance: each client through each door" "$BUILD/venv/bin/python" -B "$ROOT/tests/conformance/run.py" \
   --build "$BUILD"
 if [ "$QUICK" = no ]; then

@@ -13,7 +13,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CPP_COLUMNS_MAX = 100
-OTHER_COLUMNS_MAX = 140  # Protos, scripts and Python.
+OTHER_COLUMNS_MAX = 140  # Protos, scripts, Python, and the languages of tests/stubs.
+TAB_COLUMNS = 4
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 600
 
@@ -45,6 +46,10 @@ BANS = [
     (r"\bGTEST_SKIP\b|pytest\.mark\.skip\b", ["tests/tidy/tidy.py", "tests/integration/lock_namespaces_test.cc"],
      "a skipped test proves nothing"),
 ]
+
+OTHER_FILES = ["*.py", "*.pyi", "*.proto", "*.sh", "CMakeLists.txt", "*/CMakeLists.txt", "*.go", "*.java", "*.mjs", "*.rs", "*/go.mod",
+               "*/pom.xml", "*/package.json", "*.toml"]
+LOCK_FILES = ["*/Cargo.lock", "*/go.sum", "*/package-lock.json"]  # Written by tools, who know no limits.
 
 FOREIGN = re.compile(r"https?://(registry|proxy|repo1?|static|deb|files|index)\.")
 
@@ -81,15 +86,21 @@ def check_arrows(name, lines):
 
 def check_lines(name, lines, columns_max):
     for number, line in enumerate(lines, 1):
-        if len(line) > columns_max and not re.search(r"https?://", line):
-            yield f"{name}:{number}: {len(line)} columns, at most {columns_max}"
+        columns = len(line.expandtabs(TAB_COLUMNS))
+        if columns > columns_max and not re.search(r"https?://", line):
+            yield f"{name}:{number}: {columns} columns, at most {columns_max}"
         for pattern, exempt, instead in BANS:
             if name not in exempt and re.search(pattern, line):
                 yield f"{name}:{number}: {pattern!r} is banned: {instead}"
-        if FOREIGN.search(line):
-            yield f"{name}:{number}: names a package registry's host"
+    yield from check_hosts(name, lines)
     if len(lines) > FILE_LINES_MAX:
         yield f"{name}: {len(lines)} lines, at most {FILE_LINES_MAX}: split it"
+
+
+def check_hosts(name, lines):
+    for number, line in enumerate(lines, 1):
+        if FOREIGN.search(line):
+            yield f"{name}:{number}: names a package registry's host"
 
 
 def check_registered():
@@ -121,8 +132,10 @@ def main():
         problems += check_arrows(name, lines)
         problems += check_lines(name, lines, CPP_COLUMNS_MAX)
         seen_long.update(title for title, _ in long_functions(name, lines))
-    for name in tracked("*.py", "*.pyi", "*.proto", "*.sh", "CMakeLists.txt", "*/CMakeLists.txt"):
+    for name in tracked(*OTHER_FILES):
         problems += check_lines(name, (ROOT / name).read_text().split("\n"), OTHER_COLUMNS_MAX)
+    for name in tracked(*LOCK_FILES):
+        problems += check_hosts(name, (ROOT / name).read_text().split("\n"))
     problems += check_registered()
     ratchet = ROOT / "tests/tidy/long_functions.txt"
     listed = {line for line in ratchet.read_text().split("\n") if line and not line.startswith("#")}
