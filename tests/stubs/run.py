@@ -10,10 +10,12 @@ anything was. A language that this machine does not have is skipped, and so is o
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,18 +50,30 @@ class Workshop:
         return str(self._cache / name)
 
     def run(self, *command: str | pathlib.Path, patience_s: float = BUILD_PATIENCE_S, **more: str) -> str:
-        """What the command prints; it must succeed."""
+        """What the command prints; it must succeed. It is ended with all that it started where it takes too long, or the run is ended."""
         text = [str(part) for part in command]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            text,
+            cwd=self.source,
+            env={**self.environment, **more},
+            stdout=pipe,
+            stderr=pipe,
+            encoding="utf-8",
+            start_new_session=True,
+        )
         try:
-            done = subprocess.run(
-                text, cwd=self.source, env={**self.environment, **more}, capture_output=True, encoding="utf-8", timeout=patience_s
-            )
-        except subprocess.TimeoutExpired:
+            output, errors = process.communicate(timeout=patience_s)
+        except BaseException as failure:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if not isinstance(failure, subprocess.TimeoutExpired):
+                raise
             raise Wrong(f"{' '.join(text)}: did not end within {patience_s:.0f} s") from None
-        if done.returncode != 0:
-            lines = (done.stdout + done.stderr).splitlines()[-OUTPUT_LINES:]
-            raise Wrong("\n".join([f"{' '.join(text)}: ended with {done.returncode}", *lines]))
-        return done.stdout
+        if process.returncode != 0:
+            lines = (output + errors).splitlines()[-OUTPUT_LINES:]
+            raise Wrong("\n".join([f"{' '.join(text)}: ended with {process.returncode}", *lines]))
+        return output
 
     def protoc(self, *options: str, also: tuple[str, ...] = ()) -> None:
         """Generates what the options say from the files of the package statehouse.v1, and from others."""
@@ -85,10 +99,12 @@ def build_go(shop: Workshop) -> list[str]:
 
 
 def build_java(shop: Workshop) -> list[str]:
+    no_folder = "-XX:-UsePerfData"  # Which a JVM has in /tmp else.
+    shop.environment["MAVEN_OPTS"] = f"{os.environ.get('MAVEN_OPTS', '')} {no_folder}"
     maven = ("mvn", "-B", "-q", "-Dstyle.color=never", f"-Dmaven.repo.local={shop.cache('maven')}")
     shop.run(*maven, "compile", "dependency:build-classpath", "-Dmdep.outputFile=target/classpath")
     libraries = (shop.source / "target/classpath").read_text()
-    return ["java", "-cp", f"target/classes:{libraries}", "example.Main"]
+    return ["java", no_folder, "-cp", f"target/classes:{libraries}", "example.Main"]
 
 
 def build_node(shop: Workshop) -> list[str]:
@@ -125,8 +141,11 @@ class Tool:
         """Why it cannot be used here, or ""."""
         if shutil.which(self.command[0]) is None:
             return f"{self.command[0]} is not on this machine"
-        told = subprocess.run(self.command, capture_output=True, text=True)
-        found = re.search(self.version, told.stdout + told.stderr)
+        answer = subprocess.run(self.command, check=False, capture_output=True, text=True)
+        told = (answer.stdout + answer.stderr).strip()
+        if answer.returncode != 0:
+            return f"{' '.join(self.command)} does not run on this machine: {told}"
+        found = re.search(self.version, told)
         if isinstance(self.needed, str):
             needed = self.needed
         else:
@@ -136,7 +155,7 @@ class Tool:
                 raise Wrong(f"{file}: nothing there fits {pattern}")
             needed = stated.group(1)
         if found is None:
-            raise Wrong(f"{' '.join(self.command)} tells no version: {(told.stdout + told.stderr).strip()}")
+            raise Wrong(f"{' '.join(self.command)} tells no version: {told}")
         if numbers(found.group(1)) < numbers(needed):
             return f"{self.command[0]} {found.group(1)} is too old; {needed} is needed"
         return ""
@@ -195,6 +214,7 @@ def main() -> int:
     arguments = parser.parse_args()
     build = arguments.build.resolve()
     sys.path.insert(0, str(build / "python"))
+    importlib.import_module("statehouse")  # What the observer needs; not to be missed after minutes of building.
     passed, failed, skipped = [], [], []
     with Service(build / "bin/statehoused") as service:
         for folder, language in LANGUAGES.items():
