@@ -30,6 +30,7 @@ PROTO = ROOT / "proto"
 BUILD_PATIENCE_S = 900.0  # Most of it is for the registries.
 RUN_PATIENCE_S = 120.0  # The programs themselves are patient for 30 s.
 OUTPUT_LINES = 40  # Of what went wrong.
+NO_JVM_FOLDER = "-XX:-UsePerfData"  # Each JVM has one in /tmp else.
 
 
 class Wrong(Exception):
@@ -88,6 +89,7 @@ def build_go(shop: Workshop) -> list[str]:
     shop.environment |= {
         "GOCACHE": shop.cache("go-build"),
         "GOMODCACHE": shop.cache("go-modules"),
+        "GOPATH": shop.cache("go"),
         "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",  # The cache can be removed like everything else.
         "GOTOOLCHAIN": "local",
     }
@@ -99,12 +101,10 @@ def build_go(shop: Workshop) -> list[str]:
 
 
 def build_java(shop: Workshop) -> list[str]:
-    no_folder = "-XX:-UsePerfData"  # Which a JVM has in /tmp else.
-    shop.environment["MAVEN_OPTS"] = f"{os.environ.get('MAVEN_OPTS', '')} {no_folder}"
     maven = ("mvn", "-B", "-q", "-Dstyle.color=never", f"-Dmaven.repo.local={shop.cache('maven')}")
     shop.run(*maven, "compile", "dependency:build-classpath", "-Dmdep.outputFile=target/classpath")
     libraries = (shop.source / "target/classpath").read_text()
-    return ["java", no_folder, "-cp", f"target/classes:{libraries}", "example.Main"]
+    return ["java", NO_JVM_FOLDER, "-cp", f"target/classes:{libraries}", "example.Main"]
 
 
 def build_node(shop: Workshop) -> list[str]:
@@ -178,7 +178,11 @@ LANGUAGES = {
     "java": Language(
         "Java",
         (
-            Tool(("javac", "-version"), f"javac {NUMBERS}", (HERE / "java/pom.xml", f"<maven.compiler.release>{NUMBERS}")),
+            Tool(
+                ("javac", f"-J{NO_JVM_FOLDER}", "-version"),
+                f"javac {NUMBERS}",
+                (HERE / "java/pom.xml", f"<maven.compiler.release>{NUMBERS}"),
+            ),
             Tool(("mvn", "-version"), f"Maven {NUMBERS}", "3.6.3"),
         ),
         build_java,
@@ -213,6 +217,7 @@ def main() -> int:
     parser.add_argument("--only", choices=LANGUAGES, help="one language")
     arguments = parser.parse_args()
     build = arguments.build.resolve()
+    os.environ["MAVEN_OPTS"] = f"{os.environ.get('MAVEN_OPTS', '')} {NO_JVM_FOLDER}"
     sys.path.insert(0, str(build / "python"))
     importlib.import_module("statehouse")  # What the observer needs; not to be missed after minutes of building.
     passed, failed, skipped = [], [], []
