@@ -1,8 +1,6 @@
 #include "clients/c/src/dict_follow.h"
 
 #include <bit>
-#include <map>
-#include <mutex>
 #include <utility>
 
 #include "engine/os/futex.h"
@@ -15,7 +13,6 @@ constexpr int kChangesPerMessage = 512;
 constexpr size_t kBytesPerMessage = 64 << 10;
 // What is none of the watcher's business is passed by in portions.
 constexpr int kReadsPerTurn = 4096;
-constexpr std::chrono::milliseconds kOpenTimeout{1'000};
 
 // False for bytes that are no value: a worker of the host stored them.
 bool SetValue(const DictChange& change, v1::Value* value) {
@@ -30,19 +27,6 @@ bool SetValue(const DictChange& change, v1::Value* value) {
          value->kind_case() != v1::Value::KIND_NOT_SET;
 }
 
-// The logs that this process has mapped: watches of one dict share a mapping, so that they sleep on
-// one word. Whoever was handed over to a log may read its dict.
-struct Mapped {
-  std::mutex mutex;
-  std::map<uint64_t, std::weak_ptr<const FollowLog>> by_id;
-};
-
-// Never destroyed, as the threads that use it.
-Mapped& TheMapped() {
-  static Mapped* const mapped = new Mapped;
-  return *mapped;
-}
-
 }  // namespace
 
 DictFollow::DictFollow(std::shared_ptr<LocalDict> dict, const v1::WatchDictRequest& request,
@@ -53,8 +37,10 @@ DictFollow::DictFollow(std::shared_ptr<LocalDict> dict, const v1::WatchDictReque
       position_(handed_over.handed_over().position()),
       log_id_(handed_over.handed_over().log_id()),
       told_ns_(MonotonicNs()) {
-  for (const int kind : request.kinds()) kinds_ |= 1u << kind;
-  if (request.kinds_size() == 0) kinds_ = ~0u;
+  if (request.has_key()) selection_.key = request.key();
+  selection_.prefix = request.prefix();
+  if (request.kinds_size() > 0) selection_.kinds = 0;
+  for (const int kind : request.kinds()) selection_.kinds |= 1u << kind;
   if (request.has_progress_interval()) {
     const auto& interval = request.progress_interval();
     progress_ns_ = static_cast<uint64_t>(interval.seconds()) * 1'000'000'000 +
@@ -63,47 +49,13 @@ DictFollow::DictFollow(std::shared_ptr<LocalDict> dict, const v1::WatchDictReque
 }
 
 void DictFollow::Use(std::shared_ptr<const FollowLog> log) {
-  reader_.emplace(std::move(log), position_, revision_);
+  changes_.emplace(std::move(log), position_, revision_, selection_);
 }
 
 Status DictFollow::Open() {
-  const FollowLogFacts facts{dict_->facts().id, log_id_};
-  Mapped& mapped = TheMapped();
-  // Of FollowThread alone, which opens one after another.
-  const std::lock_guard<std::mutex> lock(mapped.mutex);
-  if (std::shared_ptr<const FollowLog> known = mapped.by_id[log_id_].lock()) {
-    if (known->facts().dict_id != facts.dict_id) {
-      return Status(Reason::kDataLoss, "the follow log is of another dict");
-    }
-    Use(std::move(known));
-    return Status();
-  }
-  const Deadline deadline = std::chrono::steady_clock::now() + kOpenTimeout;
-  SH_ASSIGN_OR_RETURN(const UniqueFd fd,
-                      dict_->session()->OpenFollowLog(dict_->facts().index, log_id_, deadline));
-  SH_ASSIGN_OR_RETURN(std::shared_ptr<const FollowLog> log, FollowLog::Map(facts, fd.get()));
-  std::erase_if(mapped.by_id, [](const auto& each) { return each.second.expired(); });
-  mapped.by_id[log_id_] = log;
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<const FollowLog> log, MapFollowLog(*dict_, log_id_));
   Use(std::move(log));
   return Status();
-}
-
-bool DictFollow::Wants(const DictChange& change) const {
-  if ((kinds_ >> static_cast<uint32_t>(change.operation) & 1) == 0) return false;
-  return request_.has_key() ? change.key == request_.key()
-                            : std::string_view(change.key).starts_with(request_.prefix());
-}
-
-// A value that the log could not hold is taken from the entry, if that is still the one.
-void DictFollow::FillValue(DictChange* change) const {
-  DictEntry entry;
-  bool found = false;
-  if (dict_ == nullptr || !dict_->Peek(change->key, &entry, &found).ok() || !found ||
-      entry.version != change->version) {
-    return;
-  }
-  change->value_gone = false;
-  change->bytes = std::move(entry.bytes);
 }
 
 void DictFollow::Add(DictChange* change, v1::WatchDictResponse* response) {
@@ -113,7 +65,7 @@ void DictFollow::Add(DictChange* change, v1::WatchDictResponse* response) {
   out.set_key(change->key);
   out.set_version(change->version);
   if (change->operation == FeedOperation::kPut && !request_.keys_only()) {
-    if (change->value_gone) FillValue(change);
+    if (change->value_gone && dict_ != nullptr) FillValue(*dict_, change);
     if (change->value_gone || !SetValue(*change, out.mutable_value())) {
       out.clear_value();
       out.set_value_gone(true);
@@ -124,7 +76,7 @@ void DictFollow::Add(DictChange* change, v1::WatchDictResponse* response) {
 }
 
 void DictFollow::EndHere() {
-  reader_->EndHere();
+  changes_->EndHere();
   progress_ns_ = 0;  // The end is told next.
 }
 
@@ -136,43 +88,29 @@ WatchFollow::Found DictFollow::Read(uint64_t now_ns,
                                     std::unique_ptr<google::protobuf::MessageLite>* message) {
   std::unique_ptr<v1::WatchDictResponse> response;
   size_t bytes = 0;
-  std::optional<Found> falls_back;
-  bool is_end = false;
-  for (int reads = 0; reads < kReadsPerTurn && !is_end; ++reads) {
-    switch (reader_->Next(&change_)) {
-      case FollowLogReader::Found::kNothing: is_end = true; continue;
-      case FollowLogReader::Found::kOverrun:
-        is_end = true;
-        falls_back = Found::kFallBack;
-        continue;
-      case FollowLogReader::Found::kDamaged:
-        is_end = true;
-        falls_back = Found::kBroken;
-        continue;
-      case FollowLogReader::Found::kChange: break;
-    }
-    if (change_.operation == FeedOperation::kGap) {
-      // The stream tells why, and begins anew.
-      reader_->StepBack();
-      is_end = true;
-      falls_back = Found::kFallBack;
-    } else if (change_.operation != FeedOperation::kMoved && Wants(change_)) {
-      if (response == nullptr) response = std::make_unique<v1::WatchDictResponse>();
-      Add(&change_, response.get());
-      bytes += change_.key.size() + change_.bytes.size() + sizeof(DictChange);
-      is_end = response->changes().changes_size() == kChangesPerMessage || bytes > kBytesPerMessage;
-      if (is_end) break;
-    }
+  int reads_left = kReadsPerTurn;
+  using Next = SelectedChanges::Found;
+  Next next = Next::kChange;
+  while ((next = changes_->Next(&reads_left, &change_)) == Next::kChange) {
+    if (response == nullptr) response = std::make_unique<v1::WatchDictResponse>();
+    Add(&change_, response.get());
+    bytes += change_.key.size() + change_.bytes.size() + sizeof(DictChange);
+    if (response->changes().changes_size() == kChangesPerMessage || bytes > kBytesPerMessage) break;
   }
-  // What was read before it is told first.
-  if (response == nullptr && falls_back.has_value()) return *falls_back;
-  if (response == nullptr && !is_end) return Found::kMore;
+  // What was read before is told first.
   if (response == nullptr) {
+    switch (next) {
+      case Next::kMore: return Found::kMore;
+      case Next::kFallBack: return Found::kFallBack;
+      case Next::kBroken: return Found::kBroken;
+      case Next::kNothing:
+      case Next::kChange: break;
+    }
     if (now_ns < due_ns()) return Found::kNothing;
     response = std::make_unique<v1::WatchDictResponse>();
     response->mutable_progress();
   }
-  response->set_revision(reader_->revision());
+  response->set_revision(changes_->revision());
   told_ns_ = now_ns;
   *message = std::move(response);
   return Found::kMessage;

@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "clients/c/src/local_dict.h"
+#include "clients/c/src/selected_changes.h"
 #include "clients/c/src/watch_follow.h"
-#include "engine/state/follow_log.h"
 #include "statehouse/v1/watch.pb.h"
 
 namespace statehouse {
@@ -20,27 +20,25 @@ class DictFollow final : public WatchFollow {
   void Use(std::shared_ptr<const FollowLog> log);
 
   Status Open() override;
-  const std::atomic<uint32_t>& event() const override { return reader_->log()->event(); }
-  std::shared_ptr<const void> log() const override { return reader_->log(); }
+  const std::atomic<uint32_t>& event() const override { return changes_->log()->event(); }
+  std::shared_ptr<const void> log() const override { return changes_->log(); }
   Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) override;
   void EndHere() override;
   uint64_t due_ns() const override;
-  uint64_t counter() const override { return reader_ ? reader_->revision() : revision_; }
+  uint64_t counter() const override { return changes_ ? changes_->revision() : revision_; }
 
  private:
-  bool Wants(const DictChange& change) const;
   void Add(DictChange* change, v1::WatchDictResponse* response);
-  void FillValue(DictChange* change) const;
 
   const std::shared_ptr<LocalDict> dict_;
   const v1::WatchDictRequest request_;
   const uint64_t revision_;
   const uint64_t position_;
   const uint64_t log_id_;
-  uint32_t kinds_ = 0;        // Bit n: v1::ChangeKind n.
+  ChangeSelection selection_;
   uint64_t progress_ns_ = 0;  // 0: none.
   uint64_t told_ns_;
-  std::optional<FollowLogReader> reader_;
+  std::optional<SelectedChanges> changes_;
   DictChange change_;  // Its memory is used again.
 };
 

@@ -1,10 +1,12 @@
 #include "clients/c/src/follow_thread.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 namespace statehouse {
@@ -13,6 +15,7 @@ namespace {
 struct Shared {
   std::mutex mutex;
   std::weak_ptr<FollowThread> thread;
+  pid_t process = 0;  // Whose it is: a forked child has none of its parent's threads.
 };
 
 // Never destroyed: watches may be closed while the process ends.
@@ -26,6 +29,7 @@ Shared& TheShared() {
 StatusOr<std::shared_ptr<FollowThread>> FollowThread::OfThisProcess() {
   Shared& shared = TheShared();
   const std::lock_guard<std::mutex> lock(shared.mutex);
+  if (std::exchange(shared.process, ::getpid()) != ::getpid()) shared.thread.reset();
   if (std::shared_ptr<FollowThread> thread = shared.thread.lock()) return thread;
   std::shared_ptr<FollowThread> thread(new FollowThread());
   try {

@@ -49,7 +49,8 @@ class FollowThread final {
     ~Follower() = default;
   };
 
-  // LIMIT_EXCEEDED where it may have no more threads.
+  // LIMIT_EXCEEDED where it may have no more threads. A forked child gets one of its own; what it
+  // has of its parent's must not be touched, nor destroyed.
   static StatusOr<std::shared_ptr<FollowThread>> OfThisProcess();
   // Whether this kernel lets a thread sleep on several words.
   static bool IsSupported();

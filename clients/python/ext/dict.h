@@ -27,6 +27,10 @@ struct DictObject {
 extern PyTypeObject dict_type;
 bool PrepareDictType();
 
+// dict_follow.cc: the type DictFollow, a watch of a dict that reads the follow log by itself.
+extern PyTypeObject dict_follow_type;
+bool PrepareDictFollowType();
+
 // Runs an operation of the dict. It keeps the GIL, because giving it away costs more than the
 // operation, unless a thread of this session is doing something without it: that thread may hold
 // what the operation has to wait for, and need the GIL to let go of it.

@@ -127,15 +127,15 @@ bool AddType(PyObject* module, const char* name, PyTypeObject* type) {
 PyMODINIT_FUNC PyInit__local() {
   using namespace statehouse::python;  // NOLINT: the one function outside of it.
   if (!PrepareSessionType() || !PrepareAreaType() || !PrepareCompareExchangeResultType() ||
-      !PrepareDictType() || !PrepareLockTypes()) {
+      !PrepareDictType() || !PrepareDictFollowType() || !PrepareLockTypes()) {
     return nullptr;
   }
   PyObject* const module = PyModule_Create(&definition);
   if (module == nullptr) return nullptr;
   if (PyModule_AddFunctions(module, value_functions) == 0 &&
       AddType(module, "Session", &session_type) && AddType(module, "Area", &area_type) &&
-      AddType(module, "Dict", &dict_type) && AddType(module, "Locks", &locks_type) &&
-      AddType(module, "Lease", &lease_type) &&
+      AddType(module, "Dict", &dict_type) && AddType(module, "DictFollow", &dict_follow_type) &&
+      AddType(module, "Locks", &locks_type) && AddType(module, "Lease", &lease_type) &&
       AddType(module, "CompareExchangeResult", &compare_exchange_result_type) &&
       AddBatchTypes(module)) {
     return module;

@@ -29,7 +29,7 @@ from ._plan import Plan, PlanOutcome
 from ._shared_dict import SharedDict
 from ._transaction import Transaction
 from ._values import Tagged, Tensor, register
-from ._watch import Watch, WatchEvent
+from ._dict_watch import Watch, WatchEvent
 from .errors import (
     AlreadyExists,
     BackingInvalid,

@@ -86,6 +86,9 @@ class AreaPoint(NamedTuple):
     updates: int | None
     incarnation: int
 
+    def at(self, revision: int) -> AreaPoint:
+        raise NotImplementedError  # No watch of an area is handed over.
+
     def take(self, message: Any) -> AreaPoint:
         incarnation = message.synced.incarnation or self.incarnation
         if message.HasField("updates"):
@@ -103,6 +106,7 @@ class AreaReader:
     """What a watch of an area knows of its place."""
 
     read_ahead = 2  # Further messages would only be older than what the service tells instead of them.
+    open_follow = None
 
     def __init__(self, name: str, options: AreaWatchOptions) -> None:
         self.name = name
@@ -126,6 +130,9 @@ class AreaReader:
         if options.progress is not None:
             request.progress_interval.FromMilliseconds(round(options.progress * 1000))
         return Call(WATCH_AREA, request, pb.WatchAreaResponse, True, self.name)
+
+    def pass_by(self, revision: int) -> None:
+        raise NotImplementedError  # No watch of an area is handed over.
 
     def events(self, message: Any) -> Iterator[AreaEvent]:
         point = self.point.take(message)

@@ -15,7 +15,7 @@ from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _part
 from ._plan import Plan, PlanOutcome
 from ._transaction import AsyncTransaction, rerun_async
 from ._waiting import wait_in_thread
-from ._watch import AsyncWatch, Reader, WatchEvent, check_options
+from ._dict_watch import AsyncWatch, Reader, WatchEvent, check_options
 
 _Result = TypeVar("_Result")
 _SCAN_PAGE = 256
@@ -32,6 +32,7 @@ class AsyncSharedDict(DictVerbs):
 
     transport = ""
     _streams: Any = None  # Of the client that opened it.
+    _mapped: _local.Dict | None = None  # What it is through the local door.
     _binder: Any = None  # The same.
 
     async def _do(self, request: tuple[Any, ...]) -> Any:
@@ -86,7 +87,7 @@ class AsyncSharedDict(DictVerbs):
             window,
             previous,
         )
-        return AsyncWatch(self._streams, Reader(self.name, options, self._from_key), on_resync)
+        return AsyncWatch(self._streams, Reader(self.name, options, self._from_key, self._mapped), on_resync)
 
     async def get(self, key: Any, default: Any = None) -> Any:
         return await self._run(self._get(key, default))
@@ -292,6 +293,10 @@ class LocalAsyncSharedDict(AsyncSharedDict):
     @property
     def _any_keys(self) -> bool:
         return self._shared._any_keys
+
+    @property
+    def _mapped(self) -> _local.Dict:  # type: ignore[override]
+        return self._shared
 
     async def _do(self, request: tuple[Any, ...]) -> Any:
         if request[0] == "wait":

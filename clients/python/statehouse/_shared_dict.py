@@ -13,7 +13,7 @@ from ._dict_verbs import MISSING, VALUES_PAGE, DictEntry, DictVerbs, Verb, _part
 from ._dict_views import SharedItemsView, SharedKeysView, SharedValuesView
 from ._plan import Plan, PlanOutcome
 from ._transaction import Transaction, rerun
-from ._watch import Reader, Watch, WatchEvent, check_options
+from ._dict_watch import Reader, Watch, WatchEvent, check_options
 
 _Result = TypeVar("_Result")
 _REPR_ENTRIES = 100  # More are shown as "…".
@@ -40,6 +40,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
     __hash__ = None  # type: ignore[assignment]
     _streams: Any = None  # Of the client that opened it.
     _binder: Any = None  # The same.
+    _mapped: _local.Dict | None = None  # This, through the local door.
 
     def _do(self, request: tuple[Any, ...]) -> Any:
         """Carries one request of a verb out."""
@@ -87,7 +88,8 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
         are told at most so often, together, and with ``slow="latest"`` only the newest of each key. ``previous``: each change comes with
         the value that the key had before it; not with ``keys_only``. ``on_resync(event)`` is called as a "resync" is read.
 
-        It always uses the network door, also where the dict is mapped. Errors: InvalidArgument here; the rest as Watch says.
+        It begins over the network door, also where the dict is mapped. There, once it is "synced", this process reads the changes in
+        memory by itself (not with ``slow="latest"``, ``window`` and ``previous``). Errors: InvalidArgument here; the rest as Watch says.
         """
         options = check_options(
             prefix,
@@ -101,7 +103,7 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
             window,
             previous,
         )
-        return Watch(self._streams, Reader(self.name, options, self._from_key), on_resync)
+        return Watch(self._streams, Reader(self.name, options, self._from_key, self._mapped), on_resync)
 
     # What dict has.
 
@@ -467,3 +469,7 @@ class LocalSharedDict(_local.Dict, SharedDict):
     _set_with = SharedDict.set
     _incr_with = SharedDict.incr
     _delete_item = SharedDict.__delitem__
+
+    @property
+    def _mapped(self) -> _local.Dict:  # type: ignore[override]
+        return self

@@ -1,24 +1,22 @@
-"""Watches: what changes in a dict, in order, from where one left off; and what a watch of anything does."""
+"""Watches: what a watch of anything does. _dict_watch.py and _area_watch.py say what is watched."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
+import functools
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from . import _local, errors
 from ._control import Call
 from ._network_session import RetryDelays, closed_error, error_of
+from ._watch_follow import AsyncFollow, Offers, Open
 
-WATCH_DICT = "/statehouse.v1.Dicts/WatchDict"
-KINDS = ("put", "delete", "expire", "evict")
-SLOW_POLICIES = ("resync", "latest", "cancel")
 RESYNC_REASONS = (
     "unspecified",
     "history gone",
@@ -28,10 +26,7 @@ RESYNC_REASONS = (
     "replaced",
     "damaged",
 )
-CONNECTION_LOST = "connection lost"
 WINDOW_S_MAX = 0.01
-_READ_AHEAD = 16  # Messages; beyond them the service keeps the changes.
-
 
 EventType = TypeVar("EventType")
 WatchingType = TypeVar("WatchingType", bound="Watching[Any]")
@@ -49,18 +44,27 @@ class Point(Protocol):
         """Makes a request go on from here."""
         ...
 
+    def at(self, revision: int) -> Point:
+        """The place after a revision. Only where the service may hand over."""
+        ...
+
 
 class Places(Protocol[EventType]):
     """What a watch knows of its place: makes requests, takes messages apart, and decides what a broken stream means."""
 
     name: str
     read_ahead: int  # Messages; beyond them the service keeps the changes.
+    open_follow: Open | None  # Where the service may hand over.
 
     def call(self) -> Call: ...
     @property
     def point(self) -> Point: ...
     def events(self, message: Any) -> Iterator[EventType]:
-        """What a message tells."""
+        """What a message tells, or a portion of what was followed."""
+        ...
+
+    def pass_by(self, revision: int) -> None:
+        """Everything up to it was told. Only where the service may hand over."""
         ...
 
     def after_break(self) -> Iterator[EventType]:
@@ -68,211 +72,41 @@ class Places(Protocol[EventType]):
         ...
 
 
-class WatchEvent(NamedTuple):
-    """What a watch tells.
-
-    ``kind``: "entry" (of the snapshot), "put", "delete", "expire", "evict", "synced" (everything as of ``revision`` was told), "resync"
-    (changes are missing, ``reason`` says why: forget what was told; a snapshot and "synced" follow) or "progress".
-    ``revision``: the change's place in the order of all changes of the dict; 0 for "entry" and "resync". ``value`` is None where there is
-    none: ``value_gone`` says that it was not known any more. ``coalesced``: older changes of the key were left out. ``previous``, where it
-    was asked for: the value that the key had before this change and those that were left out for it, None where it was absent;
-    ``previous_gone`` says that it is not known.
-    """
-
-    kind: str
-    key: Any = None
-    value: Any = None
-    version: int = 0
-    revision: int = 0
-    value_gone: bool = False
-    coalesced: bool = False
-    reason: str = ""
-    time: datetime.datetime | None = None
-    previous: Any = None
-    previous_gone: bool = False
-
-
-class WatchOptions(NamedTuple):
-    prefix: str
-    key: str | None
-    snapshot: bool
-    from_revision: int | None
-    keys_only: bool
-    kinds: tuple[str, ...]
-    slow: str
-    progress: float | None
-    window: float
-    previous: bool
-
-
-def check_options(
-    prefix: str,
-    key: str | None,
-    snapshot: bool,
-    from_revision: int | None,
-    keys_only: bool,
-    kinds: Iterable[str] | None,
-    slow: str,
-    progress: Any,
-    window: Any,
-    previous: bool,
-) -> WatchOptions:
-    """Raises InvalidArgument or TypeError for what no service would take."""
-    if not isinstance(prefix, str):
-        raise TypeError(f"prefix must be a str, not {type(prefix).__name__}")
-    if prefix and key is not None:
-        raise _invalid("give a key or a prefix, not both")
-    if from_revision is not None and (not isinstance(from_revision, int) or not 0 < from_revision < 1 << 64):
-        raise _invalid(f"from_revision is {from_revision!r}; use the revision of an earlier event")
-    chosen = tuple(() if kinds is None else (kinds,) if isinstance(kinds, str) else kinds)
-    for kind in chosen:
-        if kind not in KINDS:
-            raise _invalid(f"{kind!r} is no kind of change; use {', '.join(KINDS)}")
-    if slow not in SLOW_POLICIES:
-        raise _invalid(f"slow is {slow!r}; use {', '.join(SLOW_POLICIES)}")
-    if isinstance(progress, datetime.timedelta):
-        progress = progress.total_seconds()
-    if progress is not None and not 0.1 <= progress <= 3600:
-        raise _invalid(f"progress is {progress} s; use 0.1 to 3600 seconds")
-    if isinstance(window, datetime.timedelta):
-        window = window.total_seconds()
-    if not 0 <= window <= WINDOW_S_MAX:
-        raise _invalid(f"window is {window} s; use 0 to {WINDOW_S_MAX} seconds")
-    if previous and keys_only:
-        raise _invalid("previous values are none with keys_only; leave one of the two out")
-    return WatchOptions(
-        prefix, key, snapshot, from_revision, keys_only, chosen, slow, progress, window, previous
-    )
-
-
-def _invalid(why: str) -> errors.Error:
-    return errors.by_name("INVALID_ARGUMENT", f"watching a dict: {why}", "")
-
-
-def _watch_pb2() -> Any:
-    from .v1 import watch_pb2 as module
-
-    return module
-
-
-class DictPoint(NamedTuple):
-    revision: int  # 0: at the beginning.
-
-    def take(self, message: Any) -> DictPoint:
-        return DictPoint(message.revision) if message.revision or message.HasField("resync") else self
-
-    def put(self, request: Any) -> None:
-        if self.revision:
-            request.from_revision = self.revision
-        else:
-            request.ClearField("from_revision")
-
-
 def goes_on(error: errors.Error) -> bool:
     """Whether a stream that ended so is followed by another one."""
     return isinstance(error, (errors.Unavailable, errors.Draining)) and error.reason != "STALLED"
 
 
-class Reader:
-    """What a watch of a dict knows of its place."""
+class _Messages(queue.Queue[Any]):
+    """Messages; what is followed from there on; None where a stream broke and another one begins; at the end why it ended."""
 
-    read_ahead = _READ_AHEAD
-
-    def __init__(self, name: str, options: WatchOptions, from_key: Callable[[str], Any]) -> None:
-        self.name = name
-        self._options = options
-        self._from_key = from_key
-        self.revision = options.from_revision or 0
-        self._told_entries = False  # Since the snapshot began, and "synced" did not come yet.
-
-    def call(self) -> Call:
-        pb = _watch_pb2()
-        options = self._options
-        request = pb.WatchDictRequest(
-            name=self.name,
-            skip_snapshot=not options.snapshot,
-            keys_only=options.keys_only,
-            kinds=[KINDS.index(kind) + 1 for kind in options.kinds],
-            slow_policy=SLOW_POLICIES.index(options.slow) + 1,
-            previous=options.previous,
-        )
-        if options.key is not None:
-            request.key = options.key
-        elif options.prefix:
-            request.prefix = options.prefix
-        self.point.put(request)
-        if options.progress is not None:
-            request.progress_interval.FromMilliseconds(round(options.progress * 1000))
-        if options.window:
-            request.window.FromMicroseconds(round(options.window * 1_000_000))
-        return Call(WATCH_DICT, request, pb.WatchDictResponse, True, self.name)
-
-    @property
-    def point(self) -> DictPoint:
-        return DictPoint(self.revision)
-
-    def events(self, message: Any) -> Iterator[WatchEvent]:
-        which = message.WhichOneof("event")
-        if which == "snapshot":
-            self._told_entries = True
-            for entry in message.snapshot.entries:
-                yield WatchEvent(
-                    "entry", self._from_key(entry.key), self._value(entry, "value"), version=entry.version
-                )
-        elif which == "changes":
-            self._told_entries = self._told_entries or not self.revision
-            for change in message.changes.changes:
-                if message.revision:
-                    self.revision = change.revision
-                yield WatchEvent(
-                    KINDS[change.kind - 1],
-                    self._from_key(change.key),
-                    self._value(change, "value"),
-                    version=change.version,
-                    revision=change.revision,
-                    value_gone=change.value_gone,
-                    coalesced=change.coalesced,
-                    time=change.time.ToDatetime(datetime.timezone.utc),
-                    previous=self._value(change, "previous"),
-                    previous_gone=change.previous_gone,
-                )
-        elif which == "synced":
-            self._told_entries = False
-            self.revision = message.revision
-            yield WatchEvent("synced", revision=message.revision)
-        elif which == "resync":
-            self._told_entries = False
-            self.revision = 0
-            yield WatchEvent("resync", reason=RESYNC_REASONS[message.resync.reason])
-        elif which == "progress" and self._options.progress is not None:
-            self.revision = message.revision
-            yield WatchEvent("progress", revision=message.revision)
-        if message.revision:
-            self.revision = message.revision
-
-    def _value(self, holder: Any, field: str) -> Any:
-        if not holder.HasField(field):
-            return None
-        return _local.decode_value(getattr(holder, field).SerializeToString())
-
-    def after_break(self) -> Iterator[WatchEvent]:
-        if self._told_entries and not self.revision:
-            self._told_entries = False
-            yield WatchEvent("resync", reason=CONNECTION_LOST)
+    def put_now(self, message: Any) -> None:
+        """Also beyond the bound."""
+        with self.mutex:
+            self._put(message)
+            self.not_empty.notify()
 
 
 class _Pump:
-    """A thread that reads one stream after another into a queue. It holds nothing of the Watch, which may be forgotten."""
+    """A thread that reads one stream after another into a queue. It holds nothing of the Watch, which may be forgotten.
 
-    def __init__(self, session: Any, call: Call, point: Point, read_ahead: int) -> None:
+    Where the service hands over, the queue is given what to follow: whoever reads the watch reads that in his own thread, while this one
+    waits for the end of the stream.
+    """
+
+    def __init__(self, session: Any, reader: Places[Any]) -> None:
         self._session = session
-        self._call = call
-        self._point = point
+        self._call = reader.call()
+        self._open_follow = reader.open_follow
+        self._offers = Offers(self._open_follow is not None)
         self._closed = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # Guards what follows.
+        self._point = reader.point
         self._stream: Any = None
-        # Messages; None where a stream broke and another one begins; at the end why it ended.
-        self.messages: queue.Queue[Any] = queue.Queue(read_ahead)
+        self._follow: _local.DictFollow | None = None  # What the stream handed over to.
+        self._last_follow: _local.DictFollow | None = None  # The same, also when that stream is over.
+        self._falls_back = False  # The stream was cancelled to go on with another one.
+        self.messages = _Messages(reader.read_ahead)
         threading.Thread(target=self._run, name="statehouse-watch", daemon=True).start()
 
     def close(self) -> None:
@@ -280,7 +114,21 @@ class _Pump:
         with self._lock:
             if self._stream is not None:
                 self._stream.cancel()
+            if self._last_follow is not None:
+                self._last_follow.stop()
         self._put(closed_error(self._call.name))
+
+    def fall_back(self, follow: _local.DictFollow, is_broken: bool) -> None:
+        """Another stream goes on from where ``follow`` cannot."""
+        with self._lock:
+            if self._follow is not follow:
+                return  # Its stream ended meanwhile.
+            self._follow = None
+            self._point = self._point.at(follow.stop())
+            self._offers.fall_back(is_broken)
+            self._falls_back = True
+            if self._stream is not None:
+                self._stream.cancel()
 
     def _put(self, message: Any) -> None:
         """Gives up when nobody reads any more."""
@@ -296,14 +144,32 @@ class _Pump:
         while not self._closed.is_set():
             began = self._point
             began.put(self._call.request)
+            self._offers.put(self._call.request)
             error = self._read()
+            with self._lock:
+                follow, self._follow = self._follow, None
+                falls_back, self._falls_back = self._falls_back, False
+            is_closed = self._closed.is_set() or self._session.closed
+            # CANCELLED comes from a fork of this process, which lets the connection go.
+            is_end = error is not None and not isinstance(error, errors.Cancelled) and not goes_on(error)
+            if follow is not None and not is_closed and is_end:
+                # What was committed by now is told before it, and nothing that comes later: a token may have been revoked.
+                follow.end_here()
+            elif follow is not None:
+                self._point = self._point.at(follow.stop())
             if self._closed.is_set():
                 return
             if self._session.closed:
                 return self._put(closed_error(self._call.name))
-            # CANCELLED comes from a fork of this process, which lets the connection go.
-            if error is not None and not isinstance(error, errors.Cancelled) and not goes_on(error):
+            if self._offers.is_refused_return(error):
+                self._closed.wait(delays.next())
+                continue
+            if is_end:
                 return self._put(error)
+            if falls_back:
+                delays = RetryDelays()
+                continue
+            self._offers.after_break()
             self._put(None)
             if self._point != began:
                 delays = RetryDelays()
@@ -322,7 +188,10 @@ class _Pump:
                 stream.cancel()
             for message in stream:
                 self._point = self._point.take(message)
-                self._put(message)
+                if self._offers.hands_over(message):
+                    self._begin_follow(message, stream)
+                elif self._offers.is_told(message):
+                    self._put(message)
                 if self._closed.is_set():
                     break
         except errors.Error as error:
@@ -332,10 +201,26 @@ class _Pump:
         except ValueError as closed:  # grpcio's way to say that another thread closed the channel.
             return errors.by_name("CANCELLED", str(closed), self._call.name)
         finally:
-            # Held on to, it would keep grpcio from ending before a fork.
+            # Held on to, it would keep grpcio from ending before a fork. It is what was raised, too, and then knows this frame.
             with self._lock:
-                self._stream = None
+                self._stream = stream = None
         return None
+
+    def _begin_follow(self, handed_over: Any, stream: Any) -> None:
+        assert self._open_follow is not None
+        try:
+            follow = self._open_follow(handed_over)
+        except errors.Error as error:
+            self._offers.was_opened(error)
+            self._falls_back = True
+            stream.cancel()
+            return
+        self._offers.was_opened(None)
+        with self._lock:
+            self._follow = self._last_follow = follow
+            if self._closed.is_set():
+                follow.stop()
+        self.messages.put_now(follow)
 
 
 class Watching(Generic[EventType]):
@@ -355,8 +240,8 @@ class Watching(Generic[EventType]):
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        reader = self._reader
-        self._pump = _Pump(self._session, reader.call(), reader.point, reader.read_ahead)
+        self._pump = _Pump(self._session, self._reader)
+        self._follow: _local.DictFollow | None = None  # Read instead of the queue.
 
     def next(self, timeout: float | None = None) -> EventType | None:
         """The next event, or None when ``timeout`` (seconds; None: for ever) passes first."""
@@ -375,18 +260,34 @@ class Watching(Generic[EventType]):
                 self._pending = self._reader.after_break()
                 self._begin()
                 continue
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if self._follow is not None:
+                if self._read_followed(self._follow, left):
+                    continue
+                return None
             try:
-                message = self._pump.messages.get(
-                    timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                )
+                message = self._pump.messages.get(timeout=left)
             except queue.Empty:
                 return None
             if isinstance(message, errors.Error):
                 self._failure = message
+            elif isinstance(message, _local.DictFollow):
+                self._follow = message
             elif message is None:
                 self._pending = self._reader.after_break()
             else:
                 self._pending = self._reader.events(message)
+
+    def _read_followed(self, follow: _local.DictFollow, timeout: float | None) -> bool:
+        """False: nothing came in time."""
+        found = follow.read(timeout)
+        if isinstance(found, tuple):
+            self._pending = self._reader.events(found)
+        elif found is not None:
+            self._follow = None
+            if found != "over":  # Else the queue tells why.
+                self._pump.fall_back(follow, found == "broken")
+        return found is not None
 
     def close(self) -> None:
         """Ends it. Idempotent."""
@@ -424,8 +325,23 @@ class Watching(Generic[EventType]):
         self.close()
 
 
+def _end_of(session: Any, call: Call, reading: asyncio.Future[Any]) -> errors.Error | None:
+    """Why a stream that handed over ended; None where another one follows."""
+    import grpc
+
+    failed = None if reading.cancelled() else reading.exception()
+    if isinstance(failed, grpc.RpcError):
+        error = error_of(failed, call, session.target)
+        return None if goes_on(error) else error
+    if session.closed or reading.cancelled() or failed is not None:  # The channel was closed.
+        return closed_error(call.name)
+    return None
+
+
 class AsyncWatching(Generic[EventType]):
     """Watching for asyncio. Cancelling a task that waits for the next event loses none."""
+
+    _follow: AsyncFollow | None = None  # Read instead of the stream.
 
     def __init__(
         self, session: Any, reader: Places[EventType], on_resync: Callable[[EventType], None] | None
@@ -435,6 +351,8 @@ class AsyncWatching(Generic[EventType]):
         self._reader = reader
         self._on_resync = on_resync
         self._pending: Iterator[EventType] = iter(())
+        self._offers = Offers(reader.open_follow is not None)
+        self._call: Any = None  # Of the stream.
         self._stream: Any = None
         self._delays = RetryDelays()
         self._is_closed = False
@@ -449,38 +367,87 @@ class AsyncWatching(Generic[EventType]):
                 return event
             if self._is_closed or self._session.closed:
                 raise closed_error(self._reader.name)
-            message = await self._read()
-            self._pending = self._reader.after_break() if message is None else self._reader.events(message)
+            if self._follow is not None:
+                self._pending = await self._read_followed(self._follow)
+            else:
+                self._pending = await self._read()
 
-    async def _read(self) -> Any:
-        """The next message, or None when the stream broke and another one is to begin."""
+    async def _read(self) -> Iterator[EventType]:
+        """What the next message tells. Nothing where it hands over, or the stream broke and another one is to begin."""
         import grpc
 
-        call = self._reader.call()
         error: errors.Error | None = None
         try:
             if self._stream is None:
-                self._stream = self._session.stream(call)
+                self._call = self._reader.call()
+                self._offers.put(self._call.request)
+                self._stream = self._session.stream(self._call)
             message = await self._stream.read()
             if message is not grpc.aio.EOF:
                 self._delays = RetryDelays()
-                return message
+                if self._offers.hands_over(message):
+                    await self._begin_follow(message)
+                    return iter(())
+                return self._reader.events(message) if self._offers.is_told(message) else iter(())
         except asyncio.CancelledError:
             self._break_off()
             if self._is_closed or self._session.closed:
-                raise closed_error(call.name) from None
+                raise closed_error(self._reader.name) from None
             raise
         except grpc.aio.UsageError:  # The channel was closed.
-            raise closed_error(call.name) from None
+            raise closed_error(self._reader.name) from None
         except grpc.RpcError as failed:
-            error = error_of(failed, call, self._session.target)
+            error = error_of(failed, self._call, self._session.target)
         self._stream = None
+        if self._offers.is_refused_return(error):
+            await asyncio.sleep(self._delays.next())
+            return iter(())
         if error is not None and not goes_on(error):
             raise error
+        return await self._after_break()
+
+    async def _after_break(self) -> Iterator[EventType]:
+        self._offers.after_break()
         await asyncio.sleep(self._delays.next())
-        return None
+        return self._reader.after_break()
+
+    async def _begin_follow(self, handed_over: Any) -> None:
+        assert self._reader.open_follow is not None
+        stream = self._stream
+        follow: AsyncFollow | None = None
+        try:
+            opened = await asyncio.to_thread(self._reader.open_follow, handed_over)
+            if self._stream is stream:  # Else it was closed meanwhile.
+                follow = AsyncFollow(opened, stream, functools.partial(_end_of, self._session, self._call))
+            self._offers.was_opened(None)
+        except errors.Error as error:
+            self._offers.was_opened(error)
+            stream.cancel()
+            self._stream = None
+        self._follow = follow
+
+    async def _read_followed(self, follow: AsyncFollow) -> Iterator[EventType]:
+        """As _read, of what is followed."""
+        found = await follow.read()
+        if isinstance(found, tuple):
+            return self._reader.events(found)
+        if self._is_closed or self._session.closed:
+            self._break_off()
+            raise closed_error(self._reader.name)
+        self._reader.pass_by(follow.close())
+        self._follow = self._stream = None
+        if follow.end is not None:
+            raise follow.end
+        self._delays = RetryDelays()
+        if found == "over":
+            return await self._after_break()
+        self._offers.fall_back(found == "broken")
+        return iter(())
 
     def _break_off(self) -> None:
+        if self._follow is not None:
+            self._reader.pass_by(self._follow.close())
+            self._follow = None
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
@@ -490,6 +457,10 @@ class AsyncWatching(Generic[EventType]):
         """Ends it. Idempotent."""
         self._is_closed = True
         self._break_off()
+
+    def __del__(self) -> None:
+        if self._follow is not None:
+            self._follow.forget()
 
     def __aiter__(self: AsyncWatchingType) -> AsyncWatchingType:
         return self
@@ -512,36 +483,3 @@ class AsyncWatching(Generic[EventType]):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-class Watch(Watching[WatchEvent]):
-    """The changes of a dict, as they are made: ``for event in d.watch("web/")``. Also a context manager, which closes it.
-
-    It goes on by itself over a restart of the service and a broken connection, from its last ``revision``, without a gap or a repeat; where
-    that cannot be it says "resync". Who owns it: whoever began it; close() or the end of ``with`` ends it. Threads: one at a time reads it;
-    close() from any. In a forked child it goes on from the revision that it had, on a connection of its own.
-
-    Errors, raised where the next event would be: NotFound (the dict was deleted), PermissionDenied, Unauthenticated, LimitExceeded (too
-    many watches; or with ``slow="cancel"`` it fell behind), ClientClosed.
-    """
-
-    _reader: Reader
-
-    @property
-    def revision(self) -> int:
-        """Where a later watch goes on (``from_revision``); 0 before "synced" and after "resync"."""
-        return self._reader.revision
-
-
-class AsyncWatch(AsyncWatching[WatchEvent]):
-    """Watch for asyncio: ``async for event in d.watch("web/")``, ``async with``.
-
-    Cancelling a task that waits for the next event loses none.
-    """
-
-    _reader: Reader
-
-    @property
-    def revision(self) -> int:
-        """Where a later watch goes on (``from_revision``); 0 before "synced" and after "resync"."""
-        return self._reader.revision

@@ -14,7 +14,7 @@ import pytest
 
 import statehouse
 import statehouse.aio
-from statehouse import _watch, errors
+from statehouse import _dict_watch, errors
 from statehouse.v1 import watch_pb2
 
 PATIENCE_S = 30.0
@@ -165,7 +165,7 @@ def test_progress(d: statehouse.SharedDict) -> None:
 
 @pytest.mark.parametrize("asked", [None, 0.1])
 def test_progress_that_was_not_asked_for_moves_the_place_alone(asked: float | None) -> None:
-    reader = _watch.Reader("d", _watch.check_options("", None, True, 5, False, None, "resync", asked, 0, False), str)
+    reader = _dict_watch.Reader("d", _dict_watch.check_options("", None, True, 5, False, None, "resync", asked, 0, False), str)
     message = watch_pb2.WatchDictResponse(revision=9, progress=watch_pb2.WatchProgress())
     assert [event.kind for event in reader.events(message)] == ([] if asked is None else ["progress"])
     assert reader.point == (9,)
@@ -340,8 +340,11 @@ def test_aio(service: Any, door: str, area_name: str) -> None:
                 with pytest.raises(asyncio.TimeoutError):
                     await asyncio.wait_for(watch.next(), 0.05)
                 await d.set("c", 3)
-                events = [await asyncio.wait_for(watch.next(), PATIENCE_S) for _ in range(2)]
-                assert sorted((event.kind, event.key) for event in events) == [("put", "c"), ("synced", None)]
+                events = [await asyncio.wait_for(watch.next(), PATIENCE_S)]
+                while len(events) < (1 if door == "local" else 2) or "c" not in {event.key for event in events}:
+                    events.append(await asyncio.wait_for(watch.next(), PATIENCE_S))
+                # A stream is broken off for it, and another one says that it is synced; what is followed stays.
+                assert [(event.kind, event.key) for event in events if event.kind != "synced"] == [("put", "c")]
                 waiting = asyncio.ensure_future(watch.__anext__())
                 await asyncio.sleep(0.01)
             with pytest.raises(StopAsyncIteration):
