@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How late a watch of a dict tells a change, in Python through the local door: one that follows by itself, and one that stays with its stream.
+"""How late a watch of a dict tells a change, in Python through the local door: one that follows by itself, and one that keeps its stream.
 
     build/venv/bin/python tests/bench/python_watch_bench.py --build build [--rounds 3]
 

@@ -47,6 +47,7 @@ bench "the network door against bare gRPC" unary "$BUILD/bin/unary_bench" "$BUIL
 bench "calls beside floods" flood "$BUILD/bin/flood_bench" "$BUILD/bin/statehoused"
 bench "idle connections" connections "$BUILD/bin/connections_bench" "$BUILD/bin/statehoused"
 bench "areas in Python against uWSGI" python "$PYTHON" "$ROOT/tests/bench/python_bench.py" --build "$BUILD"
+bench "watches in Python" python_watch "$PYTHON" "$ROOT/tests/bench/python_watch_bench.py" --build "$BUILD"
 bench "sharedarea_wait in Python against uWSGI" python_wait "$PYTHON" "$ROOT/tests/bench/python_wait_bench.py" --build "$BUILD"
 bench "dicts in Python against BaseManager and Redis" python_dict "$PYTHON" "$ROOT/tests/bench/python_dict_bench.py" --build "$BUILD"
 bench "batches against pipelines of Redis" batch "$BUILD/bin/batch_bench" "$BUILD/bin/statehoused"

@@ -2,6 +2,8 @@
 #include "clients/c/src/follow_thread.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -213,6 +215,27 @@ TEST_F(FollowThreadTest, RingingGivesEverybodyATurn) {
     EXPECT_TRUE(Eventually([&] { return followers[i]->turns > before[i]; }));
   }
   RemoveAll(followers);
+}
+
+TEST_F(FollowThreadTest, AForkedChildGetsOneOfItsOwn) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto own = FollowThread::OfThisProcess();
+    Counting follower;
+    bool turned = own.ok() && *own != thread_;
+    if (turned) {
+      (*own)->Add(&follower);
+      turned = Eventually([&] { return follower.turns > 0; });
+      (*own)->Remove(&follower);
+      own->reset();
+    }
+    ::_exit(turned ? 0 : 1);
+  }
+  ASSERT_GT(child, 0);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
 }  // namespace

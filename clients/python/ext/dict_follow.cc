@@ -1,4 +1,6 @@
 // The type DictFollow: a DictFollower for statehouse/_watch.py and _dict_follow.py.
+#include <unistd.h>
+
 #include <algorithm>
 #include <new>
 #include <string>
@@ -14,8 +16,10 @@ namespace statehouse::python {
 namespace {
 
 constexpr int64_t kForeverNs = INT64_MAX;
-// How long one sleep lasts while a signal may come that has a handler in Python.
+// How long one sleep lasts in the thread in which Python runs the handlers of signals, a process's
+// first, and in others.
 constexpr uint64_t kSliceNs = 100'000'000;
+constexpr uint64_t kLongSliceNs = 10'000'000'000;
 
 using Found = DictFollower::Found;
 
@@ -162,12 +166,13 @@ PyObject* Read(PyObject* object, PyObject* timeout) {
     found = self->follower->Read(&portion);
   } else {
     const uint64_t end_ns = MonotonicNs() + static_cast<uint64_t>(timeout_ns);
+    const uint64_t slice_ns = ::gettid() == ::getpid() ? kSliceNs : kLongSliceNs;
     for (;;) {
       const uint64_t now_ns = MonotonicNs();
       // No operation of the session in the sense of WithoutGil: those of other threads stay fast.
       Py_INCREF(object);
       PyThreadState* const state = PyEval_SaveThread();
-      found = Await(self->follower, std::min(end_ns, now_ns + kSliceNs), &portion);
+      found = Await(self->follower, std::min(end_ns, now_ns + slice_ns), &portion);
       PyEval_RestoreThread(state);
       Py_DECREF(object);
       if (found != Found::kNothing && found != Found::kMore) break;

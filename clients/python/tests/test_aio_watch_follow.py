@@ -274,13 +274,14 @@ def test_where_the_log_cannot_be_opened_the_stream_goes_on(
 def test_a_watch_that_nobody_has_any_more_leaves_nothing(run: Run) -> None:
     async def test(d: Any) -> None:
         async with following(d):
+            gc.collect()
             before, before_tasks = len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()) + 1  # And that of `until`.
             for _ in range(3):
                 watch = d.watch()
                 await until_synced(watch)
                 await follow(watch)
             del watch
-            await until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) == before)
+            await until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) <= before)
             await until(lambda: len(asyncio.all_tasks()) == before_tasks)
 
     run(test)
