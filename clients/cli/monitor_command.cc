@@ -2,7 +2,7 @@
 #include <iostream>
 
 #include "clients/cli/commands.h"
-#include "clients/cli/dict_call.h"
+#include "clients/cli/exit_codes.h"
 #include "clients/cli/follow.h"
 #include "clients/cli/watch_line.h"
 
@@ -16,42 +16,6 @@ struct Arguments {
   bool keys_only = false;
 };
 
-const char* NameOf(sh_watch_kind kind) {
-  switch (kind) {
-    case SH_WATCH_PUT: return "put";
-    case SH_WATCH_DELETE: return "delete";
-    case SH_WATCH_EXPIRE: return "expire";
-    case SH_WATCH_EVICT: return "evict";
-    case SH_WATCH_ENTRY: return "entry";
-    case SH_WATCH_SYNCED: return "synced";
-    case SH_WATCH_RESYNC: return "resync";
-    default: return "progress";
-  }
-}
-
-std::string TextOf(const sh_bytes& bytes) {
-  return {static_cast<const char*>(bytes.data), bytes.size};
-}
-
-std::string JsonOf(const sh_bytes& bytes) {
-  v1::Value value;
-  if (!value.ParseFromArray(bytes.data, static_cast<int>(bytes.size))) {
-    throw Failed{kExitError, "a value that is no message of this release"};
-  }
-  return JsonOfValue(value);
-}
-
-uint32_t KindsOf(const std::vector<std::string>& names) {
-  uint32_t kinds = 0;
-  for (const std::string& name : names) {
-    for (const sh_watch_kind kind :
-         {SH_WATCH_PUT, SH_WATCH_DELETE, SH_WATCH_EXPIRE, SH_WATCH_EVICT}) {
-      if (name == NameOf(kind)) kinds |= SH_WATCH_MASK(kind);
-    }
-  }
-  return kinds;
-}
-
 class Printer final : public FollowSink {
  public:
   Printer(bool as_json, uint64_t count) : as_json_(as_json), count_(count) {}
@@ -61,19 +25,10 @@ class Printer final : public FollowSink {
     Print({.dict = dict, .kind = "left", .reason = why});
   }
   bool Take(const std::string& dict, const sh_watch_event& event) override {
-    Told told{.dict = dict,
-              .kind = NameOf(event.kind),
-              .version = event.version,
-              .revision = event.revision,
-              .coalesced = event.coalesced != 0,
-              .value_gone = event.value_gone != 0};
-    const bool is_change = event.kind >= SH_WATCH_PUT && event.kind <= SH_WATCH_EVICT;
-    told.has_key = is_change || event.kind == SH_WATCH_ENTRY;
-    if (told.has_key) told.key = TextOf(event.key);
-    if (event.value.data != nullptr) told.value = JsonOf(event.value);
-    if (event.kind == SH_WATCH_RESYNC) told.reason = sh_resync_reason_text(event.reason);
+    Told told = ToldOf(event);
+    told.dict = dict;
     Print(told);
-    if (!is_change || ++changes_ != count_) return false;
+    if (!told.is_change() || ++changes_ != count_) return false;
     Rest();
     return true;
   }

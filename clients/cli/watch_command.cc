@@ -2,27 +2,27 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "clients/cli/commands.h"
-#include "clients/cli/dict_call.h"
+#include "clients/cli/exit_codes.h"
+#include "clients/cli/quantity.h"
 #include "clients/cli/terminal_text.h"
 #include "clients/cli/watch_arguments.h"
 #include "clients/cli/watch_line.h"
-#include "statehouse/v1/watch.pb.h"
 
 namespace statehouse::cli {
 namespace {
-
-constexpr std::array<const char*, 5> kKinds = {"", "put", "delete", "expire", "evict"};
-constexpr std::array<const char*, 7> kReasons = {
-    "", "history gone", "revision unknown", "slow watcher", "overrun", "replaced", "damaged"};
 
 // What ends the watch: an entry that is there, or has a certain value.
 struct Until {
@@ -46,99 +46,87 @@ struct Until {
   }
 };
 
-v1::WatchDictRequest RequestOf(const WatchArguments& arguments) {
-  v1::WatchDictRequest request;
-  request.set_name(arguments.name);
+constexpr std::chrono::milliseconds kOpenPause{100};
+
+uint64_t Milliseconds(const std::string& text) {
+  constexpr uint64_t kMsMax = 1'000'000'000;  // More is refused as this is.
+  const std::optional<uint64_t> ms = ParseMilliseconds(text);
+  if (!ms.has_value()) throw Failed{kExitUsage, "'" + text + "' is no time; use 250ms, 30s or 5m"};
+  return std::min(*ms, kMsMax);
+}
+
+struct DictCloser {
+  void operator()(sh_dict* dict) const { sh_dict_close(dict); }
+};
+struct WatchCloser {
+  void operator()(sh_watch* watch) const { sh_watch_close(watch); }
+};
+
+// What `arguments` ask for; points into them.
+sh_watch_options OptionsOf(const WatchArguments& arguments) {
+  sh_watch_options options{};
   if (arguments.key_option->count() > 0) {
     if (!arguments.prefix.empty()) throw Failed{kExitUsage, "give a prefix or --key, not both"};
-    request.set_key(arguments.key);
+    options.key = sh_text(arguments.key.c_str());
   } else if (!arguments.prefix.empty()) {
-    request.set_prefix(arguments.prefix);
+    options.prefix = sh_text(arguments.prefix.c_str());
   }
-  if (arguments.from_revision != 0) request.set_from_revision(arguments.from_revision);
-  request.set_skip_snapshot(arguments.no_snapshot);
-  request.set_keys_only(arguments.keys_only);
-  request.set_previous(arguments.previous);
-  if (!arguments.window.empty()) SetTtl(arguments.window, request.mutable_window());
-  for (const std::string& kind : arguments.kinds) {
-    for (size_t i = 1; i < kKinds.size(); ++i) {
-      if (kind == kKinds[i]) request.add_kinds(static_cast<v1::ChangeKind>(i));
-    }
-  }
-  request.set_slow_policy(arguments.slow == "latest"   ? v1::SLOW_POLICY_LATEST
-                          : arguments.slow == "cancel" ? v1::SLOW_POLICY_CANCEL
-                                                       : v1::SLOW_POLICY_RESYNC);
+  options.from_revision = arguments.from_revision;
+  options.skip_snapshot = arguments.no_snapshot ? 1 : 0;
+  options.keys_only = arguments.keys_only ? 1 : 0;
+  options.previous = arguments.previous ? 1 : 0;
+  options.kinds = KindsOf(arguments.kinds);
+  options.slow = arguments.slow == "latest"   ? SH_SLOW_LATEST
+                 : arguments.slow == "cancel" ? SH_SLOW_CANCEL
+                                              : SH_SLOW_RESYNC;
+  if (!arguments.window.empty()) options.window_us = Milliseconds(arguments.window) * 1000;
   if (!arguments.progress.empty()) {
-    SetTtl(arguments.progress, request.mutable_progress_interval());
+    options.progress_ms = Milliseconds(arguments.progress);
+    if (options.progress_ms == 0) throw Failed{kExitUsage, "--progress is 0; use 100ms to 1h"};
   }
-  return request;
+  return options;
 }
 
 class Watching final {
  public:
   Watching(const Globals& globals, const WatchArguments& arguments)
-      : globals_(globals), arguments_(arguments), request_(RequestOf(arguments)) {
+      : globals_(globals), arguments_(arguments) {
     if (!arguments.until.empty()) until_ = Until::Parse(arguments.until);
   }
 
-  std::string Request() {
-    if (revision_ != 0) request_.set_from_revision(revision_);
-    return request_.SerializeAsString();
-  }
-
-  // Half a snapshot cannot be continued.
-  void Reconnect() {
-    if (revision_ == 0 && events_ != 0) Tell({.kind = "resync", .reason = "connection lost"});
-  }
-
-  bool Take(const v1::WatchDictResponse& message) {
-    bool done = false;
-    for (const v1::Entry& entry : message.snapshot().entries()) {
-      Told told{.kind = "entry", .key = entry.key(), .version = entry.version(), .has_key = true};
-      if (entry.has_value()) told.value = JsonOfValue(entry.value());
-      if ((done = Tell(told))) return true;
-    }
-    for (const v1::DictChange& change : message.changes().changes()) {
-      Told told{.kind = kKinds[static_cast<size_t>(change.kind()) % kKinds.size()],
-                .key = change.key(),
-                .version = change.version(),
-                .revision = change.revision(),
-                .coalesced = change.coalesced(),
-                .value_gone = change.value_gone(),
-                .previous_gone = change.previous_gone(),
-                .has_key = true};
-      if (change.has_value()) told.value = JsonOfValue(change.value());
-      if (change.has_previous()) told.previous = JsonOfValue(change.previous());
-      if ((done = Tell(told))) return true;
-    }
-    switch (message.event_case()) {
-      case v1::WatchDictResponse::kSynced:
-        done = Tell({.kind = "synced", .revision = message.revision()});
+  // Until what was asked for has come. Throws Failed for every other end.
+  void Run() {
+    const sh_watch_options options = OptionsOf(arguments_);
+    const Client client = Connect(globals_);
+    sh_error* error = nullptr;
+    sh_dict* opened = nullptr;
+    for (;;) {
+      const sh_reason reason =
+          sh_dict_open(client.get(), arguments_.name.c_str(), nullptr, &opened, &error);
+      // A watch waits for the service however long that takes, and so does its beginning.
+      if (reason != SH_UNAVAILABLE && reason != SH_DRAINING) {
+        Check(reason, error);
         break;
-      case v1::WatchDictResponse::kProgress:
-        done = Tell({.kind = "progress", .revision = message.revision()});
-        break;
-      case v1::WatchDictResponse::kResync:
-        done = Tell(
-            {.kind = "resync",
-             .reason = kReasons[static_cast<size_t>(message.resync().reason()) % kReasons.size()]});
-        revision_ = 0;
-        request_.clear_from_revision();
-        break;
-      default: break;
+      }
+      sh_error_free(std::exchange(error, nullptr));
+      std::this_thread::sleep_until(std::chrono::steady_clock::now() + kOpenPause);
     }
-    if (message.revision() != 0) revision_ = message.revision();
-    return done;
+    const std::unique_ptr<sh_dict, DictCloser> dict(opened);
+    sh_watch* begun = nullptr;
+    Check(sh_dict_watch(dict.get(), &options, &begun, &error), error);
+    const std::unique_ptr<sh_watch, WatchCloser> watch(begun);
+    sh_watch_event event{};
+    do {
+      Check(sh_watch_next(watch.get(), SH_FOREVER, &event, &error), error);
+    } while (event.kind == SH_WATCH_NONE || !Tell(ToldOf(event)));
   }
 
  private:
   // Whether this was the last event that was asked for.
   bool Tell(const Told& told) {
-    ++events_;
     PrintLine(LineOf(told, globals_.json));
-    const bool is_change = told.has_key && told.kind != "entry";
-    if (is_change && !arguments_.command.empty()) RunCommand(told);
-    if (is_change && ++changes_ == arguments_.count) return true;
+    if (told.is_change() && !arguments_.command.empty()) RunCommand(told);
+    if (told.is_change() && ++changes_ == arguments_.count) return true;
     return until_.has_value() && (told.kind == "entry" || told.kind == "put") &&
            until_->IsMet(told.key, told.value);
   }
@@ -156,10 +144,7 @@ class Watching final {
 
   const Globals& globals_;
   const WatchArguments& arguments_;
-  v1::WatchDictRequest request_;
   std::optional<Until> until_;
-  uint64_t revision_ = 0;
-  uint64_t events_ = 0;
   uint64_t changes_ = 0;
 };
 
@@ -286,9 +271,7 @@ void AddWatchCommand(CLI::App* app, const Globals* globals) {
       return WatchArea(*globals, *arguments);
     }
     RefuseGiven(*of_areas, " is for areas: watch area AREA");
-    Watching watching(*globals, *arguments);
-    Streams<v1::WatchDictResponse, Watching>(*globals, "/statehouse.v1.Dicts/WatchDict", watching)
-        .Run();
+    Watching(*globals, *arguments).Run();
   });
 }
 

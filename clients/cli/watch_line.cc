@@ -2,9 +2,65 @@
 
 #include <nlohmann/json.hpp>
 
+#include "clients/cli/commands.h"
+#include "clients/cli/exit_codes.h"
+#include "clients/cli/dict_call.h"
 #include "clients/cli/terminal_text.h"
 
 namespace statehouse::cli {
+namespace {
+
+const char* NameOf(sh_watch_kind kind) {
+  switch (kind) {
+    case SH_WATCH_PUT: return "put";
+    case SH_WATCH_DELETE: return "delete";
+    case SH_WATCH_EXPIRE: return "expire";
+    case SH_WATCH_EVICT: return "evict";
+    case SH_WATCH_ENTRY: return "entry";
+    case SH_WATCH_SYNCED: return "synced";
+    case SH_WATCH_RESYNC: return "resync";
+    default: return "progress";
+  }
+}
+
+// Empty where there is none.
+std::string JsonOf(const sh_bytes& bytes) {
+  if (bytes.data == nullptr) return {};
+  v1::Value value;
+  if (!value.ParseFromArray(bytes.data, static_cast<int>(bytes.size))) {
+    throw Failed{kExitError, "a value that is no message of this release"};
+  }
+  return JsonOfValue(value);
+}
+
+}  // namespace
+
+Told ToldOf(const sh_watch_event& event) {
+  Told told{.kind = NameOf(event.kind),
+            .value = JsonOf(event.value),
+            .previous = JsonOf(event.previous),
+            .version = event.version,
+            .revision = event.revision,
+            .coalesced = event.coalesced != 0,
+            .value_gone = event.value_gone != 0,
+            .previous_gone = event.previous_gone != 0};
+  const bool is_change = event.kind >= SH_WATCH_PUT && event.kind <= SH_WATCH_EVICT;
+  told.has_key = is_change || event.kind == SH_WATCH_ENTRY;
+  if (told.has_key) told.key = {static_cast<const char*>(event.key.data), event.key.size};
+  if (event.kind == SH_WATCH_RESYNC) told.reason = sh_resync_reason_text(event.reason);
+  return told;
+}
+
+uint32_t KindsOf(const std::vector<std::string>& names) {
+  uint32_t kinds = 0;
+  for (const std::string& name : names) {
+    for (const sh_watch_kind kind :
+         {SH_WATCH_PUT, SH_WATCH_DELETE, SH_WATCH_EXPIRE, SH_WATCH_EVICT}) {
+      if (name == NameOf(kind)) kinds |= SH_WATCH_MASK(kind);
+    }
+  }
+  return kinds;
+}
 
 std::string LineOf(const Told& told, bool as_json) {
   if (as_json) {

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
+
+#include "statehouse/statehouse.h"
 
 namespace statehouse::cli {
 
@@ -19,7 +22,14 @@ struct Told {
   bool value_gone = false;
   bool previous_gone = false;
   bool has_key = false;
+
+  bool is_change() const { return has_key && kind != "entry"; }
 };
+
+// Throws Failed for a value that is no message of this release.
+Told ToldOf(const sh_watch_event& event);
+// For sh_watch_options, of the names of changes.
+uint32_t KindsOf(const std::vector<std::string>& names);
 
 // Without the line's end. Text shows control characters escaped, so that no key or value forges a
 // line or commands the terminal; JSON has them as JSON does.

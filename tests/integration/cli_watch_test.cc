@@ -175,6 +175,14 @@ TEST_F(CliWatchTest, GoesOnOverAKilledDaemon) {
   EXPECT_EQ(ran.out.find("resync"), std::string::npos) << ran.out;
 }
 
+TEST_F(CliWatchTest, FollowsADictByItselfOnTheServicesHost) {
+  const Ran ran = Shell(
+      "{} watch d > /dev/null & for i in $(seq 1000); do child=$(cat /proc/$!/task/$!/children); "
+      "grep -q statehouse-follow /proc/${child% }/maps && echo follows && break; sleep 0.02; done; "
+      "kill $!");
+  EXPECT_EQ(ran.out, "follows\n") << ran.errors;
+}
+
 TEST_F(CliWatchTest, PrintsARangeOfAnAreaAndItsChanges) {
   Out("area create a --size 64");
   const Ran ran = Shell(
