@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from . import errors
 from ._control import Call
 from ._watch import RESYNC_REASONS, WINDOW_S_MAX, AsyncWatching, Watching
+from ._watch_follow import Open
 
 WATCH_AREA = "/statehouse.v1.Areas/WatchArea"
 
@@ -106,7 +107,7 @@ class AreaReader:
     """What a watch of an area knows of its place."""
 
     read_ahead = 2  # Further messages would only be older than what the service tells instead of them.
-    open_follow = None
+    open_follow: Open | None = None
 
     def __init__(self, name: str, options: AreaWatchOptions) -> None:
         self.name = name
