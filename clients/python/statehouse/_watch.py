@@ -180,6 +180,7 @@ class _Pump:
         import grpc
 
         stream: Any = None
+        is_handed_over = False  # From then on it says nothing but its end.
         try:
             stream = self._session.stream(self._call)
             with self._lock:
@@ -187,13 +188,16 @@ class _Pump:
             if self._closed.is_set():
                 stream.cancel()
             for message in stream:
+                if self._closed.is_set():
+                    break
+                if is_handed_over:
+                    continue
                 self._point = self._point.take(message)
-                if self._offers.hands_over(message):
+                is_handed_over = self._offers.hands_over(message)
+                if is_handed_over:
                     self._begin_follow(message, stream)
                 elif self._offers.is_told(message):
                     self._put(message)
-                if self._closed.is_set():
-                    break
         except errors.Error as error:
             return error
         except grpc.RpcError as failed:
