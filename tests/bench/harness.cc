@@ -20,12 +20,15 @@ double Figure(const Race& race, const std::vector<double>& values) {
   return race.worst ? *std::max_element(values.begin(), values.end()) : Median(values);
 }
 
-// The ratio of a bar is taken round by round, then its median: neighbours in time share the
+// What is compared is so round by round, and then the median taken: neighbours in time share the
 // machine's mood.
-double MedianRatio(const std::vector<double>& ours, const std::vector<double>& peers) {
-  std::vector<double> ratios;
-  for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(ours[i] / peers[i]);
-  return Median(std::move(ratios));
+double MedianAgainst(const Bar& bar, const std::vector<double>& ours,
+                     const std::vector<double>& peers) {
+  std::vector<double> seen;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    seen.push_back(bar.times > 0 ? ours[i] / peers[i] : ours[i] - peers[i]);
+  }
+  return Median(std::move(seen));
 }
 
 Samples Measure(const Race& race, int rounds) {
@@ -76,19 +79,23 @@ class JsonFile {
 
 // 1 where the bar is missed.
 int ReportBar(const Race& race, const Bar& bar, const Samples& samples) {
-  const bool relative = !bar.peer.empty();
-  if (relative && samples.count(bar.peer) == 0) {
+  const bool has_peer = !bar.peer.empty();
+  const bool is_ratio = has_peer && bar.times > 0;
+  if (has_peer && samples.count(bar.peer) == 0) {
     std::printf("  not measured: %s against %s, which is missing\n", bar.contender.c_str(),
                 bar.peer.c_str());
     return 0;
   }
   const std::vector<double>& ours = samples.at(bar.contender);
-  const double seen = relative ? MedianRatio(ours, samples.at(bar.peer)) : Figure(race, ours);
-  const double limit = relative ? bar.times : bar.max;
+  const double seen =
+      has_peer ? MedianAgainst(bar, ours, samples.at(bar.peer)) : Figure(race, ours);
+  const double limit = is_ratio ? bar.times : bar.max;
   const bool met = seen <= limit;
-  const std::string unit = relative ? "x" : race.unit;
-  std::printf("  %s %s: %.2f %s, bar %.2f %s %s\n", met ? "met   " : "MISSED",
-              bar.contender.c_str(), seen, unit.c_str(), limit, unit.c_str(), bar.peer.c_str());
+  const std::string unit = is_ratio ? "x" : race.unit;
+  const char* const above = has_peer && !is_ratio ? "above " : "";
+  std::printf("  %s %s: %.2f %s, bar %.2f %s %s%s\n", met ? "met   " : "MISSED",
+              bar.contender.c_str(), seen, unit.c_str(), limit, unit.c_str(), above,
+              bar.peer.c_str());
   return met ? 0 : 1;
 }
 

@@ -19,11 +19,12 @@ struct Contender {
   uint64_t iterations = 1'000'000;
 };
 
-// A bar: `contender` takes at most `times` as much as `peer`, or at most `max`. Where the peer is
-// missing from the race the bar is reported as not measured.
+// A bar: `contender` takes at most `times` as much as `peer`; or, with `times` 0, at most `max`
+// more than it; or, without a peer, at most `max`. Where the peer is missing from the race the bar
+// is reported as not measured.
 struct Bar {
   std::string contender;
-  std::string peer;  // Empty: an absolute bar.
+  std::string peer;
   double times = 0;
   double max = 0;
 };

@@ -12,8 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,6 +22,7 @@
 #include "etcd_watch.grpc.pb.h"
 #include "statehouse/v1/dict.grpc.pb.h"
 #include "tests/bench/harness.h"
+#include "tests/bench/on_core.h"
 #include "tests/bench/peer_process.h"
 #include "tests/bench/service_peers.h"
 
@@ -33,7 +34,8 @@ constexpr int kChannels = 10;
 constexpr double kIdleKibMax = 32;
 // A set waits that long for the event before it, so that the daemon sleeps when it comes.
 constexpr uint64_t kPauseNs = 300'000;
-// A service that polls for longer than that does not.
+constexpr uint64_t kSets = 1'000;  // Of a contender in a round.
+// A service that polls for longer than that does not sleep.
 constexpr const char* kPollingConfig = "[watches]\npoll_us = 10000\n";
 constexpr double kAboveFutexMaxUs = 5;
 
@@ -58,28 +60,21 @@ class Arrival final {
   std::atomic<uint64_t> came_ns_{0};
 };
 
-// Microseconds from before a set to its event in another thread.
+// Medians of the microseconds from before a set to its event in another thread.
 template <typename Set>
-double LatencyOnceUs(const Arrival& arrival, uint64_t* number, const Set& set) {
-  SleepNs(kPauseNs);
-  const uint64_t begin = NowNs();
-  set(++*number);
-  return static_cast<double>(arrival.AwaitNs(*number) - begin) / 1e3;
-}
-
-Work Medians(std::function<double()> once) {
-  return [once = std::move(once)](uint64_t iterations) {
+Work Latency(Arrival* arrival, uint64_t* number, Set set) {
+  return [=](uint64_t iterations) {
     std::vector<double> times;
-    for (uint64_t i = 0; i < iterations; ++i) times.push_back(once());
+    for (uint64_t i = 0; i < iterations; ++i) {
+      SleepNs(kPauseNs);
+      const uint64_t begin = NowNs();
+      set(++*number);
+      times.push_back(static_cast<double>(arrival->AwaitNs(*number) - begin) / 1e3);
+    }
     const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
     std::nth_element(times.begin(), middle, times.end());
     return *middle;
   };
-}
-
-template <typename Set>
-Work Latency(Arrival* arrival, uint64_t* number, Set set) {
-  return Medians([=] { return LatencyOnceUs(*arrival, number, set); });
 }
 
 // A stream of one key, read by a thread of its own.
@@ -364,58 +359,85 @@ int RaceOnOneHost(const Service& service, int rounds) {
   return missed;
 }
 
-// Each set beside a futex wake-up in turns, so that both meet the same machine.
-int RaceBesideFutex(const Service& service, const std::string& title, int rounds) {
+// Where the three sleep that a set wakes one after the other.
+struct Placement {
+  const char* where;
+  int writer;
+  int daemon;
+  int watcher;
+};
+constexpr int kAny = OnCore::kAny;
+constexpr Placement kPlacements[] = {
+    {"all on one processor", 0, 0, 0},
+    {"the writer on one, service and watcher on another", 0, 1, 1},
+    {"writer and service on one, the watcher on another", 0, 0, 1},
+    {"writer and watcher on one, the service on another", 0, 1, 0},
+    {"where the scheduler likes", kAny, kAny, kAny},
+};
+constexpr Placement kPollingPlacements[] = {
+    {"the service polls on one processor, writer and watcher on another", 0, 1, 0},
+    {"the service polls, where the scheduler likes", kAny, kAny, kAny},
+};
+
+// Each set beside a futex wake-up of a thread where the watcher is, in turns, so that both meet the
+// same machine. With `config` the service has that.
+int RaceBesideFutex(const std::string& statehoused, const Placement& place, const char* config,
+                    int rounds) {
+  if (!OnCore(place.daemon).is_there() || !OnCore(place.watcher).is_there()) {
+    std::printf("%s: skipped: there is one processor\n", place.where);
+    return 0;
+  }
+  const BenchFolder folder;
+  const std::string runtime = folder.path() + "/run";
+  std::ofstream(folder.path() + "/config.toml") << config;
+  std::unique_ptr<BenchProcess> daemon;
+  {
+    const OnCore there(place.daemon);
+    daemon = std::make_unique<BenchProcess>(
+        std::vector<std::string>{statehoused, "--dev", "--runtime-dir", runtime, "--log-level",
+                                 "error", "--config", folder.path() + "/config.toml"});
+  }
+  const Service service = ReadDevFile(runtime + "/dev.json");
+  const OnCore here(place.writer);
   sh_client* const setter = service.Connect(SH_TRANSPORT_LOCAL);
   sh_client* const watcher = service.Connect(SH_TRANSPORT_LOCAL);
   sh_dict* const set = OpenDict(setter, "near");
   sh_dict* const watched = OpenDict(watcher, "near");
-  int missed = 0;
+  Arrival wakes;
+  Arrival events;
+  uint64_t sent = 0;
+  uint64_t changes = 0;
+  std::optional<FutexChain> chain;
+  std::optional<LibraryWatch> blocks;
   {
-    Arrival wakes;
-    Arrival events;
-    uint64_t sent = 0;
-    uint64_t changes = 0;
-    FutexChain chain(1, &wakes);
-    LibraryWatch blocks(watched, "key", {}, LibraryWatch::How::kBlocks, &events);
-    const auto futex_us = [&] {
-      return LatencyOnceUs(wakes, &sent,
-                           [&chain](uint64_t number) { chain.Send(uint32_t(number)); });
-    };
-    const auto event_us = [&] {
-      return LatencyOnceUs(events, &changes, [set](uint64_t) { Increment(set, "key", 1); });
-    };
-    Race race{title, {}, {}, "us"};
-    race.contenders = {{"one futex wake-up", Medians(futex_us), 1'000},
-                       {"the watcher follows and waits in sh_watch_next", Medians(event_us), 1'000},
-                       {"event above futex", Medians([&] {
-                          const double futex = futex_us();
-                          return event_us() - futex;
-                        }),
-                        1'000}};
-    race.bars = {{"event above futex", "", 0, kAboveFutexMaxUs}};
-    missed = RunRaces({race}, rounds, "");
+    const OnCore there(place.watcher);
+    chain.emplace(1, &wakes);
+    blocks.emplace(watched, "key", sh_watch_options{}, LibraryWatch::How::kBlocks, &events);
   }
+  Race race{std::string("from a set to its event, p50: ") + place.where, {}, {}, "us"};
+  race.contenders = {
+      {"one futex wake-up",
+       Latency(&wakes, &sent, [&chain](uint64_t number) { chain->Send(uint32_t(number)); }), kSets},
+      {"the watcher follows and waits in sh_watch_next",
+       Latency(&events, &changes, [set](uint64_t) { Increment(set, "key", 1); }), kSets}};
+  race.bars = {{race.contenders[1].name, race.contenders[0].name, 0, kAboveFutexMaxUs}};
+  const int missed = RunRaces({race}, rounds, "");
+  blocks.reset();
+  chain.reset();
   for (sh_dict* const dict : {set, watched}) sh_dict_close(dict);
   sh_close(watcher);
   sh_close(setter);
   return missed;
 }
 
-// The same where the service polls.
-int RaceWhereItPolls(const std::string& statehoused, int rounds) {
-  const BenchFolder folder;
-  const std::string config = folder.path() + "/polls.toml";
-  std::ofstream(config) << kPollingConfig;
-  const std::string runtime = folder.path() + "/run";
-  BenchProcess daemon(
-      {statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error", "--config", config});
-  return RaceBesideFutex(ReadDevFile(runtime + "/dev.json"),
-                         "on one host, where the service polls (watches.poll_us = 10000), p50",
-                         rounds);
-}
-
 int Run(const std::string& statehoused, int rounds, const std::string& json) {
+  int missed = 0;
+  for (const Placement& place : kPlacements) {
+    missed += RaceBesideFutex(statehoused, place, "", rounds);
+  }
+  for (const Placement& place : kPollingPlacements) {
+    missed += RaceBesideFutex(statehoused, place, kPollingConfig, rounds);
+  }
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
   BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
@@ -426,8 +448,7 @@ int Run(const std::string& statehoused, int rounds, const std::string& json) {
   sh_dict* const called = OpenDict(network, "bench");
   sh_dict* const unwatched = OpenDict(local, "unwatched");
 
-  int missed = RaceBesideFutex(service, "on one host, from a set to its event, p50", rounds);
-  missed += RaceWhereItPolls(statehoused, rounds) + RaceOnOneHost(service, rounds);
+  missed += RaceOnOneHost(service, rounds);
   Arrival local_arrival;
   Arrival network_arrival;
   uint64_t local_number = 0;
