@@ -13,6 +13,7 @@
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "engine/os/futex.h"
 #include "statehouse/client.hpp"
 #include "tests/bench/harness.h"
+#include "tests/bench/on_core.h"
 #include "tests/bench/peer_process.h"
 
 namespace statehouse::bench {
@@ -123,32 +125,67 @@ void Need(const sc::Result<T>& result) {
   if (!result.ok()) Die(result.error().message());
 }
 
-int Run(const std::string& statehoused, int rounds, const std::string& json) {
-  const Echo echo;  // Before there are threads.
+// Where client and server are.
+struct Placement {
+  const char* where;
+  int client;
+  int server;
+};
+constexpr Placement kPlacements[] = {{"both on one processor", 0, 0},
+                                     {"on two processors", 0, 1},
+                                     {"where the scheduler likes", OnCore::kAny, OnCore::kAny}};
+
+int RaceAt(const Placement& place, const std::string& statehoused, int rounds,
+           const std::string& json) {
+  if (!OnCore(place.server).is_there()) {
+    std::printf("%s: skipped: there is one processor\n", place.where);
+    return 0;
+  }
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
-  BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
+  std::optional<Echo> echo;
+  std::optional<BenchProcess> daemon;
+  {
+    const OnCore there(place.server);
+    echo.emplace();  // Before there are threads.
+    daemon.emplace(std::vector<std::string>{statehoused, "--dev", "--runtime-dir", runtime,
+                                            "--log-level", "error"});
+  }
+  const OnCore here(place.client);
   const Service service = AwaitService(runtime);
   sc::Client by_socket = Connect(service, SH_TRANSPORT_SOCKET);
   sc::Client by_grpc = Connect(service, SH_TRANSPORT_NETWORK);
   sc::Dict socket_dict = by_socket.OpenDict("numbers").value();
   sc::Dict grpc_dict = by_grpc.OpenDict("numbers").value();
   Need(socket_dict.Set("hits", 0));
+  const std::string floor = "echo over a bare unix socket";
   const std::vector<std::pair<std::string, std::function<void()>>> calls = {
-      {"echo over a bare unix socket", [&] { echo.Call(); }},
+      {floor, [&] { echo->Call(); }},
       {"get, socket", [&] { Need(socket_dict.Get<int64_t>("hits")); }},
       {"increment, socket", [&] { Need(socket_dict.Increment("hits")); }},
       {"get, gRPC over a unix socket", [&] { Need(grpc_dict.Get<int64_t>("hits")); }},
       {"increment, gRPC over a unix socket", [&] { Need(grpc_dict.Increment("hits")); }}};
-  std::vector<Race> races = {{"one small call at a time, p50", {}, {}, "us"},
-                             {"one small call at a time, p99", {}, {}, "us"}};
-  for (const auto& [name, call] : calls) {
-    races[0].contenders.push_back({name, Percentile(0.5, call), kCalls});
-    races[1].contenders.push_back({name, Percentile(0.99, call), kCalls});
+  std::vector<Race> races;
+  for (const auto& [name, share] : {std::pair("p50", 0.5), std::pair("p99", 0.99)}) {
+    Race& race = races.emplace_back();
+    race.title = std::string("one small call at a time, ") + place.where + ", " + name;
+    race.unit = "us";
+    for (const auto& [call_name, call] : calls) {
+      race.contenders.push_back({call_name, Percentile(share, call), kCalls});
+    }
   }
-  races[0].bars = {{"get, socket", "echo over a bare unix socket", kBar, 0},
-                   {"increment, socket", "echo over a bare unix socket", kBar, 0}};
+  races[0].bars = {{"get, socket", floor, kBar, 0}, {"increment, socket", floor, kBar, 0}};
   return RunRaces(races, rounds, json);
+}
+
+int Run(const std::string& statehoused, int rounds, const std::string& json) {
+  int missed = 0;
+  for (const Placement& place : kPlacements) {
+    // The file has what an unpinned service takes.
+    const bool is_last = place.client == OnCore::kAny;
+    missed += RaceAt(place, statehoused, rounds, is_last ? json : "");
+  }
+  return missed;
 }
 
 }  // namespace
