@@ -17,6 +17,7 @@ namespace {
 
 constexpr const char* kFolderName = "dev-folder";  // In the vault.
 constexpr const char* kTokenName = "dev-token";
+constexpr const char* kTokenDescription = "made by statehoused --dev";
 
 bool IsDefault(const Config& config, const std::string& key) {
   const auto origin = config.origins.find(key);
@@ -56,6 +57,16 @@ UniqueFd Take(InheritedDescriptors* inherited, const char* name) {
   return fd;
 }
 
+// Those of services for development that could not do it.
+Status RevokeLeftTokens(const std::string& tokens_file) {
+  SH_ASSIGN_OR_RETURN(const std::vector<TokenRecord> records, ListTokens(tokens_file));
+  for (const TokenRecord& record : records) {
+    if (record.description != kTokenDescription) continue;
+    SH_RETURN_IF_ERROR(RevokeToken(tokens_file, record.id));
+  }
+  return Status();
+}
+
 }  // namespace
 
 StatusOr<DevMode> DevMode::Prepare(Config* config, InheritedDescriptors* inherited,
@@ -66,8 +77,8 @@ StatusOr<DevMode> DevMode::Prepare(Config* config, InheritedDescriptors* inherit
     SH_ASSIGN_OR_RETURN(dev.folder_, folder.valid() ? PathOf(folder.get()) : MakeFolder(vault));
     config->runtime_dir = dev.folder_;
   }
-  if (IsDefault(*config, "auth.tokens_file"))
-    config->auth.tokens_file = config->runtime_dir + "/tokens.toml";
+  dev.owns_tokens_file_ = IsDefault(*config, "auth.tokens_file");
+  if (dev.owns_tokens_file_) config->auth.tokens_file = config->runtime_dir + "/tokens.toml";
   if (IsDefault(*config, "network.listen")) config->network.listen = {"127.0.0.1:0"};
   if (IsDefault(*config, "http.listen")) config->http.listen = "127.0.0.1:0";
   return dev;
@@ -75,6 +86,7 @@ StatusOr<DevMode> DevMode::Prepare(Config* config, InheritedDescriptors* inherit
 
 Status DevMode::TakeToken(const std::string& tokens_file, InheritedDescriptors* inherited,
                           DescriptorVault* vault) {
+  tokens_file_ = tokens_file;
   const UniqueFd before = Take(inherited, kTokenName);
   if (before.valid()) {
     std::array<char, kTokenBytesMax> text;
@@ -83,8 +95,10 @@ Status DevMode::TakeToken(const std::string& tokens_file, InheritedDescriptors* 
     token_.assign(text.data(), static_cast<size_t>(bytes));
     return Status();
   }
+  // Of a file that others use, too, it is not known who made them.
+  if (owns_tokens_file_) SH_RETURN_IF_ERROR(RevokeLeftTokens(tokens_file));
   TokenSpec spec;
-  spec.description = "made by statehoused --dev";
+  spec.description = kTokenDescription;
   for (const char* grant :
        {"area:*:read,write,create,watch,lock,admin", "dict:*:read,write,create,watch,lock,admin",
         "lock:*:read,lock,admin", "service:*:admin"}) {
@@ -101,7 +115,9 @@ Status DevMode::TakeToken(const std::string& tokens_file, InheritedDescriptors* 
   return vault->Store(kTokenName, memory.get());
 }
 
-Status DevMode::RemoveFolder() const {
+Status DevMode::Remove() const {
+  TokenParts parts;
+  if (folder_.empty() && SplitToken(token_, &parts)) return RevokeToken(tokens_file_, parts.id);
   if (folder_.empty()) return Status();
   std::error_code error;
   std::filesystem::remove_all(folder_, error);

@@ -21,8 +21,8 @@ struct DevEndpoints {
 };
 
 // The folder and the token outlive a daemon in the keeper, so that a restarted daemon goes on with
-// the same. Threads: one. The folder is removed by RemoveFolder only, and only when it was made
-// here.
+// the same. Threads: one. Always true: Remove leaves neither the folder, if it was made here, nor
+// the token's entry; a first daemon removes the entries of services on its folder that were killed.
 class DevMode final {
  public:
   // Sets what the operator has not set: folder, tokens file and ports.
@@ -35,10 +35,13 @@ class DevMode final {
   const std::string& token() const { return token_; }
   // Whether this is the first daemon, which prints the hints.
   bool token_is_new() const { return token_is_new_; }
-  Status RemoveFolder() const;
+  // What the service leaves when it ends.
+  Status Remove() const;
 
  private:
-  std::string folder_;  // Empty: the operator named one, which stays.
+  std::string folder_;       // Empty: the operator named one, which stays.
+  std::string tokens_file_;  // That has the token.
+  bool owns_tokens_file_ = false;
   std::string token_;
   bool token_is_new_ = false;
 };

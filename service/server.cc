@@ -431,7 +431,7 @@ void Server::Drain() {
 void Server::CleanUp() {
   const Status removed = runtime_dir_.has_value() ? runtime_dir_->RemoveFiles() : Status();
   if (!removed.ok()) spdlog::error("{}", removed.message());
-  const Status folder = dev_.has_value() ? dev_->RemoveFolder() : Status();
+  const Status folder = dev_.has_value() ? dev_->Remove() : Status();
   if (!folder.ok()) spdlog::error("{}", folder.message());
 }
 

@@ -189,8 +189,10 @@ Watch::Found Watch::Resync(ResyncReason reason, WatchEvent* event) {
   event->revision = 0;
   cursor_ = dict_->head;
   can_resume_ = false;
-  // A table of previous values may have to wait before it begins.
-  if (ask_.previous) {
+  if (!dict_->ended.ok()) {
+    phase_ = Phase::kStarting;  // The end comes next.
+  } else if (ask_.previous) {
+    // A table of previous values may have to wait before it begins.
     phase_ = Phase::kStarting;
     begins_anew_ = true;
   } else {
@@ -209,7 +211,7 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   opens_window_ = false;
   if (ended_.ok() && !dict_->ended.ok()) {
     if (TakeLastWords(lock, event)) return Found::kEvent;
-    ended_ = dict_->ended;
+    if (ended_.ok()) ended_ = dict_->ended;
   }
   if (!ended_.ok()) {
     status_ = ended_;
@@ -251,8 +253,12 @@ Watch::Found Watch::Poll(WatchEvent* event) {
 // already. Nobody looks at the dict any more, so nothing is waited for.
 bool Watch::TakeLastWords(std::unique_lock<std::mutex>& lock, WatchEvent* event) {
   if (phase_ != Phase::kLive || ask_.is_wait) return false;
-  if (cursor_ < dict_->head && previous_ == nullptr && TakeChanges(lock, event) == Found::kEvent) {
-    return true;
+  if (cursor_ < dict_->head) {
+    const bool is_there = cursor_ + 1 >= dict_->tail();
+    while (is_there && previous_ != nullptr &&
+           !previous_->Advance(dict_->history, dict_->tail(), dict_->head)) {
+    }
+    if (TakeChanges(lock, event) == Found::kEvent) return true;
   }
   if (dict_->ended.reason() != Reason::kDraining || cursor_ == told_) return false;
   told_ = cursor_;
@@ -381,7 +387,7 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
     if (ask_.slow_policy != SlowPolicy::kCancel) return Resync(ResyncReason::kSlowWatcher, event);
     ended_ =
         Status(Reason::kLimitExceeded,
-               "watching dict \"" + dict_->served->record().name +
+               "watching dict \"" + dict_->name +
                    "\": the watcher fell behind: the history (watches.history_bytes) goes back "
                    "to revision " +
                    std::to_string(tail) + ", it has read up to " + std::to_string(cursor_));

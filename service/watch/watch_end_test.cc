@@ -48,5 +48,90 @@ TEST_F(WatchTurnTest, WhatChangedBeforeADictWasDeletedIsToldFirst) {
   EXPECT_EQ(watcher.status().reason(), Reason::kDictNotFound);
 }
 
+TEST_F(WatchTurnTest, PreviousValuesAreToldBeforeADeletionToo) {
+  WatchAsk ask = Ask();
+  ask.previous = true;
+  Watcher watcher(*hub, ask);
+  Sync(watcher);
+  for (int i = 1; i <= 6; ++i) Put("a", std::to_string(i));
+  ASSERT_TRUE(store->Delete("d").ok());
+  (void)hub->Turn();
+  WatchEvent event;
+  ASSERT_EQ(watcher.Next(&event), Watch::Found::kEvent);
+  ASSERT_EQ(event.changes.size(), 6u);
+  EXPECT_EQ(watcher.Next(&event), Watch::Found::kEnd);
+  EXPECT_EQ(watcher.status().reason(), Reason::kDictNotFound);
+}
+
+class StalledWatchTest : public WatchTurnTest {
+ protected:
+  // Deletes the dict, of which the watcher has yet to take 1,000 changes.
+  void Delete(Watcher& watcher) {
+    Sync(watcher);
+    for (int i = 0; i < 1000; ++i) Put("a", std::to_string(i));
+    (void)hub->Turn();
+    ASSERT_TRUE(store->Delete("d").ok());
+    (void)hub->Turn();
+  }
+};
+
+TEST_F(StalledWatchTest, IsCountedAndHearsThatItsTokenWasRevoked) {
+  WatchHubOptions options;
+  options.watches_max = 1;
+  StartWith(options);
+  WatchAsk ask = Ask();
+  ask.identity = std::make_shared<const Identity>("one", "", 0, std::vector<Grant>());
+  Watcher watcher(*hub, ask);
+  Delete(watcher);
+  EXPECT_EQ(hub->Totals().watches, 1u);
+  EXPECT_EQ(hub->Totals().dicts, 0u);
+  EXPECT_EQ(hub->Open(Ask(), [] {}).status().reason(), Reason::kLimitExceeded);
+  hub->Recheck([](const Identity&, const std::string& dict) {
+    EXPECT_EQ(dict, "d");
+    return Status(Reason::kUnauthenticated, "it was revoked");
+  });
+  WatchEvent event;
+  EXPECT_EQ(watcher.Next(&event), Watch::Found::kEnd);
+  EXPECT_EQ(watcher.status().reason(), Reason::kUnauthenticated);
+}
+
+TEST_F(StalledWatchTest, NothingIsKeptForItAfterAWhileAndItIsToldSo) {
+  Watcher watcher(*hub, Ask());
+  Delete(watcher);
+  now_ns_ += WatchHub::kLastWordsNs - 1;
+  (void)hub->Turn();
+  EXPECT_EQ(hub->Totals().history_changes, 1000u);
+  now_ns_ += 1;
+  (void)hub->Turn();
+  EXPECT_EQ(hub->Totals().history_changes, 0u);
+  WatchEvent event;
+  ASSERT_EQ(watcher.Next(&event), Watch::Found::kEvent);
+  EXPECT_EQ(event.kind, WatchEvent::Kind::kResync);
+  EXPECT_EQ(watcher.Next(&event), Watch::Found::kEnd);
+  EXPECT_EQ(watcher.status().reason(), Reason::kDictNotFound);
+}
+
+TEST_F(StalledWatchTest, ThatIsToEndWhereItFallsBehindSaysSo) {
+  WatchAsk ask = Ask();
+  ask.slow_policy = SlowPolicy::kCancel;
+  Watcher watcher(*hub, ask);
+  Delete(watcher);
+  now_ns_ += WatchHub::kLastWordsNs;
+  (void)hub->Turn();
+  WatchEvent event;
+  EXPECT_EQ(watcher.Next(&event), Watch::Found::kEnd);
+  EXPECT_EQ(watcher.status().reason(), Reason::kLimitExceeded);
+}
+
+TEST_F(StalledWatchTest, ThatIsClosedLeavesNothing) {
+  {
+    Watcher watcher(*hub, Ask());
+    Delete(watcher);
+  }
+  (void)hub->Turn();
+  EXPECT_EQ(hub->Totals().watches, 0u);
+  EXPECT_EQ(hub->Totals().history_changes, 0u);
+}
+
 }  // namespace
 }  // namespace statehouse

@@ -107,10 +107,12 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stopping_) return refuse(Reason::kDraining, "the service is draining; try its successor");
     size_t open = 0;
-    for (const auto& [id, dict] : by_id_) {
-      const std::lock_guard<std::mutex> dict_lock(dict->mutex);
-      open += dict->watches.size() - dict->waits;
-    }
+    const auto count = [&open](WatchedDict& dict) {
+      const std::lock_guard<std::mutex> dict_lock(dict.mutex);
+      open += dict.watches.size() - dict.waits;
+    };
+    for (const auto& [id, dict] : by_id_) count(*dict);
+    for (const std::shared_ptr<WatchedDict>& dict : ended_) count(*dict);
     if (!ask.is_wait && open >= options_.watches_max) {
       return refuse(Reason::kLimitExceeded,
                     std::to_string(open) + " watches are open, which is the limit")
@@ -164,18 +166,15 @@ StatusOr<UniqueFd> WatchHub::OpenFollowLog(const FollowLogFacts& facts) {
 
 void WatchHub::Recheck(Allowed allowed) {
   const auto shared = std::make_shared<const Allowed>(std::move(allowed));
-  std::vector<std::shared_ptr<WatchedDict>> dicts;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     allowed_ = shared;
-    for (const auto& [id, dict] : by_id_) dicts.push_back(dict);
   }
-  for (const std::shared_ptr<WatchedDict>& dict : dicts) {
+  for (const std::shared_ptr<WatchedDict>& dict : AllWatched()) {
     std::vector<std::shared_ptr<Watch>> watches;
-    std::string name;
+    const std::string& name = dict->name;
     {
       const std::lock_guard<std::mutex> lock(dict->mutex);
-      name = dict->served->record().name;
       for (Watch* const watch : dict->watches) {
         if (auto held = watch->weak_from_this().lock()) watches.push_back(std::move(held));
       }
@@ -203,12 +202,19 @@ void WatchHub::Shutdown() {
     dict->is_given_up = true;
     EndDict(*dict,
             Status(Reason::kDraining,
-                   "watching dict \"" + dict->served->record().name +
+                   "watching dict \"" + dict->name +
                        "\": the service is draining; go on at its successor, from the last "
                        "revision"),
             &due);
   }
   for (const std::shared_ptr<Watch>& watch : due) watch->Notify();
+}
+
+std::vector<std::shared_ptr<WatchedDict>> WatchHub::AllWatched() const {
+  std::vector<std::shared_ptr<WatchedDict>> all = All();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  all.insert(all.end(), ended_.begin(), ended_.end());
+  return all;
 }
 
 std::vector<std::shared_ptr<WatchedDict>> WatchHub::All() const {
@@ -236,19 +242,17 @@ void WatchHub::Run() {
 uint64_t WatchHub::LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts) {
   bool more = false;
   is_polling_ = options_.clock_ns() < poll_until_ns_;
-  bool has_news = false;
   uint64_t until_ns = dicts.empty() ? UINT64_MAX / 2 : options_.clock_ns() + kLookNs;
   for (const std::shared_ptr<WatchedDict>& dict : dicts) {
     const bool has_more = Serve(*dict);
     dict->busy_looks = has_more ? dict->busy_looks + 1 : 0;
-    has_news = has_news || has_more;
     more = more || (has_more && dict->busy_looks <= kBusyLooksAtOnce);
     if (has_more) until_ns = std::min(until_ns, options_.clock_ns() + kStrideNs);
     const std::lock_guard<std::mutex> lock(dict->mutex);
     for (const Watch* const watch : dict->awake) until_ns = std::min(until_ns, watch->due_ns());
   }
   for (const std::shared_ptr<WatchedDict>& dict : dicts) Forget(dict);
-  is_polling_ = is_polling_ && !has_news;
+  if (LookAtEnded()) until_ns = std::min(until_ns, options_.clock_ns() + kLookNs);
   return more ? 0 : until_ns;
 }
 
@@ -291,21 +295,20 @@ bool WatchHub::ServeDrained(WatchedDict& dict, Due* due) {
   if (more && is_watched) poll_until_ns_ = options_.clock_ns() + options_.poll_ns;
   const uint64_t gaps = dict.feed->gaps();
   if (more) dict.feed->Drain(&fresh);
+  bool is_deleted = is == DictState::kDeleted;
   if (is == DictState::kMoved) {
     while (dict.feed->HasNews()) dict.feed->Drain(&fresh);
-    FollowMove(dict, &fresh, due);
+    is_deleted = !FollowMove(dict, &fresh);
     more = true;
     drain = 0;  // What the next segment has already is not read.
   }
   gaps_.fetch_add(dict.feed->gaps() - gaps, std::memory_order_relaxed);
   Publish(dict, std::move(fresh), drain, due);
-  if (is == DictState::kDeleted) {
-    EndDict(dict,
-            Status(Reason::kDictNotFound, "watching dict \"" + state.name() + "\": it was deleted"),
-            due);
-    return false;
-  }
-  return more;
+  if (!is_deleted) return more;
+  EndDict(dict,
+          Status(Reason::kDictNotFound, "watching dict \"" + dict.name + "\": it was deleted"),
+          due);
+  return false;
 }
 
 // What it leaves to the hub's thread is not lost: the change has woken that, or it has yet to look.
@@ -374,21 +377,17 @@ void WatchHub::BeginFeed(WatchedDict& dict, Due* due) {
   dict.ready = true;
 }
 
-void WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due* due) {
+bool WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh) {
   const DictRecord& record = dict.feed->served()->record();
   auto next = dicts_->Find("#" + std::to_string(record.index));
-  if (!next.ok()) {
-    return EndDict(
-        dict,
-        Status(Reason::kDictNotFound, "watching dict \"" + record.name + "\": it was deleted"),
-        due);
-  }
+  if (!next.ok()) return false;
   dict.feed->Follow(*next, fresh);
   const std::lock_guard<std::mutex> lock(dict.mutex);
   // Before anybody scans the next segment, for which the values so far are none.
   const DictChange& last = fresh->back();
   if (last.operation == FeedOperation::kGap) dict.previous.Break();
   dict.served = *std::move(next);
+  return true;
 }
 
 namespace {
@@ -477,9 +476,12 @@ void WatchHub::WakeSleepers(WatchedDict& dict, uint64_t head_before, bool has_ga
   }
 }
 
-void WatchHub::EndDict(WatchedDict& dict, const Status& why, Due* due) {
+void WatchHub::EndDict(WatchedDict& dict, const Status& why, Due* due) const {
   const std::lock_guard<std::mutex> lock(dict.mutex);
-  if (dict.ended.ok()) dict.ended = why;
+  if (dict.ended.ok()) {
+    dict.ended = why;
+    dict.ended_ns = options_.clock_ns();
+  }
   for (Watch* const watch : dict.watches) {
     if (auto held = watch->weak_from_this().lock()) due->push_back(std::move(held));
   }
@@ -497,12 +499,28 @@ void WatchHub::Forget(const std::shared_ptr<WatchedDict>& dict) {
     // A dict that could not be followed is tried again by the next watch.
     dict->is_given_up = true;
     by_id_.erase(dict->id);
+    if (!dict->watches.empty()) ended_.push_back(dict);
     followed_ = by_id_.size();
     last_head_ = std::max(last_head_, dict->head);
   }
   if (dict->feed == nullptr) return;
   const Status removed = vault_->Remove(FeedName(dict->id));
   if (!removed.ok()) spdlog::error("giving up {}: {}", FeedName(dict->id), removed.message());
+  const std::lock_guard<std::mutex> drain_lock(dict->drain_mutex);
+  dict->feed.reset();
+}
+
+bool WatchHub::LookAtEnded() {
+  WatchHistory histories;  // Freed without the locks.
+  const uint64_t now_ns = options_.clock_ns();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::erase_if(ended_, [&](const std::shared_ptr<WatchedDict>& dict) {
+    const std::lock_guard<std::mutex> dict_lock(dict->mutex);
+    if (dict->watches.empty()) return true;
+    if (now_ns - dict->ended_ns >= kLastWordsNs) dict->LetGo(&histories);
+    return false;
+  });
+  return !ended_.empty();
 }
 
 void WatchHub::Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
@@ -530,6 +548,7 @@ void WatchHub::Poll(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint
   until_ns = std::min(until_ns, poll_until_ns_);
   do {
     for (const std::shared_ptr<WatchedDict>& dict : dicts) {
+      if (dict->busy_looks > kBusyLooksAtOnce) continue;  // It is read in strides.
       // Else somebody drains it in LookNow.
       const std::unique_lock<std::mutex> lock(dict->drain_mutex, std::try_to_lock);
       if (!lock.owns_lock() || dict->feed == nullptr) continue;
@@ -545,9 +564,9 @@ void WatchHub::Poll(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint
 WatchTotals WatchHub::Totals() const {
   WatchTotals totals;
   const uint64_t now_ns = options_.clock_ns();
-  for (const std::shared_ptr<WatchedDict>& dict : All()) {
+  for (const std::shared_ptr<WatchedDict>& dict : AllWatched()) {
     const std::lock_guard<std::mutex> lock(dict->mutex);
-    ++totals.dicts;
+    totals.dicts += dict->ended.ok() ? 1 : 0;
     totals.watches += static_cast<uint32_t>(dict->watches.size() - dict->waits);
     totals.waits += static_cast<uint32_t>(dict->waits);
     totals.asleep += static_cast<uint32_t>(dict->asleep.size());

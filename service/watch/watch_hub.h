@@ -95,6 +95,8 @@ class WatchHub final {
   void Shutdown();
   WatchTotals Totals() const;
 
+  // How long what was changed before a dict ended is kept for those who watch it.
+  static constexpr uint64_t kLastWordsNs = 10'000'000'000;
   // One look at every dict that is followed: when the next one is; 0: at once. Its thread's, or a
   // test's.
   uint64_t Turn() { return LookAt(All()); }
@@ -114,14 +116,20 @@ class WatchHub final {
   // The part of it that needs drain_mutex; *due is to be notified when that is free.
   bool ServeDrained(WatchedDict& dict, Due* due);
   void BeginFeed(WatchedDict& dict, Due* due);
-  void FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh, Due* due);
+  // False: the dict was deleted meanwhile.
+  bool FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh);
   // `drain`: the one that is over; 0: none is. REQUIRES: drain_mutex held.
   void Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due);
   // Wakes those that sleep and are concerned. REQUIRES: the dict's mutex held.
   static void WakeSleepers(WatchedDict& dict, uint64_t head_before, bool has_gap,
                            const std::unordered_set<std::string_view>& keys);
-  static void EndDict(WatchedDict& dict, const Status& why, Due* due);
+  void EndDict(WatchedDict& dict, const Status& why, Due* due) const;
   void Forget(const std::shared_ptr<WatchedDict>& dict);
+  // Of dicts that have ended: those that nobody watches any more are forgotten, and of those whose
+  // watchers did not take their last words in time no history is kept. Whether there are any.
+  bool LookAtEnded();
+  // Also those that have ended and still have watches.
+  std::vector<std::shared_ptr<WatchedDict>> AllWatched() const;
   void Sleep(const std::vector<std::shared_ptr<WatchedDict>>& dicts, uint32_t bell_seen,
              uint64_t until_ns) const;
   // Looks for news without sleeping.
@@ -144,6 +152,7 @@ class WatchHub final {
   // Taken before a dict's mutex and after its drain_mutex.
   mutable std::mutex mutex_;
   std::map<uint64_t, std::shared_ptr<WatchedDict>> by_id_;
+  std::vector<std::shared_ptr<WatchedDict>> ended_;
   std::shared_ptr<const Allowed> allowed_;
   bool stopping_ = false;
   uint64_t last_head_ = 0;  // Of all feeds that were given up.

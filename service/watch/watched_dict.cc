@@ -11,8 +11,7 @@ bool WatchedDict::JoinFollowLog() {
     auto made = FollowLogWriter::Create(id, follow_log_bytes / kPageBytes * kPageBytes);
     if (!made.ok()) {
       // Its watches stay with their streams.
-      spdlog::warn("no follow log for dict \"{}\": {}", served->record().name,
-                   made.status().message());
+      spdlog::warn("no follow log for dict \"{}\": {}", name, made.status().message());
       return false;
     }
     follow_log = *std::move(made);
@@ -20,6 +19,14 @@ bool WatchedDict::JoinFollowLog() {
   }
   ++followers;
   return true;
+}
+
+void WatchedDict::LetGo(WatchHistory* history_out) {
+  while (!history.empty()) {
+    previous.Leave(history.front()->change);
+    history_out->push_back(std::move(history.front()));
+    history.pop_front();
+  }
 }
 
 std::shared_ptr<FollowLogWriter> WatchedDict::LeaveFollowLog() {

@@ -58,6 +58,7 @@ struct WatchedDict {
   WatchedDict(std::shared_ptr<ServedDict> served_in, std::shared_ptr<HubBell> bell_in,
               std::shared_ptr<PreviousBudget> budget)
       : id(served_in->record().id),
+        name(served_in->record().name),
         bell(std::move(bell_in)),
         served(std::move(served_in)),
         previous(std::move(budget)) {}
@@ -74,10 +75,14 @@ struct WatchedDict {
 
   // A watch that may hand over begins: whether there is a follow log. REQUIRES: mutex held.
   bool JoinFollowLog();
+  // Nothing is told of it any more: *history is to be freed without the mutex. REQUIRES: mutex
+  // held, it has ended.
+  void LetGo(WatchHistory* history);
   // It ends, with the last one the log: to be freed without the mutex. REQUIRES: mutex held.
   std::shared_ptr<FollowLogWriter> LeaveFollowLog();
 
   const uint64_t id;
+  const std::string name;
   const std::shared_ptr<HubBell> bell;
   // Held while the feed is drained and its changes are published. Taken before `mutex` and the
   // hub's.
@@ -93,6 +98,7 @@ struct WatchedDict {
   std::shared_ptr<ServedDict> served;  // The segment that the feed is in.
   bool ready = false;                  // The feed has begun.
   Status ended;                        // Not OK: the dict is gone, or cannot be followed.
+  uint64_t ended_ns = 0;               // Since when.
   WatchHistory history;
   PreviousTables previous;
   uint64_t head = 0;            // The revision of the last change.
