@@ -4,10 +4,12 @@
 
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "clients/c/src/endpoint.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/exit_codes.h"
 #include "service/auth/token_file.h"
@@ -32,6 +34,24 @@ std::string DefaultTokensFile() {
   if (runtime != nullptr && *runtime != '\0')
     return std::string(runtime) + "/statehouse/tokens.toml";
   return "/tmp/statehouse-" + std::to_string(geteuid()) + "/tokens.toml";
+}
+
+// The one that was named, or of the folder that the URL names, or the default one.
+std::string FileOf(const Globals& globals, const Arguments& arguments) {
+  if (!arguments.file.empty()) return arguments.file;
+  if (globals.url.empty()) return DefaultTokensFile();
+  ConnectArguments of_url;
+  of_url.url = globals.url;
+  const auto no_environment = [](const char*) -> const char* { return nullptr; };
+  const StatusOr<Endpoint> endpoint = ResolveEndpoint(of_url, no_environment);
+  if (!endpoint.ok()) throw Failed{kExitUsage, endpoint.status().ToString()};
+  if (endpoint->runtime_dir.empty()) {
+    throw Failed{kExitUsage,
+                 "which tokens file? " + globals.url +
+                     " names no folder of this host; name the file by --tokens-file, on the "
+                     "service's host"};
+  }
+  return endpoint->runtime_dir + "/tokens.toml";
 }
 
 [[noreturn]] void Refuse(const Status& status) {
@@ -67,14 +87,16 @@ void Create(const Globals& globals, const Arguments& arguments) {
     if (!grant.ok()) throw Failed{kExitUsage, grant.status().ToString()};
     spec.grants.push_back(*std::move(grant));
   }
-  StatusOr<std::string> token = CreateToken(arguments.file, spec);
+  const std::string file = FileOf(globals, arguments);
+  StatusOr<std::string> token = CreateToken(file, spec);
   if (!token.ok()) Refuse(token.status());
   if (globals.json) {
-    std::cout << nlohmann::json{{"token", *token}, {"file", arguments.file}}.dump() << "\n";
+    std::cout << nlohmann::json{{"token", *token}, {"file", file}}.dump() << "\n";
   } else {
     std::cout << *token << "\n";
   }
-  std::cerr << "This text is shown once. The service knows it after a reload: kill -HUP <pid of "
+  std::cerr << "Added to " << file
+            << ". This text is shown once. The service knows it after a reload: kill -HUP <pid of "
                "statehoused>\n";
 }
 
@@ -84,7 +106,12 @@ nlohmann::json LimitOf(const std::optional<uint32_t>& limit) {
 }
 
 void List(const Globals& globals, const Arguments& arguments) {
-  StatusOr<std::vector<TokenRecord>> records = ListTokens(arguments.file);
+  const std::string file = FileOf(globals, arguments);
+  if (!std::filesystem::exists(file)) {
+    throw Failed{kExitNotFound, "there is no tokens file " + file +
+                                    "; name the service's by --tokens-file or --url"};
+  }
+  StatusOr<std::vector<TokenRecord>> records = ListTokens(file);
   if (!records.ok()) Refuse(records.status());
   nlohmann::json list = nlohmann::json::array();
   for (const TokenRecord& record : *records) {
@@ -124,18 +151,18 @@ void AddTokenCommands(CLI::App* app, const Globals* globals) {
       "  statehouse token ls\n"
       "  statehouse token revoke 3f9kd02x");
   const auto arguments = std::make_shared<Arguments>();
-  arguments->file = DefaultTokensFile();
   group
       ->add_option("--tokens-file", arguments->file,
-                   "The file (default: tokens.toml of the default runtime folder)")
+                   "The file (default: tokens.toml of the runtime folder that the URL names, or "
+                   "of the default one)")
       ->envname("STATEHOUSE_TOKENS_FILE");
 
   CLI::App* create = group->add_subcommand("create", "Makes a token and prints it, once");
   create
       ->add_option(
           "--grant", arguments->grants,
-          "kind:pattern:verbs, repeatable; kinds: area dict lock service; verbs: read write "
-          "create watch lock admin")
+          "kind:pattern:verbs, repeatable; kinds: area dict lock service; verbs: read (also "
+          "watches) write create lock admin")
       ->required();
   create->add_option("--description", arguments->description, "Who holds it");
   create->add_option("--expires", arguments->expires,
@@ -153,8 +180,8 @@ void AddTokenCommands(CLI::App* app, const Globals* globals) {
 
   CLI::App* revoke = group->add_subcommand("revoke", "Removes a token");
   revoke->add_option("ID", arguments->id, "The id that `token ls` shows")->required();
-  revoke->callback([arguments] {
-    const Status status = RevokeToken(arguments->file, arguments->id);
+  revoke->callback([globals, arguments] {
+    const Status status = RevokeToken(FileOf(*globals, *arguments), arguments->id);
     if (status.reason() == Reason::kInvalidArgument) throw Failed{kExitNotFound, status.ToString()};
     if (!status.ok()) Refuse(status);
     std::cerr << "Gone after a reload: kill -HUP <pid of statehoused>\n";

@@ -42,6 +42,18 @@ TEST_F(CliOperatorTest, AWrongWordIsNamed) {
   }
 }
 
+TEST_F(CliOperatorTest, TokensAreThoseOfTheFolderThatTheUrlNames) {
+  // The service of this test has its tokens elsewhere.
+  const CommandLine::Ran none = Shell("{} token ls");
+  EXPECT_EQ(none.code, 3) << none.errors;
+  EXPECT_THAT(none.errors, HasSubstr("no tokens file " + daemon_->runtime_dir() + "/tokens.toml"));
+  EXPECT_EQ(Shell("{} token create --grant dict:*:read --description mine").code, 0);
+  EXPECT_THAT(Out("token ls"), HasSubstr("mine"));
+  const CommandLine::Ran afar = Shell("{} --url statehouse://127.0.0.1:1 token ls");
+  EXPECT_EQ(afar.code, 2) << afar.errors;
+  EXPECT_THAT(afar.errors, HasSubstr("--tokens-file"));
+}
+
 TEST_F(CliOperatorTest, NoTableStandsAboveARefusal) {
   const CommandLine::Ran ran = Shell("STATEHOUSE_URL=statehouse+unix://" + daemon_->runtime_dir() +
                                      " STATEHOUSE_TOKEN=wrong {cli} dict ls");
