@@ -192,6 +192,21 @@ Status CheckTls(const Config& config) {
   return Status();
 }
 
+// Nobody can listen twice at one port.
+Status CheckAddresses(const Config& config) {
+  const auto refuse = [&config](const char* key, const std::string& address) {
+    return Status(Reason::kConfigInvalid,
+                  config.origins.at(key) + ": " + key + ": \"" + address + "\" is there twice");
+  };
+  std::set<std::string> seen;
+  for (const std::string& address : config.network.listen) {
+    if (address.ends_with(":0")) continue;  // Any free port.
+    if (!seen.insert(address).second) return refuse("network.listen", address);
+  }
+  if (seen.count(config.http.listen) != 0) return refuse("http.listen", config.http.listen);
+  return Status();
+}
+
 Status CheckJwt(const Config& config) {
   const Config::Auth& auth = config.auth;
   const auto refuse = [&config](const char* key, const std::string& why) {
@@ -249,6 +264,7 @@ StatusOr<Config> LoadConfig(const std::vector<std::string>& argv,
   SH_RETURN_IF_ERROR(ApplyFlags(flags, &config));
   Resolve(environment, &config);
   SH_RETURN_IF_ERROR(CheckTls(config));
+  SH_RETURN_IF_ERROR(CheckAddresses(config));
   SH_RETURN_IF_ERROR(CheckJwt(config));
   return config;
 }

@@ -248,6 +248,17 @@ TEST_F(LoadConfigTest, ListenIsRepeatableAndNoneTurnsItOff) {
   EXPECT_FALSE(LoadConfig({"--listen", "none", "--listen", "127.0.0.1:1"}, {}).ok());
 }
 
+TEST_F(LoadConfigTest, OneAddressIsNotListenedAtTwice) {
+  const auto twice = LoadConfig({"--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"}, {});
+  EXPECT_THAT(twice.status().message(), HasSubstr("\"127.0.0.1:1\" is there twice"));
+  const auto both = LoadConfig({"--listen", "127.0.0.1:1", "--http-listen", "127.0.0.1:1"}, {});
+  EXPECT_THAT(both.status().message(), HasSubstr("http.listen: \"127.0.0.1:1\" is there twice"));
+  EXPECT_TRUE(LoadConfig({"--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--http-listen",
+                          "127.0.0.1:0"},
+                         {})
+                  .ok());
+}
+
 TEST_F(LoadConfigTest, EveryFlagIsTaken) {
   const auto config = LoadConfig({"--runtime-dir",
                                   "/tmp/r",
