@@ -1,7 +1,9 @@
 #include "clients/c/src/attach_connection.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -14,6 +16,8 @@ namespace statehouse {
 namespace {
 
 constexpr std::chrono::milliseconds kInterruptPeriod{100};
+// Most answers come within it: they are slept for in recvmsg itself, which saves a call of poll.
+constexpr std::chrono::milliseconds kReceiveTimeout{50};
 constexpr size_t kPacketBytesMax = kAttachHeaderBytes + kAttachBodyBytesMax;
 
 Status HungUp(const std::string& during) {
@@ -65,6 +69,13 @@ StatusOr<AttachConnection> AttachConnection::Open(const std::string& runtime_dir
     }
     return Status(Reason::kUnavailable, what + "; is statehoused running with this runtime dir?");
   }
+  // Connecting must not wait; receiving may, for so long.
+  const timeval timeout{0, std::chrono::microseconds(kReceiveTimeout).count()};
+  const int flags = ::fcntl(socket.get(), F_GETFL);
+  if (flags < 0 || ::fcntl(socket.get(), F_SETFL, flags & ~O_NONBLOCK) != 0 ||
+      ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) != 0) {
+    return Status(Reason::kInternal, DescribeErrno("preparing the attach socket", errno));
+  }
   return AttachConnection(std::move(socket));
 }
 
@@ -107,7 +118,7 @@ Status AttachConnection::Send(const AttachPacket& packet, int descriptor, Deadli
     std::memcpy(CMSG_DATA(c), &descriptor, sizeof(int));
   }
   for (;;) {
-    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL) >= 0) return Status();
+    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return Status();
     if (errno == EINTR) continue;
     if (errno != EAGAIN && errno != EWOULDBLOCK) return HungUp("a request was being sent");
     SH_RETURN_IF_ERROR(WaitFor(POLLOUT, deadline, Interrupt()));
@@ -119,14 +130,16 @@ StatusOr<AttachConnection::Received> AttachConnection::Receive(Deadline deadline
   if (buffer_ == nullptr) buffer_.reset(new std::byte[kPacketBytesMax]);
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kAttachDescriptorsMax)];
   iovec part{buffer_.get(), kPacketBytesMax};
-  for (;;) {
-    SH_RETURN_IF_ERROR(WaitFor(POLLIN, deadline, interrupted));
+  bool sleeps = std::chrono::steady_clock::now() + kReceiveTimeout < deadline;
+  for (;; sleeps = false) {
+    if (!sleeps) SH_RETURN_IF_ERROR(WaitFor(POLLIN, deadline, interrupted));
     msghdr header{};
     header.msg_iov = &part;
     header.msg_iovlen = 1;
     header.msg_control = control;
     header.msg_controllen = sizeof(control);
-    const ssize_t got = ::recvmsg(socket_.get(), &header, MSG_CMSG_CLOEXEC);
+    const int flags = MSG_CMSG_CLOEXEC | (sleeps ? 0 : MSG_DONTWAIT);
+    const ssize_t got = ::recvmsg(socket_.get(), &header, flags);
     if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) continue;
     if (got <= 0) return HungUp("an answer was awaited");
     Received received;
