@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::string_view kConfigFdPrefix = "config-fd.";
 // Who connects again and again does not fill the log.
-constexpr std::chrono::seconds kEndedLogInterval(10);
+constexpr std::chrono::seconds kThrottledLogInterval(10);
 
 StatusOr<AreaSpec> SpecOf(const AreaConfig& declared, const InheritedDescriptors& inherited) {
   AreaSpec spec;
@@ -151,15 +151,16 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
     metrics->OnAuthFailure(Door::kNetwork, reason);
   };
   const auto next_log = std::make_shared<std::atomic<steady_clock::time_point>>();
-  options.on_connection_ended = [metrics, next_log](const std::string& peer) {
-    metrics->OnConnectionEnded();
+  options.on_connection_held = [metrics](const std::string&) { metrics->OnConnectionHeld(); };
+  options.on_connection_ended = [metrics] { metrics->OnConnectionEnded(); };
+  options.on_connection_throttled = [metrics, next_log](const std::string& peer) {
+    metrics->OnConnectionThrottled();
     const auto now = steady_clock::now();
-    if (now < next_log->load() || now < next_log->exchange(now + kEndedLogInterval)) return;
+    if (now < next_log->load() || now < next_log->exchange(now + kThrottledLogInterval)) return;
     spdlog::warn(
-        "network door: ended the connection of {}: its calls came faster than they could be "
-        "served, "
-        "or too many of them were refused for their access token or taken back "
-        "(network.wasted_calls_per_second_max)",
+        "network door: the connection of {} is read more slowly: too many calls of its host "
+        "were refused for their access token, taken back or without a request "
+        "(network.wasted_calls_per_second_max); find out what that client does",
         peer);
   };
   return options;

@@ -60,6 +60,10 @@ class PrometheusMetrics final : public Metrics {
   void OnCalls(Door door, std::string_view method, Reason reason, uint64_t count,
                std::chrono::nanoseconds took) override;
   void OnAuthFailure(Door door, Reason reason) override;
+  void OnConnectionThrottled() override {
+    connections_throttled_.fetch_add(1, std::memory_order_relaxed);
+  }
+  void OnConnectionHeld() override { connections_held_.fetch_add(1, std::memory_order_relaxed); }
   void OnConnectionEnded() override { connections_ended_.fetch_add(1, std::memory_order_relaxed); }
   void OnAttach(int change) override;
   std::string Scrape() override;
@@ -86,6 +90,8 @@ class PrometheusMetrics final : public Metrics {
   std::unordered_map<std::string_view, size_t> index_;  // Views into methods_.
   std::vector<CallCells> cells_;                        // By door, then method.
   std::array<std::array<std::atomic<uint64_t>, kReasonCount>, kDoors> auth_failures_{};
+  std::atomic<uint64_t> connections_throttled_{0};
+  std::atomic<uint64_t> connections_held_{0};
   std::atomic<uint64_t> connections_ended_{0};
   std::atomic<int64_t> attached_{0};
   std::atomic<uint64_t> attachments_{0};
@@ -417,10 +423,15 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   families->push_back(std::move(build));
   AddGauge(families, "process_start_time_seconds",
            "When this daemon started, in seconds since 1970.", start_time_s_);
-  AddCounter(
-      families, "statehouse_connections_ended_total",
-      "Connections of the network door that were ended because they kept it from serving others.",
-      connections_ended_.load(std::memory_order_relaxed));
+  AddCounter(families, "statehouse_connections_throttled_total",
+             "Connections of the network door that are read more slowly, for wasted calls.",
+             connections_throttled_.load(std::memory_order_relaxed));
+  AddCounter(families, "statehouse_connections_held_total",
+             "New connections of the network door that waited, because their host opens many.",
+             connections_held_.load(std::memory_order_relaxed));
+  AddCounter(families, "statehouse_connections_ended_total",
+             "Connections of the network door that were ended: too many were throttled.",
+             connections_ended_.load(std::memory_order_relaxed));
   AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
            "When the certificate ends, in seconds since 1970; 0 for none.",
            certificate_expiry_ ? static_cast<double>(certificate_expiry_()) : 0);

@@ -66,7 +66,10 @@ class Metrics : public CallObserver {
  public:
   // A refused authentication at a door: UNAUTHENTICATED, TOKEN_EXPIRED or RATE_LIMITED.
   virtual void OnAuthFailure(Door door, Reason reason) = 0;
-  // The network door ended a connection that kept it from serving others.
+  // The network door began to read a connection more slowly, let a new one wait, or ended one, so
+  // that it can serve others.
+  virtual void OnConnectionThrottled() = 0;
+  virtual void OnConnectionHeld() = 0;
   virtual void OnConnectionEnded() = 0;
   // A worker attached (+1) or left (-1).
   virtual void OnAttach(int change) = 0;

@@ -5,7 +5,6 @@
 #include <memory>
 #include <utility>
 
-#include "engine/os/futex.h"
 #include "service/rpc/acceptor.h"
 
 namespace statehouse {
@@ -32,11 +31,15 @@ class DoorCore::Posted final : public Event {
 };
 
 void DoorCore::CountWasted(const std::string& peer) {
-  if (!IsTcpPeer(peer) || !wasted_calls_.Count(peer, MonotonicNs())) return;
+  // SYNC: door.acceptor.
   Acceptor* const acceptor = acceptor_.load(std::memory_order_acquire);
-  // What is left of the calls of one that was ended is cancelled, and comes here, too.
-  if (acceptor == nullptr || !acceptor->End(peer)) return;
-  if (options_.on_connection_ended) options_.on_connection_ended(peer);
+  if (acceptor != nullptr) acceptor->OnWasted(peer);
+}
+
+void DoorCore::CountUseful(const grpc::ServerContext& context) {
+  // SYNC: door.acceptor.
+  Acceptor* const acceptor = acceptor_.load(std::memory_order_acquire);
+  if (acceptor != nullptr && acceptor->WantsUseful()) acceptor->OnUseful(context.peer());
 }
 
 void DoorCore::Post(std::function<void()> work) {

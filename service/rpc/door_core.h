@@ -7,7 +7,6 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/generic/async_generic_service.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -24,7 +23,6 @@
 #include "service/api/dispatcher.h"
 #include "service/rpc/grpc_door.h"
 #include "service/rpc/token_cache.h"
-#include "service/rpc/wasted_calls.h"
 
 namespace statehouse {
 
@@ -81,11 +79,7 @@ class DoorCore final {
  public:
   DoorCore(const GrpcDoorOptions& options, Dispatcher* dispatcher, Authenticator* authenticator,
            Lane lane)
-      : options_(options),
-        dispatcher_(dispatcher),
-        lane_(lane),
-        tokens_(authenticator),
-        wasted_calls_(options.wasted_calls_per_second_max) {}
+      : options_(options), dispatcher_(dispatcher), lane_(lane), tokens_(authenticator) {}
 
   const GrpcDoorOptions& options() const { return options_; }
   Dispatcher& dispatcher() { return *dispatcher_; }
@@ -97,28 +91,24 @@ class DoorCore final {
   std::unordered_set<OpenStream*>& streams() { return streams_; }
   std::unordered_set<OpenStream*>& batch_streams() { return batch_streams_; }
 
-  // A call of `peer` was wasted. Beyond the limit its connection is ended, unless it came by a unix
-  // socket: those cannot be told from each other.
+  // A call of `peer` was wasted, or one was of use (host_debts.h). Polling thread, or one that
+  // finishes a call.
   void CountWasted(const std::string& peer);
-  // How connections are ended; from then on.
-  void set_acceptor(Acceptor* acceptor) { acceptor_.store(acceptor, std::memory_order_release); }
+  void CountUseful(const grpc::ServerContext& context);
+  // Who is told of them; from then on.
+  void set_acceptor(Acceptor* acceptor) {
+    acceptor_.store(acceptor, std::memory_order_release);  // SYNC: door.acceptor.
+  }
 
   bool serving() const { return serving_.load(std::memory_order_relaxed); }
   void set_serving(bool serving) { serving_.store(serving, std::memory_order_relaxed); }
   bool stopping() const { return stopping_; }
   void set_stopping() { stopping_ = true; }
   // The calling thread is the polling thread from now on.
-  void BeginPolling() {
-    poller_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-    poller_tid_.store(::gettid(), std::memory_order_relaxed);
-  }
-  // The polling thread's number, as the kernel has it; 0: nobody polls yet.
-  const std::atomic<pid_t>& poller_tid() const { return poller_tid_; }
+  void BeginPolling() { poller_.store(std::this_thread::get_id(), std::memory_order_relaxed); }
   bool OnPollingThread() const {
     return poller_.load(std::memory_order_relaxed) == std::this_thread::get_id();
   }
-  // Grows with each event that the polling thread works on.
-  std::atomic<uint64_t>& turns() { return turns_; }
   // Messages that other threads sent and the polling thread has not heard of.
   std::atomic<uint32_t>& foreign_writes() { return foreign_writes_; }
 
@@ -142,7 +132,6 @@ class DoorCore final {
   Dispatcher* const dispatcher_;
   const Lane lane_;
   TokenCache tokens_;
-  WastedCalls wasted_calls_;
   std::atomic<Acceptor*> acceptor_{nullptr};
   grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
@@ -151,9 +140,7 @@ class DoorCore final {
   std::atomic<bool> serving_{true};
   bool stopping_ = false;
   std::atomic<std::thread::id> poller_{};
-  std::atomic<pid_t> poller_tid_{0};
   std::atomic<uint32_t> foreign_writes_{0};
-  std::atomic<uint64_t> turns_{0};
 
   std::mutex mutex_;
   std::condition_variable no_calls_;

@@ -22,13 +22,16 @@ struct GrpcDoorOptions {
   uint32_t keepalive_min_ping_s = 5;
   uint32_t connections_max = 20'000;
   uint32_t streams_per_connection_max = 65'536;
-  uint32_t wasted_calls_per_second_max = 1'000;  // Of a connection (wasted_calls.h).
+  uint32_t wasted_calls_per_second_max = 1'000;  // Of a host (host_debts.h).
   TlsFiles tls;                                  // Of connections over TCP.
   // Told of every refused access token, for the metrics; runs on the polling thread.
   std::function<void(Reason)> on_auth_failure;
-  // Told of every connection that is ended because it keeps the door from serving others. Any
-  // thread.
-  std::function<void(const std::string& peer)> on_connection_ended;
+  // Told of connections that are read more slowly because their calls come to nothing, of those
+  // that wait to be taken because their host opens many, and of those that are ended because too
+  // many are slowed down. Any thread.
+  std::function<void(const std::string& peer)> on_connection_throttled;
+  std::function<void(const std::string& peer)> on_connection_held;
+  std::function<void()> on_connection_ended;
 };
 
 // Who owns it: the composition root, which shuts it down before the dispatcher goes. Threads: any.

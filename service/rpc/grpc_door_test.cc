@@ -306,13 +306,15 @@ TEST_F(SmallDoorTest, ConnectionBeyondTheLimitIsClosedAndAFreedPlaceIsUsed) {
 
 class WastedCallsDoorTest : public GrpcDoorTest {
  protected:
-  static constexpr int kWastedMax = 5;
+  static constexpr uint32_t kWastedMax = 200;
+  static constexpr uint32_t kAtOnce = kWastedMax / 4;
 
-  WastedCallsDoorTest() : GrpcDoorTest(Options(&ended_)) {}
-  static GrpcDoorOptions Options(std::atomic<int>* ended) {
+  WastedCallsDoorTest() : GrpcDoorTest(Options(&throttled_)) {}
+  static GrpcDoorOptions Options(std::atomic<int>* throttled) {
     GrpcDoorOptions options;
+    options.connections_max = 3;
     options.wasted_calls_per_second_max = kWastedMax;
-    options.on_connection_ended = [ended](const std::string&) { ended->fetch_add(1); };
+    options.on_connection_throttled = [throttled](const std::string&) { throttled->fetch_add(1); };
     return options;
   }
   static grpc::Status AddWithoutToken(v1::Areas::Stub& stub) {
@@ -320,54 +322,78 @@ class WastedCallsDoorTest : public GrpcDoorTest {
     v1::AddWordResponse response;
     return stub.AddWord(&context, Add("a"), &response);
   }
+  static std::string CallsWithoutToken(uint32_t count) {
+    std::string calls = testing::Preface();
+    for (uint32_t i = 0; i < count; ++i) {
+      calls += testing::UnaryCall(2 * i + 1, "/statehouse.v1.Areas/AddWord", "", "");
+    }
+    return calls;
+  }
+  std::string Address() const { return "127.0.0.1:" + std::to_string(port_); }
+  // Whether so many calls are answered, refusals included.
+  static bool AnswersAll(testing::Http2Connection* connection, uint32_t calls) {
+    for (uint32_t answers = 0; answers < calls;) {
+      const std::optional<testing::Frame> frame = connection->Receive();
+      if (!frame.has_value()) return false;
+      const bool is_last = (frame->flags & testing::kEndStream) != 0;
+      if (frame->type == testing::FrameType::kHeaders && is_last) ++answers;
+    }
+    return true;
+  }
 
-  std::atomic<int> ended_{0};
+  std::atomic<int> throttled_{0};
 };
 
-TEST_F(WastedCallsDoorTest, AConnectionBeyondTheLimitIsEndedAndOthersGoOn) {
+TEST_F(WastedCallsDoorTest, AsManyAsMayComeAtOnceThrottleNobody) {
+  testing::Http2Connection connection(Address());
+  ASSERT_TRUE(connection.Send(CallsWithoutToken(kAtOnce)));
+
+  EXPECT_TRUE(AnswersAll(&connection, kAtOnce));
+
+  EXPECT_EQ(throttled_.load(), 0);
+}
+
+TEST_F(WastedCallsDoorTest, BeyondTheLimitAConnectionIsThrottledAndEachCallAnswered) {
   service_->MakeArea("a", 64);
   const auto other = Areas();
   ASSERT_TRUE(AddOnce(*other, "a").ok());
-  const auto stub = Areas();
-  for (int i = 0; i < kWastedMax; ++i) {
-    EXPECT_EQ(AddWithoutToken(*stub).error_code(), grpc::StatusCode::UNAUTHENTICATED);
-  }
-  EXPECT_EQ(ended_.load(), 0);
+  constexpr uint32_t kCalls = 3 * kAtOnce;
+  testing::Http2Connection connection(Address());
+  ASSERT_TRUE(connection.Send(CallsWithoutToken(kCalls)));
 
-  EXPECT_FALSE(AddWithoutToken(*stub).ok());
-
-  EXPECT_TRUE(Eventually([this] { return ended_.load() == 1; }));
+  EXPECT_TRUE(Eventually([this] { return throttled_.load() == 1; }));
   EXPECT_TRUE(AddOnce(*other, "a").ok());
-  EXPECT_TRUE(Eventually([this] { return AddOnce(*Areas(), "a").ok(); }));
+  EXPECT_TRUE(AnswersAll(&connection, kCalls));
+  EXPECT_EQ(throttled_.load(), 1) << "it was told once";
+  EXPECT_TRUE(AddOnce(*Areas(), "a").ok()) << "of the same host";
 }
 
-TEST_F(WastedCallsDoorTest, WhatIsLeftOfAnEndedConnectionsCallsIsToldNobody) {
+TEST_F(WastedCallsDoorTest, OneThatLeavesWhileItIsThrottledMakesRoom) {
   service_->MakeArea("a", 64);
-  testing::Http2Connection connection("127.0.0.1:" + std::to_string(port_));
-  std::string calls = testing::Preface();
-  for (uint32_t i = 0; i < 20 * kWastedMax; ++i) {
-    calls += testing::UnaryCall(2 * i + 1, "/statehouse.v1.Areas/AddWord", "", "");
+  std::vector<testing::Http2Connection> wasteful;
+  for (int i = 0; i < 3; ++i) {
+    wasteful.emplace_back(Address());
+    ASSERT_TRUE(wasteful.back().Send(CallsWithoutToken(20 * kAtOnce)));
   }
+  EXPECT_TRUE(Eventually([this] { return throttled_.load() == 3; }));
 
-  ASSERT_TRUE(connection.Send(calls));
+  wasteful.clear();
 
-  while (connection.Receive().has_value()) continue;
-  EXPECT_TRUE(Eventually([this] { return AddOnce(*Areas(), "a").ok(); }));
-  EXPECT_EQ(ended_.load(), 1);
+  EXPECT_TRUE(Eventually([&] { return AddOnce(*Areas(), "a").ok(); }));
 }
 
-TEST_F(WastedCallsDoorTest, OfAUnixSocketNoneIsEndedAndNoneIsToldToBe) {
+TEST_F(WastedCallsDoorTest, OfAUnixSocketNoneIsThrottled) {
   service_->MakeArea("a", 64);
   const auto channel =
       grpc::CreateChannel("unix:" + UnixPath(), grpc::InsecureChannelCredentials());
   const auto stub = v1::Areas::NewStub(channel);
 
-  for (int i = 0; i < 4 * kWastedMax; ++i) {
+  for (uint32_t i = 0; i < 2 * kAtOnce; ++i) {
     EXPECT_EQ(AddWithoutToken(*stub).error_code(), grpc::StatusCode::UNAUTHENTICATED);
   }
 
   EXPECT_TRUE(AddOnce(*stub, "a").ok());
-  EXPECT_EQ(ended_.load(), 0);
+  EXPECT_EQ(throttled_.load(), 0);
 }
 
 TEST_F(GrpcDoorTest, ManyConcurrentCallsEachCountOnce) {

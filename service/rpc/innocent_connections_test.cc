@@ -1,5 +1,5 @@
-// Connections that take the polling thread's time and hold up nobody: none of them is ended,
-// however long they go on without an event of the completion queue.
+// Connections that take the polling thread's time and waste none of it: none of them is read more
+// slowly or ended, however long they go on without an event of the completion queue.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -21,15 +21,16 @@ using testing::Http2Connection;
 
 class InnocentConnectionsTest : public GrpcDoorTest {
  protected:
-  InnocentConnectionsTest() : GrpcDoorTest(Options(&ended_)) {}
-  static GrpcDoorOptions Options(std::atomic<int>* ended) {
+  InnocentConnectionsTest() : GrpcDoorTest(Options(&disturbed_)) {}
+  static GrpcDoorOptions Options(std::atomic<int>* disturbed) {
     GrpcDoorOptions options;
-    options.on_connection_ended = [ended](const std::string&) { ended->fetch_add(1); };
+    options.on_connection_throttled = [disturbed](const std::string&) { disturbed->fetch_add(1); };
+    options.on_connection_ended = [disturbed] { disturbed->fetch_add(1); };
     return options;
   }
   std::string Address() const { return "127.0.0.1:" + std::to_string(port_); }
 
-  std::atomic<int> ended_{0};
+  std::atomic<int> disturbed_{0};
 };
 
 std::string PingFrame(const char (&eight_bytes)[9]) {
@@ -65,7 +66,7 @@ TEST_F(InnocentConnectionsTest, IdleOnesThatPing) {
 
   EXPECT_TRUE(std::all_of(connections.begin(), connections.end(),
                           [](Http2Connection& connection) { return Lives(&connection); }));
-  EXPECT_EQ(ended_.load(), 0);
+  EXPECT_EQ(disturbed_.load(), 0);
 }
 
 // Sends the bytes on stream 1 in small frames, as far as flow control lets it, and slowly.
@@ -140,7 +141,7 @@ TEST_F(InnocentConnectionsTest, OneThatSendsALargeMessageSlowly) {
   EXPECT_TRUE(SlowSender(&connection).Send(testing::GrpcMessage(request.SerializeAsString())));
 
   EXPECT_TRUE(connection.Answer(1).has_value());
-  EXPECT_EQ(ended_.load(), 0);
+  EXPECT_EQ(disturbed_.load(), 0);
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ void ServerCall::Route() {
   if (!identity.ok()) {
     const Reason reason = identity.status().reason();
     if (core_->options().on_auth_failure) core_->options().on_auth_failure(reason);
-    core_->CountWasted(context_.peer());
+    CountWasted();
     return Finish(ToGrpcStatus(identity.status(), ""));
   }
   identity_ = *std::move(identity);
@@ -147,6 +147,10 @@ std::chrono::steady_clock::time_point ServerCall::Deadline() const {
   return steady_clock::now() + (deadline - now);
 }
 
+void ServerCall::CountWasted() {
+  if (!std::exchange(was_wasted_, true)) core_->CountWasted(context_.peer());
+}
+
 void ServerCall::StartRead() {
   is_reading_ = true;
   stream_.Read(&message_, static_cast<Event*>(&read_));
@@ -164,6 +168,7 @@ void ServerCall::OnRead(bool ok) {
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
   if (!ok) {
     if (kind_ == Kind::kReflection) return Finish(grpc::Status::OK);  // The client asks no more.
+    CountWasted();
     return Finish(ToGrpcStatus(
         Status(Reason::kInvalidArgument,
                context_.method() + ": the call carried no request, or one beyond the limit"),
@@ -202,6 +207,7 @@ void ServerCall::BeginServed(std::string_view request) {
   if (!opened.ok()) {
     return Finish(ToGrpcStatus(opened.status(), ObjectNameOf(context_.method(), request)));
   }
+  core_->CountUseful(context_);
   const std::lock_guard<std::mutex> lock(mutex_);
   served_ = *std::move(opened);
   Serve();
@@ -259,6 +265,7 @@ void ServerCall::Answer(StatusOr<std::string> result) {
   const std::lock_guard<std::mutex> lock(mutex_);
   finish_was_called_.store(true, std::memory_order_relaxed);
   if (result.ok()) {
+    was_useful_.store(kind_ == Kind::kUnary, std::memory_order_relaxed);
     stream_.WriteAndFinish(ToByteBuffer(*std::move(result)), grpc::WriteOptions(), grpc::Status::OK,
                            static_cast<Event*>(&finished_));
     return;
@@ -363,7 +370,9 @@ void ServerCall::OnOver(bool ok) {
   // Waits and streams that end this way have done their work.
   const bool is_unary = kind_ == Kind::kUnary || kind_ == Kind::kHealthCheck;
   if (was_cancelled && pending_ == nullptr && (is_unary || !has_read_)) {
-    core_->CountWasted(context_.peer());
+    CountWasted();
+  } else if (was_useful_.load(std::memory_order_relaxed)) {
+    core_->CountUseful(context_);
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);

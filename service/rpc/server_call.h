@@ -75,6 +75,7 @@ class ServerCall final : public OpenStream {
   void Route();
   bool OpenAsStream();
   bool OpenBatches();
+  void CountWasted();
   void StartRead();
   void StartWrite(std::string bytes);
   void DispatchUnary(std::string_view request);
@@ -121,6 +122,8 @@ class ServerCall final : public OpenStream {
   bool is_over_ = false;
   bool was_cancelled_ = false;  // As is_writing_.
   bool ends_now_ = false;
+  bool was_wasted_ = false;              // It was counted.
+  std::atomic<bool> was_useful_{false};  // A caller with a token was answered.
 
   // Health watch.
   std::string watched_service_;

@@ -113,7 +113,8 @@ class TlsStormTest : public TlsDoorTest {
   TlsStormTest() : TlsDoorTest(FilesAnd(&ended_)) {}
   static std::unique_ptr<Material> FilesAnd(std::atomic<int>* ended) {
     auto made = Files(/*mutual=*/false);
-    made->options.on_connection_ended = [ended](const std::string&) { ended->fetch_add(1); };
+    made->options.on_connection_throttled = [ended](const std::string&) { ended->fetch_add(1); };
+    made->options.on_connection_ended = [ended] { ended->fetch_add(1); };
     return made;
   }
 

@@ -105,7 +105,7 @@ void Flood::ReadNothing(uint32_t) {
       SleepNs(kPauseNs);
       continue;
     }
-    readers.push_back(std::make_unique<Http2Connection>(target_.address));
+    readers.push_back(std::make_unique<Http2Connection>(target_.address, target_.from));
     if (readers.back()->Send(opening, kSoon)) ++sent_;
   }
 }
@@ -114,7 +114,7 @@ void Flood::Write(uint32_t) {
   v1::SetEntryRequest request;
   request.set_name(target_.dict);
   request.mutable_value()->set_bytes_value(std::string(kSlowValueBytes, 'x'));
-  Http2Connection connection(target_.address);
+  Http2Connection connection(target_.address, target_.from);
   connection.Send(Preface());
   uint32_t stream = 1;
   for (uint32_t number = 0; !stop_; ++number, stream += 2) {
@@ -130,7 +130,7 @@ void Flood::Write(uint32_t) {
     }
     if (connection.Send(call, kSoon) && connection.Answer(stream, kSoon).has_value()) continue;
     ++reconnects_;
-    connection = Http2Connection(target_.address);
+    connection = Http2Connection(target_.address, target_.from);
     connection.Send(Preface());
     stream = static_cast<uint32_t>(-1);  // The next one is the first.
   }
@@ -141,7 +141,7 @@ void Flood::StopHalfway(uint32_t) {
   std::mt19937 random(target_.seed);
   std::vector<std::unique_ptr<Http2Connection>> open;
   while (!stop_) {
-    auto connection = std::make_unique<Http2Connection>(target_.address);
+    auto connection = std::make_unique<Http2Connection>(target_.address, target_.from);
     connection->Send(whole.substr(0, random() % whole.size()), kSoon);
     ++sent_;
     if (open.size() < kHalfOpenOnes) {
@@ -156,7 +156,7 @@ void Flood::TryTokens(uint32_t number) {
   const std::string request = AddRequest(target_);
   std::mt19937 random(target_.seed + number);
   while (!stop_) {
-    Http2Connection connection(target_.address);
+    Http2Connection connection(target_.address, target_.from);
     bool is_open = connection.Send(Preface(), kSoon);
     for (uint32_t stream = 1; is_open && !stop_ && stream < kStreamsOfConnection;) {
       std::string calls;
@@ -177,7 +177,7 @@ void Flood::SendTooMuch(uint32_t number) {
   const std::string block = CallHeaders(kAddWord, target_.token);
   const std::string part(16 << 10, 'x');
   while (!stop_) {
-    Http2Connection connection(target_.address);
+    Http2Connection connection(target_.address, target_.from);
     std::string opening = Preface() + EncodeFrame(FrameType::kHeaders, kEndHeaders, 1, block);
     // It says how long it is, or far more than what comes.
     const auto said = random() % 2 == 0 ? static_cast<uint32_t>(kOversizeBytes) : 0xffffffffu;
@@ -199,7 +199,7 @@ void Flood::SendNonsense(uint32_t number) {
     return EncodeFrame(FrameType::kHeaders, kEndHeaders, stream, block);
   };
   while (!stop_) {
-    Http2Connection connection(target_.address);
+    Http2Connection connection(target_.address, target_.from);
     bool is_open = connection.Send(random() % 8 == 0 ? RandomBytes(&random, 64) : Preface(), kSoon);
     for (uint32_t stream = 1; is_open && !stop_ && stream < kStreamsOfConnection; stream += 2) {
       const std::string noise = RandomBytes(&random, random() % 300);
@@ -238,7 +238,7 @@ void Flood::TakeBack(uint32_t) {
   const std::string request = AddRequest(target_);
   const std::string block = CallHeaders(kAddWord, target_.token);
   while (!stop_) {
-    Http2Connection connection(target_.address);
+    Http2Connection connection(target_.address, target_.from);
     bool is_open = connection.Send(Preface(), kSoon);
     for (uint32_t stream = 1; is_open && !stop_ && stream < kStreamsOfConnection;) {
       std::string calls;
@@ -260,7 +260,7 @@ void Flood::Ping(uint32_t) {
     pings += EncodeFrame(FrameType::kSettings, 0, 0, Setting(4, kFirstWindow));
   }
   while (!stop_) {
-    Http2Connection connection(target_.address);
+    Http2Connection connection(target_.address, target_.from);
     bool is_open = connection.Send(Preface(), kSoon);
     while (is_open && !stop_) {
       is_open = connection.Send(pings, kSoon);

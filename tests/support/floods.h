@@ -39,6 +39,7 @@ struct FloodTarget {
   std::string area;
   std::string dict;
   uint32_t seed = 0;
+  std::string from = {};  // The flood's own address; empty: as the kernel has it.
 };
 
 class Flood final {

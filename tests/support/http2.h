@@ -101,14 +101,22 @@ inline std::string UnaryCall(uint32_t stream, std::string_view path, std::string
 
 class Http2Connection final {
  public:
-  // Connects to "127.0.0.1:port" and sends nothing; not valid() when that fails.
-  explicit Http2Connection(const std::string& address) {
+  // Connects to "127.0.0.1:port" and sends nothing; not valid() when that fails. `from`: the own
+  // address, another one of loopback for another host; empty: as the kernel has it.
+  explicit Http2Connection(const std::string& address, const std::string& from = {}) {
     sockaddr_in target{};
     target.sin_family = AF_INET;
     const char* const port = address.c_str() + address.rfind(':') + 1;
     target.sin_port = htons(static_cast<uint16_t>(std::atoi(port)));
     target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in own{};
+    own.sin_family = AF_INET;
+    if (!from.empty() &&
+        (inet_pton(AF_INET, from.c_str(), &own.sin_addr) != 1 ||
+         bind(fd.get(), reinterpret_cast<const sockaddr*>(&own), sizeof(own)) != 0)) {
+      return;
+    }
     if (connect(fd.get(), reinterpret_cast<sockaddr*>(&target), sizeof(target)) != 0) return;
     const int on = 1;
     setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
