@@ -111,9 +111,9 @@ void Acceptor::OnWasted(std::string_view text) {
   if (is_first && options_.on_throttled) options_.on_throttled(peer->ToString());
 }
 
-void Acceptor::OnUseful(std::string_view text) {
+void Acceptor::Raise(std::string_view text, ReadGate::Standing standing) {
   const std::optional<TcpPeer> peer = ParsePeer(text);
-  if (!peer.has_value() || !gate_.Prove(*peer)) return;
+  if (!peer.has_value() || !gate_.Raise(*peer, standing)) return;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     debts_.Refund(peer->Host());
@@ -182,7 +182,18 @@ void Acceptor::TakeOrHold(UniqueFd connection) {
 int Acceptor::DoWhatIsDue() {
   const uint64_t now_ns = MonotonicNs();
   const std::optional<uint64_t> held_ns = TakeHeld(now_ns);
-  const std::optional<uint64_t> paused_ns = gate_.RearmDue(now_ns);
+  std::optional<uint64_t> paused_ns;
+  std::vector<TcpPeer> throttled;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    paused_ns = gate_.RearmDue(now_ns, [&](const TcpPeer& peer, bool is_first_pause) {
+      if (is_first_pause) throttled.push_back(peer);
+      return debts_.Waste(peer.Host(), now_ns);
+    });
+  }
+  for (const TcpPeer& peer : throttled) {
+    if (options_.on_throttled) options_.on_throttled(peer.ToString());
+  }
   for (; ended_ < gate_.ended(); ++ended_) {
     if (options_.on_ended) options_.on_ended();
   }

@@ -5,7 +5,7 @@
 //                    │ no                                           ▲
 //                    └──► held, in order, a while apart ────────────┘
 //
-// Who owns it: the door. Threads: one of its own; OnWasted, OnUseful and Stop from any one.
+// Who owns it: the door. Threads: one of its own; OnWasted, Raise and Stop from any one.
 // Always true: at most `connections_max` handed-on connections are open; one beyond is closed at
 // once, which a client sees as UNAVAILABLE. A connection takes one descriptor, which is no longer
 // ours once it is handed on. How fast a host may connect, and how long a connection whose calls
@@ -59,9 +59,9 @@ class Acceptor final {
 
   // A call that came from `peer`, as gRPC writes it ("ipv4:127.0.0.1:51234"), came to nothing.
   void OnWasted(std::string_view peer);
-  // It was of use. Cheap to ask first.
-  bool WantsUseful() const { return gate_.any_unproven(); }
-  void OnUseful(std::string_view peer);
+  // Its caller is known, or it was of use. Cheap to ask first whether anybody wants to know.
+  bool WantsStandings() const { return gate_.any_to_raise(); }
+  void Raise(std::string_view peer, ReadGate::Standing standing);
   // Closes the listeners and what is held, and joins the thread; connections go on, and none is
   // paused any more. Idempotent.
   void Stop();

@@ -36,10 +36,10 @@ void DoorCore::CountWasted(const std::string& peer) {
   if (acceptor != nullptr) acceptor->OnWasted(peer);
 }
 
-void DoorCore::CountUseful(const grpc::ServerContext& context) {
+void DoorCore::Raise(const grpc::ServerContext& context, ReadGate::Standing standing) {
   // SYNC: door.acceptor.
   Acceptor* const acceptor = acceptor_.load(std::memory_order_acquire);
-  if (acceptor != nullptr && acceptor->WantsUseful()) acceptor->OnUseful(context.peer());
+  if (acceptor != nullptr && acceptor->WantsStandings()) acceptor->Raise(context.peer(), standing);
 }
 
 void DoorCore::Post(std::function<void()> work) {

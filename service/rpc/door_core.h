@@ -22,6 +22,7 @@
 #include "engine/state/area.h"
 #include "service/api/dispatcher.h"
 #include "service/rpc/grpc_door.h"
+#include "service/rpc/read_gate.h"
 #include "service/rpc/token_cache.h"
 
 namespace statehouse {
@@ -91,10 +92,10 @@ class DoorCore final {
   std::unordered_set<OpenStream*>& streams() { return streams_; }
   std::unordered_set<OpenStream*>& batch_streams() { return batch_streams_; }
 
-  // A call of `peer` was wasted, or one was of use (host_debts.h). Polling thread, or one that
-  // finishes a call.
+  // A call of `peer` was wasted (host_debts.h).
   void CountWasted(const std::string& peer);
-  void CountUseful(const grpc::ServerContext& context);
+  // The caller of a call is known, or it was of use (read_gate.h).
+  void Raise(const grpc::ServerContext& context, ReadGate::Standing standing);
   // Who is told of them; from then on.
   void set_acceptor(Acceptor* acceptor) {
     acceptor_.store(acceptor, std::memory_order_release);  // SYNC: door.acceptor.

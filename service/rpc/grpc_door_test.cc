@@ -306,8 +306,8 @@ TEST_F(SmallDoorTest, ConnectionBeyondTheLimitIsClosedAndAFreedPlaceIsUsed) {
 
 class WastedCallsDoorTest : public GrpcDoorTest {
  protected:
-  static constexpr uint32_t kWastedMax = 200;
-  static constexpr uint32_t kAtOnce = kWastedMax / 4;
+  static constexpr uint32_t kWastedMax = 500;
+  static constexpr uint32_t kAtOnce = kWastedMax / 10;
 
   WastedCallsDoorTest() : GrpcDoorTest(Options(&throttled_)) {}
   static GrpcDoorOptions Options(std::atomic<int>* throttled) {

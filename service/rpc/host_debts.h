@@ -26,7 +26,7 @@ namespace statehouse {
 
 inline constexpr size_t kHostsMax = 1024;
 inline constexpr uint32_t kWastedCallsPerSecondMax = 1'000'000;
-inline constexpr uint64_t kWasteAtOnceNs = 250'000'000;  // So long a time's calls may come at once.
+inline constexpr uint64_t kWasteAtOnceNs = 100'000'000;  // So long a time's calls may come at once.
 inline constexpr uint64_t kPauseNsMax = 1'000'000'000;
 inline constexpr uint64_t kConnectionNs = 4'000'000;
 inline constexpr uint64_t kConnectionsAtOnce = 64;

@@ -34,8 +34,8 @@ struct ReadGate::Slot {
   std::atomic<uint64_t> round{0};  // Of the turn that the next two are of.
   std::atomic<uint32_t> used{0};   // Bytes.
   std::atomic<bool> was_cut{false};
-  std::atomic<uint32_t> share{kUnprovenShareMax};
-  std::atomic<uint32_t> share_max{kUnprovenShareMax};
+  std::atomic<uint32_t> share{kStrangerShareMax};
+  std::atomic<uint32_t> share_max{kStrangerShareMax};
   std::atomic<bool> is_paused{false};  // Or ended: the lock is to be taken to learn more.
 
   // Under the table's lock.
@@ -46,9 +46,11 @@ struct ReadGate::Slot {
   epoll_event interest{};
   uint64_t until_ns = 0;    // Of its pause.
   bool is_waiting = false;  // For RearmDue; its epoll does not report bytes meanwhile.
-  bool is_proven = false;
-  bool was_proven = false;
+  Standing standing = Standing::kStranger;
+  bool was_useful = false;
   bool was_paused = false;
+  uint32_t stranger_turns = 0;  // That were cut off.
+  bool owes_turn = false;       // It waits for one beyond them.
   bool is_ended = false;
 
   uint32_t Room() const {
@@ -169,20 +171,22 @@ void ReadGate::Admit(int fd, const std::optional<TcpPeer>& peer) {
   slot->peer = peer;
   slot->epoll = -1;
   slot->until_ns = 0;
-  slot->is_waiting = slot->was_proven = slot->was_paused = slot->is_ended = false;
+  slot->is_waiting = slot->was_useful = slot->was_paused = slot->is_ended = false;
+  slot->stranger_turns = 0;
+  slot->owes_turn = false;
   slot->is_paused.store(false, std::memory_order_relaxed);
   slot->used.store(0, std::memory_order_relaxed);
   slot->round.store(0, std::memory_order_relaxed);
   slot->was_cut.store(false, std::memory_order_relaxed);
-  slot->share.store(kUnprovenShareMax, std::memory_order_relaxed);
+  slot->share.store(kStrangerShareMax, std::memory_order_relaxed);
   // Unix sockets are trusted, so all they need is turns.
-  slot->is_proven = !peer.has_value();
-  slot->share_max.store(peer.has_value() ? kUnprovenShareMax : kShareMax,
+  slot->standing = peer.has_value() ? Standing::kStranger : Standing::kUseful;
+  slot->share_max.store(peer.has_value() ? kStrangerShareMax : kShareMax,
                         std::memory_order_relaxed);
   open_.fetch_add(1, std::memory_order_relaxed);
   if (peer.has_value()) {
     by_peer_.emplace(*peer, fd);
-    unproven_.fetch_add(1, std::memory_order_relaxed);
+    to_raise_.fetch_add(1, std::memory_order_relaxed);
   }
   slot->is_gated.store(true, std::memory_order_release);  // SYNC: gate.admit.
 }
@@ -192,32 +196,32 @@ void ReadGate::Detach(int fd, Slot* slot) {
   slot->gate = nullptr;
   slot->epoll = -1;
   open_.fetch_sub(1, std::memory_order_relaxed);
-  if (!slot->is_proven) unproven_.fetch_sub(1, std::memory_order_relaxed);
+  if (slot->standing != Standing::kUseful) to_raise_.fetch_sub(1, std::memory_order_relaxed);
   if (!slot->peer.has_value()) return;
   const auto [first, last] = by_peer_.equal_range(*slot->peer);
   const auto own = std::find_if(first, last, [fd](const auto& one) { return one.second == fd; });
   if (own != last) by_peer_.erase(own);
 }
 
-void ReadGate::SetProven(Slot* slot, bool is_proven) {
-  if (slot->is_proven == is_proven) return;
-  slot->is_proven = is_proven;
-  slot->share_max.store(is_proven ? kShareMax : kUnprovenShareMax, std::memory_order_relaxed);
-  if (is_proven) {
-    unproven_.fetch_sub(1, std::memory_order_relaxed);
-  } else {
-    unproven_.fetch_add(1, std::memory_order_relaxed);
-  }
+void ReadGate::SetStanding(Slot* slot, Standing standing) {
+  const bool was_useful = slot->standing == Standing::kUseful;
+  slot->standing = standing;
+  slot->share_max.store(standing == Standing::kStranger ? kStrangerShareMax : kShareMax,
+                        std::memory_order_relaxed);
+  const bool is_useful = standing == Standing::kUseful;
+  if (is_useful && !was_useful) to_raise_.fetch_sub(1, std::memory_order_relaxed);
+  if (!is_useful && was_useful) to_raise_.fetch_add(1, std::memory_order_relaxed);
 }
 
-bool ReadGate::Prove(const TcpPeer& peer) {
+bool ReadGate::Raise(const TcpPeer& peer, Standing standing) {
   const std::lock_guard<std::mutex> lock(Table::mutex);
   bool is_first = false;
   const auto [first, last] = by_peer_.equal_range(peer);
   for (auto one = first; one != last; ++one) {
     Slot* const slot = Table::Find(one->second);
-    SetProven(slot, true);
-    if (!std::exchange(slot->was_proven, true)) is_first = true;
+    SetStanding(slot, std::max(slot->standing, standing));
+    const bool is_useful = standing == Standing::kUseful;
+    if (is_useful && !std::exchange(slot->was_useful, true)) is_first = true;
   }
   return is_first;
 }
@@ -233,8 +237,8 @@ bool ReadGate::Pause(const TcpPeer& peer, uint64_t until_ns) {
 }
 
 bool ReadGate::PauseOne(Slot* slot, uint64_t until_ns) {
-  SetProven(slot, false);
-  slot->share.store(std::min(slot->share.load(std::memory_order_relaxed), kUnprovenShareMax),
+  SetStanding(slot, Standing::kStranger);
+  slot->share.store(std::min(slot->share.load(std::memory_order_relaxed), kStrangerShareMax),
                     std::memory_order_relaxed);
   if (until_ns == 0 || pauses_are_over_) return false;
   slot->until_ns = std::max(slot->until_ns, until_ns);
@@ -269,7 +273,16 @@ bool ReadGate::RefusePaused(int fd, Slot* slot) {
 
 bool ReadGate::Refuse(int fd, Slot* slot) {
   if (slot->is_paused.load(std::memory_order_relaxed) && RefusePaused(fd, slot)) return true;
-  if (slot->Room() > 0 || !slot->Report(fd)) return false;
+  if (slot->Room() > 0) return false;
+  const bool was_cut = slot->was_cut.load(std::memory_order_relaxed);
+  if (!was_cut && slot->standing == Standing::kStranger && !pauses_are_over_ &&
+      ++slot->stranger_turns > kStrangerTurns) {
+    slot->until_ns = std::max(slot->until_ns, MonotonicNs() + kStrangerPauseNs);
+    slot->is_paused.store(true, std::memory_order_relaxed);
+    slot->owes_turn = true;
+    if (RefusePaused(fd, slot)) return true;
+  }
+  if (!slot->Report(fd)) return false;
   slot->was_cut.store(true, std::memory_order_relaxed);
   return true;
 }
@@ -301,27 +314,33 @@ ssize_t ReadGate::Receive(int fd, msghdr* message, int flags) {
   return got;
 }
 
-std::optional<uint64_t> ReadGate::RearmDue(uint64_t now_ns) {
+std::optional<uint64_t> ReadGate::RearmDue(uint64_t now_ns, const Charge& charge) {
   const std::lock_guard<std::mutex> lock(Table::mutex);
   while (!waits_.empty() && waits_.top().until_ns <= now_ns) {
     const Wait wait = waits_.top();
     waits_.pop();
     Slot* const slot = Table::Find(wait.fd);
     if (slot->gate != this || slot->generation != wait.generation) continue;
-    slot->is_waiting = false;
-    // What its client has sent and left is nobody's any more.
-    if (HasLeft(wait.fd)) {
-      slot->is_ended = true;
-    } else if (slot->until_ns > now_ns) {
-      AddWait(wait.fd, slot);
-      continue;
-    } else {
-      slot->is_paused.store(false, std::memory_order_relaxed);
-    }
-    (void)slot->Report(wait.fd);
+    EndPause(wait.fd, slot, now_ns, charge);
   }
   if (waits_.empty()) return std::nullopt;
   return waits_.top().until_ns - now_ns;
+}
+
+void ReadGate::EndPause(int fd, Slot* slot, uint64_t now_ns, const Charge& charge) {
+  slot->is_waiting = false;
+  // What its client has sent and left is nobody's any more.
+  if (HasLeft(fd)) {
+    slot->is_ended = true;
+  } else {
+    if (std::exchange(slot->owes_turn, false)) {
+      slot->until_ns = std::max(
+          slot->until_ns, now_ns + charge(*slot->peer, !std::exchange(slot->was_paused, true)));
+    }
+    if (slot->until_ns > now_ns) return AddWait(fd, slot);
+    slot->is_paused.store(false, std::memory_order_relaxed);
+  }
+  (void)slot->Report(fd);
 }
 
 void ReadGate::EndPauses() {

@@ -15,8 +15,9 @@
 //
 // What is not read stays in the kernel, and TCP makes its sender wait. A turn is meant to take
 // kTurnNs: one that was cut off and took longer halves the connection's share, one that took less
-// than half of that doubles it, from kShareMin up to kShareMax for those that have been of use, and
-// to kUnprovenShareMax for others. A pause is for connections whose calls come to nothing.
+// than half of that doubles it, from kShareMin up to kShareMax for those whose caller is known, and
+// to kStrangerShareMax for others. A pause is for connections whose calls come to nothing, and for
+// strangers who have had kStrangerTurns turns cut off: nobody needs so much to say who they are.
 //
 // Who owns it: the acceptor. Its descriptors are the process's, and so is the table of them, which
 // has one lock for all gates. Threads: any. Always true: whenever a read was refused, epoll is
@@ -47,8 +48,10 @@ namespace statehouse {
 
 inline constexpr uint64_t kTurnNs = 100'000;
 inline constexpr uint32_t kShareMin = 64;  // Bytes: some two calls, if they are as short as can be.
-inline constexpr uint32_t kUnprovenShareMax = 512;
+inline constexpr uint32_t kStrangerShareMax = 512;
 inline constexpr uint32_t kShareMax = 256 << 10;
+inline constexpr uint32_t kStrangerTurns = 8;
+inline constexpr uint64_t kStrangerPauseNs = 2'000'000;  // At least, after each turn beyond them.
 inline constexpr size_t kGatedDescriptorsMax = 1 << 18;
 // Connections of a gate that have bytes and are paused; one beyond is ended.
 inline constexpr size_t kPausedMax = 1024;
@@ -67,19 +70,23 @@ class ReadGate final {
   void Admit(int fd, const std::optional<TcpPeer>& peer);
   // Descriptors that were admitted and are not closed.
   size_t open() const { return open_.load(std::memory_order_relaxed); }
+  // What is known of the other side: nothing, who the caller is, or that it has been of use.
+  enum class Standing : uint8_t { kStranger, kKnown, kUseful };
   // Whether there may be connections that have not been of use.
-  bool any_unproven() const { return unproven_.load(std::memory_order_relaxed) != 0; }
-
-  // The connection has been of use. True: it is the first time.
-  bool Prove(const TcpPeer& peer);
-  // The connection has wasted time: it has a small share again, and is not read before the steady
+  bool any_to_raise() const { return to_raise_.load(std::memory_order_relaxed) != 0; }
+  // The connection has at least that standing. True: it is of use for the first time.
+  bool Raise(const TcpPeer& peer, Standing standing);
+  // The connection has wasted time: it is a stranger's again, and is not read before the steady
   // clock's `until_ns` (0: it has no pause). True: it is its first pause.
   bool Pause(const TcpPeer& peer, uint64_t until_ns);
   // Connections that were ended because kPausedMax were waiting.
   uint64_t ended() const { return ended_.load(std::memory_order_relaxed); }
+  // What a stranger's turn costs it: for how many nanoseconds from now it is paused further.
+  using Charge = std::function<uint64_t(const TcpPeer& peer, bool is_first_pause)>;
   // Lets those be read whose pause is over, and ends those whose client has left meanwhile. In how
-  // many nanoseconds it is to be called again; none: not before `wake`.
-  std::optional<uint64_t> RearmDue(uint64_t now_ns);
+  // many nanoseconds it is to be called again; none: not before `wake`. `charge` must not use the
+  // gate.
+  std::optional<uint64_t> RearmDue(uint64_t now_ns, const Charge& charge);
   // No connection is paused any more; turns go on.
   void EndPauses();
 
@@ -104,13 +111,14 @@ class ReadGate final {
   bool Refuse(int fd, Slot* slot);
   bool RefusePaused(int fd, Slot* slot);
   void Detach(int fd, Slot* slot);
-  void SetProven(Slot* slot, bool is_proven);
+  void SetStanding(Slot* slot, Standing standing);
+  void EndPause(int fd, Slot* slot, uint64_t now_ns, const Charge& charge);
   bool PauseOne(Slot* slot, uint64_t until_ns);
   void AddWait(int fd, Slot* slot);
 
   const std::function<void()> wake_;
   std::atomic<size_t> open_{0};
-  std::atomic<size_t> unproven_{0};
+  std::atomic<size_t> to_raise_{0};
   std::atomic<uint64_t> ended_{0};
   // Under the table's lock.
   std::unordered_multimap<TcpPeer, int, TcpPeerHash> by_peer_;

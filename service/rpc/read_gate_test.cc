@@ -91,28 +91,38 @@ class ReadGateTest : public ::testing::Test {
     ASSERT_EQ(send(pair.client.get(), std::string(bytes, 'x').data(), bytes, 0),
               static_cast<ssize_t>(bytes));
   }
+  std::optional<uint64_t> Rearm(uint64_t now_ns) {
+    return gate_.RearmDue(now_ns, [this](const TcpPeer&, bool is_first_pause) {
+      first_pauses_.fetch_add(is_first_pause ? 1 : 0);
+      charges_.fetch_add(1);
+      return charge_ns_;
+    });
+  }
   static std::vector<uint64_t> Marks(std::vector<uint64_t> marks) { return marks; }
 
   std::atomic<int> wakes_{0};
+  std::atomic<int> charges_{0};
+  std::atomic<int> first_pauses_{0};
+  uint64_t charge_ns_ = 0;
   ReadGate gate_{[this] { wakes_.fetch_add(1); }};
   Reader reader_;
 };
 
 TEST_F(ReadGateTest, WhatIsWithinTheShareIsReadAtOnce) {
-  const Pair pair = Open(1, kUnprovenShareMax);
+  const Pair pair = Open(1, kStrangerShareMax);
   ASSERT_EQ(reader_.Readable(), Marks({1}));
 
-  EXPECT_EQ(Reader::Read(pair.service.get()).size(), kUnprovenShareMax);
+  EXPECT_EQ(Reader::Read(pair.service.get()).size(), kStrangerShareMax);
 
   EXPECT_EQ(errno, EAGAIN);
   EXPECT_EQ(reader_.Readable(), Marks({}));
 }
 
 TEST_F(ReadGateTest, OneByteBeyondTheShareComesInTheNextTurn) {
-  const Pair pair = Open(1, kUnprovenShareMax + 1);
+  const Pair pair = Open(1, kStrangerShareMax + 1);
   ASSERT_EQ(reader_.Readable(), Marks({1}));
 
-  EXPECT_EQ(Reader::Read(pair.service.get()).size(), kUnprovenShareMax);
+  EXPECT_EQ(Reader::Read(pair.service.get()).size(), kStrangerShareMax);
 
   EXPECT_EQ(errno, EAGAIN);
   EXPECT_EQ(Reader::Read(pair.service.get()), "") << "the turn is over";
@@ -121,7 +131,7 @@ TEST_F(ReadGateTest, OneByteBeyondTheShareComesInTheNextTurn) {
 }
 
 TEST_F(ReadGateTest, ConnectionsTakeTurns) {
-  const Pair greedy = Open(1, 8 * kUnprovenShareMax);
+  const Pair greedy = Open(1, 8 * kStrangerShareMax);
   const Pair modest = Open(2, 10);
   ASSERT_EQ(reader_.Readable().size(), 2u);
   Reader::Read(greedy.service.get());
@@ -137,40 +147,64 @@ TEST_F(ReadGateTest, ConnectionsTakeTurns) {
 
 TEST_F(ReadGateTest, OneThatIsOfUseHasALargerShareWhenItsTurnsAreShort) {
   const Pair pair = Open(1);
-  EXPECT_TRUE(gate_.any_unproven());
-  EXPECT_TRUE(gate_.Prove(Peer(1)));
-  EXPECT_FALSE(gate_.Prove(Peer(1))) << "not for the first time";
-  EXPECT_FALSE(gate_.any_unproven());
+  EXPECT_TRUE(gate_.any_to_raise());
+  EXPECT_TRUE(gate_.Raise(Peer(1), ReadGate::Standing::kUseful));
+  EXPECT_FALSE(gate_.Raise(Peer(1), ReadGate::Standing::kUseful)) << "not for the first time";
+  EXPECT_FALSE(gate_.any_to_raise());
   size_t most = 0;
 
   // A busy machine makes turns long that are short.
-  for (int i = 0; i < 10'000 && most < 8 * kUnprovenShareMax; ++i) {
+  for (int i = 0; i < 10'000 && most < 8 * kStrangerShareMax; ++i) {
     while (send(pair.client.get(), std::string(4096, 'x').data(), 4096, 0) > 0) continue;
     reader_.Readable();
     most = std::max(most, Reader::Read(pair.service.get()).size());
   }
 
-  EXPECT_GE(most, 8 * kUnprovenShareMax);
+  EXPECT_GE(most, 8 * kStrangerShareMax);
   EXPECT_LE(most, kShareMax);
 }
 
-TEST_F(ReadGateTest, OneThatIsOfNoUseKeepsItsSmallShare) {
-  const Pair pair = Open(1);
-  for (int i = 0; i < 100; ++i) {
-    while (send(pair.client.get(), std::string(4096, 'x').data(), 4096, 0) > 0) continue;
-    ASSERT_EQ(reader_.Readable(), Marks({1}));
+TEST_F(ReadGateTest, AStrangerKeepsItsSmallShareAndWaitsAfterItsFirstTurns) {
+  const Pair pair = Open(1, 100 * kStrangerShareMax);
+  for (uint32_t turn = 0; turn <= kStrangerTurns; ++turn) {
+    ASSERT_EQ(reader_.Readable(), Marks({1})) << turn;
     const size_t read = Reader::Read(pair.service.get()).size();
     EXPECT_GE(read, kShareMin);
-    EXPECT_LE(read, kUnprovenShareMax);
+    EXPECT_LE(read, kStrangerShareMax);
   }
+  EXPECT_EQ(reader_.Readable(), Marks({})) << "one beyond them was cut off";
+  EXPECT_EQ(charges_.load(), 0);
+  charge_ns_ = 5;
+  const uint64_t later_ns = MonotonicNs() + kStrangerPauseNs;
+
+  EXPECT_EQ(Rearm(later_ns), 5u);
+  EXPECT_EQ(charges_.load(), 1);
+  EXPECT_EQ(reader_.Readable(), Marks({}));
+
+  EXPECT_EQ(Rearm(later_ns + 5), std::nullopt);
+  EXPECT_EQ(charges_.load(), 1) << "one turn is charged once";
+  EXPECT_EQ(first_pauses_.load(), 1);
+  EXPECT_EQ(reader_.Readable(), Marks({1}));
+}
+
+TEST_F(ReadGateTest, WhoseCallerIsKnownDoesNotWait) {
+  const Pair pair = Open(1, 100 * kStrangerShareMax);
+  gate_.Raise(Peer(1), ReadGate::Standing::kKnown);
+  EXPECT_TRUE(gate_.any_to_raise());
+  size_t read = 0;
+  while (read < 100 * kStrangerShareMax) {
+    ASSERT_EQ(reader_.Readable(), Marks({1}));
+    read += Reader::Read(pair.service.get()).size();
+  }
+  EXPECT_EQ(wakes_.load(), 0);
 }
 
 TEST_F(ReadGateTest, OneThatNoEpollKnowsIsReadOn) {
   const Pair pair = Connect();
   gate_.Admit(pair.service.get(), Peer(1));
-  Send(pair, 4 * kUnprovenShareMax);
+  Send(pair, 4 * kStrangerShareMax);
 
-  EXPECT_EQ(Reader::Read(pair.service.get()).size(), 4 * kUnprovenShareMax);
+  EXPECT_EQ(Reader::Read(pair.service.get()).size(), 4 * kStrangerShareMax);
 }
 
 TEST_F(ReadGateTest, AfterItsPauseAConnectionIsReportedAgain) {
@@ -184,9 +218,9 @@ TEST_F(ReadGateTest, AfterItsPauseAConnectionIsReportedAgain) {
   Send(pair, 10);
   EXPECT_EQ(reader_.Readable(), Marks({})) << "what arrives wakes nobody";
 
-  EXPECT_EQ(gate_.RearmDue(until_ns - 1), 1u);
+  EXPECT_EQ(Rearm(until_ns - 1), 1u);
   EXPECT_EQ(reader_.Readable(), Marks({}));
-  EXPECT_EQ(gate_.RearmDue(until_ns), std::nullopt);
+  EXPECT_EQ(Rearm(until_ns), std::nullopt);
 
   EXPECT_EQ(reader_.Readable(), Marks({1}));
   EXPECT_EQ(Reader::Read(pair.service.get()).size(), 20u);
@@ -207,9 +241,9 @@ TEST_F(ReadGateTest, APauseThatGrewIsWaitedFor) {
   EXPECT_EQ(Reader::Read(pair.service.get()), "");
   gate_.Pause(Peer(1), until_ns + 5);
 
-  EXPECT_EQ(gate_.RearmDue(until_ns), 5u);
+  EXPECT_EQ(Rearm(until_ns), 5u);
   EXPECT_EQ(reader_.Readable(), Marks({}));
-  EXPECT_EQ(gate_.RearmDue(until_ns + 5), std::nullopt);
+  EXPECT_EQ(Rearm(until_ns + 5), std::nullopt);
   EXPECT_EQ(reader_.Readable(), Marks({1}));
 }
 
@@ -228,7 +262,7 @@ TEST_F(ReadGateTest, WhatIsDueForAClosedDescriptorDoesNotTouchTheNextOfItsNumber
   Send(other, 10);
   ASSERT_EQ(reader_.Readable(), Marks({2}));
 
-  EXPECT_EQ(gate_.RearmDue(until_ns), std::nullopt);
+  EXPECT_EQ(Rearm(until_ns), std::nullopt);
 
   EXPECT_EQ(reader_.Readable(), Marks({})) << "nobody asked for it again";
   EXPECT_EQ(Reader::Read(reused.get()).size(), 10u);
@@ -242,7 +276,7 @@ TEST_F(ReadGateTest, WhoLeavesWhileItIsPausedIsEndedWithWhatItSent) {
   EXPECT_EQ(Reader::Read(pair.service.get()), "");
   pair.client.Reset();
 
-  gate_.RearmDue(until_ns);
+  Rearm(until_ns);
 
   EXPECT_EQ(reader_.Readable(), Marks({1}));
   EXPECT_EQ(Reader::Read(pair.service.get()), "");
@@ -292,7 +326,7 @@ TEST_F(ReadGateTest, AConnectionOutlivesItsGate) {
   const Pair pair = Connect();
   gate->Admit(pair.service.get(), Peer(1));
   reader_.Register(pair.service.get(), 1);
-  Send(pair, 2 * kUnprovenShareMax);
+  Send(pair, 2 * kStrangerShareMax);
   ASSERT_EQ(reader_.Readable(), Marks({1}));
   gate->Pause(Peer(1), UINT64_MAX);
   EXPECT_EQ(Reader::Read(pair.service.get()), "");
@@ -300,13 +334,13 @@ TEST_F(ReadGateTest, AConnectionOutlivesItsGate) {
   gate.reset();
 
   EXPECT_EQ(reader_.Readable(), Marks({1}));
-  EXPECT_EQ(Reader::Read(pair.service.get()).size(), 2 * kUnprovenShareMax);
+  EXPECT_EQ(Reader::Read(pair.service.get()).size(), 2 * kStrangerShareMax);
 }
 
 TEST_F(ReadGateTest, ConnectionsWithoutAPeerHaveTurnsAndNoPauses) {
   const Pair pair = Connect();
   gate_.Admit(pair.service.get(), std::nullopt);
-  EXPECT_FALSE(gate_.any_unproven());
+  EXPECT_FALSE(gate_.any_to_raise());
   EXPECT_EQ(gate_.open(), 1u);
 }
 
@@ -322,10 +356,10 @@ TEST_F(ReadGateTest, NoConnectionIsForgotten) {
     std::mt19937 random(1);
     while (!stop) {
       const TcpPeer peer = Peer(static_cast<uint16_t>(1 + random() % kConnections));
-      if (random() % 4 == 0) gate_.Prove(peer);
+      if (random() % 4 == 0) gate_.Raise(peer, ReadGate::Standing::kKnown);
       gate_.Pause(peer, MonotonicNs() + random() % 400'000);
       SleepNs(50'000);
-      gate_.RearmDue(MonotonicNs());
+      Rearm(MonotonicNs());
     }
   });
   for (int round = 0; round < kRounds; ++round) {

@@ -108,6 +108,7 @@ void ServerCall::Route() {
     CountWasted();
     return Finish(ToGrpcStatus(identity.status(), ""));
   }
+  core_->Raise(context_, ReadGate::Standing::kKnown);
   identity_ = *std::move(identity);
   if (kind_ == Kind::kBatches && !OpenBatches()) return;
   StartRead();
@@ -207,7 +208,7 @@ void ServerCall::BeginServed(std::string_view request) {
   if (!opened.ok()) {
     return Finish(ToGrpcStatus(opened.status(), ObjectNameOf(context_.method(), request)));
   }
-  core_->CountUseful(context_);
+  core_->Raise(context_, ReadGate::Standing::kUseful);
   const std::lock_guard<std::mutex> lock(mutex_);
   served_ = *std::move(opened);
   Serve();
@@ -372,7 +373,7 @@ void ServerCall::OnOver(bool ok) {
   if (was_cancelled && pending_ == nullptr && (is_unary || !has_read_)) {
     CountWasted();
   } else if (was_useful_.load(std::memory_order_relaxed)) {
-    core_->CountUseful(context_);
+    core_->Raise(context_, ReadGate::Standing::kUseful);
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -69,7 +69,7 @@ void ServerCall::RunBatch() {
     return AnswerBatch(
         Status(Reason::kInvalidArgument, context_.method() + ": the message cannot be read"));
   }
-  core_->CountUseful(context_);
+  core_->Raise(context_, ReadGate::Standing::kUseful);
   core_->dispatcher().Dispatch(
       MakeContext(), context_.method(), bytes.view(),
       [this](StatusOr<std::string> result) { AnswerBatch(std::move(result)); });
