@@ -1,7 +1,9 @@
 // The system calls that the engine relies on, tried for real.
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +84,16 @@ TEST(ProcessTest, PidfdTellsWhenAKilledProcessHasEnded) {
 
   EXPECT_TRUE(ProcessHasEnded(pidfd->get()));
   waitpid(child, nullptr, 0);
+}
+
+TEST(ProcessTest, AskingForShortSlicesLeavesPolicyAndNicenessAsTheyAre) {
+  errno = 0;
+  const int niceness = getpriority(PRIO_PROCESS, 0);
+
+  EXPECT_TRUE(AskForShortSlices().ok());
+
+  EXPECT_EQ(sched_getscheduler(0), SCHED_OTHER);
+  EXPECT_EQ(getpriority(PRIO_PROCESS, 0), niceness);
 }
 
 TEST(FaultGuardTest, TruncatedFileTripsTheGuardAndTheProcessGoesOn) {

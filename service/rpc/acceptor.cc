@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -28,11 +27,6 @@ constexpr uint64_t kMillisecondNs = 1'000'000;
 // While connections are held, new ones are taken in together: a wake-up for each would cost others
 // more than it waits.
 constexpr long kStormPauseNs = 1'000'000;
-
-bool HasLeft(int fd) {
-  pollfd left{fd, POLLRDHUP, 0};
-  return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
 
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
@@ -118,43 +112,21 @@ void Acceptor::Raise(std::string_view text, ReadGate::Standing standing) {
     const std::lock_guard<std::mutex> lock(mutex_);
     debts_.Refund(peer->Host());
   }
-  if (held_count_.load(std::memory_order_relaxed) != 0) Wake();
+  if (held_.size() != 0) Wake();
 }
 
 std::optional<uint64_t> Acceptor::TakeHeld(uint64_t now_ns) {
-  std::vector<Held> due;
-  std::optional<uint64_t> next;
+  std::optional<uint64_t> wait_ns;
+  std::vector<UniqueFd> due;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (auto host = held_.begin(); host != held_.end();) {
-      std::deque<Held>& held = host->second;
-      while (!held.empty()) {
-        const uint64_t left =
-            std::min(debts_.DueIn(host->first, held.front().due, now_ns),
-                     held.front().latest_ns - std::min(now_ns, held.front().latest_ns));
-        if (left > 0) {
-          next = std::min(next.value_or(left), left);
-          break;
-        }
-        due.push_back(std::move(held.front()));
-        held.pop_front();
-      }
-      host = held.empty() ? held_.erase(host) : std::next(host);
-    }
+    due = held_.TakeDue(now_ns, &debts_, &wait_ns);
   }
-  held_count_.fetch_sub(due.size(), std::memory_order_relaxed);
-  for (Held& one : due) {
-    const std::optional<TcpPeer> peer = PeerOf(one.connection.get());
-    // Whoever has left while it waited costs nothing more, so the next one may come.
-    if (peer.has_value() && !HasLeft(one.connection.get())) {
-      Take(std::move(one.connection), peer);
-      continue;
-    }
-    const std::lock_guard<std::mutex> lock(mutex_);
-    debts_.Refund(one.host);
-    next = 0;
+  for (UniqueFd& connection : due) {
+    const std::optional<TcpPeer> peer = PeerOf(connection.get());
+    if (peer.has_value()) Take(std::move(connection), peer);
   }
-  return next;
+  return wait_ns;
 }
 
 void Acceptor::TakeOrHold(UniqueFd connection) {
@@ -170,12 +142,10 @@ void Acceptor::TakeOrHold(UniqueFd connection) {
     wait_ns = debts_.DueIn(host, due, now_ns);
   }
   if (wait_ns == 0) return Take(std::move(connection), peer);
-  if (held_count_.load(std::memory_order_relaxed) >= kHeldMax) {
+  if (!held_.Hold(std::move(connection), host, due, now_ns + wait_ns)) {
     const std::lock_guard<std::mutex> lock(mutex_);
     return debts_.Refund(host);
   }
-  held_[host].push_back({std::move(connection), host, due, now_ns + wait_ns});
-  held_count_.fetch_add(1, std::memory_order_relaxed);
   if (options_.on_held) options_.on_held(peer->ToString());
 }
 
@@ -220,7 +190,7 @@ void Acceptor::Run() {
       }
       retry = !AcceptAll(fd) || retry;
     }
-    if (held_count_.load(std::memory_order_relaxed) != 0 && count > 0) {
+    if (held_.size() != 0 && count > 0) {
       struct timespec pause = {0, kStormPauseNs};
       ::nanosleep(&pause, nullptr);
     }
@@ -262,8 +232,7 @@ void Acceptor::Stop() {
   }
   gate_.EndPauses();
   listeners_.clear();
-  held_.clear();
-  held_count_.store(0, std::memory_order_relaxed);
+  held_.Clear();
 }
 
 }  // namespace statehouse

@@ -10,16 +10,12 @@
 // once, which a client sees as UNAVAILABLE. A connection takes one descriptor, which is no longer
 // ours once it is handed on. How fast a host may connect, and how long a connection whose calls
 // come to nothing is not read, is HostDebts'; other hosts, other connections of the same host that
-// waste nothing, and who comes by a unix socket, notice nothing. At most kHeldMax connections are
-// held; one beyond is closed at once. Failure: when descriptors run out, connections stay in the
-// kernel's queue, and it tries again every 50 ms.
+// waste nothing, and who comes by a unix socket, notice nothing. Failure: when descriptors run out,
+// connections stay in the kernel's queue, and it tries again every 50 ms.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -30,13 +26,12 @@
 
 #include "engine/base/status.h"
 #include "engine/os/unique_fd.h"
+#include "service/rpc/held_connections.h"
 #include "service/rpc/host_debts.h"
 #include "service/rpc/read_gate.h"
 #include "service/rpc/tcp_peer.h"
 
 namespace statehouse {
-
-inline constexpr size_t kHeldMax = 2048;  // Connections that wait for their turn to be taken.
 
 struct AcceptorOptions {
   uint32_t connections_max = 0;
@@ -67,13 +62,6 @@ class Acceptor final {
   void Stop();
 
  private:
-  struct Held {
-    UniqueFd connection;
-    HostKey host;
-    uint64_t due = 0;        // As HostDebts has it.
-    uint64_t latest_ns = 0;  // Then in any case.
-  };
-
   Acceptor(std::vector<UniqueFd> listeners, AcceptorOptions options, HandOn hand_on);
   Status Prepare();
   void Run();
@@ -95,12 +83,10 @@ class Acceptor final {
   UniqueFd stop_;
   UniqueFd wake_;
   ReadGate gate_;
-  std::mutex mutex_;  // Taken before the gate's.
-  HostDebts debts_;   // Under mutex_.
-  // The thread's, but for the size.
-  std::map<HostKey, std::deque<Held>> held_;
-  std::atomic<size_t> held_count_{0};
-  uint64_t ended_ = 0;  // Of the gate's, those that were told. The thread's.
+  std::mutex mutex_;      // Taken before the gate's.
+  HostDebts debts_;       // Under mutex_.
+  HeldConnections held_;  // The thread's.
+  uint64_t ended_ = 0;    // Of the gate's, those that were told. The thread's.
   std::thread thread_;
 };
 

@@ -5,10 +5,7 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <sched.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <climits>
@@ -16,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/os/process.h"
 #include "service/rpc/acceptor.h"
 #include "service/rpc/door_core.h"
 #include "service/rpc/server_call.h"
@@ -34,27 +32,6 @@ constexpr int kHandshakeMsMax = 10'000;
 // memory.
 constexpr uint64_t kQuotaBytesMin = 512 << 20;
 constexpr uint64_t kQuotaMessages = 64;
-
-// Of the calling thread: as the kernel has it, for sched_setattr, which the C library lacks.
-struct SchedulingAttributes {
-  uint32_t size = 0;
-  uint32_t policy = SCHED_OTHER;
-  uint64_t flags = 0;
-  int32_t nice = 0;
-  uint32_t priority = 0;
-  uint64_t runtime_ns = 0;
-  uint64_t deadline_ns = 0;
-  uint64_t period_ns = 0;
-};
-
-// So that the thread is let run sooner after it was woken beside threads that always run.
-void AskForShortSlices() {
-  SchedulingAttributes attributes;
-  if (::syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0) return;
-  attributes.size = sizeof(attributes);
-  attributes.runtime_ns = 100000;
-  (void)::syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
 
 class GrpcDoorImpl final : public GrpcDoor {
  public:
@@ -162,7 +139,8 @@ void GrpcDoorImpl::HandOn(UniqueFd connection) {
 
 void GrpcDoorImpl::Poll() {
   core_.BeginPolling();
-  AskForShortSlices();
+  // Where the kernel refuses, callers wait longer beside busy neighbours, and that is all.
+  (void)AskForShortSlices();
   void* tag = nullptr;
   bool ok = false;
   while (core_.queue()->Next(&tag, &ok)) {

@@ -8,6 +8,7 @@
 
 #include "engine/os/futex.h"
 #include "service/rpc/grpc_door_test_support.h"
+#include "service/rpc/host_debts.h"
 #include "tests/support/http2.h"
 
 namespace statehouse {
@@ -21,16 +22,22 @@ using testing::Http2Connection;
 
 class InnocentConnectionsTest : public GrpcDoorTest {
  protected:
-  InnocentConnectionsTest() : GrpcDoorTest(Options(&disturbed_)) {}
-  static GrpcDoorOptions Options(std::atomic<int>* disturbed) {
+  InnocentConnectionsTest() : GrpcDoorTest(Options(&disturbed_, &held_here_, &held_elsewhere_)) {}
+  static GrpcDoorOptions Options(std::atomic<int>* disturbed, std::atomic<int>* held_here,
+                                 std::atomic<int>* held_elsewhere) {
     GrpcDoorOptions options;
     options.on_connection_throttled = [disturbed](const std::string&) { disturbed->fetch_add(1); };
     options.on_connection_ended = [disturbed] { disturbed->fetch_add(1); };
+    options.on_connection_held = [held_here, held_elsewhere](const std::string& peer) {
+      (peer.starts_with("127.0.0.1:") ? held_here : held_elsewhere)->fetch_add(1);
+    };
     return options;
   }
   std::string Address() const { return "127.0.0.1:" + std::to_string(port_); }
 
   std::atomic<int> disturbed_{0};
+  std::atomic<int> held_here_{0};       // Of 127.0.0.1.
+  std::atomic<int> held_elsewhere_{0};  // Of other hosts.
 };
 
 std::string PingFrame(const char (&eight_bytes)[9]) {
@@ -142,6 +149,44 @@ TEST_F(InnocentConnectionsTest, OneThatSendsALargeMessageSlowly) {
 
   EXPECT_TRUE(connection.Answer(1).has_value());
   EXPECT_EQ(disturbed_.load(), 0);
+}
+
+// A host of its own opens more connections than it may at once.
+TEST_F(InnocentConnectionsTest, OnesOfAnotherHostThanOneThatOpensMany) {
+  constexpr size_t kMany = 4 * kConnectionsAtOnce;
+  service_->MakeArea("a", 64);
+  std::vector<Http2Connection> many;
+  for (size_t i = 0; i < kMany; ++i) {
+    many.emplace_back(Address(), "127.0.0.2");
+    ASSERT_TRUE(many.back().valid());
+    ASSERT_TRUE(many.back().Send(testing::Preface()));
+  }
+
+  EXPECT_TRUE(AddOnce(*Areas(), "a").ok());
+
+  EXPECT_TRUE(std::all_of(many.begin(), many.end(), [](Http2Connection& connection) {
+    return Lives(&connection);
+  })) << "one that waited was not taken";
+  EXPECT_GT(held_elsewhere_.load(), 0);
+  EXPECT_EQ(held_here_.load(), 0);
+  EXPECT_EQ(disturbed_.load(), 0);
+}
+
+// Each shows at once that it is of use, so the next one need not wait.
+TEST_F(InnocentConnectionsTest, ManyOfOneHostThatAreOfUseOneAfterTheOther) {
+  constexpr size_t kMany = 2 * kConnectionsAtOnce;
+  service_->MakeArea("a", 64);
+  v1::AddWordRequest request = Add("a");
+  std::vector<Http2Connection> many;
+  for (size_t i = 0; i < kMany; ++i) {
+    many.emplace_back(Address());
+    ASSERT_TRUE(many.back().Send(testing::Preface() +
+                                 testing::UnaryCall(1, "/statehouse.v1.Areas/AddWord", token_,
+                                                    request.SerializeAsString())));
+    ASSERT_TRUE(many.back().Answer(1).has_value());
+  }
+
+  EXPECT_EQ(held_here_.load(), 0);
 }
 
 }  // namespace

@@ -1,0 +1,59 @@
+#include "service/rpc/held_connections.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+bool HasLeft(int fd) {
+  pollfd left{fd, POLLRDHUP, 0};
+  return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+}  // namespace
+
+bool HeldConnections::Hold(UniqueFd connection, const HostKey& host, uint64_t due,
+                           uint64_t latest_ns) {
+  if (size() >= held_max_) return false;
+  hosts_[host].push_back({std::move(connection), due, latest_ns});
+  size_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+std::vector<UniqueFd> HeldConnections::TakeDue(uint64_t now_ns, HostDebts* debts,
+                                               std::optional<uint64_t>* wait_ns) {
+  std::vector<UniqueFd> due;
+  wait_ns->reset();
+  for (auto host = hosts_.begin(); host != hosts_.end();) {
+    std::deque<Held>& held = host->second;
+    while (!held.empty()) {
+      const Held& first = held.front();
+      const uint64_t latest = first.latest_ns > now_ns ? first.latest_ns - now_ns : 0;
+      const uint64_t left = std::min(debts->DueIn(host->first, first.due, now_ns), latest);
+      if (left > 0) {
+        *wait_ns = std::min(wait_ns->value_or(left), left);
+        break;
+      }
+      if (HasLeft(first.connection.get())) {
+        debts->Refund(host->first);
+      } else {
+        due.push_back(std::move(held.front().connection));
+      }
+      held.pop_front();
+      size_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    host = held.empty() ? hosts_.erase(host) : std::next(host);
+  }
+  return due;
+}
+
+void HeldConnections::Clear() {
+  hosts_.clear();
+  size_.store(0, std::memory_order_relaxed);
+}
+
+}  // namespace statehouse

@@ -1,0 +1,50 @@
+// HeldConnections: new connections whose host has to wait before they are taken.
+//
+// Those of a host are taken in the order in which they came, when HostDebts says that it is time.
+// Who has left meanwhile is closed, and the next one may come.
+//
+// Owned by the acceptor. Threads: one at a time, but for size. Always true: at most `held_max` are
+// held. Failure: one beyond is closed at once.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "engine/os/unique_fd.h"
+#include "service/rpc/host_debts.h"
+#include "service/rpc/tcp_peer.h"
+
+namespace statehouse {
+
+inline constexpr size_t kHeldMax = 2048;
+
+class HeldConnections final {
+ public:
+  explicit HeldConnections(size_t held_max = kHeldMax) : held_max_(held_max) {}
+
+  // Holds a connection of the host until HostDebts says that `due` has come, `latest_ns` at the
+  // latest. False: there is no room, and it is closed.
+  bool Hold(UniqueFd connection, const HostKey& host, uint64_t due, uint64_t latest_ns);
+  // Those whose time has come. `wait_ns`: until the next one's, none when nobody waits.
+  std::vector<UniqueFd> TakeDue(uint64_t now_ns, HostDebts* debts,
+                                std::optional<uint64_t>* wait_ns);
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
+  void Clear();
+
+ private:
+  struct Held {
+    UniqueFd connection;
+    uint64_t due = 0;        // As HostDebts has it.
+    uint64_t latest_ns = 0;  // Then in any case: its host may be forgotten meanwhile.
+  };
+  const size_t held_max_;
+  std::map<HostKey, std::deque<Held>> hosts_;  // None of them empty.
+  std::atomic<size_t> size_{0};
+};
+
+}  // namespace statehouse
