@@ -50,9 +50,12 @@ struct ReadGate::Slot {
   bool was_useful = false;
   bool was_paused = false;
   uint32_t stranger_turns = 0;  // That were cut off.
-  bool owes_turn = false;       // It waits for one beyond them.
+  bool is_wasteful = false;     // Since it was of use last.
+  uint64_t wasteful_bytes = 0;  // Of turns that were cut off since then and not paid for.
+  bool owes_turn = false;       // It waits for one that is to be paid for.
   bool is_ended = false;
 
+  bool OwesPause();
   uint32_t Room() const {
     const uint32_t limit = share.load(std::memory_order_relaxed);
     const uint32_t now = used.load(std::memory_order_relaxed);
@@ -173,6 +176,8 @@ void ReadGate::Admit(int fd, const std::optional<TcpPeer>& peer) {
   slot->until_ns = 0;
   slot->is_waiting = slot->was_useful = slot->was_paused = slot->is_ended = false;
   slot->stranger_turns = 0;
+  slot->wasteful_bytes = 0;
+  slot->is_wasteful = false;
   slot->owes_turn = false;
   slot->is_paused.store(false, std::memory_order_relaxed);
   slot->used.store(0, std::memory_order_relaxed);
@@ -221,6 +226,7 @@ bool ReadGate::Raise(const TcpPeer& peer, Standing standing) {
     Slot* const slot = Table::Find(one->second);
     SetStanding(slot, std::max(slot->standing, standing));
     const bool is_useful = standing == Standing::kUseful;
+    if (is_useful) slot->is_wasteful = false;
     if (is_useful && !std::exchange(slot->was_useful, true)) is_first = true;
   }
   return is_first;
@@ -237,10 +243,11 @@ bool ReadGate::Pause(const TcpPeer& peer, uint64_t until_ns) {
 }
 
 bool ReadGate::PauseOne(Slot* slot, uint64_t until_ns) {
-  SetStanding(slot, Standing::kStranger);
+  slot->is_wasteful = true;
   slot->share.store(std::min(slot->share.load(std::memory_order_relaxed), kStrangerShareMax),
                     std::memory_order_relaxed);
   if (until_ns == 0 || pauses_are_over_) return false;
+  SetStanding(slot, Standing::kStranger);
   slot->until_ns = std::max(slot->until_ns, until_ns);
   slot->is_paused.store(true, std::memory_order_relaxed);
   return !std::exchange(slot->was_paused, true);
@@ -271,13 +278,22 @@ bool ReadGate::RefusePaused(int fd, Slot* slot) {
   return true;
 }
 
+// Of a turn that is cut off: whether the next one is not to follow at once.
+bool ReadGate::Slot::OwesPause() {
+  if (standing == Standing::kStranger) return ++stranger_turns > kStrangerTurns;
+  if (!is_wasteful) return false;
+  wasteful_bytes += used.load(std::memory_order_relaxed);
+  if (wasteful_bytes < kWastefulBytes) return false;
+  wasteful_bytes = 0;
+  return true;
+}
+
 bool ReadGate::Refuse(int fd, Slot* slot) {
   if (slot->is_paused.load(std::memory_order_relaxed) && RefusePaused(fd, slot)) return true;
   if (slot->Room() > 0) return false;
   const bool was_cut = slot->was_cut.load(std::memory_order_relaxed);
-  if (!was_cut && slot->standing == Standing::kStranger && !pauses_are_over_ &&
-      ++slot->stranger_turns > kStrangerTurns) {
-    slot->until_ns = std::max(slot->until_ns, MonotonicNs() + kStrangerPauseNs);
+  if (!was_cut && !pauses_are_over_ && slot->OwesPause()) {
+    slot->until_ns = std::max(slot->until_ns, MonotonicNs() + kTurnPauseNs);
     slot->is_paused.store(true, std::memory_order_relaxed);
     slot->owes_turn = true;
     if (RefusePaused(fd, slot)) return true;

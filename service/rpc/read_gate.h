@@ -18,6 +18,8 @@
 // than half of that doubles it, from kShareMin up to kShareMax for those whose caller is known, and
 // to kStrangerShareMax for others. A pause is for connections whose calls come to nothing, and for
 // strangers who have had kStrangerTurns turns cut off: nobody needs so much to say who they are.
+// Who has wasted a call and not been of use since is paused for a moment after each kWastefulBytes:
+// what follows a message that was refused for its size is nobody's.
 //
 // Who owns it: the acceptor. Its descriptors are the process's, and so is the table of them, which
 // has one lock for all gates. Threads: any. Always true: whenever a read was refused, epoll is
@@ -51,7 +53,8 @@ inline constexpr uint32_t kShareMin = 64;  // Bytes: some two calls, if they are
 inline constexpr uint32_t kStrangerShareMax = 512;
 inline constexpr uint32_t kShareMax = 256 << 10;
 inline constexpr uint32_t kStrangerTurns = 8;
-inline constexpr uint64_t kStrangerPauseNs = 2'000'000;  // At least, after each turn beyond them.
+inline constexpr uint64_t kWastefulBytes = 64 << 10;
+inline constexpr uint64_t kTurnPauseNs = 2'000'000;  // At least.
 inline constexpr size_t kGatedDescriptorsMax = 1 << 18;
 // Connections of a gate that have bytes and are paused; one beyond is ended.
 inline constexpr size_t kPausedMax = 1024;
@@ -76,12 +79,13 @@ class ReadGate final {
   bool any_to_raise() const { return to_raise_.load(std::memory_order_relaxed) != 0; }
   // The connection has at least that standing. True: it is of use for the first time.
   bool Raise(const TcpPeer& peer, Standing standing);
-  // The connection has wasted time: it is a stranger's again, and is not read before the steady
-  // clock's `until_ns` (0: it has no pause). True: it is its first pause.
+  // The connection has wasted time: its share is small again. Unless `until_ns` is 0, it is also a
+  // stranger's again, and is not read before the steady clock is there. True: its first pause.
   bool Pause(const TcpPeer& peer, uint64_t until_ns);
   // Connections that were ended because kPausedMax were waiting.
   uint64_t ended() const { return ended_.load(std::memory_order_relaxed); }
-  // What a stranger's turn costs it: for how many nanoseconds from now it is paused further.
+  // What a turn costs whom it is paused after: for how many nanoseconds from now it is paused
+  // further.
   using Charge = std::function<uint64_t(const TcpPeer& peer, bool is_first_pause)>;
   // Lets those be read whose pause is over, and ends those whose client has left meanwhile. In how
   // many nanoseconds it is to be called again; none: not before `wake`. `charge` must not use the

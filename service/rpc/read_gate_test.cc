@@ -175,7 +175,7 @@ TEST_F(ReadGateTest, AStrangerKeepsItsSmallShareAndWaitsAfterItsFirstTurns) {
   EXPECT_EQ(reader_.Readable(), Marks({})) << "one beyond them was cut off";
   EXPECT_EQ(charges_.load(), 0);
   charge_ns_ = 5;
-  const uint64_t later_ns = MonotonicNs() + kStrangerPauseNs;
+  const uint64_t later_ns = MonotonicNs() + kTurnPauseNs;
 
   EXPECT_EQ(Rearm(later_ns), 5u);
   EXPECT_EQ(charges_.load(), 1);
@@ -185,6 +185,29 @@ TEST_F(ReadGateTest, AStrangerKeepsItsSmallShareAndWaitsAfterItsFirstTurns) {
   EXPECT_EQ(charges_.load(), 1) << "one turn is charged once";
   EXPECT_EQ(first_pauses_.load(), 1);
   EXPECT_EQ(reader_.Readable(), Marks({1}));
+}
+
+TEST_F(ReadGateTest, WhoWastesWaitsAfterSoManyBytesUntilItIsOfUse) {
+  const Pair pair = Open(1);
+  gate_.Raise(Peer(1), ReadGate::Standing::kKnown);
+  EXPECT_FALSE(gate_.Pause(Peer(1), 0));
+  const auto turn = [&]() -> size_t {
+    while (send(pair.client.get(), std::string(4096, 'x').data(), 4096, 0) > 0) continue;
+    return reader_.Readable().empty() ? 0 : Reader::Read(pair.service.get()).size();
+  };
+  size_t read = 0;
+  while (const size_t bytes = turn()) read += bytes;
+  EXPECT_GE(read, kWastefulBytes);
+  EXPECT_LT(read, kWastefulBytes + kShareMax);
+  Rearm(MonotonicNs() + kTurnPauseNs);
+  EXPECT_EQ(charges_.load(), 1);
+
+  gate_.Raise(Peer(1), ReadGate::Standing::kUseful);
+
+  for (size_t bytes = 0; bytes < 4 * kWastefulBytes; bytes += read) {
+    read = turn();
+    ASSERT_GT(read, 0u) << "it waits";
+  }
 }
 
 TEST_F(ReadGateTest, WhoseCallerIsKnownDoesNotWait) {
