@@ -22,8 +22,8 @@ struct GrpcDoorOptions {
   uint32_t keepalive_min_ping_s = 5;
   uint32_t connections_max = 20'000;
   uint32_t streams_per_connection_max = 65'536;
-  uint32_t wasted_calls_per_second_max = 1'000;  // Of a host (host_debts.h).
-  TlsFiles tls;                                  // Of connections over TCP.
+  uint32_t wasted_calls_per_second_max = 200;  // Of a host (host_debts.h).
+  TlsFiles tls;                                // Of connections over TCP.
   // Told of every refused access token, for the metrics; runs on the polling thread.
   std::function<void(Reason)> on_auth_failure;
   // Told of connections that are read more slowly because their calls come to nothing, of those

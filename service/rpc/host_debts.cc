@@ -15,7 +15,8 @@ uint64_t Beyond(uint64_t amount, uint64_t limit) { return amount > limit ? amoun
 HostDebts::HostDebts(uint32_t wasted_calls_per_second_max)
     : waste_each_ns_(wasted_calls_per_second_max == 0 ? 0
                                                       : kSecondNs / wasted_calls_per_second_max),
-      waste_at_once_ns_(std::max(waste_each_ns_, kWasteAtOnceNs)) {}
+      waste_at_once_ns_(waste_each_ns_ *
+                        std::min<uint64_t>(wasted_calls_per_second_max, kWasteAtOnce)) {}
 
 uint64_t HostDebts::OwedNs(const Debt& debt, uint64_t now_ns) {
   return Beyond(debt.waste_ns, now_ns) + Beyond(debt.connect_ns, now_ns + debt.refunded_ns);

@@ -26,10 +26,10 @@ namespace statehouse {
 
 inline constexpr size_t kHostsMax = 1024;
 inline constexpr uint32_t kWastedCallsPerSecondMax = 1'000'000;
-inline constexpr uint64_t kWasteAtOnceNs = 100'000'000;  // So long a time's calls may come at once.
+inline constexpr uint64_t kWasteAtOnce = 100;  // Calls; a second's, if that is less.
 inline constexpr uint64_t kPauseNsMax = 1'000'000'000;
-inline constexpr uint64_t kConnectionNs = 4'000'000;
-inline constexpr uint64_t kConnectionsAtOnce = 64;
+inline constexpr uint64_t kConnectionNs = 8'000'000;
+inline constexpr uint64_t kConnectionsAtOnce = 16;
 
 class HostDebts final {
  public:

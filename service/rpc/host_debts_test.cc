@@ -9,7 +9,6 @@ constexpr uint64_t kNow = 1'000'000'000'000;
 constexpr uint64_t kSecond = 1'000'000'000;
 constexpr uint32_t kPerSecond = 1000;
 constexpr uint64_t kEach = kSecond / kPerSecond;
-constexpr uint64_t kAtOnce = kWasteAtOnceNs / kEach;
 
 HostKey Host(uint32_t number) {
   TcpPeer peer = ParsePeer("ipv4:10.0.0.0:1").value();
@@ -27,7 +26,7 @@ uint64_t Waste(HostDebts* debts, const HostKey& host, uint64_t calls, uint64_t n
 TEST(HostDebtsTest, AsManyAsMayComeAtOncePauseNobodyAndEachFurtherOneForItsTime) {
   HostDebts debts(kPerSecond);
 
-  EXPECT_EQ(Waste(&debts, Host(1), kAtOnce, kNow), 0u);
+  EXPECT_EQ(Waste(&debts, Host(1), kWasteAtOnce, kNow), 0u);
   EXPECT_EQ(debts.Waste(Host(1), kNow), kEach);
   EXPECT_EQ(debts.Waste(Host(1), kNow), 2 * kEach);
   EXPECT_EQ(debts.Waste(Host(2), kNow), 0u);
@@ -35,7 +34,7 @@ TEST(HostDebtsTest, AsManyAsMayComeAtOncePauseNobodyAndEachFurtherOneForItsTime)
 
 TEST(HostDebtsTest, TimePaysForWaste) {
   HostDebts debts(kPerSecond);
-  Waste(&debts, Host(1), kAtOnce + 10, kNow);
+  Waste(&debts, Host(1), kWasteAtOnce + 10, kNow);
 
   EXPECT_EQ(debts.Waste(Host(1), kNow + 10 * kEach), kEach);
   EXPECT_EQ(debts.Waste(Host(1), kNow + kSecond), 0u);
@@ -44,7 +43,7 @@ TEST(HostDebtsTest, TimePaysForWaste) {
 TEST(HostDebtsTest, NobodyIsPausedForLongerThanTheLimit) {
   HostDebts debts(kPerSecond);
 
-  EXPECT_EQ(Waste(&debts, Host(1), kAtOnce + kPauseNsMax / kEach, kNow), kPauseNsMax);
+  EXPECT_EQ(Waste(&debts, Host(1), kWasteAtOnce + kPauseNsMax / kEach, kNow), kPauseNsMax);
   EXPECT_EQ(debts.Waste(Host(1), kNow), kPauseNsMax);
 }
 
@@ -106,10 +105,10 @@ TEST(HostDebtsTest, OneHostBeyondTheLimitTakesThePlaceOfThoseThatOweNothing) {
 
 TEST(HostDebtsTest, OneHostBeyondTheLimitTakesThePlaceOfWhoOwesLeast) {
   HostDebts debts(kPerSecond);
-  for (uint32_t i = 0; i < kHostsMax; ++i) Waste(&debts, Host(i), i == 7 ? 1 : kAtOnce, kNow);
+  for (uint32_t i = 0; i < kHostsMax; ++i) Waste(&debts, Host(i), i == 7 ? 1 : kWasteAtOnce, kNow);
   ASSERT_EQ(debts.hosts(), kHostsMax);
 
-  Waste(&debts, Host(kHostsMax), kAtOnce, kNow);
+  Waste(&debts, Host(kHostsMax), kWasteAtOnce, kNow);
 
   EXPECT_EQ(debts.hosts(), kHostsMax);
   EXPECT_EQ(debts.Waste(Host(8), kNow), kEach) << "another one than 7 was forgotten";
