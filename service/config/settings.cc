@@ -112,8 +112,9 @@ std::vector<Setting> MakeSettings() {
           }),
       SH_SETTING("network.wasted_calls_per_second_max", "", kNumber,
                  network.wasted_calls_per_second_max,
-                 "Calls of one connection that are refused for their access token, or taken back "
-                 "before they are answered; beyond it the connection is ended. 0: no limit.",
+                 "Calls of one host that are refused for their access token, taken back before "
+                 "they are answered, or without a request; beyond it the connection that they "
+                 "come by is read later. 0: no limit, also for new connections.",
                  [](const Config& c) {
                    return OutOfRange(c.network.wasted_calls_per_second_max, 0, 1'000'000);
                  }),

@@ -372,7 +372,7 @@ TEST_F(ReadGateTest, ConnectionsWithoutAPeerHaveTurnsAndNoPauses) {
 // behind arrives: a connection that was forgotten would hang this test.
 TEST_F(ReadGateTest, NoConnectionIsForgotten) {
   constexpr size_t kConnections = 8;
-  constexpr int kRounds = 20;
+  constexpr int kRounds = 10;
   constexpr size_t kBytes = 64 << 10;
   std::atomic<bool> stop{false};
   std::thread disturber([&] {
