@@ -105,8 +105,9 @@ namespace {
 
 // Bytes that a turn of so many may have next time.
 uint32_t NextShare(uint32_t share, uint32_t share_max, uint64_t took_ns) {
-  if (took_ns > kTurnNs) return std::max(share / 2, kShareMin);
-  if (took_ns < kTurnNs / 2) return std::min(share * 2, share_max);
+  const uint64_t turn_ns = share_max == kShareMax ? kTurnNs : kStrangerTurnNs;
+  if (took_ns > turn_ns) return std::max(share / 2, kShareMin);
+  if (took_ns < turn_ns / 2) return std::min(share * 2, share_max);
   return std::min(share, share_max);
 }
 
