@@ -112,6 +112,8 @@ class Http2Connection final {
     UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in own{};
     own.sin_family = AF_INET;
+    const int late = 1;  // The port is found by connect, which can share those that rest.
+    setsockopt(fd.get(), IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &late, sizeof(late));
     if (!from.empty() &&
         (inet_pton(AF_INET, from.c_str(), &own.sin_addr) != 1 ||
          bind(fd.get(), reinterpret_cast<const sockaddr*>(&own), sizeof(own)) != 0)) {
