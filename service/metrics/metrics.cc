@@ -430,7 +430,7 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
              "New connections of the network door that waited, because their host opens many.",
              connections_held_.load(std::memory_order_relaxed));
   AddCounter(families, "statehouse_connections_ended_total",
-             "Connections of the network door that were ended: too many were throttled.",
+             "Connections of the network door that were ended after many pauses.",
              connections_ended_.load(std::memory_order_relaxed));
   AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
            "When the certificate ends, in seconds since 1970; 0 for none.",

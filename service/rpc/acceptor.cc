@@ -22,11 +22,11 @@ namespace statehouse {
 namespace {
 
 constexpr int kRetryMs = 50;
-constexpr int kAcceptsPerTurn = 256;
+constexpr int kAcceptsPerTurn = 64;
 constexpr uint64_t kMillisecondNs = 1'000'000;
 // While connections are held, new ones are taken in together: a wake-up for each would cost others
 // more than it waits.
-constexpr long kStormPauseNs = 5'000'000;
+constexpr long kStormPauseNs = 1'000'000;
 
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));

@@ -39,7 +39,7 @@ struct AcceptorOptions {
   // Each may be called on any thread, and not use the acceptor. Null: nobody wants to know.
   std::function<void(const std::string& peer)> on_throttled;  // A connection has its first pause.
   std::function<void(const std::string& peer)> on_held;       // A new one waits to be taken.
-  std::function<void()> on_ended;  // One was ended because too many are paused.
+  std::function<void()> on_ended;  // One was ended that would have been paused further.
 };
 
 class Acceptor final {

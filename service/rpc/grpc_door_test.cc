@@ -383,6 +383,7 @@ TEST_F(WastedCallsDoorTest, OneThatLeavesWhileItIsThrottledMakesRoom) {
   wasteful.clear();
 
   EXPECT_TRUE(Eventually([&] { return AddOnce(*Areas(), "a").ok(); }));
+  EXPECT_LT(auth_failures_.load(), static_cast<int>(3 * 20 * kAtOnce)) << "all of it was read";
 }
 
 TEST_F(WastedCallsDoorTest, OfAUnixSocketNoneIsThrottled) {

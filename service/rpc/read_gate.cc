@@ -52,6 +52,7 @@ struct ReadGate::Slot {
   uint32_t stranger_turns = 0;  // That were cut off.
   bool is_wasteful = false;     // Since it was of use last.
   uint64_t wasteful_bytes = 0;  // Of turns that were cut off since then and not paid for.
+  uint32_t pauses = 0;          // That it waited for since it was of use last.
   bool owes_turn = false;       // It waits for one that is to be paid for.
   bool is_ended = false;
 
@@ -178,6 +179,7 @@ void ReadGate::Admit(int fd, const std::optional<TcpPeer>& peer) {
   slot->is_waiting = slot->was_useful = slot->was_paused = slot->is_ended = false;
   slot->stranger_turns = 0;
   slot->wasteful_bytes = 0;
+  slot->pauses = 0;
   slot->is_wasteful = false;
   slot->owes_turn = false;
   slot->is_paused.store(false, std::memory_order_relaxed);
@@ -228,6 +230,7 @@ bool ReadGate::Raise(const TcpPeer& peer, Standing standing) {
     SetStanding(slot, std::max(slot->standing, standing));
     const bool is_useful = standing == Standing::kUseful;
     if (is_useful) slot->is_wasteful = false;
+    if (is_useful) slot->pauses = 0;
     if (is_useful && !std::exchange(slot->was_useful, true)) is_first = true;
   }
   return is_first;
@@ -349,6 +352,9 @@ void ReadGate::EndPause(int fd, Slot* slot, uint64_t now_ns, const Charge& charg
   // What its client has sent and left is nobody's any more.
   if (HasLeft(fd)) {
     slot->is_ended = true;
+  } else if (slot->until_ns <= now_ns && ++slot->pauses > kPausesMax) {
+    slot->is_ended = true;
+    ended_.fetch_add(1, std::memory_order_relaxed);
   } else {
     if (std::exchange(slot->owes_turn, false)) {
       slot->until_ns = std::max(

@@ -60,6 +60,9 @@ inline constexpr uint64_t kTurnPauseNs = 2'000'000;  // At least.
 inline constexpr size_t kGatedDescriptorsMax = 1 << 18;
 // Connections of a gate that have bytes and are paused; one beyond is ended.
 inline constexpr size_t kPausedMax = 1024;
+// Of a connection that is of no use in between; then it is ended: its client may be gone long
+// since, and only the kernel still sends.
+inline constexpr uint32_t kPausesMax = 500;
 
 class ReadGate final {
  public:
@@ -84,7 +87,7 @@ class ReadGate final {
   // The connection has wasted time: its share is small again. Unless `until_ns` is 0, it is also a
   // stranger's again, and is not read before the steady clock is there. True: its first pause.
   bool Pause(const TcpPeer& peer, uint64_t until_ns);
-  // Connections that were ended because kPausedMax were waiting.
+  // Connections that were ended because kPausedMax were waiting, or after kPausesMax.
   uint64_t ended() const { return ended_.load(std::memory_order_relaxed); }
   // What a turn costs whom it is paused after: for how many nanoseconds from now it is paused
   // further.

@@ -328,6 +328,28 @@ TEST_F(ReadGateTest, OnePausedBeyondTheLimitIsEnded) {
   EXPECT_EQ(errno, EAGAIN);
 }
 
+TEST_F(ReadGateTest, OneThatIsPausedAgainAndAgainWithoutUseIsEnded) {
+  const Pair pair = Open(1, 1);
+  uint64_t until_ns = MonotonicNs() + 3'600'000'000'000;
+  const auto pause = [&] {
+    gate_.Pause(Peer(1), ++until_ns);
+    const std::string read = Reader::Read(pair.service.get());
+    const int error = errno;
+    Rearm(until_ns);
+    return read.empty() ? error : 0;
+  };
+  for (uint32_t i = 0; i < kPausesMax; ++i) ASSERT_EQ(pause(), EAGAIN);
+  gate_.Raise(Peer(1), ReadGate::Standing::kUseful);
+  for (uint32_t i = 0; i < kPausesMax; ++i) ASSERT_EQ(pause(), EAGAIN);
+  EXPECT_EQ(gate_.ended(), 0u);
+
+  EXPECT_EQ(pause(), EAGAIN);
+
+  EXPECT_EQ(gate_.ended(), 1u);
+  EXPECT_EQ(Reader::Read(pair.service.get()), "");
+  EXPECT_EQ(errno, ECONNRESET);
+}
+
 TEST_F(ReadGateTest, WhenPausesAreOverEverybodyIsReported) {
   const Pair waiting = Open(1, 10);
   const Pair paused = Open(2, 10);
@@ -379,7 +401,7 @@ TEST_F(ReadGateTest, NoConnectionIsForgotten) {
     std::mt19937 random(1);
     while (!stop) {
       const TcpPeer peer = Peer(static_cast<uint16_t>(1 + random() % kConnections));
-      if (random() % 4 == 0) gate_.Raise(peer, ReadGate::Standing::kKnown);
+      if (random() % 4 == 0) gate_.Raise(peer, ReadGate::Standing::kUseful);
       gate_.Pause(peer, MonotonicNs() + random() % 400'000);
       SleepNs(50'000);
       Rearm(MonotonicNs());
