@@ -5,9 +5,9 @@
 
 #include "grpc/health/v1/health.pb.h"
 #include "service/api/error_detail.h"
-#include "service/rpc/acceptor.h"
 #include "service/rpc/byte_buffers.h"
 #include "service/rpc/reason_map.h"
+#include "service/rpc/tcp_peer.h"
 
 namespace statehouse {
 namespace {
@@ -201,7 +201,7 @@ CallContext ServerCall::MakeContext() {
 void ServerCall::BeginServed(std::string_view request) {
   waker_ = std::make_shared<StreamWaker>(this);
   CallContext call = MakeContext();
-  call.is_same_host = !IsTcpPeer(context_.peer());
+  call.is_same_host = !ParsePeer(context_.peer()).has_value();
   auto opened =
       core_->dispatcher().OpenStream(call, context_.method(), request,
                                      [core = core_, waker = waker_] { core->Wake(waker); });
