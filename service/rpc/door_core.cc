@@ -2,9 +2,11 @@
 
 #include <grpc/support/time.h>
 
+#include <iterator>
 #include <memory>
 #include <utility>
 
+#include "engine/os/futex.h"
 #include "service/rpc/acceptor.h"
 
 namespace statehouse {
@@ -65,9 +67,14 @@ void DoorCore::WakePosted() {
     const std::lock_guard<std::mutex> lock(mutex_);
     wakes.swap(wakes_);
   }
-  for (const std::shared_ptr<StreamWaker>& woken : wakes) woken->Wake();
+  const uint64_t until_ns = MonotonicNs() + kWakesTurnNs;
+  auto next = wakes.begin();
+  do {
+    (*next++)->Wake();
+  } while (next != wakes.end() && MonotonicNs() < until_ns);
   const std::lock_guard<std::mutex> lock(mutex_);
-  // What came meanwhile has its turn after other events.
+  // They, and what came meanwhile, have their turn after other events.
+  wakes_.insert(wakes_.begin(), std::move_iterator(next), std::move_iterator(wakes.end()));
   const bool more = !wakes_.empty() && !posting_is_closed_;
   wakes_are_posted_.store(more, std::memory_order_relaxed);
   if (more) new Posted(this, [this] { WakePosted(); });

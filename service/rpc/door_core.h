@@ -33,6 +33,8 @@ class Acceptor;
 // that it was sent: for few streams that is the shortest way, for many it is a waste. One to a
 // client that does not read stays under way; with so many of those the polling thread sends all.
 inline constexpr uint32_t kForeignWritesMax = 4;
+// For so long the streams of an audience are sent to before others have their turn.
+inline constexpr uint64_t kWakesTurnNs = 250'000;
 inline constexpr size_t kOpenStreamsMax =
     1024;  // Health watches and reflection streams, which need no token.
 

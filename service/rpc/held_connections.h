@@ -21,7 +21,7 @@
 
 namespace statehouse {
 
-inline constexpr size_t kHeldMax = 2048;
+inline constexpr size_t kHeldMax = 8192;
 
 class HeldConnections final {
  public:

@@ -28,8 +28,8 @@ inline constexpr size_t kHostsMax = 1024;
 inline constexpr uint32_t kWastedCallsPerSecondMax = 1'000'000;
 inline constexpr uint64_t kWasteAtOnce = 100;  // Calls; a second's, if that is less.
 inline constexpr uint64_t kPauseNsMax = 1'000'000'000;
-inline constexpr uint64_t kConnectionNs = 8'000'000;
-inline constexpr uint64_t kConnectionsAtOnce = 16;
+inline constexpr uint64_t kConnectionNs = 2'000'000;
+inline constexpr uint64_t kConnectionsAtOnce = 64;
 
 class HostDebts final {
  public:

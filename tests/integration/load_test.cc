@@ -203,6 +203,10 @@ class LoadTest : public ::testing::Test {
           Expect(false, "a watch ended");
           break;
         }
+        // Of a watch that began late it is in the snapshot.
+        for (const v1::Entry& entry : response.snapshot().entries()) {
+          has_last = has_last || entry.value().string_value() == "last";
+        }
         for (const v1::DictChange& change : response.changes().changes()) {
           has_last = has_last || change.value().string_value() == "last";
         }
