@@ -1,6 +1,6 @@
 """Draws the results that tests/bench/run.sh left in build/bench as charts: one SVG file for each bench, one panel for each race.
 
-    build/venv/bin/python tests/bench/charts.py [--results build/bench] [--out docs/charts] [--select REGEX] [NAME …]
+    build/venv/bin/python tests/bench/charts.py [--results build/bench] [--out docs/charts] [--select REGEX] [--ours REGEX] [NAME …]
 
 A bar is the median of the rounds, a thin line goes from the fastest to the slowest one; shorter is better. What is ours is dark. It needs
 matplotlib (tests/bench/requirements.txt).
@@ -29,11 +29,6 @@ PANEL_WIDTH_INCHES = 9.0
 BAR_INCHES = 0.32
 
 
-def is_ours(contender: str) -> bool:
-    """Whether the contender is Statehouse and no peer: races name peers by their own name."""
-    return re.search(r"statehouse", contender, re.IGNORECASE) is not None
-
-
 def races_of(samples: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     races: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
@@ -46,7 +41,7 @@ def readable(value: float, unit: str) -> str:
     return f"{value:,.{digits}f} {unit}"
 
 
-def draw(name: str, races: dict[str, list[dict[str, Any]]], out: pathlib.Path) -> None:
+def draw(name: str, races: dict[str, list[dict[str, Any]]], ours: re.Pattern[str], out: pathlib.Path) -> None:
     heights = [len(contenders) * BAR_INCHES + 0.55 for contenders in races.values()]
     figure, axes = pyplot.subplots(
         len(races), 1, figsize=(PANEL_WIDTH_INCHES, sum(heights) + 0.2), squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -55,7 +50,7 @@ def draw(name: str, races: dict[str, list[dict[str, Any]]], out: pathlib.Path) -
         medians = [contender["median"] for contender in contenders]
         names = [contender["contender"] for contender in contenders]
         positions = range(len(contenders))
-        axis.barh(positions, medians, color=[OURS if is_ours(each) else PEERS for each in names], height=0.7)
+        axis.barh(positions, medians, color=[OURS if ours.search(each) else PEERS for each in names], height=0.7)
         for position, contender in zip(positions, contenders):
             axis.plot([min(contender["rounds"]), max(contender["rounds"])], [position, position], color="black", linewidth=0.8)
             text = readable(contender["median"], contender["unit"])
@@ -81,6 +76,7 @@ def main() -> int:
     parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("build/bench"))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/charts"))
     parser.add_argument("--select", default="", help="only races whose title this regular expression finds")
+    parser.add_argument("--ours", default="statehouse", help="what is Statehouse among the contenders: a regular expression")
     parser.add_argument("names", nargs="*", help="benches, as their files are called; all unless given")
     options = parser.parse_args()
     # Text stays text, and the same results give the same file.
@@ -99,7 +95,7 @@ def main() -> int:
             continue
         races = {title: each for title, each in races_of(samples).items() if re.search(options.select, title)}
         if races:
-            draw(file.stem, races, options.out / f"{file.stem}.svg")
+            draw(file.stem, races, re.compile(options.ours, re.IGNORECASE), options.out / f"{file.stem}.svg")
             drawn += 1
     print(f"{drawn} charts in {options.out}")
     return 0 if drawn else 1
