@@ -6,16 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "service/api/api_test_support.h"
 #include "service/auth/token_file.h"
 
 namespace statehouse {
 namespace {
-
-class ForgetfulVault final : public DescriptorVault {
- public:
-  Status Store(const std::string& name, int fd) override { return Status(); }
-  Status Remove(const std::string& name) override { return Status(); }
-};
 
 class DevTokenTest : public ::testing::Test {
  protected:
