@@ -56,6 +56,12 @@ enum class WatchMutant {
   kFollowOverrunHidden = 72,  // A reader does not look whether it was overrun.
   kFollowHandOverLate = 73,   // A watch hands over a place one change too far …
   kFollowHandOverEarly = 74,  // … or one change too early.
+  // Of changes that are followed before they have their revision.
+  kClaimIgnored = 81,     // The feed gives the claimed revision to any change …
+  kClaimGivenToGap = 82,  // … or to a gap.
+  kClaimAnyLane = 83,     // A change is claimed whatever the other lanes have.
+  kClaimOneLook = 84,     // … or whatever they got while they were looked at.
+  kClaimNotArmed = 85,    // A follower sleeps without arming.
 };
 
 enum class WatchPoint {

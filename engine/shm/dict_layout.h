@@ -27,7 +27,7 @@
 namespace statehouse {
 
 inline constexpr uint64_t kDictSegmentMagic = 0x3130544349444853;  // "SHDICT01"
-inline constexpr uint16_t kDictSegmentAbiMinor = 2;  // Readers ignore what they do not know.
+inline constexpr uint16_t kDictSegmentAbiMinor = 3;  // Readers ignore what they do not know.
 
 inline constexpr uint64_t kDictLineOffset = 4096;
 inline constexpr uint64_t kAdmissionLineOffset = 4160;
@@ -75,14 +75,22 @@ static_assert(sizeof(DictSegmentHeader) == 56);
 
 struct alignas(kCacheLineBytes) DictLine {
   std::atomic<uint32_t> state;  // DictState.
-  std::atomic<uint32_t> armed;  // As AreaLine, for waiters on the whole dict.
+  std::atomic<uint32_t> armed;  // Who sleeps and is woken by a change: kArmed….
   std::atomic<uint32_t> event;
-  std::atomic<uint32_t> strict;      // 1: close to the limit of entries; each insert is admitted.
-  std::atomic<uint32_t> lane_high;   // One past the highest lane that ever changed this dict.
-  std::atomic<uint32_t> operations;  // 1: some operation is remembered.
-  uint32_t reserved[10];
+  std::atomic<uint32_t> strict;        // 1: close to the limit of entries; each insert is admitted.
+  std::atomic<uint32_t> lane_high;     // One past the highest lane that ever changed this dict.
+  std::atomic<uint32_t> operations;    // 1: some operation is remembered.
+  std::atomic<uint32_t> follow_event;  // As `event`, for those who follow the rings.
+  uint32_t reserved0;
+  std::atomic<uint64_t> claim;  // Who has the next revision (engine/state/change_claim.h).
+  uint64_t reserved[3];
 };
 static_assert(sizeof(DictLine) == 64);
+
+// Bits of DictLine::armed.
+inline constexpr uint32_t kArmedWatch = 1;   // On `event`: woken by the next change.
+inline constexpr uint32_t kArmedFollow = 2;  // On `follow_event`: the same.
+inline constexpr uint32_t kArmedLate = 4;    // On `event`, by a change that finds no kArmedFollow.
 
 struct alignas(kCacheLineBytes) AdmissionLine {
   std::atomic<uint64_t> control;  // Owned sequence lock.

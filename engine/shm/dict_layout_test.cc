@@ -31,6 +31,8 @@ TEST(DictLayoutTest, LinesStandWhereTheFormatSays) {
   EXPECT_EQ(offsetof(DictLine, strict), 12u);
   EXPECT_EQ(offsetof(DictLine, lane_high), 16u);
   EXPECT_EQ(offsetof(DictLine, operations), 20u);
+  EXPECT_EQ(offsetof(DictLine, follow_event), 24u);
+  EXPECT_EQ(offsetof(DictLine, claim), 32u);
   EXPECT_EQ(offsetof(AllocatorLine, slab_hint), 8u);
   EXPECT_EQ(offsetof(AllocatorLine, heads), 16u);
   EXPECT_EQ(offsetof(AllocatorLine, bump_next), 336u);

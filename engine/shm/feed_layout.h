@@ -79,7 +79,7 @@ enum class FeedOperation : uint8_t {
   kExpire = 3,
   kEvict = 4,
   kGap = 16,    // Changes are missing before it.
-  kMoved = 17,  // The dict went on in a larger segment, and nothing is missing.
+  kMoved = 17,  // The dict went on in a larger segment, and nothing is missing; or nothing at all.
 };
 
 enum class FeedGap : uint8_t {

@@ -330,9 +330,18 @@ class Dict final {
 
   // For whoever follows the changes, any number: the next change, and a change of state, bumps the
   // event word and wakes all who sleep on it, once. What was changed before ArmWatch is in the
-  // rings when it returned true; where it returned false, look again by time.
-  bool ArmWatch();
+  // rings when it returned true; where it returned false, look again by time. kArmedFollow sleeps
+  // on follow_event; kArmedLate on watch_event, and is not woken by a change that wakes
+  // kArmedFollow: those do it.
+  bool ArmWatch(uint32_t who = kArmedWatch);
+  bool IsArmed(uint32_t who) const {
+    return (line_->armed.load(std::memory_order_relaxed) & who) != 0;
+  }
+  void WakeLate() const;
   const std::atomic<uint32_t>& watch_event() const { return line_->event; }
+  const std::atomic<uint32_t>& follow_event() const { return line_->follow_event; }
+  // See change_claim.h. To be written only where it is writable().
+  std::atomic<uint64_t>& claim() const { return line_->claim; }
   // As Scan of one bucket. *sequence: the version up to which its changes are in what was given, so
   // of a change record of that bucket whether the scan saw it. STALLED while somebody is inside the
   // bucket; with `accept_held` a deletion that he is about to finish may be in what was given and

@@ -7,8 +7,10 @@
 
 #include "engine/base/watch_mutant.h"
 #include "engine/os/memory.h"
+#include "engine/state/change_claim.h"
 #include "engine/state/copy.h"
 #include "engine/state/feed_record.h"
+#include "engine/state/ring_record.h"
 
 namespace statehouse {
 namespace {
@@ -55,10 +57,12 @@ class DictFeed::Merge final {
  public:
   explicit Merge(std::vector<Read>* reads) : reads_(*reads), before_(reads->size(), kNone) {}
 
-  // Calls take(index) for each read that is due, in order.
+  // Calls take(index) for each read that is due, in order. `first`: one that comes before all
+  // others, if there is one.
   template <typename Take>
-  void Run(Take take) {
+  void Run(std::optional<uint32_t> first, Take take) {
     FindBucketOrder();
+    if (first.has_value()) Emit(*first, take);
     for (uint32_t i = 0; i < reads_.size(); ++i) {
       if (reads_[i].is_sure) Emit(i, take);
     }
@@ -177,10 +181,7 @@ Status DictFeed::MapAll() {
   return Status();
 }
 
-uint64_t DictFeed::HeadOf(uint32_t lane) const {
-  return served_->dict().LaneRecordOf(lane).ring_head.load(std::memory_order_acquire) &
-         ~uint64_t{7};
-}
+uint64_t DictFeed::HeadOf(uint32_t lane) const { return RingHead(served_->dict(), lane); }
 
 void DictFeed::MoveCursor(uint32_t lane, uint64_t position) {
   cursors_[lane] = position;
@@ -221,7 +222,8 @@ Status DictFeed::LoadMarks(std::vector<DictChange>* history) {
   if (saved_generation_ != served_->record().generation) {
     // The daemon died between the dict's move and the last look at the segment before.
     ForgetCursors();
-    std::vector<DictChange> gap{Gap(FeedGap::kReplaced)};
+    // Somebody may have claimed the next revision in that segment.
+    std::vector<DictChange> gap{Nothing(), Gap(FeedGap::kReplaced)};
     Append(&gap, history);
   }
   return Status();
@@ -279,7 +281,6 @@ bool DictFeed::HasNews() const {
   return false;
 }
 
-// SYNC: dict.ring
 bool DictFeed::ReadLane(uint32_t lane, uint64_t sure, uint64_t end, std::vector<Read>* reads,
                         FeedGap* why) const {
   const Dict& dict = served_->dict();
@@ -288,43 +289,18 @@ bool DictFeed::ReadLane(uint32_t lane, uint64_t sure, uint64_t end, std::vector<
   if (end < begin || sure < begin) return false;
   *why = FeedGap::kOverrun;
   if (end - begin > kChangeRingBytes) return false;
-  std::string bytes(end - begin, '\0');
-  const std::span<const std::byte> ring = dict.RingOf(lane);
-  const uint64_t at = begin % kChangeRingBytes;
-  const size_t first = std::min<uint64_t>(bytes.size(), kChangeRingBytes - at);
-  auto* to = reinterpret_cast<std::byte*>(bytes.data());
-  CopyShared(to, ring.data() + at, first);
-  CopyShared(to + first, ring.data(), bytes.size() - first);
-  std::atomic_thread_fence(std::memory_order_acquire);
-  const uint64_t reserved = dict.LaneRecordOf(lane).ring_reserve.load(std::memory_order_relaxed);
-  if (reserved > begin + kChangeRingBytes) return false;
+  std::string bytes;
+  if (!CopyRing(dict, lane, begin, end, &bytes)) return false;
   *why = FeedGap::kDamaged;
+  RingRecord record;
   for (uint64_t from = 0; from < bytes.size();) {
-    ChangeHeader header;
-    if (bytes.size() - from < sizeof header) return false;
-    std::memcpy(&header, bytes.data() + from, sizeof header);
-    const bool is_inline = header.value_bytes != kValueNotInline;
-    const uint64_t value_bytes = is_inline ? header.value_bytes : 0;
-    const uint64_t needed = sizeof header + header.key_bytes + value_bytes;
-    if (header.record_bytes % 8 != 0 || header.record_bytes < needed ||
-        header.record_bytes > bytes.size() - from || value_bytes > kInlineValueBytesMax ||
-        header.key_bytes == 0 || header.key_bytes > kDictKeyBytesMax ||
-        !IsChangeOperation(header.operation) ||
-        header.kind > static_cast<uint8_t>(DictKind::kFloat64)) {
-      return false;
-    }
+    if (!TakeRingRecord(std::string_view(bytes).substr(from), &record)) return false;
     Read& read = reads->emplace_back();
-    const char* const key = bytes.data() + from + sizeof header;
-    read.change.key.assign(key, header.key_bytes);
-    read.change.bytes.assign(key + header.key_bytes, value_bytes);
-    read.change.operation = static_cast<FeedOperation>(header.operation);
-    read.change.kind = static_cast<DictKind>(header.kind);
-    read.change.version = header.version;
-    read.change.bits = header.bits;
-    read.large_value = !is_inline;
+    read.change = std::move(record.change);
+    read.large_value = !record.is_inline;
     read.lane = lane;
     read.bucket = dict.BucketOfKey(read.change.key);
-    from += header.record_bytes;
+    from += record.bytes;
     read.end = begin + from;
     read.is_sure = read.end <= sure;
   }
@@ -340,41 +316,83 @@ void DictFeed::FillLargeValue(DictChange* change) const {
   if (!change->value_gone) change->bytes = std::move(entry.bytes);
 }
 
-void DictFeed::Drain(std::vector<DictChange>* fresh) {
+std::optional<uint32_t> DictFeed::CloseClaims() {
+  std::atomic<uint64_t>& claim = served_->dict().claim();
+  uint64_t word = ChangeClaim::Open(head_revision_);
+  AtWatchPoint(WatchPoint::kFeedBeforeStore);
+  // SYNC: dict.claim — what the claimant saw in the rings is seen after this.
+  if (claim.compare_exchange_strong(word, ChangeClaim::Closed(head_revision_))) return std::nullopt;
+  if (WatchMutantIs(WatchMutant::kClaimIgnored)) return std::nullopt;
+  return ChangeClaim::LaneAfter(head_revision_, word);
+}
+
+void DictFeed::OpenClaims() {
+  std::atomic<uint64_t>& claim = served_->dict().claim();
+  uint64_t word = claim.load(std::memory_order_relaxed);
+  AtWatchPoint(WatchPoint::kFeedBeforeStore);
+  // One that stands is the next Drain's.
+  while (!ChangeClaim::LaneAfter(head_revision_, word).has_value() &&
+         !claim.compare_exchange_weak(word, ChangeClaim::Open(head_revision_))) {
+  }
+}
+
+void DictFeed::Look(std::vector<uint64_t>* heads) const {
   const Dict& dict = served_->dict();
-  const auto look = [this, &dict](std::vector<uint64_t>* heads) {
-    // The lanes first: one that comes later has nothing below this look.
-    heads->resize(std::min(dict.lane_high(), dict.geometry().lane_count));
-    for (uint32_t lane = 0; lane < heads->size(); ++lane) {
-      (*heads)[lane] = HeadOf(lane);
-      AtWatchPoint(WatchPoint::kFeedBetweenLanes);
-    }
-  };
+  // The lanes first: one that comes later has nothing below this look.
+  heads->resize(std::min(dict.lane_high(), dict.geometry().lane_count));
+  for (uint32_t lane = 0; lane < heads->size(); ++lane) {
+    (*heads)[lane] = HeadOf(lane);
+    AtWatchPoint(WatchPoint::kFeedBetweenLanes);
+  }
+}
+
+void DictFeed::Drain(std::vector<DictChange>* fresh) {
+  const std::optional<uint32_t> claimed = CloseClaims();
   std::vector<uint64_t> sure;
   std::vector<uint64_t> ends;
-  look(&sure);
-  look(&ends);
+  Look(&sure);
+  Look(&ends);
   if (WatchMutantIs(WatchMutant::kFeedOneLook)) sure = ends;
   sure.resize(ends.size(), 0);
   std::vector<Read> reads;
   std::vector<DictChange> changes;
+  std::optional<uint32_t> first;
   for (uint32_t lane = 0; lane < ends.size(); ++lane) {
     if (ends[lane] == cursors_[lane]) continue;
     const size_t before = reads.size();
     FeedGap why = FeedGap::kOverrun;
     // A lane that the first look did not have yet has nothing that is sure.
-    if (ReadLane(lane, std::max(sure[lane], cursors_[lane]), ends[lane], &reads, &why)) continue;
+    if (ReadLane(lane, std::max(sure[lane], cursors_[lane]), ends[lane], &reads, &why)) {
+      if (lane == claimed) first = static_cast<uint32_t>(before);
+      continue;
+    }
     reads.resize(before);
     if (!WatchMutantIs(WatchMutant::kFeedGapNotTold)) changes.push_back(Gap(why));
     MoveCursor(lane, ends[lane]);
   }
+  // What was claimed is lost: it has its revision all the same, so that whoever was told of it is
+  // told of the gap.
+  if (claimed.has_value() && !first.has_value() && !changes.empty() &&
+      !WatchMutantIs(WatchMutant::kClaimGivenToGap)) {
+    changes.insert(changes.begin(), Nothing());
+  }
+  std::vector<DictChange> gaps = std::move(changes);
+  changes.clear();
+  has_claimed_ = first.has_value();
   uint64_t bytes = 0;
-  Merge(&reads).Run([&](uint32_t i) {
+  const auto take_gaps = [&] {
+    changes.insert(changes.end(), std::make_move_iterator(gaps.begin()),
+                   std::make_move_iterator(gaps.end()));
+    gaps.clear();
+  };
+  if (!first.has_value()) take_gaps();
+  Merge(&reads).Run(first, [&](uint32_t i) {
     Read& read = reads[i];
     MoveCursor(read.lane, read.end);
     if (read.large_value) FillLargeValue(&read.change);
     bytes += RecordBytes(read.change.key.size(), read.change.bytes.size());
     changes.push_back(std::move(read.change));
+    if (!gaps.empty()) take_gaps();
     // A batch never fills the log, so what was given a moment ago stays in it for a while.
     if (bytes < log_bytes_ / kLogShare) return;
     if (WatchMutantIs(WatchMutant::kFeedBatchEndLost)) changes.pop_back();
@@ -393,12 +411,17 @@ void DictFeed::Follow(std::shared_ptr<ServedDict> next, std::vector<DictChange>*
   if (WatchMutantIs(WatchMutant::kFeedSegmentBeginLost)) {
     for (uint32_t lane = 0; lane < kLanesMax; ++lane) cursors_[lane] = HeadOf(lane);
   }
-  std::vector<DictChange> changes(1);
-  changes[0].operation = FeedOperation::kMoved;
+  std::vector<DictChange> changes{Nothing()};
   if (!grew && !WatchMutantIs(WatchMutant::kFeedReplacedAsMoved)) {
     changes[0] = Gap(FeedGap::kReplaced);
   }
   Append(&changes, fresh);
+}
+
+DictChange DictFeed::Nothing() {
+  DictChange nothing;
+  nothing.operation = FeedOperation::kMoved;
+  return nothing;
 }
 
 DictChange DictFeed::Gap(FeedGap why) {

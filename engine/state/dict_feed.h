@@ -15,6 +15,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,8 +52,16 @@ class DictFeed final {
 
   // Whether a ring has something that was not read.
   bool HasNews() const;
-  // Reads what the rings have, adds it to the log, and appends it to *fresh.
+  // Reads what the rings have, adds it to the log, and appends it to *fresh. Nobody can claim the
+  // next revision (change_claim.h) until OpenClaims.
   void Drain(std::vector<DictChange>* fresh);
+  // Whether the first change that the last Drain gave had been claimed.
+  bool has_claimed() const { return has_claimed_; }
+  // Those who have read everything up to head_revision() may claim the next one. REQUIRES: they see
+  // cursors() as of that revision.
+  void OpenClaims();
+  // By lane: how far its ring was read.
+  std::span<const uint64_t> cursors() const { return cursors_; }
   // Goes on in the dict's next segment. REQUIRES: nobody writes in the one before, and it was
   // drained.
   void Follow(std::shared_ptr<ServedDict> next, std::vector<DictChange>* fresh);
@@ -80,6 +90,10 @@ class DictFeed final {
                 FeedGap* why) const;
   // Where a lane's ring ends now.
   uint64_t HeadOf(uint32_t lane) const;
+  // Where all rings end.
+  void Look(std::vector<uint64_t>* heads) const;
+  // From now on nobody claims the next revision. The lane for which somebody did.
+  std::optional<uint32_t> CloseClaims();
   void LoadCursors();
   void MoveCursor(uint32_t lane, uint64_t position);
   void ForgetCursors();
@@ -91,6 +105,8 @@ class DictFeed final {
   void SaveCursors();
   void SaveMarks();
   DictChange Gap(FeedGap why);
+  // Takes a revision, and says that nothing is missing.
+  static DictChange Nothing();
   FeedHead& head() const { return *reinterpret_cast<FeedHead*>(base_); }
   FeedCursor& CursorAt(uint32_t lane) const {
     return reinterpret_cast<FeedCursor*>(base_ + kFeedCursorsOffset)[lane];
@@ -106,6 +122,7 @@ class DictFeed final {
   uint64_t tail_position_ = 0;
   uint64_t tail_revision_ = 1;
   uint64_t gaps_ = 0;
+  bool has_claimed_ = false;
   // Of the segment that the cursors in the feed lead into: not yet that of `served_` while it gives
   // up its oldest changes for the first ones of the next segment.
   uint64_t saved_generation_ = 0;

@@ -7,6 +7,7 @@
 
 #include "engine/base/watch_mutant.h"
 #include "engine/os/memory.h"
+#include "engine/state/change_claim.h"
 #include "engine/state/test_dict_feed.h"
 
 namespace statehouse {
@@ -92,9 +93,15 @@ class DictFeedKillTest : public DictFeedTest {
               [&](int left) { stories.insert(Told(left, first_ - 1)); });
     return stories;
   }
-  Strings FromFirst(const std::string& what) const {
-    const auto nth = [this](uint64_t n) { return std::to_string(first_ + n) + ":"; };
-    return {nth(0) + what, nth(1) + "put a=1", nth(2) + "put b=2"};
+  Strings FromFirst(Strings what) const {
+    what.insert(what.end(), {"put a=1", "put b=2"});
+    uint64_t revision = first_;
+    for (std::string& each : what) each = std::to_string(revision++) + ":" + each;
+    return what;
+  }
+  // Of a clear, whose daemon was killed after it had followed or before.
+  std::set<Strings> StoriesOfClear() const {
+    return {FromFirst({"gap 3"}), FromFirst({"moved", "gap 3"})};
   }
 
   uint64_t first_ = 0;  // Revision of what comes first after the move.
@@ -131,25 +138,59 @@ TEST_F(DictFeedKillTest, WhatWasReadFromTheRingsIsToldOnce) {
 
 TEST_F(DictFeedKillTest, AClearIsToldWhateverTheDaemonWasKilledAt) {
   const std::set<Strings> stories = StoriesOfMove(/*clears=*/true);
-  EXPECT_EQ(stories, std::set<Strings>{FromFirst("gap 3")});
+  EXPECT_EQ(stories, StoriesOfClear());
 }
 
 TEST_F(DictFeedKillTest, AGrowthIsToldOrAGapWhateverTheDaemonWasKilledAt) {
   const std::set<Strings> stories = StoriesOfMove(/*clears=*/false);
-  EXPECT_EQ(stories, (std::set<Strings>{FromFirst("gap 3"), FromFirst("moved")}));
+  EXPECT_EQ(stories, (std::set<Strings>{FromFirst({"moved", "gap 3"}), FromFirst({"moved"})}));
 }
 
 TEST_F(DictFeedKillTest, AClearIsToldAlsoByTheDaemonAfterTheNext) {
   Fill();
   first_ = feed->head_revision() + 1;
   MoveOn(/*clears=*/true);
-  EXPECT_EQ(ToldAfterTheNext(feed->fd(), first_ - 1), std::set<Strings>{FromFirst("gap 3")});
+  EXPECT_EQ(ToldAfterTheNext(feed->fd(), first_ - 1),
+            std::set<Strings>{FromFirst({"moved", "gap 3"})});
 }
 
 TEST_F(DictFeedKillTest, MarksThatNameTheNextSegmentTooEarlyAreFound) {
   chosen_watch_mutant = WatchMutant::kFeedNextGenerationEarly;
   const std::set<Strings> stories = StoriesOfMove(/*clears=*/true);
-  EXPECT_NE(stories, std::set<Strings>{FromFirst("gap 3")});
+  EXPECT_NE(stories, StoriesOfClear());
+}
+
+// Whoever was given a change before the daemon had read it keeps its revision, wherever the daemon
+// and the next one are killed.
+TEST_F(DictFeedKillTest, WhatSomebodyWasGivenIsHonoured) {
+  Fill();
+  const uint64_t given = feed->head_revision();
+  feed->OpenClaims();
+  Put("z", "1", 9);
+  const uint64_t claim = ChangeClaim::Of(given, 9);
+  dict().claim().store(claim);
+  Put("a", "2", 1);
+  Put("b", "3", 8);
+  const std::string first = std::to_string(given + 1) + ":put z=1";
+  std::vector<DictChange> fresh;
+  size_t stories = 0;
+  KillWhile(
+      [&] {
+        feed->Drain(&fresh);
+        feed->OpenClaims();
+      },
+      feed->fd(),
+      [&](int left) {
+        const uint64_t word = dict().claim().load();
+        for (const Strings& story : ToldAfterTheNext(left, given)) {
+          ++stories;
+          ASSERT_EQ(story.size(), 3u);
+          EXPECT_EQ(story.front(), first);
+        }
+        dict().claim().store(word);
+      });
+  EXPECT_GE(stories, 15u);
+  EXPECT_EQ(Text(fresh.front()), first);
 }
 
 }  // namespace

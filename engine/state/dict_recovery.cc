@@ -132,8 +132,10 @@ StatusOr<uint32_t> Dict::Expire(const Lane& lane, uint32_t* bucket, uint32_t buc
 
 void Dict::SetState(DictState state) {
   line_->state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
-  line_->event.fetch_add(1, std::memory_order_seq_cst);
-  FutexWakeAll(line_->event);
+  for (std::atomic<uint32_t>* const event : {&line_->event, &line_->follow_event}) {
+    event->fetch_add(1, std::memory_order_seq_cst);
+    FutexWakeAll(*event);
+  }
 }
 
 Status Dict::WaitUntilIdle(uint64_t timeout_ns) const {

@@ -5,16 +5,38 @@
 
 namespace statehouse {
 
-// Clears the word first, so that only the first change after an arming pays for waking.
-void Dict::WakeWatchers() const {
-  if (line_->armed.exchange(0, std::memory_order_seq_cst) == 0) return;
-  line_->event.fetch_add(1, std::memory_order_seq_cst);
-  FutexWakeAll(line_->event);
+namespace {
+
+void WakeAll(std::atomic<uint32_t>& event) {
+  event.fetch_add(1, std::memory_order_seq_cst);
+  FutexWakeAll(event);
 }
 
-bool Dict::ArmWatch() {
-  line_->armed.store(1, std::memory_order_seq_cst);
+}  // namespace
+
+// Clears the word first, so that only the first change after an arming pays for waking.
+void Dict::WakeWatchers() const {
+  uint32_t armed = line_->armed.load(std::memory_order_relaxed);
+  uint32_t left = 0;
+  do {
+    left = (armed & kArmedFollow) != 0 ? armed & kArmedLate : 0;
+    if (armed == left) return;
+  } while (!line_->armed.compare_exchange_weak(armed, left, std::memory_order_seq_cst));
+  if ((armed & kArmedFollow) != 0) WakeAll(line_->follow_event);
+  if ((armed & ~left & ~kArmedFollow) != 0) WakeAll(line_->event);
+}
+
+bool Dict::ArmWatch(uint32_t who) {
+  line_->armed.fetch_or(who, std::memory_order_seq_cst);
   return BarrierEverywhere();  // SYNC: dict.watch
+}
+
+// SYNC: dict.watch — who is late arms and looks at the rings; whoever calls this has seen a change
+// in them.
+void Dict::WakeLate() const {
+  if (!IsArmed(kArmedLate)) return;
+  const uint32_t armed = line_->armed.fetch_and(~kArmedLate, std::memory_order_seq_cst);
+  if ((armed & kArmedLate) != 0) WakeAll(line_->event);
 }
 
 Status Dict::ScanBucket(uint32_t bucket, std::string_view prefix, bool accept_held,

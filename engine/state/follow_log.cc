@@ -111,6 +111,21 @@ void FollowLogWriter::Commit() {
   head().event.fetch_add(1, std::memory_order_release);
 }
 
+void FollowLogWriter::ShowCursors(std::span<const uint64_t> shown, uint32_t lanes,
+                                  uint64_t next) {
+  // SYNC: follow.cursors — none of them counts while some are new.
+  head().cursors_next.store(0, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  // Those of the segment before too.
+  const uint32_t end = std::max(lanes, std::exchange(shown_lanes_, lanes));
+  for (uint32_t lane = 0; lane < end; ++lane) {
+    std::atomic<uint64_t>& cursor = cursors()[lane];
+    if (cursor.load(std::memory_order_relaxed) == shown[lane]) continue;
+    cursor.store(shown[lane], std::memory_order_relaxed);
+  }
+  head().cursors_next.store(next, std::memory_order_release);
+}
+
 void FollowLogWriter::Wake() { FutexWakeAll(head().event); }
 
 StatusOr<std::shared_ptr<const FollowLog>> FollowLog::Map(const FollowLogFacts& facts, int fd) {

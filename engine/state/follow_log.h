@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "engine/base/status.h"
 #include "engine/os/unique_fd.h"
@@ -42,6 +43,11 @@ class FollowLogWriter final {
   // Readers see it after Commit.
   void Append(const DictChange& change);
   void Commit();
+  // How far each lane's ring is in the log, whose next change has the revision `next`: of lanes
+  // from `lanes` on nothing was read. For RingFollower; after Commit.
+  void ShowCursors(std::span<const uint64_t> cursors, uint32_t lanes, uint64_t next);
+  // Which revision comes after them; 0: none were shown.
+  uint64_t cursors_next() const { return head().cursors_next.load(std::memory_order_relaxed); }
   // Wakes those who sleep. After Commit; a system call.
   void Wake();
 
@@ -59,6 +65,9 @@ class FollowLogWriter final {
   void MakeRoom(uint64_t bytes);
   void Put(uint64_t position, const void* from, size_t bytes);
   FollowLogHead& head() const { return *reinterpret_cast<FollowLogHead*>(base_); }
+  std::atomic<uint64_t>* cursors() const {
+    return reinterpret_cast<std::atomic<uint64_t>*>(base_ + kFollowCursorsOffset);
+  }
 
   const FollowLogFacts facts_;
   const uint64_t log_bytes_;
@@ -66,6 +75,7 @@ class FollowLogWriter final {
   std::byte* base_ = nullptr;
   uint64_t position_ = 0;
   uint64_t tail_ = 0;
+  uint32_t shown_lanes_ = 0;
 };
 
 // A log that a client has mapped. Threads: any.
@@ -80,6 +90,17 @@ class FollowLog final {
   const FollowLogFacts& facts() const { return facts_; }
   // To sleep on: read it before the log.
   const std::atomic<uint32_t>& event() const { return head().event; }
+  // Which revision comes after the cursors: the same before and after they are read; 0: they say
+  // nothing. SYNC: follow.cursors
+  uint64_t cursors_next() const {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return head().cursors_next.load(std::memory_order_acquire);
+  }
+  // How far a lane's ring is in the log.
+  uint64_t CursorOf(uint32_t lane) const {
+    return reinterpret_cast<const std::atomic<uint64_t>*>(base_ + kFollowCursorsOffset)[lane].load(
+        std::memory_order_relaxed);
+  }
 
  private:
   friend class FollowLogReader;

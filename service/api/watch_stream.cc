@@ -179,7 +179,8 @@ StatusOr<std::unique_ptr<ServedStream>> OpenDictStream(WatchHub& watches, WatchA
 namespace {
 
 // What is not followed stays with the stream, which is no error.
-Status PlanLocalFollow(v1::LocalFollow local_follow, WatchAsk* ask) {
+Status PlanLocalFollow(const v1::WatchDictRequest& request, WatchAsk* ask) {
+  const v1::LocalFollow local_follow = request.local_follow();
   if (local_follow < v1::LOCAL_FOLLOW_UNSPECIFIED || local_follow > v1::LOCAL_FOLLOW_DECLINED) {
     return Refuse("local_follow", std::to_string(local_follow) + " says nothing");
   }
@@ -188,6 +189,7 @@ Status PlanLocalFollow(v1::LocalFollow local_follow, WatchAsk* ask) {
   const bool is_offered = ask->has_followed || local_follow == v1::LOCAL_FOLLOW_OFFERED;
   ask->hand_over = is_offered && !ask->previous && ask->window_ns == 0 &&
                    ask->slow_policy != SlowPolicy::kLatest;
+  ask->follows_rings = ask->hand_over && request.follows_rings();
   return Status();
 }
 
@@ -237,7 +239,7 @@ StatusOr<WatchAsk> PlanWatchDict(const VerbContext& context, const v1::WatchDict
   if (ask.previous && ask.keys_only) {
     return Refuse("previous", "with keys_only no values are sent; leave one of the two out");
   }
-  SH_RETURN_IF_ERROR(PlanLocalFollow(request.local_follow(), &ask));
+  SH_RETURN_IF_ERROR(PlanLocalFollow(request, &ask));
   return ask;
 }
 

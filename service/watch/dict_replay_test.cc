@@ -203,7 +203,8 @@ TEST(DictReplayScenes, EverySeededBugIsFound) {
         WatchMutant::kWatchSleeperForgotten,  WatchMutant::kPreviousLags,
         WatchMutant::kPreviousNotReset,       WatchMutant::kPreviousOfNewest,
         WatchMutant::kPreviousOfAnyScan,      WatchMutant::kFollowHandOverLate,
-        WatchMutant::kFollowHandOverEarly,    WatchMutant::kFollowOverrunHidden}) {
+        WatchMutant::kFollowHandOverEarly,    WatchMutant::kFollowOverrunHidden,
+        WatchMutant::kClaimIgnored}) {
     chosen_watch_mutant = mutant;
     bool found = false;
     for (int seed = 1; seed <= kSeedsForMutants && !found; ++seed)

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/os/futex.h"
+#include "engine/state/selected_changes.h"
 #include "service/watch/dict_story_test_support.h"
 #include "service/watch/watch_hub_test_support.h"
 
@@ -42,6 +43,7 @@ class Follower {
     ask.served = served;
     ask.has_followed = std::exchange(falls_back_, false) && ask.hand_over && !is_lost;
     hub_ = &hub;
+    served_ = served;
     id_ = served->record().id;
     reader_.reset();
     expects_resync_ = is_lost;
@@ -139,21 +141,31 @@ class Follower {
     if (!fd.ok()) return fault_("opening a follow log: " + fd.status().ToString());
     auto log = FollowLog::Map(facts, fd->get());
     if (!log.ok()) return fault_("mapping a follow log: " + log.status().ToString());
-    reader_.emplace(*std::move(log), event.position, event.revision);
+    std::unique_ptr<RingFollower> rings;
+    if (ask_.follows_rings) {
+      rings =
+          std::make_unique<RingFollower>(std::shared_ptr<Dict>(served_, &served_->dict()), *log);
+    }
+    ChangeSelection selection;
+    selection.key = ask_.key;
+    selection.prefix = ask_.prefix;
+    selection.kinds = ask_.kinds;
+    reader_.emplace(*std::move(log), event.position, event.revision, std::move(selection),
+                    std::move(rings));
   }
   // As DictFollow in clients/c, one change after another.
   Watch::Found TakeFollowed() {
     auto next = std::make_shared<WatchedChange>();
-    switch (reader_->Next(&next->change)) {
-      case FollowLogReader::Found::kNothing: return Watch::Found::kNothing;
-      case FollowLogReader::Found::kDamaged: fault_("the follow log makes no sense"); break;
-      case FollowLogReader::Found::kOverrun: break;
-      case FollowLogReader::Found::kChange:
-        if (next->change.operation == FeedOperation::kGap) {
-          reader_->StepBack();
-          break;
-        }
-        return ApplyFollowed(std::move(next));
+    const uint64_t before = reader_->revision();
+    int reads_left = 64;
+    switch (reader_->Next(&reads_left, &next->change)) {
+      case SelectedChanges::Found::kNothing:
+        if (reader_->revision() == before) return Watch::Found::kNothing;
+        return ApplyFollowed(nullptr);
+      case SelectedChanges::Found::kMore: return ApplyFollowed(nullptr);
+      case SelectedChanges::Found::kChange: return ApplyFollowed(std::move(next));
+      case SelectedChanges::Found::kBroken: fault_("the follow log makes no sense"); break;
+      case SelectedChanges::Found::kFallBack: break;
     }
     ++fallbacks_;
     falls_back_ = true;
@@ -162,15 +174,12 @@ class Follower {
     Close();  // Whoever takes opens it again.
     return Watch::Found::kEvent;
   }
+  // Null: what was read is none of its business.
   Watch::Found ApplyFollowed(std::shared_ptr<WatchedChange> next) {
     WatchEvent event;
-    event.revision = next->change.revision;
+    event.revision = reader_->revision();
     ++followed_;
-    const uint32_t operation = static_cast<uint32_t>(next->change.operation);
-    const bool is_mark = next->change.operation == FeedOperation::kMoved;
-    if (!is_mark && (ask_.kinds >> operation & 1) != 0 && Wants(next->change.key)) {
-      event.changes.push_back({std::move(next), false, {}});
-    }
+    if (next != nullptr) event.changes.push_back({std::move(next), false, {}});
     Apply(event);
     return Watch::Found::kEvent;
   }
@@ -228,7 +237,8 @@ class Follower {
   std::unique_ptr<Watcher> watcher_;
   WatchHub* hub_ = nullptr;
   uint64_t id_ = 0;  // The dict's.
-  std::optional<FollowLogReader> reader_;
+  std::shared_ptr<ServedDict> served_;
+  std::optional<SelectedChanges> reader_;
   bool falls_back_ = false;
   uint64_t followed_ = 0;
   uint64_t fallbacks_ = 0;
@@ -261,6 +271,7 @@ class DictReplayTest : public WatchHubTest {
     if (random() % 4 == 0) ask.window_ns = random() % 2'000'000;
     ask.hand_over = random() % 4 != 0 && !ask.previous && ask.window_ns == 0 &&
                     ask.slow_policy != SlowPolicy::kLatest;
+    ask.follows_rings = ask.hand_over && random() % 3 != 0;
     const uint64_t kinds = random() % 6;
     if (kinds == 0) ask.kinds = Follower::kPuts;
     if (kinds == 1) ask.kinds = kRemovals;

@@ -51,6 +51,7 @@ void Watch::Close() {
     dict_->awake.erase(this);
     if (dict_->watches.erase(this) > 0) {
       if (ask_.is_wait) --dict_->waits;
+      if (is_handed_over() && ask_.follows_rings) --dict_->ring_followers;
       if (dict_->watches.empty()) dict_->idle_since_ns = std::max<uint64_t>(clock_ns_(), 1);
     }
     parted = dict_->previous.Part(std::exchange(previous_, nullptr));
@@ -281,6 +282,7 @@ bool Watch::HandOver(WatchEvent* event) {
   const uint64_t position = dict_->follow_position - bytes;
   if (position < log.tail_position()) return false;
   phase_ = Phase::kHandedOver;
+  if (ask_.follows_rings) ++dict_->ring_followers;
   counters_->handed_over.fetch_add(1, std::memory_order_relaxed);
   event->kind = WatchEvent::Kind::kHandedOver;
   event->revision = cursor_;

@@ -72,6 +72,8 @@ struct WatchAsk {
   // The watcher can follow the dict's follow log once it is live. Not with previous, window_ns or
   // kLatest, which stay with the hub.
   bool hand_over = false;
+  // … and takes a change from its ring before the hub has drained that.
+  bool follows_rings = false;
   // It followed up to from_revision: a history that is gone there is as for a slow watcher.
   bool has_followed = false;
   bool declines = false;  // It was handed over and cannot follow. REQUIRES: not hand_over.

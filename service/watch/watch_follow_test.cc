@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/os/barrier.h"
+#include "engine/state/ring_follower.h"
 #include "service/watch/watch_hub_test_support.h"
 
 namespace statehouse {
@@ -220,6 +222,61 @@ TEST_F(WatchFollowTest, AWatchFromARevisionThatIsOnItsWayIsNoStranger) {
   back.from_revision = event.revision + 1;
   Watcher stranger(*hub, back);
   EXPECT_EQ(Await(stranger, Kind::kResync).reason, ResyncReason::kRevisionUnknown);
+}
+
+// Whoever follows the rings is woken first, and wakes the hub; all others are told by the hub.
+TEST_F(WatchFollowTest, TheHubIsLateWhileAllWhoWatchFollowTheRings) {
+  const Dict& dict = served->dict();
+  const auto arms = [&](uint32_t who) {
+    Put("a", "1");  // Wakes all who sleep.
+    while (hub->Turn() == 0) continue;
+    return dict.IsArmed(who) && !dict.IsArmed(who ^ kArmedLate ^ kArmedWatch);
+  };
+  WatchAsk of_rings = Offer();
+  of_rings.follows_rings = true;
+  auto follower = std::make_unique<Watcher>(*hub, of_rings);
+  (void)Await(*follower, Kind::kSynced);
+  EXPECT_TRUE(arms(kArmedWatch)) << "it is not handed over yet";
+  (void)Await(*follower, Kind::kHandedOver);
+  EXPECT_TRUE(arms(kArmedLate));
+  {
+    Watcher stream(*hub, Ask());
+    Sync(stream);
+    EXPECT_TRUE(arms(kArmedWatch));
+  }
+  EXPECT_TRUE(arms(kArmedLate));
+  {
+    Watcher of_log(*hub, Offer());
+    (void)Await(of_log, Kind::kHandedOver);
+    EXPECT_TRUE(arms(kArmedWatch));
+  }
+  EXPECT_TRUE(arms(kArmedLate));
+  follower.reset();
+  EXPECT_TRUE(arms(kArmedWatch)) << "nobody else would wake it";
+}
+
+TEST_F(WatchFollowTest, AChangeThatAFollowerTookEarlyHasItsRevisionForAll) {
+  ASSERT_TRUE(JoinBarriers()) << "this kernel has no membarrier";
+  WatchAsk of_rings = Offer();
+  of_rings.follows_rings = true;
+  Watcher follower(*hub, of_rings);
+  FollowLogReader reader = ReaderAt(Await(follower, Kind::kHandedOver));
+  Watcher stream(*hub, Ask());
+  Sync(stream);
+  RingFollower rings(std::shared_ptr<Dict>(served, &served->dict()), reader.log());
+  DictChange early;
+  DictChange logged;
+  for (int round = 0; round < 3; ++round) {
+    Put("a", std::to_string(round));
+    ASSERT_EQ(reader.Next(&logged), FollowLogReader::Found::kNothing);
+    ASSERT_EQ(rings.Next(reader.revision(), &early), RingFollower::Found::kChange);
+    WatchEvent event;
+    ASSERT_EQ(Poll(stream, &event), Found::kEvent);
+    EXPECT_EQ(event.revision, early.revision);
+    ASSERT_EQ(reader.Next(&logged), FollowLogReader::Found::kChange);
+    EXPECT_EQ(logged.revision, early.revision);
+    EXPECT_EQ(logged.version, early.version);
+  }
 }
 
 }  // namespace

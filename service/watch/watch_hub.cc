@@ -270,11 +270,14 @@ bool WatchHub::Serve(WatchedDict& dict) {
 bool WatchHub::ServeDrained(WatchedDict& dict, Due* due) {
   uint64_t drain = 0;
   bool is_watched = false;
+  uint32_t who = kArmedWatch;
   {
     const std::lock_guard<std::mutex> lock(dict.mutex);
     if (!dict.ended.ok()) return false;
     drain = ++dict.begun;
     is_watched = !dict.watches.empty();
+    // Those who follow the rings need nobody before them, and wake the hub themselves.
+    if (is_watched && dict.ring_followers == dict.watches.size()) who = kArmedLate;
   }
   if (dict.feed == nullptr) {
     BeginFeed(dict, due);
@@ -289,7 +292,7 @@ bool WatchHub::ServeDrained(WatchedDict& dict, Due* due) {
   bool more = dict.feed->HasNews();
   if (!more && !is_polling_) {
     // Only now: while it is busy anyway, no writer pays for waking it.
-    dict.may_sleep = state.ArmWatch();
+    dict.may_sleep = state.ArmWatch(who);
     more = dict.feed->HasNews();
   }
   if (more && is_watched) poll_until_ns_ = options_.clock_ns() + options_.poll_ns;
@@ -390,28 +393,8 @@ bool WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh) {
   return true;
 }
 
-namespace {
-
-// First of all: whoever follows by himself is woken by this alone. Nobody can say in the log that
-// he sleeps, so each batch pays for the call.
-std::shared_ptr<FollowLogWriter> TellFollowers(WatchedDict& dict,
-                                               const std::vector<DictChange>& fresh) {
-  std::shared_ptr<FollowLogWriter> log;
-  {
-    const std::lock_guard<std::mutex> lock(dict.mutex);
-    log = dict.follow_log;
-  }
-  if (log == nullptr || fresh.empty()) return log;
-  for (const DictChange& change : fresh) log->Append(change);
-  log->Commit();
-  log->Wake();
-  return log;
-}
-
-}  // namespace
-
 void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due) {
-  const std::shared_ptr<FollowLogWriter> told = TellFollowers(dict, fresh);
+  const std::shared_ptr<FollowLogWriter> told = dict.TellFollowers(fresh);
   std::vector<SharedChange> shared;
   shared.reserve(fresh.size());
   const uint64_t noticed_ns = options_.clock_ns();
@@ -439,6 +422,7 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
         dict.follow_log->Commit();
       }
       dict.follow_position = dict.follow_log->head_position();
+      if (dict.follow_log != told || shared.empty()) dict.ShowRings(*dict.follow_log);
     }
     dict.history.insert(dict.history.end(), shared.begin(), shared.end());
     dict.head = dict.feed->head_revision();

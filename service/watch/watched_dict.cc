@@ -21,6 +21,32 @@ bool WatchedDict::JoinFollowLog() {
   return true;
 }
 
+void WatchedDict::ShowRings(FollowLogWriter& log) {
+  const uint64_t next = feed->head_revision() + 1;
+  if (log.cursors_next() != next) {
+    log.ShowCursors(feed->cursors(), feed->served()->dict().lane_high(), next);
+  }
+  feed->OpenClaims();
+}
+
+// Whoever follows is woken by this alone. Nobody can say in the log that he sleeps, so each batch
+// pays for the call, but for a change that they all have already.
+std::shared_ptr<FollowLogWriter> WatchedDict::TellFollowers(const std::vector<DictChange>& fresh) {
+  std::shared_ptr<FollowLogWriter> log;
+  bool is_known = fresh.size() == 1 && feed->has_claimed();
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    log = follow_log;
+    is_known = is_known && ring_followers == followers;
+  }
+  if (log == nullptr || fresh.empty()) return log;
+  for (const DictChange& change : fresh) log->Append(change);
+  log->Commit();
+  ShowRings(*log);
+  if (!is_known) log->Wake();
+  return log;
+}
+
 void WatchedDict::LetGo(WatchHistory* history_out) {
   while (!history.empty()) {
     previous.Leave(history.front()->change);

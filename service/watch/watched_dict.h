@@ -75,6 +75,12 @@ struct WatchedDict {
 
   // A watch that may hand over begins: whether there is a follow log. REQUIRES: mutex held.
   bool JoinFollowLog();
+  // Tells those who follow by themselves, before all others; the log in which they are told.
+  // REQUIRES: drain_mutex held, mutex not.
+  std::shared_ptr<FollowLogWriter> TellFollowers(const std::vector<DictChange>& fresh);
+  // From now on those who follow the rings may claim the next change. REQUIRES: drain_mutex held,
+  // and the log has everything.
+  void ShowRings(FollowLogWriter& log);
   // Nothing is told of it any more: *history is to be freed without the mutex. REQUIRES: mutex
   // held, it has ended.
   void LetGo(WatchHistory* history);
@@ -118,7 +124,8 @@ struct WatchedDict {
   std::shared_ptr<FollowLogWriter> follow_log;
   uint64_t follow_position = 0;  // In it, behind the change with the revision `head`.
   uint64_t follow_log_bytes = kFeedLogBytesDefault;
-  size_t followers = 0;  // Watches that hand over, or will.
+  size_t followers = 0;       // Watches that hand over, or will …
+  size_t ring_followers = 0;  // … and that did, to clients that follow the rings.
 };
 
 }  // namespace statehouse

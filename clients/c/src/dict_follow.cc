@@ -1,8 +1,10 @@
 #include "clients/c/src/dict_follow.h"
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
+#include "clients/c/src/local_follow.h"
 #include "engine/os/futex.h"
 
 namespace statehouse {
@@ -48,13 +50,17 @@ DictFollow::DictFollow(std::shared_ptr<LocalDict> dict, const v1::WatchDictReque
   }
 }
 
-void DictFollow::Use(std::shared_ptr<const FollowLog> log) {
-  changes_.emplace(std::move(log), position_, revision_, selection_);
+void DictFollow::Use(std::shared_ptr<const FollowLog> log, std::unique_ptr<RingFollower> rings) {
+  changes_.emplace(std::move(log), position_, revision_, selection_, std::move(rings));
 }
 
 Status DictFollow::Open() {
   SH_ASSIGN_OR_RETURN(std::shared_ptr<const FollowLog> log, MapFollowLog(*dict_, log_id_));
-  Use(std::move(log));
+  std::unique_ptr<RingFollower> rings;
+  if (request_.follows_rings()) {
+    SH_ASSIGN_OR_RETURN(rings, FollowRings(*dict_, log));
+  }
+  Use(std::move(log), std::move(rings));
   return Status();
 }
 
@@ -80,9 +86,11 @@ void DictFollow::EndHere() {
   progress_ns_ = 0;  // The end is told next.
 }
 
-uint64_t DictFollow::due_ns() const {
+uint64_t DictFollow::progress_due_ns() const {
   return progress_ns_ == 0 ? UINT64_MAX : told_ns_ + progress_ns_;
 }
+
+uint64_t DictFollow::due_ns() const { return std::min(progress_due_ns(), changes_->due_ns()); }
 
 WatchFollow::Found DictFollow::Read(uint64_t now_ns,
                                     std::unique_ptr<google::protobuf::MessageLite>* message) {
@@ -106,7 +114,7 @@ WatchFollow::Found DictFollow::Read(uint64_t now_ns,
       case Next::kNothing:
       case Next::kChange: break;
     }
-    if (now_ns < due_ns()) return Found::kNothing;
+    if (now_ns < progress_due_ns()) return Found::kNothing;
     response = std::make_unique<v1::WatchDictResponse>();
     response->mutable_progress();
   }

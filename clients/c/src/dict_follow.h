@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "clients/c/src/local_dict.h"
-#include "clients/c/src/selected_changes.h"
 #include "clients/c/src/watch_follow.h"
+#include "engine/state/selected_changes.h"
 #include "statehouse/v1/watch.pb.h"
 
 namespace statehouse {
@@ -17,11 +17,10 @@ class DictFollow final : public WatchFollow {
   DictFollow(std::shared_ptr<LocalDict> dict, const v1::WatchDictRequest& request,
              const v1::WatchDictResponse& handed_over);
   // For tests: a log that is mapped already.
-  void Use(std::shared_ptr<const FollowLog> log);
+  void Use(std::shared_ptr<const FollowLog> log, std::unique_ptr<RingFollower> rings = nullptr);
 
   Status Open() override;
-  const std::atomic<uint32_t>& event() const override { return changes_->log()->event(); }
-  std::shared_ptr<const void> log() const override { return changes_->log(); }
+  FollowEvents events() const override { return changes_->events(); }
   Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) override;
   void EndHere() override;
   uint64_t due_ns() const override;
@@ -29,6 +28,7 @@ class DictFollow final : public WatchFollow {
 
  private:
   void Add(DictChange* change, v1::WatchDictResponse* response);
+  uint64_t progress_due_ns() const;
 
   const std::shared_ptr<LocalDict> dict_;
   const v1::WatchDictRequest request_;

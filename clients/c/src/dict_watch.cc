@@ -5,6 +5,7 @@
 #include "clients/c/src/dict_follow.h"
 #include "clients/c/src/dict_handle.h"
 #include "clients/c/src/follow_thread.h"
+#include "clients/c/src/local_follow.h"
 
 namespace statehouse {
 namespace {
@@ -74,6 +75,7 @@ StatusOr<std::unique_ptr<DictWatch>> DictWatch::Make(std::string name,
   const bool is_plain =
       options.previous == 0 && options.window_us == 0 && options.slow != SH_SLOW_LATEST;
   if (is_plain && FollowThread::IsSupported()) watch->local_ = std::move(local);
+  if (watch->local_ != nullptr) request.set_follows_rings(MayFollowRings(*watch->local_));
   return watch;
 }
 

@@ -24,6 +24,22 @@ Shared& TheShared() {
   return *shared;
 }
 
+// False: there is no room for it.
+bool AddWord(const std::atomic<uint32_t>* word, uint32_t seen,
+             std::vector<const std::atomic<uint32_t>*>* words, std::vector<uint32_t>* all_seen) {
+  const auto known = std::find(words->begin(), words->end(), word);
+  if (known != words->end()) {
+    // Another follower of the same dict: the older look of the two counts.
+    uint32_t& older = (*all_seen)[static_cast<size_t>(known - words->begin())];
+    if (static_cast<int32_t>(seen - older) < 0) older = seen;
+    return true;
+  }
+  if (words->size() > kFollowWordsMax) return false;
+  words->push_back(word);
+  all_seen->push_back(seen);
+  return true;
+}
+
 }  // namespace
 
 StatusOr<std::shared_ptr<FollowThread>> FollowThread::OfThisProcess() {
@@ -117,7 +133,7 @@ std::vector<FollowThread::Sleep> FollowThread::TakeTurns() {
     }
     if (MonotonicNs() < until_ns) continue;
     // The others first, and then the rest of these.
-    if (follower != waiting.back()) sleeps.push_back({nullptr, nullptr, 0, 0});
+    if (follower != waiting.back()) sleeps.push_back({{}, 0});
     break;
   }
   return sleeps;
@@ -137,17 +153,9 @@ void FollowThread::Run() {
     bool sees_all = true;
     for (const Sleep& sleep : sleeps) {
       until_ns = std::min(until_ns, sleep.due_ns);
-      if (sleep.event == nullptr) continue;
-      const auto known = std::find(words.begin(), words.end(), sleep.event);
-      if (known != words.end()) {
-        // Another follower of the same log: the older look of the two counts.
-        uint32_t& older = seen[static_cast<size_t>(known - words.begin())];
-        if (static_cast<int32_t>(sleep.seen - older) < 0) older = sleep.seen;
-      } else if (words.size() <= kFollowLogsMax) {
-        words.push_back(sleep.event);
-        seen.push_back(sleep.seen);
-      } else {
-        sees_all = false;
+      for (size_t i = 0; i < sleep.events.count; ++i) {
+        sees_all = AddWord(sleep.events.words[i].get(), sleep.events.seen[i], &words, &seen) &&
+                   sees_all;
       }
     }
     const uint64_t now_ns = MonotonicNs();

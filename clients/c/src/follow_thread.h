@@ -3,8 +3,8 @@
 //
 // What it is: one for all clients of the process (OfThisProcess). Who owns it: the watches
 // together; it ends with the last. Threads: all methods any, but none is called from Turn.
-// Always true: after Remove the follower is not touched any more. Followers beyond
-// kFollowLogsMax logs are looked at every kFollowLookNs instead of being woken. Those
+// Always true: after Remove the follower is not touched any more. Followers of more than
+// kFollowWordsMax words are looked at every kFollowLookNs instead of being woken. Those
 // that must wait for the daemon never have two turns that take kFollowWaitsNs, or begin after so
 // long, without one of everybody else in between.
 #pragma once
@@ -21,11 +21,12 @@
 
 #include "engine/base/status.h"
 #include "engine/os/futex.h"
+#include "engine/state/follow_events.h"
 
 namespace statehouse {
 
 // The first word that it sleeps on is its own.
-inline constexpr size_t kFollowLogsMax = kFutexWordsMax - 1;
+inline constexpr size_t kFollowWordsMax = kFutexWordsMax - 1;
 inline constexpr uint64_t kFollowLookNs = 1'000'000;
 inline constexpr uint64_t kFollowWaitsNs = 10'000'000;
 
@@ -33,9 +34,7 @@ class FollowThread final {
  public:
   // What a follower waits for.
   struct Sleep {
-    std::shared_ptr<const void> log;  // Null: for nothing but `due_ns`. Holds what `event` is in.
-    const std::atomic<uint32_t>* event = nullptr;
-    uint32_t seen = 0;
+    FollowEvents events;           // None: for nothing but `due_ns`.
     uint64_t due_ns = UINT64_MAX;  // Monotonic; 0: it has more to do at once.
     bool must_wait = false;        // It did nothing: it would have had to wait for the daemon.
   };

@@ -22,8 +22,13 @@ class Counting final : public FollowThread::Follower {
     ++turns;
     if (turn_ns > 0) SleepNs(turn_ns);
     inside = false;
-    // Any object that lives stands for the log.
-    return {kept, &event, event.load(), due_ns};
+    return {Events(), due_ns};
+  }
+  FollowEvents Events() const {
+    FollowEvents events;
+    events.Add(event, kept);  // Any object that lives stands for the log.
+    if (has_second) events.Add(second, kept);
+    return events;
   }
   void Change() {
     ++event;
@@ -32,6 +37,8 @@ class Counting final : public FollowThread::Follower {
 
   std::shared_ptr<int> kept = std::make_shared<int>();
   std::atomic<uint32_t> event{0};
+  std::atomic<uint32_t> second{0};
+  std::atomic<bool> has_second{false};
   std::atomic<uint64_t> due_ns{UINT64_MAX};
   std::atomic<uint64_t> turn_ns{0};
   std::atomic<int> turns{0};
@@ -83,7 +90,7 @@ TEST_F(FollowThreadTest, IsOneForTheProcessAndEndsWithItsLastOwner) {
 }
 
 TEST_F(FollowThreadTest, EveryWordUpToTheLimitWakesItAndNothingElseDoes) {
-  const auto followers = Add(kFollowLogsMax);
+  const auto followers = Add(kFollowWordsMax);
   const int before = followers.front()->turns;
   SleepNs(50'000'000);
   EXPECT_EQ(followers.front()->turns, before);
@@ -96,8 +103,8 @@ TEST_F(FollowThreadTest, EveryWordUpToTheLimitWakesItAndNothingElseDoes) {
   RemoveAll(followers);
 }
 
-TEST_F(FollowThreadTest, OneLogMoreIsLookedAtFromTimeToTime) {
-  const auto followers = Add(kFollowLogsMax + 1);
+TEST_F(FollowThreadTest, OneWordMoreIsLookedAtFromTimeToTime) {
+  const auto followers = Add(kFollowWordsMax + 1);
 
   for (const auto& each : followers) {
     const int turns = each->turns;
@@ -113,7 +120,7 @@ TEST_F(FollowThreadTest, FollowersOfOneLogShareAWord) {
     explicit Sharing(Counting* with) : with_(*with) {}
     FollowThread::Sleep Turn(bool /*may_wait*/) override {
       ++turns;
-      return {with_.kept, &with_.event, with_.event.load(), UINT64_MAX};
+      return {with_.Events(), UINT64_MAX};
     }
     std::atomic<int> turns{0};
 
@@ -129,6 +136,21 @@ TEST_F(FollowThreadTest, FollowersOfOneLogShareAWord) {
 
   EXPECT_TRUE(Eventually([&] { return sharing.turns > turns; }));
   thread_->Remove(&sharing);
+  RemoveAll(followers);
+}
+
+TEST_F(FollowThreadTest, AFollowerMaySleepOnTwoWords) {
+  const auto followers = Add(1);
+  Counting& follower = *followers.front();
+  follower.has_second = true;
+  follower.Change();  // It sleeps on both from now on.
+  SleepNs(20'000'000);
+  for (std::atomic<uint32_t>* const word : {&follower.second, &follower.event}) {
+    const int turns = follower.turns;
+    ++*word;
+    FutexWakeAll(*word);
+    EXPECT_TRUE(Eventually([&] { return follower.turns > turns; }));
+  }
   RemoveAll(followers);
 }
 
@@ -164,7 +186,7 @@ TEST_F(FollowThreadTest, ThoseThatWaitForTheDaemonLetTheOthersThroughInBetween) 
     Waiting(std::string* turns, std::atomic<int>* waited) : turns_(*turns), waited_(*waited) {}
     FollowThread::Sleep Turn(bool may_wait) override {
       if (has_waited_) return {};
-      if (!may_wait) return {nullptr, nullptr, 0, UINT64_MAX, true};
+      if (!may_wait) return {{}, UINT64_MAX, true};
       SleepNs(2 * kFollowWaitsNs);
       turns_ += 'w';
       has_waited_ = true;

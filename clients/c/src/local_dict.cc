@@ -193,6 +193,12 @@ StatusOr<DictStats> LocalDict::Stats() {
   return stats;
 }
 
+StatusOr<std::shared_ptr<Dict>> LocalDict::Newest() {
+  SH_RETURN_IF_ERROR(Stats().status());  // Follows the dict.
+  const Use<Mapping> use(current_);
+  return use->dict;
+}
+
 StatusOr<uint64_t> LocalDict::Length() {
   SH_ASSIGN_OR_RETURN(const DictStats stats, Stats());
   return stats.entries;

@@ -99,6 +99,8 @@ class LocalDict final {
   StatusOr<uint64_t> Length();
   // Of the segment that the dict is in now; counters begin again when it moves.
   StatusOr<DictStats> Stats();
+  // That segment, which stays mapped as long as somebody has it.
+  StatusOr<std::shared_ptr<Dict>> Newest();
   // How long an entry that was read will live; empty: for ever.
   std::optional<uint64_t> TtlMs(const DictEntry& entry) const;
 
@@ -125,7 +127,7 @@ class LocalDict final {
 
   // One segment.
   struct Mapping {
-    std::unique_ptr<Dict> dict;
+    std::shared_ptr<Dict> dict;  // Whoever follows its rings keeps it.
     uint32_t generation = 0;
     dev_t device = 0;  // Of the segment: tells one from another.
     ino_t inode = 0;

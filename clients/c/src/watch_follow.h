@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "engine/base/status.h"
+#include "engine/state/follow_events.h"
 
 namespace statehouse {
 
@@ -21,7 +22,7 @@ class WatchFollow {
  public:
   enum class Found : uint8_t {
     kMessage,
-    kNothing,   // Yet: sleep on event().
+    kNothing,   // Yet: sleep on events().
     kMore,      // Nothing for the watcher so far; there is more to read.
     kFallBack,  // The stream has to go on, for a while …
     kBroken,    // … or for good.
@@ -31,10 +32,8 @@ class WatchFollow {
   // Maps what is followed; waits for the daemon, about a second at most. TIMEOUT where it does not
   // answer.
   virtual Status Open() = 0;
-  // Grows with what is followed. Read it before Read, to sleep until it differs. REQUIRES: open.
-  virtual const std::atomic<uint32_t>& event() const = 0;
-  // Keeps what event() is in.
-  virtual std::shared_ptr<const void> log() const = 0;
+  // What grows with what is followed. Ask before Read, to sleep until it differs. REQUIRES: open.
+  virtual FollowEvents events() const = 0;
   virtual Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) = 0;
   // Read gives what is there by now, and then kNothing for ever. REQUIRES: open.
   virtual void EndHere() = 0;

@@ -87,7 +87,7 @@ void WatchStream::Stop(Status why) {
   items_.clear();
   bytes_ = 0;
   end_ = std::move(why);
-  follow_.reset();
+  LeaveFollow();
   SignalReady();
   if (stream_ != nullptr) stream_->Cancel();
   if (step_ == Step::kHeld) Finish();
@@ -169,7 +169,7 @@ void WatchStream::AfterEnd(const Status& status) {
   if (IsRefusedReturn(status)) return Pause();
   if (!stopped_ && !GoesOn(status) && follow_ != nullptr) return EndFollow(status);
   if (follow_ != nullptr) {
-    follow_.reset();
+    LeaveFollow();
     WakeAwaiting();  // It sleeps on what is followed no more.
   }
   if (stopped_) return End(*end_);
@@ -244,10 +244,10 @@ bool WatchStream::Await(Deadline deadline) {
   uint64_t sleep_ns = std::min<uint64_t>(
       kSleepNsMax,
       static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(left).count()));
-  const std::atomic<uint32_t>* words[2] = {&poke_};
-  uint32_t seen[2] = {};
+  const std::atomic<uint32_t>* words[3] = {&poke_};
+  uint32_t seen[3] = {};
   size_t count = 1;
-  std::shared_ptr<const void> log;  // Stays mapped.
+  FollowEvents events;  // Stay mapped.
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!items_.empty() || end_.has_value()) return true;
@@ -256,9 +256,11 @@ bool WatchStream::Await(Deadline deadline) {
     if (IsFollowing() && has_more_) {
       sleep_ns = std::min(sleep_ns, kReadPauseNs);
     } else if (IsFollowing()) {
-      words[count] = &follow_->event();
-      seen[count++] = follow_seen_;
-      log = follow_->log();
+      events = follow_events_;
+      for (size_t i = 0; i < events.count; ++i) {
+        words[count] = events.words[i].get();
+        seen[count++] = events.seen[i];
+      }
       const uint64_t now_ns = MonotonicNs();
       const uint64_t due_ns = follow_->due_ns();
       if (due_ns <= now_ns) return true;
@@ -288,7 +290,8 @@ bool WatchStream::OpenFollow(std::unique_lock<std::mutex>* lock) {
   }
   is_open_ = true;
   if (follow_end_.has_value()) follow_->EndHere();
-  follow_seen_ = follow_->event().load(std::memory_order_acquire) - 1;  // Not read yet.
+  follow_events_ = follow_->events();
+  --follow_events_.seen[0];  // Not read yet.
   WakeAwaiting();
   return true;
 }
@@ -296,12 +299,12 @@ bool WatchStream::OpenFollow(std::unique_lock<std::mutex>* lock) {
 FollowThread::Sleep WatchStream::Turn(bool may_wait) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (follow_ != nullptr && !is_open_) {
-    if (!may_wait) return {nullptr, nullptr, 0, UINT64_MAX, true};
-    if (!OpenFollow(&lock)) return {nullptr, nullptr, 0, follow_ != nullptr ? 0 : UINT64_MAX};
+    if (!may_wait) return {{}, UINT64_MAX, true};
+    if (!OpenFollow(&lock)) return {{}, follow_ != nullptr ? 0 : UINT64_MAX};
   }
   if (!IsFollowing() || !is_polled_) return {};
   for (int reads = 0; !IsFull(); ++reads) {
-    if (reads == kReadsAtOnce) return {nullptr, nullptr, 0, MonotonicNs() + kReadPauseNs};
+    if (reads == kReadsAtOnce) return {{}, MonotonicNs() + kReadPauseNs};
     std::unique_ptr<Message> message;
     const WatchFollow::Found found = ReadFollow(&message);
     if (found == WatchFollow::Found::kMore) continue;
@@ -314,7 +317,7 @@ FollowThread::Sleep WatchStream::Turn(bool may_wait) {
       continue;
     }
     if (!IsFollowing()) return {};
-    return {follow_->log(), &follow_->event(), follow_seen_, follow_->due_ns()};
+    return {follow_events_, follow_->due_ns()};
   }
   is_held_ = true;
   return {};
@@ -334,8 +337,7 @@ void WatchStream::BeginFollow(const Message& handed_over) {
 
 // kNothing, or what ended the following.
 WatchFollow::Found WatchStream::ReadFollow(std::unique_ptr<Message>* message) {
-  // SYNC: follow.event
-  follow_seen_ = follow_->event().load(std::memory_order_acquire);
+  follow_events_ = follow_->events();
   const WatchFollow::Found found = follow_->Read(MonotonicNs(), message);
   has_more_ = found == WatchFollow::Found::kMore;
   point_ = {true, follow_->counter()};
@@ -357,9 +359,14 @@ bool WatchStream::TakeFollowed(std::unique_ptr<Message>* message) {
   return found == WatchFollow::Found::kMessage;
 }
 
+void WatchStream::LeaveFollow() {
+  follow_.reset();
+  follow_events_ = {};  // They hold what was mapped.
+}
+
 // The next stream goes on where this stops, unless none may.
 void WatchStream::FallBack(LocalFollow how) {
-  follow_.reset();
+  LeaveFollow();
   if (follow_end_.has_value()) return End(*std::exchange(follow_end_, std::nullopt));
   offer_ = how;
   falls_back_ = true;

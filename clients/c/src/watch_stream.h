@@ -112,6 +112,7 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   void BeginFollow(const Message& handed_over);
   WatchFollow::Found ReadFollow(std::unique_ptr<Message>* message);
   bool TakeFollowed(std::unique_ptr<Message>* message);
+  void LeaveFollow();
   void FallBack(LocalFollow how);
   void EndFollow(const Status& why);
   bool IsFollowing() const { return follow_ != nullptr && is_open_; }
@@ -152,8 +153,8 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   // Until then a refused return is tried again; none: something came since.
   std::optional<Deadline> returning_until_;
   LocalFollow offer_ = LocalFollow::kNone;
-  uint32_t follow_seen_ = 0;  // follow_'s event before it was read last.
-  uint32_t awaiting_ = 0;     // Threads that sleep on poke_.
+  FollowEvents follow_events_;  // follow_'s, before it was read last.
+  uint32_t awaiting_ = 0;       // Threads that sleep on poke_.
   std::atomic<uint32_t> poke_{0};
 };
 

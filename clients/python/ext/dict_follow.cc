@@ -6,6 +6,7 @@
 #include <string>
 
 #include "clients/c/src/lane_pool.h"
+#include "clients/c/src/local_follow.h"
 #include "clients/python/ext/dict.h"
 #include "clients/python/ext/dict_follower.h"
 #include "clients/python/ext/errors.h"
@@ -46,7 +47,8 @@ bool SelectionOf(PyObject* key, PyObject* prefix, unsigned int kinds, ChangeSele
   return true;
 }
 
-// DictFollow(dict, log_id, position, revision, key, prefix, kinds, keys_only, progress)
+// DictFollow(dict, log_id, position, revision, key, prefix, kinds, keys_only, progress,
+//            follows_rings)
 PyObject* New(PyTypeObject* type, PyObject* args, PyObject*) {
   PyObject* dict_object = nullptr;
   unsigned long long log_id = 0;
@@ -57,8 +59,9 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject*) {
   unsigned int kinds = 0;
   int keys_only = 0;
   PyObject* progress = nullptr;
-  if (PyArg_ParseTuple(args, "O!KKKOOIpO", &dict_type, &dict_object, &log_id, &position, &revision,
-                       &key, &prefix, &kinds, &keys_only, &progress) == 0) {
+  int follows_rings = 0;
+  if (PyArg_ParseTuple(args, "O!KKKOOIpOp", &dict_type, &dict_object, &log_id, &position, &revision,
+                       &key, &prefix, &kinds, &keys_only, &progress, &follows_rings) == 0) {
     return nullptr;
   }
   auto* const dict = reinterpret_cast<DictObject*>(dict_object);
@@ -71,20 +74,23 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject*) {
   }
   if (dict->session->closed) return RaiseClosed(name);
   StatusOr<std::shared_ptr<const FollowLog>> log = std::shared_ptr<const FollowLog>();
+  StatusOr<std::unique_ptr<RingFollower>> rings = std::unique_ptr<RingFollower>();
   {
     const WithoutGil without_gil(dict->session);
     log = MapFollowLog(*dict->dict, log_id);
+    if (log.ok() && follows_rings != 0) rings = FollowRings(*dict->dict, *log);
   }
   if (!log.ok()) return Raise(log.status(), name);
+  if (!rings.ok()) return Raise(rings.status(), name);
   auto* const self = Self(type->tp_alloc(type, 0));
   if (self == nullptr) return nullptr;
   Py_INCREF(dict_object);
   self->dict = dict;
   self->fork_count = ForkCount();
   self->keys_only = keys_only != 0;
-  self->follower =
-      new DictFollower(SelectedChanges(*std::move(log), position, revision, std::move(selection)),
-                       static_cast<uint64_t>(progress_ns));
+  self->follower = new DictFollower(
+      SelectedChanges(*std::move(log), position, revision, std::move(selection), *std::move(rings)),
+      static_cast<uint64_t>(progress_ns));
   return reinterpret_cast<PyObject*>(self);
 }
 
@@ -218,6 +224,14 @@ PyObject* ClearReady(PyObject* object, PyObject*) {
 
 PyObject* IsSupported(PyObject*, PyObject*) { return PyBool_FromLong(FollowThread::IsSupported()); }
 
+PyObject* FollowsRings(PyObject*, PyObject* dict) {
+  if (PyObject_TypeCheck(dict, &dict_type) == 0) {
+    PyErr_SetString(PyExc_TypeError, "a _local.Dict is needed");
+    return nullptr;
+  }
+  return PyBool_FromLong(MayFollowRings(*reinterpret_cast<DictObject*>(dict)->dict));
+}
+
 PyMethodDef methods[] = {
     {"read", &Read, METH_O,
      PyDoc_STR("read(timeout) -> what there is: (revision, changes), no changes being progress; "
@@ -232,6 +246,8 @@ PyMethodDef methods[] = {
     {"clear_ready", &ClearReady, METH_NOARGS, PyDoc_STR("The descriptor is not readable.")},
     {"is_supported", &IsSupported, METH_NOARGS | METH_STATIC,
      PyDoc_STR("Whether this kernel lets a thread sleep on several words.")},
+    {"may_follow_rings", &FollowsRings, METH_O | METH_STATIC,
+     PyDoc_STR("may_follow_rings(dict) -> bool: whether a watch of the dict may say so.")},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -33,8 +33,7 @@ DictFollower::Found DictFollower::Read(Portion* portion) {
   const std::lock_guard<std::mutex> lock(mutex_);
   portion->changes.clear();
   if (!changes_.has_value()) return Found::kOver;
-  // SYNC: follow.event
-  seen_ = changes_->log()->event().load(std::memory_order_acquire);
+  events_ = changes_->events();
   int reads_left = kReadsAtOnce;
   size_t bytes = 0;
   using Next = SelectedChanges::Found;
@@ -60,7 +59,7 @@ DictFollower::Found DictFollower::Read(Portion* portion) {
     LetGo();
     return Found::kOver;
   }
-  if (now_ns >= due_ns()) {
+  if (now_ns >= progress_due_ns()) {
     told_ns_ = now_ns;
     return Found::kProgress;
   }
@@ -70,19 +69,24 @@ DictFollower::Found DictFollower::Read(Portion* portion) {
 
 // The only place that sleeps.
 void DictFollower::Sleep(uint64_t ns_max) {
-  std::shared_ptr<const FollowLog> log;  // Stays mapped.
-  uint32_t seen[2] = {};
+  FollowEvents events;  // Stay mapped.
+  const std::atomic<uint32_t>* words[3] = {&poke_};
+  uint32_t seen[3] = {};
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (!changes_.has_value() || ends_) return;
     const uint64_t now_ns = MonotonicNs();
-    if (!changes_.has_value() || ends_ || due_ns() <= now_ns) return;
-    ns_max = std::min(ns_max, due_ns() - now_ns);
-    log = changes_->log();
+    const uint64_t due_ns = std::min(progress_due_ns(), changes_->due_ns());
+    if (due_ns <= now_ns) return;
+    ns_max = std::min(ns_max, due_ns - now_ns);
+    events = events_;
     seen[0] = poke_.load(std::memory_order_relaxed);
-    seen[1] = seen_;
+    for (size_t i = 0; i < events.count; ++i) {
+      words[1 + i] = events.words[i].get();
+      seen[1 + i] = events.seen[i];
+    }
   }
-  const std::atomic<uint32_t>* const words[2] = {&poke_, &log->event()};
-  FutexWaitAny(words, seen, ns_max);
+  FutexWaitAny(std::span(words, 1 + events.count), std::span(seen, 1 + events.count), ns_max);
 }
 
 uint64_t DictFollower::Stop() {
@@ -102,6 +106,7 @@ uint64_t DictFollower::Stop() {
 void DictFollower::LetGo() {
   if (changes_.has_value()) revision_ = changes_->revision();
   changes_.reset();
+  events_ = {};  // They hold what was mapped.
 }
 
 void DictFollower::EndHere() {
@@ -121,7 +126,7 @@ void DictFollower::Signal() {
   if (ready_.valid() && !std::exchange(signalled_, true)) ::eventfd_write(ready_.get(), 1);
 }
 
-uint64_t DictFollower::due_ns() const {
+uint64_t DictFollower::progress_due_ns() const {
   return progress_ns_ == 0 ? UINT64_MAX : told_ns_ + progress_ns_;
 }
 
@@ -153,23 +158,21 @@ void DictFollower::ClearReady() {
 FollowThread::Sleep DictFollower::Turn(bool /*may_wait*/) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!changes_.has_value()) return {};
-  const std::shared_ptr<const FollowLog>& log = changes_->log();
-  // SYNC: follow.event
-  const uint32_t seen = log->event().load(std::memory_order_acquire);
+  const FollowEvents events = changes_->events();
   const uint64_t now_ns = MonotonicNs();
   if (!signalled_) {
     int reads_left = kReadsPerTurn;
     DictChange change;
     const SelectedChanges::Found next = changes_->Next(&reads_left, &change);
-    if (next == SelectedChanges::Found::kMore) return {nullptr, nullptr, 0, 0};
-    if (next == SelectedChanges::Found::kChange) changes_->StepBack();
-    if (next != SelectedChanges::Found::kNothing || ends_ || now_ns >= due_ns()) Signal();
+    if (next == SelectedChanges::Found::kMore) return {{}, 0};
+    if (next == SelectedChanges::Found::kChange) changes_->GiveAgain(std::move(change));
+    if (next != SelectedChanges::Found::kNothing || ends_ || now_ns >= progress_due_ns()) Signal();
   }
   // Read may have told of progress meanwhile: looks again when the next one is due.
-  const uint64_t due_ns_now = due_ns();
-  const uint64_t due =
-      due_ns_now > now_ns || progress_ns_ == 0 ? due_ns_now : now_ns + progress_ns_;
-  return {log, &log->event(), seen, due};
+  const uint64_t progress_ns = progress_due_ns();
+  const uint64_t due_ns =
+      progress_ns > now_ns || progress_ns_ == 0 ? progress_ns : now_ns + progress_ns_;
+  return {events, std::min(due_ns, changes_->due_ns())};
 }
 
 }  // namespace statehouse::python

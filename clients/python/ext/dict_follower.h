@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "clients/c/src/follow_thread.h"
-#include "clients/c/src/selected_changes.h"
 #include "engine/base/status.h"
 #include "engine/os/unique_fd.h"
+#include "engine/state/selected_changes.h"
 
 namespace statehouse::python {
 
@@ -66,7 +66,7 @@ class DictFollower final : private FollowThread::Follower {
   void Wake();
   void Signal();
   void LetGo();
-  uint64_t due_ns() const;
+  uint64_t progress_due_ns() const;
 
   std::mutex mutex_;  // Guards what follows.
   // Empty after Stop, or once all was given that EndHere left.
@@ -75,7 +75,7 @@ class DictFollower final : private FollowThread::Follower {
   uint64_t progress_ns_;
   uint64_t told_ns_;
   bool ends_ = false;       // EndHere
-  uint32_t seen_ = 0;       // The log's event before it was read last.
+  FollowEvents events_;     // Of changes_, before it was read last.
   bool signalled_ = false;  // Whoever has ready_ was told to read.
   UniqueFd ready_;          // eventfd.
   std::shared_ptr<FollowThread> thread_;

@@ -160,6 +160,7 @@ class Reader:
             kinds=[KINDS.index(kind) + 1 for kind in options.kinds],
             slow_policy=SLOW_POLICIES.index(options.slow) + 1,
             previous=options.previous,
+            follows_rings=self.open_follow is not None and self.open_follow.follows_rings,
         )
         if options.key is not None:
             request.key = options.key

@@ -110,10 +110,13 @@ class DictFollow:
         kinds: int,
         keys_only: bool,
         progress: float | None,
+        follows_rings: bool,
         /,
     ) -> DictFollow: ...
     @staticmethod
     def is_supported() -> bool: ...
+    @staticmethod
+    def may_follow_rings(dict: Dict, /) -> bool: ...
     def read(
         self, timeout: float | None, /
     ) -> tuple[int, list[tuple[int, str, Any, int, int, bool, int]]] | str | None: ...

@@ -21,25 +21,32 @@ DECLINED = 3
 # How long a stream that goes on after following is refused before that ends the watch: the service may still count the stream before it,
 # which was cancelled, as one of too many.
 RETURN_PATIENCE_S = 10.0
-# Makes what is followed of the message that hands over.
-Open = Callable[[Any], _local.DictFollow]
+
+
+class Open:
+    """Makes what is followed of the message that hands over."""
+
+    def __init__(self, mapped: _local.Dict, key: str | None, prefix: str, kinds: int, keys_only: bool, progress: float | None) -> None:
+        """``kinds`` has bit n for the change kind n; 0: all."""
+        self._mapped = mapped
+        self._selection = (key, prefix, kinds, keys_only, progress)
+        # What the request says of it.
+        self.follows_rings = _local.DictFollow.may_follow_rings(mapped)
+
+    def __call__(self, message: Any) -> _local.DictFollow:
+        place = message.handed_over
+        return _local.DictFollow(
+            self._mapped, place.log_id, place.position, message.revision, *self._selection, self.follows_rings
+        )
 
 
 def opener(
     mapped: _local.Dict | None, key: str | None, prefix: str, kinds: int, keys_only: bool, progress: float | None
 ) -> Open | None:
-    """None where a watch of this dict stays with its stream. ``kinds`` has bit n for the change kind n; 0: all."""
+    """None where a watch of this dict stays with its stream."""
     if mapped is None or not _local.DictFollow.is_supported():
         return None
-    shared = mapped
-
-    def open(message: Any) -> _local.DictFollow:
-        place = message.handed_over
-        return _local.DictFollow(
-            shared, place.log_id, place.position, message.revision, key, prefix, kinds, keys_only, progress
-        )
-
-    return open
+    return Open(mapped, key, prefix, kinds, keys_only, progress)
 
 
 class Offers:

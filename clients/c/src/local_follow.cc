@@ -1,9 +1,9 @@
-#include "clients/c/src/selected_changes.h"
+#include "clients/c/src/local_follow.h"
 
 #include <chrono>
 #include <map>
 #include <mutex>
-#include <string_view>
+#include <utility>
 
 #include "clients/c/src/fork_registry.h"
 #include "clients/c/src/local_session.h"
@@ -49,30 +49,18 @@ class MappedLogs final : private ForkObserver {
 
 }  // namespace
 
-bool SelectedChanges::Wants(const DictChange& change) const {
-  if ((selection_.kinds >> static_cast<uint32_t>(change.operation) & 1) == 0) return false;
-  return selection_.key.has_value() ? change.key == *selection_.key
-                                    : std::string_view(change.key).starts_with(selection_.prefix);
+bool MayFollowRings(const LocalDict& dict) {
+  return dict.writable() && RingFollower::IsSupported();
 }
 
-SelectedChanges::Found SelectedChanges::Next(int* reads_left, DictChange* change) {
-  for (; *reads_left > 0; --*reads_left) {
-    switch (reader_.Next(change)) {
-      case FollowLogReader::Found::kNothing: return Found::kNothing;
-      case FollowLogReader::Found::kOverrun: return Found::kFallBack;
-      case FollowLogReader::Found::kDamaged: return Found::kBroken;
-      case FollowLogReader::Found::kChange: break;
-    }
-    if (change->operation == FeedOperation::kGap) {
-      reader_.StepBack();  // The stream tells why, and begins anew.
-      return Found::kFallBack;
-    }
-    if (change->operation != FeedOperation::kMoved && Wants(*change)) {
-      --*reads_left;
-      return Found::kChange;
-    }
+StatusOr<std::unique_ptr<RingFollower>> FollowRings(LocalDict& dict,
+                                                    std::shared_ptr<const FollowLog> log) {
+  SH_ASSIGN_OR_RETURN(std::shared_ptr<Dict> newest, dict.Newest());
+  if (!newest->writable()) {
+    return Status(Reason::kReadOnly, "following the rings of dict \"" + dict.name() +
+                                         "\" takes the right to write it");
   }
-  return Found::kMore;
+  return std::make_unique<RingFollower>(std::move(newest), std::move(log));
 }
 
 void FillValue(const LocalDict& dict, DictChange* change) {
