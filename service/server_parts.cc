@@ -215,6 +215,7 @@ WatchNumbers WatchNumbersOf(const WatchHub& watches, const AreaHub& area_watches
   numbers.previous_bytes = dicts.previous_bytes;
   numbers.local_followers = dicts.local_followers;
   numbers.handed_over = dicts.handed_over;
+  numbers.early_changes = dicts.early_changes;
   numbers.follow_fallbacks = dicts.follow_fallbacks;
   numbers.ranges = areas.ranges;
   numbers.copy_bytes = areas.copy_bytes;

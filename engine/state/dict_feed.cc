@@ -407,6 +407,7 @@ void DictFeed::Follow(std::shared_ptr<ServedDict> next, std::vector<DictChange>*
   const bool grew = next->record().generation == served_->record().generation + 1 &&
                     next->record().geometry.seed == served_->record().geometry.seed;
   served_ = std::move(next);
+  has_claimed_ = false;
   ForgetCursors();
   if (WatchMutantIs(WatchMutant::kFeedSegmentBeginLost)) {
     for (uint32_t lane = 0; lane < kLanesMax; ++lane) cursors_[lane] = HeadOf(lane);

@@ -55,7 +55,7 @@ class DictFeed final {
   // Reads what the rings have, adds it to the log, and appends it to *fresh. Nobody can claim the
   // next revision (change_claim.h) until OpenClaims.
   void Drain(std::vector<DictChange>* fresh);
-  // Whether the first change that the last Drain gave had been claimed.
+  // Whether the first change that the last Drain gave had been claimed; not after Follow.
   bool has_claimed() const { return has_claimed_; }
   // Those who have read everything up to head_revision() may claim the next one. REQUIRES: they see
   // cursors() as of that revision.

@@ -198,6 +198,20 @@ TEST_F(RingFollowerTest, TheNextDaemonHonoursWhatWasGivenUnderTheOneBefore) {
   EXPECT_EQ(story, (Strings{"1:put z=1", "2:put a=2"}));
 }
 
+// Else nobody is woken for the move: the daemon wakes no one for a change that all have.
+TEST_F(RingFollowerTest, AMoveWasGivenToNobody) {
+  Follower follower = Follow();
+  Put("a", "1");
+  EXPECT_EQ(follower.Next(), "early 1:put a=1");
+  Publish();
+  EXPECT_TRUE(feed->has_claimed());
+  ASSERT_TRUE(store->MoveDict(At(3), served, DictStore::Move::kGrow).ok());
+  std::vector<DictChange> fresh;
+  feed->Follow(*store->Find("d"), &fresh);
+  EXPECT_EQ(Texts(fresh), Strings{"2:moved"});
+  EXPECT_FALSE(feed->has_claimed());
+}
+
 TEST_F(RingFollowerTest, AClaimSurvivesADaemonThatFoundNothingElse) {
   Follower follower = Follow();
   Put("z", "1", 9);

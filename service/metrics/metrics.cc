@@ -385,6 +385,9 @@ void PrometheusMetrics::AddWatched(const WatchNumbers& watches,
            watches.local_followers);
   AddCounter(families, "statehouse_watch_handed_over_total",
              "Times that a watch was left to its client to follow.", watches.handed_over);
+  AddCounter(families, "statehouse_watch_early_changes_total",
+             "Changes that a client took from their ring before the service.",
+             watches.early_changes);
   AddCounter(families, "statehouse_watch_follow_fallbacks_total",
              "Times that a client could not follow any more, and its watch went on over a stream.",
              watches.follow_fallbacks);

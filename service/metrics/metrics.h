@@ -59,6 +59,7 @@ struct WatchNumbers {
   uint64_t copy_bytes = 0;
   uint32_t local_followers = 0;
   uint64_t handed_over = 0;
+  uint64_t early_changes = 0;
   uint64_t follow_fallbacks = 0;
 };
 

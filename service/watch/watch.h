@@ -118,6 +118,7 @@ struct WatchCounters {
   std::atomic<uint64_t> changes{0};    // Told to watchers.
   std::atomic<uint64_t> coalesced{0};  // Left out for a newer one.
   std::atomic<uint64_t> handed_over{0};
+  std::atomic<uint64_t> early_changes{0};
   std::atomic<uint64_t> follow_fallbacks{0};  // See WatchTotals.
   std::atomic<uint64_t> resyncs[kResyncReasons] = {};
 };

@@ -276,6 +276,7 @@ TEST_F(WatchFollowTest, AChangeThatAFollowerTookEarlyHasItsRevisionForAll) {
     ASSERT_EQ(reader.Next(&logged), FollowLogReader::Found::kChange);
     EXPECT_EQ(logged.revision, early.revision);
     EXPECT_EQ(logged.version, early.version);
+    EXPECT_EQ(hub->Totals().early_changes, static_cast<uint64_t>(round) + 1);
   }
 }
 

@@ -394,6 +394,9 @@ bool WatchHub::FollowMove(WatchedDict& dict, std::vector<DictChange>* fresh) {
 }
 
 void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_t drain, Due* due) {
+  if (!fresh.empty() && dict.feed->has_claimed()) {
+    counters_->early_changes.fetch_add(1, std::memory_order_relaxed);
+  }
   const std::shared_ptr<FollowLogWriter> told = dict.TellFollowers(fresh);
   std::vector<SharedChange> shared;
   shared.reserve(fresh.size());
@@ -566,6 +569,7 @@ WatchTotals WatchHub::Totals() const {
   totals.previous_bytes = previous_budget_->used();
   totals.coalesced = counters_->coalesced.load(std::memory_order_relaxed);
   totals.handed_over = counters_->handed_over.load(std::memory_order_relaxed);
+  totals.early_changes = counters_->early_changes.load(std::memory_order_relaxed);
   totals.follow_fallbacks = counters_->follow_fallbacks.load(std::memory_order_relaxed);
   totals.gaps = gaps_.load(std::memory_order_relaxed);
   for (size_t i = 0; i < kResyncReasons; ++i) {

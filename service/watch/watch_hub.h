@@ -58,6 +58,7 @@ struct WatchTotals {
   uint64_t coalesced = 0;
   uint64_t gaps = 0;
   uint64_t handed_over = 0;
+  uint64_t early_changes = 0;     // That a follower had taken from their ring.
   uint64_t follow_fallbacks = 0;  // Watches of clients that could not go on by themselves.
   uint64_t resyncs[kResyncReasons] = {};
   std::array<uint64_t, kWakeBucketsNs.size() + 1> wakes{};  // See WatchCounters.

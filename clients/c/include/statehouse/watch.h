@@ -130,7 +130,8 @@ typedef struct sh_watch_event {
   uint64_t version;        /* The entry's, after the change. */
   uint64_t revision;       /* The change's place in the order of all changes of the dict; 0 for an
                               entry and a resync. */
-  int64_t time_ns;         /* When the service saw the change; Unix time. */
+  int64_t time_ns;         /* When the service saw the change, or who follows by himself did a
+                              little earlier; Unix time. */
   int value_gone;          /* SH_WATCH_PUT: the value is not known any more. Read the entry. */
   int coalesced;           /* Older changes of the key were left out. */
   sh_bytes previous;       /* Of a change where it was asked for, as value: what the key had before
