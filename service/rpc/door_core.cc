@@ -50,10 +50,18 @@ void DoorCore::Post(std::function<void()> work) {
   new Posted(this, std::move(work));
 }
 
+bool DoorCore::MayWakeHere() {
+  const uint64_t now_ns = MonotonicNs();
+  const bool goes_on =
+      now_ns - last_wake_ns_.exchange(now_ns, std::memory_order_relaxed) < kAudienceGapNs;
+  const uint32_t before = goes_on ? wakes_in_a_row_.load(std::memory_order_relaxed) : 0;
+  wakes_in_a_row_.store(before + 1, std::memory_order_relaxed);
+  return before < kForeignWritesMax && !wakes_are_posted_.load(std::memory_order_relaxed) &&
+         foreign_writes_.load(std::memory_order_relaxed) < kForeignWritesMax;
+}
+
 void DoorCore::Wake(const std::shared_ptr<StreamWaker>& waker) {
-  const bool few = !wakes_are_posted_.load(std::memory_order_relaxed) &&
-                   foreign_writes_.load(std::memory_order_relaxed) < kForeignWritesMax;
-  if (few || OnPollingThread()) return waker->Wake();
+  if (OnPollingThread() || MayWakeHere()) return waker->Wake();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (posting_is_closed_) return;
   wakes_.push_back(waker);

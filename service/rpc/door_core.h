@@ -33,6 +33,8 @@ class Acceptor;
 // that it was sent: for few streams that is the shortest way, for many it is a waste. One to a
 // client that does not read stays under way; with so many of those the polling thread sends all.
 inline constexpr uint32_t kForeignWritesMax = 4;
+// Streams that are woken by them at such intervals are an audience, of which they send to so many.
+inline constexpr uint64_t kAudienceGapNs = 50'000;
 // For so long the streams of an audience are sent to before others have their turn.
 inline constexpr uint64_t kWakesTurnNs = 250'000;
 inline constexpr size_t kOpenStreamsMax =
@@ -130,6 +132,8 @@ class DoorCore final {
  private:
   class Posted;
   void WakePosted();
+  // Whether the calling thread, which is not the polling one, may wake one more stream by itself.
+  bool MayWakeHere();
 
   const GrpcDoorOptions options_;
   Dispatcher* const dispatcher_;
@@ -144,6 +148,9 @@ class DoorCore final {
   bool stopping_ = false;
   std::atomic<std::thread::id> poller_{};
   std::atomic<uint32_t> foreign_writes_{0};
+  // Of other threads than the polling one; where several wake streams they count together.
+  std::atomic<uint64_t> last_wake_ns_{0};
+  std::atomic<uint32_t> wakes_in_a_row_{0};
 
   std::mutex mutex_;
   std::condition_variable no_calls_;

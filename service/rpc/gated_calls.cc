@@ -1,11 +1,12 @@
 // What the program calls instead of the C library's recvmsg, epoll_ctl, epoll_wait and close: the
-// same, and the read gate hears of it (read_gate.h).
+// same, and the read gate hears of it (read_gate.h); and instead of sendmsg (joint_sends.h).
 //
 // A definition in the program comes before a library's, for archives that are linked into it and
 // for shared libraries alike, so gRPC's calls come here however it is linked. Descriptors that no
 // gate has admitted cost one look at a table.
 #include <dlfcn.h>
 
+#include "service/rpc/joint_sends.h"
 #include "service/rpc/kernel_calls.h"
 #include "service/rpc/read_gate.h"
 
@@ -25,6 +26,7 @@ const KernelCalls& NextKernelCalls() {
   static const KernelCalls kNext = [] {
     KernelCalls next;
     Find("recvmsg", &next.recvmsg);
+    Find("sendmsg", &next.sendmsg);
     Find("epoll_ctl", &next.epoll_ctl);
     Find("epoll_wait", &next.epoll_wait);
     Find("close", &next.close);
@@ -39,6 +41,10 @@ extern "C" {
 
 SH_EXPORTED ssize_t recvmsg(int fd, msghdr* message, int flags) {
   return statehouse::ReadGate::Receive(fd, message, flags);
+}
+
+SH_EXPORTED ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+  return statehouse::JointSends::Send(fd, message, flags);
 }
 
 SH_EXPORTED int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) noexcept {

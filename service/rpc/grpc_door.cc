@@ -16,6 +16,7 @@
 #include "engine/os/process.h"
 #include "service/rpc/acceptor.h"
 #include "service/rpc/door_core.h"
+#include "service/rpc/joint_sends.h"
 #include "service/rpc/server_call.h"
 
 namespace statehouse {
@@ -143,7 +144,9 @@ void GrpcDoorImpl::Poll() {
   (void)AskForShortSlices();
   void* tag = nullptr;
   bool ok = false;
+  JointSends sends;
   while (core_.queue()->Next(&tag, &ok)) {
+    const JointSends::Scope scope(&sends);  // An event may send to a whole audience.
     static_cast<Event*>(tag)->OnEvent(ok);
   }
 }

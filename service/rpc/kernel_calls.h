@@ -9,6 +9,7 @@ namespace statehouse {
 
 struct KernelCalls {
   ssize_t (*recvmsg)(int, msghdr*, int) = nullptr;
+  ssize_t (*sendmsg)(int, const msghdr*, int) = nullptr;
   int (*epoll_ctl)(int, int, int, epoll_event*) = nullptr;
   int (*epoll_wait)(int, epoll_event*, int, int) = nullptr;
   int (*close)(int) = nullptr;

@@ -1,6 +1,7 @@
 // Watches through the network door: what a client sees, how a stream ends, and that a slow or
 // silent client costs nobody else anything.
 #include <gmock/gmock.h>
+#include <linux/tcp.h>
 
 #include <atomic>
 #include <map>
@@ -32,6 +33,18 @@ class WatchDoorTest : public GrpcDoorTest {
     request.mutable_value()->set_string_value(text);
     const auto set = service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", request);
     ASSERT_TRUE(set.ok()) << set.status().ToString();
+  }
+
+  // The polling thread makes this change.
+  void SetByCall(const std::string& key, const std::string& text) {
+    grpc::ClientContext context;
+    Authorize(&context);
+    v1::SetEntryRequest request;
+    request.set_name("d");
+    request.set_key(key);
+    request.mutable_value()->set_string_value(text);
+    v1::SetEntryResponse response;
+    ASSERT_TRUE(stub_->SetEntry(&context, request, &response).ok());
   }
 
   struct Stream {
@@ -504,6 +517,54 @@ TEST_F(WatchDoorTest, WhoeverTellsAStreamTellsItInOrder) {
   }
   done = true;
   for (std::thread* thread : {&by_call, &mapped, &passing}) thread->join();
+  for (const auto& stream : streams) stream->context.TryCancel();
+}
+
+// Packets with data that the service's side of all connections to `port` has sent.
+uint32_t PacketsFrom(int port) {
+  uint32_t packets = 0;
+  for (int fd = 0; fd < 1024; ++fd) {
+    sockaddr_in own{};
+    socklen_t bytes = sizeof(own);
+    const bool is_known = getsockname(fd, reinterpret_cast<sockaddr*>(&own), &bytes) == 0;
+    if (!is_known || own.sin_family != AF_INET || ntohs(own.sin_port) != port) continue;
+    tcp_info info{};
+    bytes = sizeof(info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0) {
+      packets += info.tcpi_data_segs_out;
+    }
+  }
+  return packets;
+}
+
+TEST_F(WatchDoorTest, StreamsOfOneConnectionAreToldInFewerPacketsThanMessages) {
+  constexpr uint32_t kConnections = 50;
+  constexpr uint32_t kStreamsOfEach = 8;  // So few that TCP itself would not put them together.
+  v1::WatchDictRequest request = Watch();
+  request.set_key("k");
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (uint32_t i = 0; i < kConnections; ++i) {
+    const auto stub = v1::Dicts::NewStub(Channel());
+    for (uint32_t j = 0; j < kStreamsOfEach; ++j) streams.push_back(Open(request, stub.get()));
+  }
+  for (const auto& stream : streams) ASSERT_GT(stream->AwaitSynced(), 0u);
+
+  // Where another thread notices a change first and the polling thread keeps up with it, it sends
+  // one message after another: not every event has messages to put together.
+  uint32_t packets = UINT32_MAX;
+  for (int event = 0; event < 20 && packets >= kConnections * kStreamsOfEach; ++event) {
+    const uint32_t before = PacketsFrom(port_);
+    SetByCall("k", "told");
+    for (const auto& stream : streams) {
+      const auto message = stream->Next();
+      ASSERT_TRUE(message.has_value());
+      EXPECT_EQ(message->changes().changes(0).value().string_value(), "told");
+    }
+    packets = PacketsFrom(port_) - before;
+    EXPECT_GE(packets, kConnections);
+  }
+
+  EXPECT_LT(packets, kConnections * kStreamsOfEach);
   for (const auto& stream : streams) stream->context.TryCancel();
 }
 

@@ -1,0 +1,65 @@
+// JointSends: what one thread sends in a row goes to the network in few packets.
+//
+// gRPC makes a system call for each message of each stream, and TCP a packet of each call: for an
+// audience most of what the kernel does. Within a scope the program's own sendmsg (gated_calls.cc)
+// says "more follows" (MSG_MORE) from a connection's second message on, so that the kernel puts
+// messages of one connection together.
+//
+//   stream 1 of A ──► packet        stream 2 of A ─┐             stream 3 of A ─┐
+//   stream 1 of B ──► packet                       └─ held ────────────────────┴─► flush: packet
+//
+// Whoever is the only one on its connection waits for nobody, and nobody's first message does.
+//
+// Who owns it: the door's polling thread, which has a scope for each event. Threads: that of its
+// scopes; what others send meanwhile goes out at once, and takes along what is held of that
+// connection. Always true: when a scope has ended nothing is held. Failure: none; the kernel has
+// the bytes, and a descriptor that was closed meanwhile, or is no TCP connection, has nothing to be
+// flushed.
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace statehouse {
+
+// So many messages are held together; the first of them for as long as it takes to write them.
+inline constexpr size_t kJointSendsMax = 256;
+
+class JointSends final {
+ public:
+  JointSends() = default;
+  JointSends(const JointSends&) = delete;
+  JointSends& operator=(const JointSends&) = delete;
+
+  class Scope final {
+   public:
+    // REQUIRES: no scope of this thread is open.
+    explicit Scope(JointSends* sends);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+  };
+
+  // For gated_calls.cc, which is what the program calls instead of the kernel's.
+  static ssize_t Send(int fd, const msghdr* message, int flags);
+
+ private:
+  // What a descriptor was used for since the last flush.
+  struct Use {
+    uint64_t round = 0;
+    bool is_held = false;
+  };
+  ssize_t Join(int fd, const msghdr* message, int flags);
+  void Flush();
+
+  uint64_t round_ = 1;  // Of flushes.
+  size_t joined_ = 0;
+  std::vector<Use> uses_;  // By descriptor.
+  std::vector<int> held_;  // Of which something is held.
+};
+
+}  // namespace statehouse
