@@ -64,41 +64,64 @@ std::string EncodePrevious(const PreviousValue& previous) {
   return message.SerializeAsString();
 }
 
+using google::protobuf::io::CodedOutputStream;
+
+constexpr uint32_t kLengthDelimited = 2;
+
+// A WatchDictResponse up to its changes, which are of so many bytes.
+std::string EncodeBeforeChanges(uint64_t revision, size_t changes_bytes) {
+  std::string message;
+  google::protobuf::io::StringOutputStream stream(&message);
+  CodedOutputStream output(&stream);
+  output.WriteTag(v1::WatchDictResponse::kRevisionFieldNumber << 3);
+  output.WriteVarint64(revision);
+  output.WriteTag(v1::WatchDictResponse::kChangesFieldNumber << 3 | kLengthDelimited);
+  output.WriteVarint32(static_cast<uint32_t>(changes_bytes));
+  output.Trim();
+  return message;
+}
+
+// A change in WatchChanges up to its own fields, which are of so many bytes.
+std::string EncodeBeforeChange(size_t change_bytes) {
+  std::string message;
+  google::protobuf::io::StringOutputStream stream(&message);
+  CodedOutputStream output(&stream);
+  output.WriteTag(v1::WatchChanges::kChangesFieldNumber << 3 | kLengthDelimited);
+  output.WriteVarint32(static_cast<uint32_t>(change_bytes));
+  output.Trim();
+  return message;
+}
+
+WatchedChange::Message EncodeAlone(const DictChange& change) {
+  const std::string fields = EncodeChange(change, true, false);
+  const std::string before = EncodeBeforeChange(fields.size());
+  WatchedChange::Message message;
+  message.bytes = EncodeBeforeChanges(change.revision, before.size() + fields.size()) + before;
+  message.change_begin = message.bytes.size();
+  message.bytes += fields;
+  return message;
+}
+
 // A WatchDictResponse with the changes as they were encoded once for all watchers.
 std::string EncodeChanges(const WatchEvent& event, bool keys_only, bool with_previous) {
-  using google::protobuf::io::CodedOutputStream;
-  constexpr uint32_t kLengthDelimited = 2;
-  constexpr uint32_t kChangeTag = v1::WatchChanges::kChangesFieldNumber << 3 | kLengthDelimited;
   std::string changes;
-  {
-    google::protobuf::io::StringOutputStream stream(&changes);
-    CodedOutputStream output(&stream);
-    for (const WatchEvent::Told& told : event.changes) {
-      const DictChange& change = told.change->change;
-      std::string own;
-      if (keys_only || told.coalesced) own = EncodeChange(change, !keys_only, told.coalesced);
-      const std::string& wire = own.empty() ? told.change->Wire([](const DictChange& first) {
-        return EncodeChange(first, true, false);
-      })
-                                            : own;
-      const std::string previous = with_previous ? EncodePrevious(told.previous) : "";
-      output.WriteTag(kChangeTag);
-      output.WriteVarint32(static_cast<uint32_t>(wire.size() + previous.size()));
-      output.WriteString(wire);
-      output.WriteString(previous);
+  for (const WatchEvent::Told& told : event.changes) {
+    std::string own;
+    if (keys_only || told.coalesced) {
+      own = EncodeChange(told.change->change, !keys_only, told.coalesced);
     }
+    const WatchedChange::Message* const shared =
+        own.empty() ? &told.change->Encoded(&EncodeAlone) : nullptr;
+    const bool is_alone = event.changes.size() == 1 && !with_previous &&
+                          event.revision == told.change->change.revision;
+    if (shared != nullptr && is_alone) return shared->bytes;
+    const std::string_view fields = shared != nullptr ? shared->change() : own;
+    const std::string previous = with_previous ? EncodePrevious(told.previous) : "";
+    changes += EncodeBeforeChange(fields.size() + previous.size());
+    changes += fields;
+    changes += previous;
   }
-  std::string message;
-  {
-    google::protobuf::io::StringOutputStream stream(&message);
-    CodedOutputStream output(&stream);
-    output.WriteTag(v1::WatchDictResponse::kRevisionFieldNumber << 3);
-    output.WriteVarint64(event.revision);
-    output.WriteTag(v1::WatchDictResponse::kChangesFieldNumber << 3 | kLengthDelimited);
-    output.WriteVarint32(static_cast<uint32_t>(changes.size()));
-    output.WriteString(changes);
-  }
-  return message;
+  return EncodeBeforeChanges(event.revision, changes.size()) + changes;
 }
 
 class DictStream final : public ServedStream {

@@ -31,16 +31,23 @@ struct WatchedChange {
   DictChange change;
   uint64_t noticed_ns = 0;  // When it was read from its ring, or its feed taken over.
 
-  // As a message holds it, with its value: encoded for the first watcher that needs it.
+  // A message that tells of it alone, with its value; at its end, behind what says so, the change
+  // as any message holds it.
+  struct Message {
+    std::string bytes;
+    size_t change_begin = 0;
+    std::string_view change() const { return std::string_view(bytes).substr(change_begin); }
+  };
+  // Encoded for the first watcher that needs it.
   template <typename Encode>
-  const std::string& Wire(const Encode& encode) const {
-    std::call_once(encoded, [&] { wire = encode(change); });
-    return wire;
+  const Message& Encoded(const Encode& encode) const {
+    std::call_once(was_encoded, [&] { message = encode(change); });
+    return message;
   }
 
  private:
-  mutable std::once_flag encoded;
-  mutable std::string wire;
+  mutable std::once_flag was_encoded;
+  mutable Message message;
 };
 
 // Wakes the hub's thread.
