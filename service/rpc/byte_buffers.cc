@@ -20,4 +20,12 @@ grpc::ByteBuffer ToByteBuffer(std::string bytes) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
+const grpc::ByteBuffer& RepeatedMessages::Buffer(std::string bytes) {
+  if (buffer_.Valid() && !bytes.empty() && bytes == bytes_) return buffer_;
+  // A large one is not kept for the next.
+  bytes_ = bytes.size() <= kCopiedBytesMax ? bytes : std::string();
+  buffer_ = ToByteBuffer(std::move(bytes));
+  return buffer_;
+}
+
 }  // namespace statehouse

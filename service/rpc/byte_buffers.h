@@ -25,4 +25,16 @@ class ContiguousBytes final {
 // A message that takes the bytes over; small ones are copied, which is cheaper.
 grpc::ByteBuffer ToByteBuffer(std::string bytes);
 
+// Messages that are sent in a row and are often alike, as those to an audience: alike ones share
+// their bytes, if they are small. It keeps the last one. Threads: one.
+class RepeatedMessages final {
+ public:
+  // Valid until the next call.
+  const grpc::ByteBuffer& Buffer(std::string bytes);
+
+ private:
+  std::string bytes_;
+  grpc::ByteBuffer buffer_;
+};
+
 }  // namespace statehouse

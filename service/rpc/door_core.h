@@ -21,6 +21,7 @@
 
 #include "engine/state/area.h"
 #include "service/api/dispatcher.h"
+#include "service/rpc/byte_buffers.h"
 #include "service/rpc/grpc_door.h"
 #include "service/rpc/read_gate.h"
 #include "service/rpc/token_cache.h"
@@ -114,6 +115,8 @@ class DoorCore final {
   bool OnPollingThread() const {
     return poller_.load(std::memory_order_relaxed) == std::this_thread::get_id();
   }
+  // Those of streams that the polling thread sends.
+  RepeatedMessages& messages() { return messages_; }
   // Messages that other threads sent and the polling thread has not heard of.
   std::atomic<uint32_t>& foreign_writes() { return foreign_writes_; }
 
@@ -146,6 +149,7 @@ class DoorCore final {
   std::unordered_set<OpenStream*> batch_streams_;
   std::atomic<bool> serving_{true};
   bool stopping_ = false;
+  RepeatedMessages messages_;
   std::atomic<std::thread::id> poller_{};
   std::atomic<uint32_t> foreign_writes_{0};
   // Of other threads than the polling one; where several wake streams they count together.

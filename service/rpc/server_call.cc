@@ -157,9 +157,11 @@ void ServerCall::StartRead() {
   stream_.Read(&message_, static_cast<Event*>(&read_));
 }
 
-void ServerCall::StartWrite(std::string bytes) {
+void ServerCall::StartWrite(std::string bytes) { StartWrite(ToByteBuffer(std::move(bytes))); }
+
+void ServerCall::StartWrite(const grpc::ByteBuffer& message) {
   is_writing_ = true;
-  stream_.Write(ToByteBuffer(std::move(bytes)), static_cast<Event*>(&written_));
+  stream_.Write(message, static_cast<Event*>(&written_));
 }
 
 void ServerCall::OnRead(bool ok) {
@@ -230,7 +232,8 @@ void ServerCall::Serve() {
   switch (served_->Poll(&message, &status)) {
     case ServedStream::Found::kMessage:
       is_foreign_write_ = !core_->OnPollingThread();
-      if (is_foreign_write_) core_->foreign_writes().fetch_add(1, std::memory_order_relaxed);
+      if (!is_foreign_write_) return StartWrite(core_->messages().Buffer(std::move(message)));
+      core_->foreign_writes().fetch_add(1, std::memory_order_relaxed);
       return StartWrite(std::move(message));
     case ServedStream::Found::kNothing: return;
     case ServedStream::Found::kEnd: break;

@@ -78,6 +78,7 @@ class ServerCall final : public OpenStream {
   void CountWasted();
   void StartRead();
   void StartWrite(std::string bytes);
+  void StartWrite(const grpc::ByteBuffer& message);
   void DispatchUnary(std::string_view request);
   void AnswerHealthCheck(std::string_view request);
   void BeginHealthWatch(std::string_view request);
