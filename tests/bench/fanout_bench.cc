@@ -72,7 +72,10 @@ class Watches final {
   // Messages before the first event: the snapshot may be empty, `synced` comes always.
   static bool IsReady(const Message& message) { return message.has_synced(); }
   static bool IsEvent(const Message& message) { return message.changes().changes_size() == 1; }
-  static void Keep(const Message& message, size_t* bytes) { *bytes = message.ByteSizeLong(); }
+  // Once: the peer's client does not count either.
+  static void Keep(const Message& message, size_t* bytes) {
+    if (*bytes == 0) *bytes = message.ByteSizeLong();
+  }
 
  private:
   const std::string authorization_;
