@@ -8,6 +8,7 @@
 
 #include "engine/os/futex.h"
 #include "service/rpc/acceptor.h"
+#include "service/rpc/joint_sends.h"
 
 namespace statehouse {
 
@@ -85,6 +86,7 @@ void DoorCore::WakePosted() {
   wakes_.insert(wakes_.begin(), std::move_iterator(next), std::move_iterator(wakes.end()));
   const bool more = !wakes_.empty() && !posting_is_closed_;
   wakes_are_posted_.store(more, std::memory_order_relaxed);
+  JointSends::ExpectMore(more);
   if (more) new Posted(this, [this] { WakePosted(); });
 }
 

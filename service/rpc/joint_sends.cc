@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "engine/os/futex.h"
 #include "service/rpc/kernel_calls.h"
 
 namespace statehouse {
@@ -18,8 +19,16 @@ thread_local JointSends* current = nullptr;
 JointSends::Scope::Scope(JointSends* sends) { current = sends; }
 
 JointSends::Scope::~Scope() {
-  current->Flush();
+  current->EndScope();
   current = nullptr;
+}
+
+void JointSends::ExpectMore(bool more) {
+  if (current != nullptr) current->expects_more_ = more;
+}
+
+void JointSends::EndScope() {
+  if (held_.empty() || !expects_more_ || MonotonicNs() - held_since_ns_ >= kHeldNsMax) Flush();
 }
 
 ssize_t JointSends::Send(int fd, const msghdr* message, int flags) {
@@ -37,6 +46,7 @@ ssize_t JointSends::Join(int fd, const msghdr* message, int flags) {
   }
   const ssize_t sent = NextKernelCalls().sendmsg(fd, message, flags | MSG_MORE);
   if (sent <= 0) return sent;
+  if (held_.empty()) held_since_ns_ = MonotonicNs();
   if (!std::exchange(uses_[at].is_held, true)) held_.push_back(fd);
   if (++joined_ >= kJointSendsMax) Flush();
   return sent;

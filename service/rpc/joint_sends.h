@@ -12,9 +12,9 @@
 //
 // Who owns it: the door's polling thread, which has a scope for each event. Threads: that of its
 // scopes; what others send meanwhile goes out at once, and takes along what is held of that
-// connection. Always true: when a scope has ended nothing is held. Failure: none; the kernel has
-// the bytes, and a descriptor that was closed meanwhile, or is no TCP connection, has nothing to be
-// flushed.
+// connection. Always true: when a scope has ended nothing is held, unless more of the same is to be
+// sent in one of the next (ExpectMore). Failure: none; the kernel has the bytes, and a descriptor
+// that was closed meanwhile, or is no TCP connection, has nothing to be flushed.
 #pragma once
 
 #include <sys/socket.h>
@@ -28,10 +28,13 @@ namespace statehouse {
 
 // So many messages are held together; the first of them for as long as it takes to write them.
 inline constexpr size_t kJointSendsMax = 256;
+// For so long the end of a scope may leave something held.
+inline constexpr uint64_t kHeldNsMax = 500'000;
 
 class JointSends final {
  public:
   JointSends() = default;
+  ~JointSends() { Flush(); }
   JointSends(const JointSends&) = delete;
   JointSends& operator=(const JointSends&) = delete;
 
@@ -44,6 +47,10 @@ class JointSends final {
     Scope& operator=(const Scope&) = delete;
   };
 
+  // Whether the scope that the thread is in sends to an audience that has its next turn in one of
+  // the next scopes: until then its end flushes nothing that has not been held for kHeldNsMax.
+  // Nothing outside of a scope.
+  static void ExpectMore(bool more);
   // For gated_calls.cc, which is what the program calls instead of the kernel's.
   static ssize_t Send(int fd, const msghdr* message, int flags);
 
@@ -55,8 +62,11 @@ class JointSends final {
   };
   ssize_t Join(int fd, const msghdr* message, int flags);
   void Flush();
+  void EndScope();
 
-  uint64_t round_ = 1;  // Of flushes.
+  bool expects_more_ = false;
+  uint64_t held_since_ns_ = 0;  // If anything is.
+  uint64_t round_ = 1;          // Of flushes.
   size_t joined_ = 0;
   std::vector<Use> uses_;  // By descriptor.
   std::vector<int> held_;  // Of which something is held.

@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/os/futex.h"
 #include "engine/os/unique_fd.h"
 
 namespace statehouse {
@@ -109,6 +110,37 @@ TEST(JointSendsTest, ManyMessagesAreNotHeldUntilTheEnd) {
   const JointSends::Scope scope(&sends);
 
   for (size_t i = 0; i <= kJointSendsMax; ++i) Send(pair.service.get(), ".");
+
+  EXPECT_EQ(Held(pair.service.get()), 0);
+}
+
+TEST(JointSendsTest, TurnsOfAnAudienceShareAPacket) {
+  constexpr uint32_t kTurns = 20;
+  const Pair pair = ConnectTcp();
+  JointSends sends;
+
+  for (uint32_t turn = 1; turn <= kTurns; ++turn) {
+    const JointSends::Scope scope(&sends);
+    for (int i = 0; i < 5; ++i) Send(pair.service.get(), "told ");
+    JointSends::ExpectMore(turn < kTurns);
+  }
+
+  EXPECT_EQ(Held(pair.service.get()), 0);
+  // Each by itself would send its first message, and then the others.
+  EXPECT_LT(Packets(pair.service.get()), 2 * kTurns);
+}
+
+TEST(JointSendsTest, NothingIsHeldForLongBetweenTurns) {
+  const Pair pair = ConnectTcp();
+  JointSends sends;
+  {
+    const JointSends::Scope scope(&sends);
+    for (int i = 0; i < 5; ++i) Send(pair.service.get(), "told ");
+    JointSends::ExpectMore(true);
+  }
+  SleepNs(kHeldNsMax);
+
+  { const JointSends::Scope of_others(&sends); }
 
   EXPECT_EQ(Held(pair.service.get()), 0);
 }
