@@ -163,6 +163,8 @@ class Audience final {
         --missing;
         Side::Keep(stream.message, bytes_);
       }
+      // Whoever has read a message lets it go, and does not keep it until the next one comes.
+      stream.message.Clear();
       stream.is_reading = true;
       stream.reader->Read(&stream.message, tag);
     }
