@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstdlib>
 #include <string_view>
 
 #include "clients/cli/commands.h"
@@ -45,6 +47,30 @@ void TakeOutput(const CLI::App& app, Globals* globals) {
 
 }  // namespace
 
+namespace {
+
+// Empty where the text is a number that an unsigned option may have: CLI11 reads them by strtoull,
+// which takes "-1" and what is too large for the largest number there is.
+std::string WhyNotUnsigned(const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \t\n\v\f\r");
+  if (begin != std::string::npos && text[begin] == '-') return "'" + text + "' is below 0";
+  errno = 0;
+  (void)std::strtoull(text.c_str(), nullptr, 0);
+  return errno == ERANGE ? "'" + text + "' is too large" : "";
+}
+
+void CheckUnsigned(CLI::App* app) {
+  for (CLI::Option* const option : app->get_options()) {
+    if (option->get_type_name().rfind("UINT", 0) != 0) continue;
+    // As a transformation it comes before what else looks at the value.
+    option->transform(
+        CLI::Validator([](std::string& text) { return WhyNotUnsigned(text); }, "", ""));
+  }
+  for (CLI::App* const command : app->get_subcommands({})) CheckUnsigned(command);
+}
+
+}  // namespace
+
 const char* ProgramVersion() { return STATEHOUSE_VERSION; }
 
 std::unique_ptr<CLI::App> MakeApplication(Globals* globals,
@@ -83,6 +109,7 @@ std::unique_ptr<CLI::App> MakeApplication(Globals* globals,
   AddHelpCommand(app.get());
   AddCompletionCommand(app.get());
   AddReferenceCommand(app.get());
+  CheckUnsigned(app.get());
   return app;
 }
 

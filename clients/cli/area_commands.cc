@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "clients/cli/commands.h"
+#include "clients/cli/confirmation.h"
 #include "clients/cli/exit_codes.h"
 #include "clients/cli/hex_dump.h"
 
@@ -243,14 +244,13 @@ void AddCatalogueCommands(CLI::App* group, const Globals* globals) {
   auto remove = std::make_shared<Arguments>();
   command = Command(group, "rm", "Deletes an area; workers that map it are told", globals, remove,
                     [](const Globals& g, const Arguments& a) {
-                      if (!a.yes)
-                        throw Failed{kExitUsage, "deleting \"" + a.name + "\" needs --yes"};
+                      RequireYes(a.yes, "area \"" + a.name + "\"");
                       const Client client = Connect(g);
                       sh_error* error = nullptr;
                       Check(sh_area_delete(client.get(), a.name.c_str(), &error), error);
                     });
   AddName(command, remove.get());
-  command->add_flag("-y,--yes", remove->yes, "Yes, delete it");
+  AddYes(command, &remove->yes);
 }
 
 void AddRangeCommands(CLI::App* group, const Globals* globals) {

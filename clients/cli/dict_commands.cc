@@ -6,6 +6,7 @@
 #include <random>
 
 #include "clients/cli/commands.h"
+#include "clients/cli/confirmation.h"
 #include "clients/cli/dict_call.h"
 #include "clients/cli/quantity.h"
 #include "engine/value/json.h"
@@ -172,14 +173,8 @@ void Stats(const Globals& globals, const DictArguments& arguments) {
         globals.json);
 }
 
-// Deleting much needs --yes, or a person who says so.
-void Confirm(const std::string& what, bool yes) {
-  if (yes) return;
-  throw Failed{kExitUsage, "this deletes " + what + "; say --yes"};
-}
-
 void Remove(const Globals& globals, const DictArguments& arguments) {
-  Confirm("dict \"" + arguments.name + "\" with all its entries", arguments.yes);
+  RequireYes(arguments.yes, "dict \"" + arguments.name + "\" with all its entries");
   const Client client = Connect(globals);
   v1::DeleteDictRequest request;
   request.set_name(arguments.name);
@@ -187,7 +182,7 @@ void Remove(const Globals& globals, const DictArguments& arguments) {
 }
 
 void Clear(const Globals& globals, const DictArguments& arguments) {
-  Confirm("every entry of dict \"" + arguments.name + "\"", arguments.yes);
+  RequireYes(arguments.yes, "every entry of dict \"" + arguments.name + "\"");
   const Client client = Connect(globals);
   v1::ClearDictRequest request;
   request.set_name(arguments.name);
@@ -239,7 +234,7 @@ void AddDictCommands(CLI::App* app, const Globals* globals) {
         std::tuple{"clear", "Deletes every entry at once", &Clear}}) {
     command = add(name, help, run, &a);
     command->add_option("NAME", a->name, "The dict, or \"#<index>\"")->required();
-    command->add_flag("--yes", a->yes, "Do it");
+    AddYes(command, &a->yes);
   }
   AddDictEntryCommands(group, globals);
   AddDictFileCommands(group, globals);

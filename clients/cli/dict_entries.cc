@@ -6,8 +6,10 @@
 #include <map>
 #include <optional>
 
+#include "clients/cli/confirmation.h"
 #include "clients/cli/dict_call.h"
 #include "clients/cli/quantity.h"
+#include "clients/cli/terminal_text.h"
 #include "engine/value/path.h"
 
 namespace statehouse::cli {
@@ -234,10 +236,8 @@ void Delete(const Globals& globals, const DictArguments& arguments) {
 }
 
 void DeletePrefix(const Globals& globals, const DictArguments& arguments) {
-  if (!arguments.yes) {
-    throw Failed{kExitUsage, "this deletes every key of dict \"" + arguments.name +
-                                 "\" that begins with \"" + arguments.prefix + "\"; say --yes"};
-  }
+  RequireYes(arguments.yes, "every key of dict \"" + arguments.name + "\" that begins with \"" +
+                                arguments.prefix + "\"");
   v1::DeletePrefixRequest request;
   request.set_name(arguments.name);
   request.set_prefix(arguments.prefix);
@@ -307,9 +307,9 @@ void Scan(const Globals& globals, const DictArguments& arguments) {
     if (globals.json) {
       std::cout << EntryJson(entry) << "\n";
     } else if (arguments.keys_only) {
-      std::cout << entry.key() << "\n";
+      std::cout << Visible(entry.key()) << "\n";
     } else {
-      std::cout << entry.key() << "\t" << JsonOfValue(entry.value()) << "\n";
+      std::cout << Visible(entry.key()) << "\t" << Visible(JsonOfValue(entry.value())) << "\n";
     }
     return ++given != arguments.limit;
   });
@@ -326,7 +326,7 @@ void PrintBranch(const Branch& branch, const std::string& indent) {
   size_t left = branch.branches.size();
   for (const auto& [name, below] : branch.branches) {
     const bool last = --left == 0;
-    std::cout << indent << (last ? "└─ " : "├─ ") << name;
+    std::cout << indent << (last ? "└─ " : "├─ ") << Visible(name);
     if (!below.branches.empty()) {
       std::cout << "/  (" << below.entries << (below.is_entry ? ", itself a key)" : ")");
     }
@@ -352,7 +352,7 @@ void Tree(const Globals& globals, const DictArguments& arguments) {
     at->is_entry = true;
     return true;
   });
-  std::cout << arguments.name << "  (" << root.entries << ")\n";
+  std::cout << Visible(arguments.name) << "  (" << root.entries << ")\n";
   PrintBranch(root, "");
 }
 
@@ -436,7 +436,7 @@ void AddDictEntryCommands(CLI::App* group, const Globals* globals) {
   command = add("del-prefix", "Deletes every key that begins with a prefix", DeletePrefix, &a);
   AddName(command, a);
   command->add_option("PREFIX", a->prefix, "What they begin with")->required();
-  command->add_flag("--yes", a->yes, "Do it");
+  AddYes(command, &a->yes);
   command = add("incr", "Adds to a number and prints the new one", Increment, &a);
   AddKey(command, a);
   command->add_option("DELTA", a->delta, "What to add (default 1); 0.5 makes it a float");

@@ -37,6 +37,14 @@ inline constexpr std::array<ExitCode, 9> kExitCodes = {{
 inline int ExitCodeOf(sh_reason reason) {
   switch (reason) {
     case SH_OK: return kExitOk;
+    // What was given can never be right here.
+    case SH_INVALID_ARGUMENT:
+    case SH_NAME_INVALID:
+    case SH_WIDTH_INVALID:
+    case SH_SIZE_INVALID:
+    case SH_OUT_OF_BOUNDS:
+    case SH_KEY_INVALID:
+    case SH_VALUE_INVALID: return kExitUsage;
     case SH_AREA_NOT_FOUND:
     case SH_DICT_NOT_FOUND:
     case SH_KEY_NOT_FOUND:

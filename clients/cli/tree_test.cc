@@ -129,5 +129,44 @@ TEST_F(TreeTest, EveryExitCodeIsListedOnce) {
   }
 }
 
+// Words that lead to each option of the tree that takes a number from 0 on.
+void CollectUnsigned(const CLI::App& app, const std::vector<std::string>& path,
+                     std::vector<std::pair<std::vector<std::string>, std::string>>* found) {
+  for (const CLI::Option* const option : app.get_options()) {
+    if (option->get_type_name().rfind("UINT", 0) != 0 || option->get_lnames().empty()) continue;
+    found->emplace_back(path, "--" + option->get_lnames()[0]);
+  }
+  for (const CLI::App* const command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    std::vector<std::string> longer = path;
+    longer.push_back(command->get_name());
+    CollectUnsigned(*command, longer, found);
+  }
+}
+
+TEST_F(TreeTest, NumbersThatAreNegativeOrTooLargeAreRefused) {
+  std::vector<std::pair<std::vector<std::string>, std::string>> options;
+  CollectUnsigned(*app_, {}, &options);
+  EXPECT_GT(options.size(), 15u);
+  for (const auto& [path, option] : options) {
+    for (const char* const value : {"-1", " -1", "18446744073709551616"}) {
+      std::vector<std::string> words = path;
+      words.push_back(option + "=" + value);
+      Globals globals;
+      const auto app = MakeApplication(&globals, std::nullopt);
+      std::reverse(words.begin(), words.end());  // As CLI11 takes them.
+      EXPECT_THROW(app->parse(words), CLI::ValidationError) << ::testing::PrintToString(words);
+    }
+  }
+}
+
+TEST_F(TreeTest, WhatDeletesMuchTakesBothNamesOfYes) {
+  const std::vector<std::string> commands[] = {
+      {"area", "rm"}, {"dict", "rm"}, {"dict", "clear"}, {"dict", "del-prefix"}};
+  for (const std::vector<std::string>& words : commands) {
+    const CLI::App* const command = app_->get_subcommand(words[0])->get_subcommand(words[1]);
+    EXPECT_EQ(command->get_option("-y"), command->get_option("--yes")) << words[0] << words[1];
+  }
+}
+
 }  // namespace
 }  // namespace statehouse::cli

@@ -125,6 +125,11 @@ TEST_F(CliDictTest, ExitCodesAndMessagesSayWhatIsWrong) {
                                                {"rm s", 2},
                                                {"create s --max-bytes lots", 2},
                                                {"create s --exclusive", 4},
+                                               {"create t --max-entries -5", 2},
+                                               {"scan s --limit=-1", 2},
+                                               {"set s a 2 --fence -1", 2},
+                                               {"set s '' 1", 2},
+                                               {"create 'no name!'", 2},
                                                {"import s /nowhere", 1},
                                                {"frobnicate s", 2}};
   for (const auto& [arguments, code] : cases) {
@@ -134,6 +139,15 @@ TEST_F(CliDictTest, ExitCodesAndMessagesSayWhatIsWrong) {
     EXPECT_EQ(ran.out, "") << arguments;
   }
   EXPECT_EQ(Out("get s a"), "1\n") << "nothing changed";
+}
+
+TEST_F(CliDictTest, KeysAreShownWithoutControlCharacters) {
+  Out("create s");
+  Out(R"cli(set s "$(printf 'a\033[2Jb\nc')" 1)cli");
+  EXPECT_EQ(Out("scan s"), "a\\u001b[2Jb\\u000ac\t1\n");
+  EXPECT_EQ(Out("scan s --keys"), "a\\u001b[2Jb\\u000ac\n");
+  EXPECT_NE(Out("tree s").find("a\\u001b[2Jb\\u000ac"), std::string::npos) << Out("tree s");
+  EXPECT_NE(Run("-o json dict scan s").out.find(R"("a\u001b[2Jb\nc")"), std::string::npos);
 }
 
 TEST_F(CliDictTest, AnExportIsImportedAsItWas) {
@@ -263,7 +277,7 @@ TEST_F(CliDictTest, EveryVerbDoesWhatItSays) {
   Out("del s a");
   EXPECT_EQ(Run("get s a").code, 3);
   Out("set s a 1");
-  Out("clear s --yes");
+  Out("clear s -y");
   EXPECT_NE(Out("stats s").find("entries              0\n"), std::string::npos) << Out("stats s");
   Out("rm s --yes");
   EXPECT_EQ(Run("describe s").code, 3);
