@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -22,11 +23,29 @@ namespace {
 constexpr uint64_t kLookNs = 5'000'000;
 constexpr int kLooksMax = 2000;
 
+constexpr char kFolderBegin[] = "statehouse-bench-";
+
+// A bench that was killed has left its folder.
+void RemoveFoldersOfTheDead(const std::string& base) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(base, ignored)) {
+    const std::string name = entry.path().filename();
+    if (name.rfind(kFolderBegin, 0) != 0) continue;
+    char* end = nullptr;
+    const long pid = std::strtol(name.c_str() + sizeof(kFolderBegin) - 1, &end, 10);
+    if (pid <= 0 || *end != '-') continue;
+    if (kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH) continue;
+    std::filesystem::remove_all(entry.path(), ignored);
+  }
+}
+
 }  // namespace
 
 BenchFolder::BenchFolder() {
-  const char* const base = std::getenv("TMPDIR");
-  path_ = std::string(base != nullptr ? base : "/dev/shm") + "/statehouse-bench-XXXXXX";
+  const char* const named = std::getenv("TMPDIR");
+  const std::string base = named != nullptr ? named : "/dev/shm";
+  RemoveFoldersOfTheDead(base);
+  path_ = base + "/" + kFolderBegin + std::to_string(getpid()) + "-XXXXXX";
   if (mkdtemp(path_.data()) == nullptr) {
     std::perror("bench: making a folder");
     std::exit(2);
