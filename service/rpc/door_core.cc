@@ -57,37 +57,61 @@ bool DoorCore::MayWakeHere() {
       now_ns - last_wake_ns_.exchange(now_ns, std::memory_order_relaxed) < kAudienceGapNs;
   const uint32_t before = goes_on ? wakes_in_a_row_.load(std::memory_order_relaxed) : 0;
   wakes_in_a_row_.store(before + 1, std::memory_order_relaxed);
-  return before < kForeignWritesMax && !wakes_are_posted_.load(std::memory_order_relaxed) &&
+  return before < kForeignWritesMax && !has_wakes_.load(std::memory_order_relaxed) &&
          foreign_writes_.load(std::memory_order_relaxed) < kForeignWritesMax;
 }
 
+bool DoorCore::MayWakeNow() {
+  const uint64_t now_ns = MonotonicNs();
+  const uint64_t round = ReadGate::round();
+  if (std::exchange(wakes_round_, round) != round) wakes_until_ns_ = now_ns + kWakesTurnNs;
+  return now_ns < wakes_until_ns_;
+}
+
 void DoorCore::Wake(const std::shared_ptr<StreamWaker>& waker) {
-  if (OnPollingThread() || MayWakeHere()) return waker->Wake();
+  const bool is_polling = OnPollingThread();
+  if (is_polling ? MayWakeNow() : MayWakeHere()) return waker->Wake();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (posting_is_closed_) return;
   wakes_.push_back(waker);
-  if (wakes_are_posted_.exchange(true, std::memory_order_relaxed)) return;
-  new Posted(this, [this] { WakePosted(); });
+  if (has_wakes_.exchange(true, std::memory_order_relaxed) || is_polling) return;
+  new Posted(this, [] {});  // NextEvent sees to the rest.
 }
 
-void DoorCore::WakePosted() {
+void DoorCore::WakeSome() {
   std::vector<std::shared_ptr<StreamWaker>> wakes;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     wakes.swap(wakes_);
   }
+  const JointSends::Scope scope(&sends_);
   const uint64_t until_ns = MonotonicNs() + kWakesTurnNs;
   auto next = wakes.begin();
-  do {
-    (*next++)->Wake();
-  } while (next != wakes.end() && MonotonicNs() < until_ns);
+  while (next != wakes.end() && MonotonicNs() < until_ns) (*next++)->Wake();
   const std::lock_guard<std::mutex> lock(mutex_);
-  // They, and what came meanwhile, have their turn after other events.
   wakes_.insert(wakes_.begin(), std::move_iterator(next), std::move_iterator(wakes.end()));
-  const bool more = !wakes_.empty() && !posting_is_closed_;
-  wakes_are_posted_.store(more, std::memory_order_relaxed);
-  JointSends::ExpectMore(more);
-  if (more) new Posted(this, [this] { WakePosted(); });
+  has_wakes_.store(!wakes_.empty(), std::memory_order_relaxed);
+  JointSends::ExpectMore(!wakes_.empty());
+}
+
+bool DoorCore::NextEvent(void** tag, bool* ok) {
+  while (has_wakes_.load(std::memory_order_relaxed)) {
+    const uint64_t now_ns = MonotonicNs();
+    if (others_until_ns_ == 0) others_until_ns_ = now_ns + kWakesTurnNs;
+    if (now_ns < others_until_ns_) {
+      using Queue = grpc::CompletionQueue;
+      switch (queue_->AsyncNext(tag, ok, gpr_inf_past(GPR_CLOCK_MONOTONIC))) {
+        case Queue::GOT_EVENT: return true;
+        case Queue::SHUTDOWN: return false;
+        case Queue::TIMEOUT: break;
+      }
+      if (!ReadGate::IsIdle()) continue;
+    }
+    others_until_ns_ = 0;
+    WakeSome();
+  }
+  others_until_ns_ = 0;
+  return queue_->Next(tag, ok);
 }
 
 void DoorCore::ClosePosting() {

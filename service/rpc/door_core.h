@@ -23,6 +23,7 @@
 #include "service/api/dispatcher.h"
 #include "service/rpc/byte_buffers.h"
 #include "service/rpc/grpc_door.h"
+#include "service/rpc/joint_sends.h"
 #include "service/rpc/read_gate.h"
 #include "service/rpc/token_cache.h"
 
@@ -36,8 +37,9 @@ class Acceptor;
 inline constexpr uint32_t kForeignWritesMax = 4;
 // Streams that are woken by them at such intervals are an audience, of which they send to so many.
 inline constexpr uint64_t kAudienceGapNs = 50'000;
-// For so long the streams of an audience are sent to before others have their turn.
-inline constexpr uint64_t kWakesTurnNs = 250'000;
+// For so long the streams of an audience are sent to before others have their turn, and for so long
+// others have theirs while more of an audience waits.
+inline constexpr uint64_t kWakesTurnNs = 100'000;
 inline constexpr size_t kOpenStreamsMax =
     1024;  // Health watches and reflection streams, which need no token.
 
@@ -117,14 +119,20 @@ class DoorCore final {
   }
   // Those of streams that the polling thread sends.
   RepeatedMessages& messages() { return messages_; }
+  // Of the polling thread, which has a scope of it for each event.
+  JointSends* sends() { return &sends_; }
   // Messages that other threads sent and the polling thread has not heard of.
   std::atomic<uint32_t>& foreign_writes() { return foreign_writes_; }
 
   // Runs `work` on the polling thread soon; not at all after ClosePosting.
   void Post(std::function<void()> work);
-  // Calls waker->Wake(): at once, or, where messages of other threads are under way already, soon
-  // on the polling thread, many of them in one event. Any thread.
+  // Calls waker->Wake(): at once, or soon on the polling thread, where messages of other threads
+  // are under way already, or where kWakesTurnNs have gone into such calls since the connections
+  // were looked at. Any thread.
   void Wake(const std::shared_ptr<StreamWaker>& waker);
+  // The next event; the wakes that were put off have their turns meanwhile. False: there will be
+  // none any more. On the polling thread.
+  bool NextEvent(void** tag, bool* ok);
   void ClosePosting();
 
   // Started calls that are not deleted yet.
@@ -134,9 +142,11 @@ class DoorCore final {
 
  private:
   class Posted;
-  void WakePosted();
   // Whether the calling thread, which is not the polling one, may wake one more stream by itself.
   bool MayWakeHere();
+  void WakeSome();
+  // On the polling thread: whether its turn leaves time for one more.
+  bool MayWakeNow();
 
   const GrpcDoorOptions options_;
   Dispatcher* const dispatcher_;
@@ -150,17 +160,22 @@ class DoorCore final {
   std::atomic<bool> serving_{true};
   bool stopping_ = false;
   RepeatedMessages messages_;
+  JointSends sends_;
   std::atomic<std::thread::id> poller_{};
   std::atomic<uint32_t> foreign_writes_{0};
   // Of other threads than the polling one; where several wake streams they count together.
   std::atomic<uint64_t> last_wake_ns_{0};
   std::atomic<uint32_t> wakes_in_a_row_{0};
+  // Of the polling thread.
+  uint64_t wakes_round_ = 0;     // Of the read gate, that the next is of.
+  uint64_t wakes_until_ns_ = 0;  // Wakes are done at once.
+  uint64_t others_until_ns_ = 0;
 
   std::mutex mutex_;
   std::condition_variable no_calls_;
   uint64_t calls_ = 0;                               // Guarded by mutex_.
   std::vector<std::shared_ptr<StreamWaker>> wakes_;  // Guarded by mutex_.
-  std::atomic<bool> wakes_are_posted_{false};        // Set under mutex_: WakePosted will run.
+  std::atomic<bool> has_wakes_{false};               // Set under mutex_: they are not empty.
   bool posting_is_closed_ = false;                   // Guarded by mutex_.
 };
 

@@ -56,7 +56,7 @@ SH_EXPORTED int epoll_ctl(int epoll, int operation, int fd, epoll_event* event) 
 SH_EXPORTED int epoll_wait(int epoll, epoll_event* events, int events_max, int timeout_ms) {
   statehouse::ReadGate::BeforeEpollWait(epoll);
   const int count = statehouse::NextKernelCalls().epoll_wait(epoll, events, events_max, timeout_ms);
-  statehouse::ReadGate::AfterEpollWait(epoll);
+  statehouse::ReadGate::AfterEpollWait(epoll, count);
   return count;
 }
 

@@ -144,9 +144,8 @@ void GrpcDoorImpl::Poll() {
   (void)AskForShortSlices();
   void* tag = nullptr;
   bool ok = false;
-  JointSends sends;
-  while (core_.queue()->Next(&tag, &ok)) {
-    const JointSends::Scope scope(&sends);  // An event may send to a whole audience.
+  while (core_.NextEvent(&tag, &ok)) {
+    const JointSends::Scope scope(core_.sends());  // An event may send to a whole audience.
     static_cast<Event*>(tag)->OnEvent(ok);
   }
 }

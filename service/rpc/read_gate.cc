@@ -78,6 +78,7 @@ struct ReadGate::Table {
   static inline std::array<std::atomic<Page*>, kPages> pages{};  // Made once, and kept.
   static inline std::atomic<uint64_t> round{1};  // Grows with each return of gRPC's epoll_wait.
   static inline std::atomic<int> epoll{-1};      // gRPC's.
+  static inline std::atomic<bool> is_idle{true};
 
   static Slot* Find(int fd) {
     if (fd < 0 || static_cast<size_t>(fd) >= kGatedDescriptorsMax) return nullptr;
@@ -395,10 +396,15 @@ void ReadGate::BeforeEpollWait(int epoll) {
   if (epoll == Table::epoll.load(std::memory_order_relaxed)) this_turn.End();
 }
 
-void ReadGate::AfterEpollWait(int epoll) {
+void ReadGate::AfterEpollWait(int epoll, int count) {
   if (epoll != Table::epoll.load(std::memory_order_relaxed)) return;
   Table::round.fetch_add(1, std::memory_order_relaxed);
+  Table::is_idle.store(count <= 0, std::memory_order_relaxed);
 }
+
+uint64_t ReadGate::round() { return Table::round.load(std::memory_order_relaxed); }
+
+bool ReadGate::IsIdle() { return Table::is_idle.load(std::memory_order_relaxed); }
 
 void ReadGate::BeforeClose(int fd) {
   if (Table::FindGated(fd) == nullptr) return;

@@ -98,12 +98,17 @@ class ReadGate final {
   std::optional<uint64_t> RearmDue(uint64_t now_ns, const Charge& charge);
   // No connection is paused any more; turns go on.
   void EndPauses();
+  // How often gRPC has asked the kernel which connections are ready; 0 where it does so without
+  // epoll.
+  static uint64_t round();
+  // Whether none was when it asked last.
+  static bool IsIdle();
 
   // For gated_calls.cc, which is what the program calls instead of the kernel's.
   static ssize_t Receive(int fd, msghdr* message, int flags);
   static void OnEpollControl(int epoll, int operation, int fd, const ::epoll_event* event);
   static void BeforeEpollWait(int epoll);
-  static void AfterEpollWait(int epoll);
+  static void AfterEpollWait(int epoll, int count);
   static void BeforeClose(int fd);
 
  private:

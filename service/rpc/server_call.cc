@@ -245,14 +245,18 @@ void ServerCall::Serve() {
 }
 
 void ServerCall::OnServedWritten(bool ok) {
+  std::shared_ptr<StreamWaker> waker;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     is_writing_ = false;
     if (is_foreign_write_) core_->foreign_writes().fetch_sub(1, std::memory_order_relaxed);
     if (!finish_was_called_.load(std::memory_order_relaxed)) {
-      return ok ? Serve() : FinishHeld(grpc::Status::CANCELLED);
+      if (!ok) return FinishHeld(grpc::Status::CANCELLED);
+      waker = waker_;
     }
   }
+  // In turns with others.
+  if (waker != nullptr) return core_->Wake(waker);
   DeleteIfOver();
 }
 
