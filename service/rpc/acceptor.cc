@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -172,6 +173,7 @@ int Acceptor::DoWhatIsDue() {
 }
 
 void Acceptor::Run() {
+  (void)::pthread_setname_np(::pthread_self(), "sh-accept");
   std::array<epoll_event, 64> events;
   bool retry = false;
   for (;;) {
@@ -219,6 +221,8 @@ void Acceptor::Take(UniqueFd connection, const std::optional<TcpPeer>& peer) {
   const int on = 1;
   // Fails for unix sockets, which have nothing to delay.
   (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kUnsentBytesMax,
+                     sizeof(kUnsentBytesMax));
   gate_.Admit(connection.get(), peer);
   hand_on_(std::move(connection));
 }

@@ -33,6 +33,10 @@
 
 namespace statehouse {
 
+// Bytes that the kernel takes for a connection beyond what its client's window lets it send: who
+// does not read costs that, not megabytes that are copied for nobody.
+inline constexpr int kUnsentBytesMax = 128 << 10;
+
 struct AcceptorOptions {
   uint32_t connections_max = 0;
   uint32_t wasted_calls_per_second_max = 0;  // Of a host; 0: nobody waits for anything.

@@ -5,6 +5,7 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include "service/rpc/door_core.h"
 #include "service/rpc/joint_sends.h"
 #include "service/rpc/server_call.h"
+#include "service/rpc/sole_poller.h"
 
 namespace statehouse {
 namespace {
@@ -139,7 +141,9 @@ void GrpcDoorImpl::HandOn(UniqueFd connection) {
 }
 
 void GrpcDoorImpl::Poll() {
+  (void)::pthread_setname_np(::pthread_self(), "sh-calls");
   core_.BeginPolling();
+  const SolePoller sole_poller;
   // Where the kernel refuses, callers wait longer beside busy neighbours, and that is all.
   (void)AskForShortSlices();
   void* tag = nullptr;
