@@ -146,6 +146,7 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
   options.connections_max = config.network.connections_max;
   options.streams_per_connection_max = config.network.streams_per_connection_max;
   options.wasted_calls_per_second_max = config.network.wasted_calls_per_second_max;
+  options.raise_priority = config.network.raise_priority;
   options.tls = {config.tls.certificate_file, config.tls.key_file, config.tls.client_ca_file};
   options.on_auth_failure = [metrics](Reason reason) {
     metrics->OnAuthFailure(Door::kNetwork, reason);

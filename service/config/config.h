@@ -44,7 +44,8 @@ struct Config {
     uint32_t keepalive_min_ping_s = 5;  // Clients may ping an idle connection this often.
     uint32_t connections_max = 20'000;
     uint32_t streams_per_connection_max = 65'536;  // Calls that have not ended.
-    uint32_t wasted_calls_per_second_max = 200;  // Of a host; 0: no limit.
+    uint32_t wasted_calls_per_second_max = 200;    // Of a host; 0: no limit.
+    bool raise_priority = true;                    // Of the door's two threads, where allowed.
 
     friend bool operator==(const Network&, const Network&) = default;
   } network;

@@ -50,7 +50,7 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
       "atomic_range_bytes = 8192\nfile_root = \"/srv\"\noperation_timeout_ms = 9\n"
       "[network]\nmessage_bytes_max = \"1M\"\nkeepalive_min_ping_s = 2\nconnections_max = "
       "11\nallow_plaintext = true\nstreams_per_connection_max = 100\n"
-      "wasted_calls_per_second_max = 0\n"
+      "wasted_calls_per_second_max = 0\nraise_priority = false\n"
       "[log]\nformat = \"json\"\nlevel = \"warn\"\n[attach]\nleases_per_process_max = 4\n"
       "[dicts]\ncount_max = 6\nsize_max = \"2M\"\n[sessions]\ncount_max = 7\n"
       "[watches]\ncount_max = 8\nhistory_bytes = \"1M\"\nhistory_s = 9\nkeep_s = 10\n"
@@ -87,6 +87,7 @@ TEST(ConfigTomlTest, EverySettingIsReadFromItsKey) {
   EXPECT_EQ(config.network.connections_max, 11u);
   EXPECT_EQ(config.network.streams_per_connection_max, 100u);
   EXPECT_EQ(config.network.wasted_calls_per_second_max, 0u);
+  EXPECT_FALSE(config.network.raise_priority);
   EXPECT_EQ(config.log_format, "json");
   EXPECT_EQ(config.log_level, "warn");
 }

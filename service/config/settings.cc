@@ -118,6 +118,11 @@ std::vector<Setting> MakeSettings() {
                  [](const Config& c) {
                    return OutOfRange(c.network.wasted_calls_per_second_max, 0, 1'000'000);
                  }),
+      SH_SETTING("network.raise_priority", "", kBool, network.raise_priority,
+                 "The door's two threads ask for a larger share of busy processors (nice -10), so "
+                 "that they serve beside processes that always run; where the kernel allows it, "
+                 "and not where the service was started with a niceness of its own.",
+                 Accept),
       SH_SETTING("tls.certificate_file", "--tls-certificate", kText, tls.certificate_file,
                  "PEM file of the service's certificate and those above it; set: TLS on every TCP "
                  "address. Read again when it changes.",

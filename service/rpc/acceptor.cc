@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -18,6 +17,7 @@
 #include <utility>
 
 #include "engine/os/futex.h"
+#include "service/rpc/door_thread.h"
 
 namespace statehouse {
 namespace {
@@ -173,7 +173,8 @@ int Acceptor::DoWhatIsDue() {
 }
 
 void Acceptor::Run() {
-  (void)::pthread_setname_np(::pthread_self(), "sh-accept");
+  // Beside a flood's threads, too: what it has begun, the thread that serves calls may wait for.
+  (void)BeginDoorThread("sh-accept", options_.raise_priority);
   std::array<epoll_event, 64> events;
   bool retry = false;
   for (;;) {

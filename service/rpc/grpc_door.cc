@@ -5,7 +5,6 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <pthread.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include "engine/os/process.h"
 #include "service/rpc/acceptor.h"
 #include "service/rpc/door_core.h"
+#include "service/rpc/door_thread.h"
 #include "service/rpc/joint_sends.h"
 #include "service/rpc/server_call.h"
 #include "service/rpc/sole_poller.h"
@@ -116,9 +116,9 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   for (int i = 0; i < kRequestedCalls; ++i) ServerCall::Request(&core_);
   poller_ = std::thread([this] { Poll(); });
   const GrpcDoorOptions& options = core_.options();
-  AcceptorOptions accepting{options.connections_max, options.wasted_calls_per_second_max,
-                            options.on_connection_throttled, options.on_connection_held,
-                            options.on_connection_ended};
+  AcceptorOptions accepting{options.connections_max,    options.wasted_calls_per_second_max,
+                            options.raise_priority,     options.on_connection_throttled,
+                            options.on_connection_held, options.on_connection_ended};
   SH_ASSIGN_OR_RETURN(
       acceptor_, Acceptor::Start(std::move(listeners), std::move(accepting),
                                  [this](UniqueFd connection) { HandOn(std::move(connection)); }));
@@ -141,11 +141,11 @@ void GrpcDoorImpl::HandOn(UniqueFd connection) {
 }
 
 void GrpcDoorImpl::Poll() {
-  (void)::pthread_setname_np(::pthread_self(), "sh-calls");
+  // Where the kernel refuses, callers wait longer beside busy neighbours, and that is all.
+  (void)BeginDoorThread("sh-calls", core_.options().raise_priority);
+  (void)AskForShortSlices();
   core_.BeginPolling();
   const SolePoller sole_poller;
-  // Where the kernel refuses, callers wait longer beside busy neighbours, and that is all.
-  (void)AskForShortSlices();
   void* tag = nullptr;
   bool ok = false;
   while (core_.NextEvent(&tag, &ok)) {

@@ -23,6 +23,7 @@ struct GrpcDoorOptions {
   uint32_t connections_max = 20'000;
   uint32_t streams_per_connection_max = 65'536;
   uint32_t wasted_calls_per_second_max = 200;  // Of a host (host_debts.h).
+  bool raise_priority = false;                 // Of its threads (door_thread.h).
   TlsFiles tls;                                // Of connections over TCP.
   // Told of every refused access token, for the metrics; runs on the polling thread.
   std::function<void(Reason)> on_auth_failure;

@@ -2,12 +2,17 @@
 
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
+#include <sys/resource.h>
 
+#include <filesystem>
+#include <fstream>
 #include <thread>
+#include <vector>
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "grpc/reflection/v1/reflection.grpc.pb.h"
 #include "grpc/reflection/v1alpha/reflection.grpc.pb.h"
+#include "service/rpc/door_thread.h"
 #include "service/rpc/grpc_door_test_support.h"
 #include "service/rpc/host_debts.h"
 #include "statehouse/v1/admin.grpc.pb.h"
@@ -398,6 +403,40 @@ TEST_F(WastedCallsDoorTest, OfAUnixSocketNoneIsThrottled) {
 
   EXPECT_TRUE(AddOnce(*stub, "a").ok());
   EXPECT_EQ(throttled_.load(), 0);
+}
+
+class RaisedDoorTest : public GrpcDoorTest {
+ protected:
+  RaisedDoorTest() : GrpcDoorTest(Options()) {}
+  static GrpcDoorOptions Options() {
+    GrpcDoorOptions options;
+    options.raise_priority = true;
+    return options;
+  }
+  // Of this process's threads of that name.
+  static std::vector<int> NicenessOf(const std::string& name) {
+    std::vector<int> found;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+      std::ifstream file(task.path() / "comm");
+      std::string own;
+      std::getline(file, own);
+      const auto thread = static_cast<id_t>(std::stoi(task.path().filename().string()));
+      if (own == name) found.push_back(getpriority(PRIO_PROCESS, thread));
+    }
+    return found;
+  }
+};
+
+TEST_F(RaisedDoorTest, BothThreadsHaveThePriorityThatTheKernelLetsThemHave) {
+  int allowed = 0;
+  std::thread([&allowed] {
+    (void)BeginDoorThread("sh-test", true);
+    allowed = getpriority(PRIO_PROCESS, 0);
+  }).join();
+  const std::vector<int> one = {allowed};
+
+  EXPECT_TRUE(Eventually([&] { return NicenessOf("sh-calls") == one; }));
+  EXPECT_TRUE(Eventually([&] { return NicenessOf("sh-accept") == one; }));
 }
 
 TEST_F(GrpcDoorTest, ManyConcurrentCallsEachCountOnce) {

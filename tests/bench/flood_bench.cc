@@ -188,6 +188,7 @@ int main(int argc, char** argv) {
     Die("usage: flood_bench STATEHOUSED [--rounds N] [--json FILE] [--from ADDRESS] "
         "[--only WORD] [--calls N]");
   }
+  setenv(kRaisePriority, "true", 1);  // As it is without a benchmark.
   Arguments arguments;
   arguments.statehoused = argv[1];
   for (int i = 2; i + 1 < argc; i += 2) {

@@ -58,6 +58,7 @@ BenchFolder::~BenchFolder() {
 }
 
 BenchProcess::BenchProcess(const std::vector<std::string>& command) {
+  setenv(kRaisePriority, "false", 0);
   std::vector<char*> arguments;
   for (const std::string& argument : command) {
     arguments.push_back(const_cast<char*>(argument.c_str()));
