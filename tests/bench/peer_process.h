@@ -8,7 +8,7 @@ namespace statehouse::bench {
 
 // The variable by which a service's threads may have a larger share of the processors than others:
 // "false" unless it is set, so that contenders have the same.
-inline constexpr char kRaisePriority[] = "STATEHOUSED_NETWORK_RAISE_PRIORITY";
+inline constexpr char kRaisePriority[] = "STATEHOUSED_NETWORK__RAISE_PRIORITY";
 
 // A folder in memory, below $TMPDIR or else /dev/shm, that is removed with everything in it: no
 // contender writes to a disk.
