@@ -148,10 +148,10 @@ TEST_F(CliWatchTest, ExitCodesSayWhatIsWrong) {
       {"watch d --kind get", 2},
       {"watch d --slow never", 2},
       {"watch d --until 'a=b c'", 2},
-      {"watch d --progress 1ms", 1},
-      {"watch d --window 11ms", 1},
+      {"watch d --progress 1ms", 2},
+      {"watch d --window 11ms", 2},
       {"watch d --window soon", 2},
-      {"watch d --previous --keys-only", 1},
+      {"watch d --previous --keys-only", 2},
       {"watch area a --previous", 2},
       {"watch", 2},
   };
