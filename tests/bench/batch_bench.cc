@@ -1,15 +1,20 @@
 // Pipelined increments, sets and gets through the network door against redis-benchmark: 50 clients
 // with one batch of 16 or 64 operations under way each, keys drawn from 100,000. One thread drives
-// all clients, as redis-benchmark's does. What one operation takes, by the clock. Beside them one
-// client that runs batches of the C++ client one after another (batch_api_client, found beside this
-// program), through each door, against redis-benchmark with one client.
-//   batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT]
-// TEXT: only races that have it in their title.
+// all clients, as redis-benchmark's does: once with libnghttp2 on bare sockets (batch_load.h), and
+// once with gRPC's C++ client. What one operation takes, by the clock; and how much processor time
+// of it the service and the generator had. After the increments all counters are read: their sum is
+// what the answers said. Beside them one client that runs batches of the C++ client one after
+// another (batch_api_client, found beside this program), through each door, against redis-benchmark
+// with one client.
+//   batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] [--contender TEXT]
+// TEXT: only races that have it in their title, only contenders that have it in their name.
 #include <fcntl.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +22,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -27,15 +33,19 @@
 #include "engine/os/futex.h"
 #include "statehouse/v1/batch.grpc.pb.h"
 #include "statehouse/v1/dict.grpc.pb.h"
+#include "tests/bench/batch_messages.h"
 #include "tests/bench/harness.h"
 #include "tests/bench/peer_process.h"
+#ifdef SH_BENCH_NGHTTP2
+#include "tests/bench/batch_load.h"
+#endif
 
 namespace statehouse::bench {
 namespace {
 
 constexpr int kClients = 50;
-constexpr uint32_t kKeys = 100'000;
-constexpr size_t kKeyDigits = 12;
+constexpr uint32_t kKeys = kBatchKeys;
+constexpr uint32_t kFilledAtOnce = 2000;
 constexpr uint64_t kLookNs = 1'000'000;
 constexpr uint64_t kOperations = 2'000'000;
 constexpr uint64_t kApiOperations = 300'000;
@@ -69,34 +79,7 @@ Service AwaitService(const std::string& dev_file) {
   Die("statehoused did not start");
 }
 
-enum class Kind { kIncrement, kSet, kGet };
-constexpr std::pair<Kind, const char*> kKinds[] = {
-    {Kind::kIncrement, "incr"}, {Kind::kSet, "set"}, {Kind::kGet, "get"}};
-
-std::string KeyOf(uint32_t number) {
-  std::string digits = std::to_string(number);
-  return "key:" + std::string(kKeyDigits - digits.size(), '0') + digits;
-}
-
-v1::RunBatchesRequest BatchOf(Kind kind, int depth) {
-  v1::RunBatchesRequest request;
-  request.mutable_batch()->add_names(kind == Kind::kIncrement ? "numbers" : "texts");
-  for (int i = 0; i < depth; ++i) {
-    v1::Operation* const operation = request.mutable_batch()->add_operations();
-    switch (kind) {
-      case Kind::kIncrement: operation->mutable_increment()->set_key(KeyOf(0)); break;
-      case Kind::kGet: operation->mutable_get()->set_key(KeyOf(0)); break;
-      case Kind::kSet:
-        operation->mutable_set()->set_key(KeyOf(0));
-        operation->mutable_set()->mutable_value()->set_string_value("xxx");
-        break;
-    }
-  }
-  return request;
-}
-
-// One client: a stream with one batch under way. Its messages are made once; only the keys' digits
-// change, as in redis-benchmark.
+// One client of gRPC's: a stream with one batch under way.
 class Client final {
  public:
   Client(std::shared_ptr<grpc::Channel> channel, const Service& service,
@@ -106,70 +89,37 @@ class Client final {
     stream_ = stub_.PrepareCall(&context_, "/statehouse.v1.Batches/RunBatches", queue);
     stream_->StartCall(this);
   }
-  void Prepare(Kind kind, int depth) {
-    message_ = BatchOf(kind, depth).SerializeAsString();
-    digits_.clear();
-    for (size_t at = message_.find("key:"); at != std::string::npos;
-         at = message_.find("key:", at + 1)) {
-      digits_.push_back(at + 4);
-    }
-    if (digits_.size() != static_cast<size_t>(depth)) Die("a message without its keys");
-  }
+  void Prepare(BatchKind kind, int depth) { message_ = BatchMessage(kind, depth); }
   void Send(std::minstd_rand* random) {
-    for (const size_t at : digits_) {
-      uint32_t number = (*random)() % kKeys;
-      for (size_t digit = kKeyDigits; number > 0; number /= 10) {
-        message_[at + --digit] = static_cast<char>('0' + number % 10);
-      }
-    }
-    const grpc::Slice slice(message_);
+    message_.DrawKeys(random);
+    const grpc::Slice slice(message_.bytes().data(), message_.bytes().size());
     stream_->Write(grpc::ByteBuffer(&slice, 1), this);
     stream_->Read(&answer_, this);
     events_ = 2;
   }
   // True when the answer has come and the message is gone.
   bool OnEvent() { return --events_ <= 0; }
-  // Operations that the last message asked for. Every answer is looked through.
+  // Operations that the answer says were done.
   uint64_t TakeAnswer() {
     grpc::Slice slice;
     if (!answer_.DumpToSingleSlice(&slice).ok()) Die("an answer cannot be read");
-    const auto* at = slice.begin();
-    const auto* const end = slice.end();
-    const auto number = [&at, end] {
-      size_t value = 0;
-      for (int shift = 0; at != end; shift += 7) {
-        const auto byte = *at++;
-        value |= static_cast<size_t>(byte & 0x7f) << shift;
-        if (byte < 0x80) break;
-      }
-      return value;
-    };
-    if (at == end || *at++ != 0x0a) Die("a batch was refused");
-    if (number() != static_cast<size_t>(end - at)) Die("an answer is cut short");
-    uint64_t results = 0;
-    while (at < end) {
-      if (*at++ != 0x0a) Die("an answer has something else than results");
-      const size_t length = number();
-      // Fields 1 to 3: the short operations; a failure is field 15.
-      if (length == 0 || *at > 0x1a) Die("an operation was refused");
-      at += length;
-      ++results;
-    }
-    if (results != digits_.size()) Die("an answer lacks results");
-    return results;
+    const char* why = nullptr;
+    const uint64_t done =
+        message_.Check({reinterpret_cast<const char*>(slice.begin()), slice.size()}, &why);
+    if (why != nullptr) Die(why);
+    return done;
   }
 
  private:
   grpc::ClientContext context_;
   grpc::GenericStub stub_;
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
-  std::string message_;
-  std::vector<size_t> digits_;
+  BatchMessage message_;
   grpc::ByteBuffer answer_;
   int events_ = 1;
 };
 
-// Fifty clients, each with a connection of its own, or all with one.
+// Fifty clients of gRPC's, each with a connection of its own, or all with one.
 class Clients final {
  public:
   Clients(const Service& service, bool share_connection) {
@@ -187,26 +137,25 @@ class Clients final {
     for (int i = 0; i < kClients; ++i) (void)Next();
   }
 
-  Work Run(Kind kind, int depth) {
-    return [this, kind, depth](uint64_t operations) {
-      for (const auto& client : clients_) client->Prepare(kind, depth);
-      const uint64_t begin = NowNs();
-      uint64_t sent = 0;
-      uint64_t done = 0;
-      const auto send = [&](Client* client) {
-        if (sent >= operations) return;
-        client->Send(&random_);
-        sent += static_cast<uint64_t>(depth);
-      };
-      for (const auto& client : clients_) send(client.get());
-      while (done < sent) {
-        Client* const client = Next();
-        if (!client->OnEvent()) continue;
-        done += client->TakeAnswer();
-        send(client);
-      }
-      return static_cast<double>(NowNs() - begin) / static_cast<double>(done);
+  // Each sends one batch after another until so many operations are asked for and answered. Returns
+  // how many the answers say were done.
+  uint64_t Run(BatchKind kind, int depth, uint64_t operations) {
+    for (const auto& client : clients_) client->Prepare(kind, depth);
+    uint64_t sent = 0;
+    uint64_t done = 0;
+    const auto send = [&](Client* client) {
+      if (sent >= operations) return;
+      client->Send(&random_);
+      sent += static_cast<uint64_t>(depth);
     };
+    for (const auto& client : clients_) send(client.get());
+    while (done < sent) {
+      Client* const client = Next();
+      if (!client->OnEvent()) continue;
+      done += client->TakeAnswer();
+      send(client);
+    }
+    return done;
   }
 
  private:
@@ -222,32 +171,63 @@ class Clients final {
   std::minstd_rand random_{7};
 };
 
-void Fill(const Service& service) {
-  const auto channel = grpc::CreateChannel(service.address, grpc::InsecureChannelCredentials());
-  const auto dicts = v1::Dicts::NewStub(channel);
-  const auto batches = v1::Batches::NewStub(channel);
-  for (const char* name : {"numbers", "texts"}) {
-    v1::CreateDictRequest create;
-    create.set_name(name);
-    v1::CreateDictResponse created;
-    grpc::ClientContext context;
-    context.AddMetadata("authorization", service.authorization);
-    if (!dicts->CreateDict(&context, create, &created).ok()) Die("making a dict");
-  }
-  for (uint32_t first = 0; first < kKeys; first += 2000) {
-    v1::RunBatchRequest request;
-    request.mutable_batch()->add_names("texts");
-    for (uint32_t i = first; i < first + 2000; ++i) {
-      auto* const set = request.mutable_batch()->add_operations()->mutable_set();
-      set->set_key(KeyOf(i));
-      set->mutable_value()->set_string_value("xxx");
+// The service's two dicts, by calls.
+class Dicts final {
+ public:
+  explicit Dicts(const Service& service)
+      : authorization_(service.authorization),
+        channel_(grpc::CreateChannel(service.address, grpc::InsecureChannelCredentials())),
+        batches_(v1::Batches::NewStub(channel_)) {}
+
+  void Fill() {
+    const auto dicts = v1::Dicts::NewStub(channel_);
+    for (const char* name : {"numbers", "texts"}) {
+      v1::CreateDictRequest create;
+      create.set_name(name);
+      v1::CreateDictResponse created;
+      grpc::ClientContext context;
+      context.AddMetadata("authorization", authorization_);
+      if (!dicts->CreateDict(&context, create, &created).ok()) Die("making a dict");
     }
-    v1::RunBatchResponse response;
-    grpc::ClientContext context;
-    context.AddMetadata("authorization", service.authorization);
-    if (!batches->RunBatch(&context, request, &response).ok()) Die("filling a dict");
+    (void)Each("texts", [](v1::Operation* operation, const std::string& key) {
+      operation->mutable_set()->set_key(key);
+      operation->mutable_set()->mutable_value()->set_string_value(kBatchValue);
+    });
   }
-}
+  // Of all counters; how many increments were ever done.
+  uint64_t Sum() {
+    return Each("numbers", [](v1::Operation* operation, const std::string& key) {
+      operation->mutable_get()->set_key(key);
+    });
+  }
+
+ private:
+  // An operation for each key. Returns the sum of what whole numbers were got.
+  template <typename Make>
+  uint64_t Each(const char* dict, const Make& make) {
+    uint64_t sum = 0;
+    for (uint32_t first = 0; first < kKeys; first += kFilledAtOnce) {
+      v1::RunBatchRequest request;
+      request.mutable_batch()->add_names(dict);
+      for (uint32_t i = first; i < first + kFilledAtOnce; ++i) {
+        make(request.mutable_batch()->add_operations(), BatchKeyOf(i));
+      }
+      v1::RunBatchResponse response;
+      grpc::ClientContext context;
+      context.AddMetadata("authorization", authorization_);
+      if (!batches_->RunBatch(&context, request, &response).ok()) Die("a batch of all keys");
+      for (const v1::OperationResult& result : response.result().results()) {
+        if (result.has_failure()) Die("an operation on all keys");
+        sum += static_cast<uint64_t>(result.get().value().int_value());
+      }
+    }
+    return sum;
+  }
+
+  const std::string authorization_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::Batches::Stub> batches_;
+};
 
 uint16_t FreePort() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -332,15 +312,155 @@ Race ApiRace(const std::string& program, const Service& service, const std::stri
       "ns"};
 }
 
-int Run(const std::string& program, const std::string& statehoused, int rounds,
-        const std::string& json, const std::string& only) {
+// How much processor time an operation had, of its service's and of the generator's.
+class ProcessorTimes final {
+ public:
+  // The same work; it is noted under its race's and its contender's name.
+  Work Metered(const std::string& race, const std::string& contender, const BenchProcess& service,
+               Work work) {
+    return [this, name = race + ": " + contender, &service, work = std::move(work)](uint64_t count) {
+      const double service_before = OfProcess(service.pid());
+      const double generator_before = OfGenerator();
+      const double took = work(count);
+      const auto operations = static_cast<double>(count);
+      noted_[name] = {(OfProcess(service.pid()) - service_before) / operations,
+                      (OfGenerator() - generator_before) / operations};
+      return took;
+    };
+  }
+  void Print() const {
+    std::printf("\nprocessor time of an operation in the last round, service and generator\n");
+    for (const auto& [name, times] : noted_) {
+      std::printf("  %-64s %7.0f ns %7.0f ns\n", name.c_str(), times.first, times.second);
+    }
+  }
+
+ private:
+  static double ToNs(const timespec& time) {
+    return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_nsec);
+  }
+  static double OfProcess(pid_t pid) {
+    clockid_t clock = 0;
+    timespec time{};
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) return 0;
+    return ToNs(time);
+  }
+  // Of this process and the children that it has waited for.
+  static double OfGenerator() {
+    timespec own{};
+    rusage children{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own);
+    getrusage(RUSAGE_CHILDREN, &children);
+    double ns = ToNs(own);
+    for (const timeval& time : {children.ru_utime, children.ru_stime}) {
+      ns += static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_usec) * 1e3;
+    }
+    return ns;
+  }
+
+  std::map<std::string, std::pair<double, double>> noted_;
+};
+
+// A generator's batches, by the clock. What they have done is what the service has counted.
+template <typename Generator>
+Work Timed(Generator* generator, BatchKind kind, int depth, Dicts* dicts) {
+  return [=](uint64_t operations) {
+    const bool counts = kind == BatchKind::kIncrement;
+    const uint64_t sum_before = counts ? dicts->Sum() : 0;
+    const uint64_t begin = NowNs();
+    const uint64_t done = generator->Run(kind, depth, operations);
+    const uint64_t took = NowNs() - begin;
+    if (done < operations) Die("not all operations were done");
+    if (counts && dicts->Sum() - sum_before != done) Die("the counters are not what was answered");
+    return static_cast<double>(took) / static_cast<double>(done);
+  };
+}
+
+// Fifty clients against redis-benchmark's.
+class FiftyClients final {
+ public:
+  FiftyClients(const Service& service, const BenchProcess* daemon, uint16_t redis_port,
+               const BenchProcess* redis)
+      : daemon_(daemon),
+        redis_port_(redis_port),
+        redis_(redis),
+        dicts_(service),
+#ifdef SH_BENCH_NGHTTP2
+        lean_apart_({service.address, service.authorization, kClients, false}),
+        lean_together_({service.address, service.authorization, kClients, true}),
+#endif
+        apart_(service, /*share_connection=*/false),
+        together_(service, /*share_connection=*/true) {
+    dicts_.Fill();
+  }
+
+  Race Of(BatchKind kind, const char* test, int depth) {
+    Race race;
+    race.title = std::string(test) + ", 50 clients, " + std::to_string(depth) + " at a time";
+    const auto add = [&](const char* name, auto* generator) {
+      race.contenders.push_back({name,
+                                 times_.Metered(race.title, name, *daemon_,
+                                                Timed(generator, kind, depth, &dicts_)),
+                                 kOperations});
+      race.bars.push_back({name, "redis-benchmark", 1 / 1.5, 0});
+    };
+#ifdef SH_BENCH_NGHTTP2
+    add("statehouse, 50 connections", &lean_apart_);
+    add("statehouse, one connection", &lean_together_);
+#endif
+    add("statehouse, 50 connections, gRPC client", &apart_);
+    add("statehouse, one connection, gRPC client", &together_);
+    if (redis_ == nullptr) return race;
+    race.contenders.push_back({"redis-benchmark",
+                               times_.Metered(race.title, "redis-benchmark", *redis_,
+                                              RedisBenchmark(redis_port_, test, depth)),
+                               kOperations});
+    return race;
+  }
+  void PrintTimes() const { times_.Print(); }
+
+ private:
+  const BenchProcess* const daemon_;
+  const uint16_t redis_port_;
+  const BenchProcess* const redis_;  // Null: it is not installed.
+  Dicts dicts_;
+#ifdef SH_BENCH_NGHTTP2
+  BatchLoad lean_apart_;
+  BatchLoad lean_together_;
+#endif
+  Clients apart_;
+  Clients together_;
+  ProcessorTimes times_;
+};
+
+struct Arguments {
+  std::string program;  // batch_api_client.
+  std::string statehoused;
+  int rounds = 5;
+  std::string json;
+  std::string only;
+  std::string contender;
+};
+
+// Leaves what was asked for.
+void Select(const Arguments& arguments, std::vector<Race>* races) {
+  std::erase_if(*races, [&](Race& race) {
+    std::erase_if(race.contenders, [&](const Contender& contender) {
+      return contender.name.find(arguments.contender) == std::string::npos;
+    });
+    std::erase_if(race.bars, [&](const Bar& bar) {
+      return bar.contender.find(arguments.contender) == std::string::npos;
+    });
+    return race.contenders.empty() || race.title.find(arguments.only) == std::string::npos;
+  });
+}
+
+int Run(const Arguments& arguments) {
   const BenchFolder folder;
   const std::string runtime = folder.path() + "/run";
-  BenchProcess daemon({statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
+  BenchProcess daemon(
+      {arguments.statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
   const Service service = AwaitService(runtime + "/dev.json");
-  Fill(service);
-  Clients apart(service, /*share_connection=*/false);
-  Clients together(service, /*share_connection=*/true);
   std::unique_ptr<BenchProcess> redis;
   const uint16_t port = FreePort();
   if (access(kRedis, X_OK) == 0 && access(kRedisBenchmark, X_OK) == 0) {
@@ -353,21 +473,15 @@ int Run(const std::string& program, const std::string& statehoused, int rounds,
   } else {
     std::printf("Redis: skipped: not installed (redis-server)\n");
   }
+#ifndef SH_BENCH_NGHTTP2
+  std::printf("the lean generator: skipped: not built (libnghttp2-dev)\n");
+#endif
+  FiftyClients fifty(service, &daemon, port, redis.get());
   std::vector<Race> races;
   for (const int depth : {64, 16}) {
-    for (const auto& [kind, test] : kKinds) {
-      Race race{std::string(test) + ", 50 clients, " + std::to_string(depth) + " at a time",
-                {{"statehouse, 50 connections", apart.Run(kind, depth), kOperations},
-                 {"statehouse, one connection", together.Run(kind, depth), kOperations}},
-                {{"statehouse, 50 connections", "redis-benchmark", 1 / 1.5, 0},
-                 {"statehouse, one connection", "redis-benchmark", 1 / 1.5, 0}},
-                "ns"};
-      if (redis != nullptr) {
-        race.contenders.push_back(
-            {"redis-benchmark", RedisBenchmark(port, test, depth), kOperations});
-      }
-      races.push_back(std::move(race));
-      Race api = ApiRace(program, service, test, depth);
+    for (const auto& [kind, test] : kBatchKinds) {
+      races.push_back(fifty.Of(kind, test, depth));
+      Race api = ApiRace(arguments.program, service, test, depth);
       if (redis != nullptr) {
         api.contenders.push_back(
             {"redis-benchmark -c 1", RedisBenchmark(port, test, depth, 1), kApiOperations});
@@ -375,9 +489,10 @@ int Run(const std::string& program, const std::string& statehoused, int rounds,
       races.push_back(std::move(api));
     }
   }
-  std::erase_if(races,
-                [&](const Race& race) { return race.title.find(only) == std::string::npos; });
-  return RunRaces(races, rounds, json);
+  Select(arguments, &races);
+  const int missed = RunRaces(races, arguments.rounds, arguments.json);
+  fifty.PrintTimes();
+  return missed;
 }
 
 }  // namespace
@@ -385,16 +500,20 @@ int Run(const std::string& program, const std::string& statehoused, int rounds,
 
 int main(int argc, char** argv) {
   using namespace statehouse::bench;
-  if (argc < 2) Die("usage: batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT]");
-  int rounds = 5;
-  std::string json;
-  std::string only;
-  for (int i = 2; i + 1 < argc; i += 2) {
-    if (std::strcmp(argv[i], "--rounds") == 0) rounds = std::max(1, std::atoi(argv[i + 1]));
-    if (std::strcmp(argv[i], "--json") == 0) json = argv[i + 1];
-    if (std::strcmp(argv[i], "--only") == 0) only = argv[i + 1];
+  if (argc < 2) {
+    Die("usage: batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] "
+        "[--contender TEXT]");
   }
+  Arguments arguments;
   const std::string self = argv[0];
-  const std::string beside = self.substr(0, self.rfind('/') + 1);
-  return Run(beside + "batch_api_client", argv[1], rounds, json, only) == 0 ? 0 : 1;
+  arguments.program = self.substr(0, self.rfind('/') + 1) + "batch_api_client";
+  arguments.statehoused = argv[1];
+  for (int i = 2; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    if (name == "--rounds") arguments.rounds = std::max(1, std::atoi(argv[i + 1]));
+    if (name == "--json") arguments.json = argv[i + 1];
+    if (name == "--only") arguments.only = argv[i + 1];
+    if (name == "--contender") arguments.contender = argv[i + 1];
+  }
+  return Run(arguments) == 0 ? 0 : 1;
 }

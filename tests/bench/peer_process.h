@@ -34,6 +34,7 @@ class BenchProcess final {
   BenchProcess& operator=(const BenchProcess&) = delete;
   // Whether it still runs.
   bool alive();
+  int pid() const { return pid_; }
 
  private:
   int pid_ = -1;
