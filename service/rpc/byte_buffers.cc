@@ -1,5 +1,8 @@
 #include "service/rpc/byte_buffers.h"
 
+#include <grpc/byte_buffer.h>
+#include <grpc/byte_buffer_reader.h>
+
 #include <utility>
 
 namespace statehouse {
@@ -8,6 +11,20 @@ namespace {
 constexpr size_t kCopiedBytesMax = 4096;
 
 }  // namespace
+
+bool ContiguousBytes::Read(grpc_byte_buffer* buffer) {
+  if (buffer == nullptr) return false;
+  const grpc_slice_buffer& slices = buffer->data.raw.slice_buffer;
+  if (slices.count == 1) {
+    slice_ = grpc::Slice(slices.slices[0], grpc::Slice::ADD_REF);
+    return true;
+  }
+  grpc_byte_buffer_reader reader;
+  if (!grpc_byte_buffer_reader_init(&reader, buffer)) return false;
+  slice_ = grpc::Slice(grpc_byte_buffer_reader_readall(&reader), grpc::Slice::STEAL_REF);
+  grpc_byte_buffer_reader_destroy(&reader);
+  return true;
+}
 
 grpc::ByteBuffer ToByteBuffer(std::string bytes) {
   if (bytes.size() <= kCopiedBytesMax) {

@@ -13,7 +13,10 @@ namespace statehouse {
 class ContiguousBytes final {
  public:
   // False when the buffer holds no message.
-  bool Read(const grpc::ByteBuffer& buffer) { return buffer.DumpToSingleSlice(&slice_).ok(); }
+  bool Read(const grpc::ByteBuffer& buffer) {
+    return buffer.TrySingleSlice(&slice_).ok() || buffer.DumpToSingleSlice(&slice_).ok();
+  }
+  bool Read(grpc_byte_buffer* buffer);
   std::string_view view() const {
     return {reinterpret_cast<const char*>(slice_.begin()), slice_.size()};
   }

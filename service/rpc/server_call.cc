@@ -56,7 +56,9 @@ ServerCall::ServerCall(DoorCore* core)
       read_(this, &ServerCall::OnRead),
       written_(this, &ServerCall::OnWritten),
       finished_(this, &ServerCall::OnFinished),
-      over_(this, &ServerCall::OnOver) {}
+      over_(this, &ServerCall::OnOver),
+      exchanged_(this, &ServerCall::OnExchanged),
+      exchange_(&exchanged_) {}
 
 ServerCall::~ServerCall() {
   if (waker_ != nullptr) waker_->Forget();

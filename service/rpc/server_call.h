@@ -32,6 +32,7 @@
 #include "service/api/dispatcher.h"
 #include "service/auth/authenticator.h"
 #include "service/rpc/door_core.h"
+#include "service/rpc/message_exchange.h"
 #include "service/rpc/reflection.h"
 
 namespace statehouse {
@@ -69,6 +70,7 @@ class ServerCall final : public OpenStream {
   void OnServedWritten(bool ok);
   void OnBatchRead(bool ok);
   void OnBatchWritten(bool ok);
+  void OnExchanged(bool ok);
   void OnFinished(bool ok);
   void OnOver(bool ok);
 
@@ -90,8 +92,9 @@ class ServerCall final : public OpenStream {
   void AnswerReflection(std::string_view request);
   StatusOr<std::shared_ptr<const Identity>> Authenticate();
   std::chrono::steady_clock::time_point Deadline() const;
-  // Dispatches the batch that was read last.
-  void RunBatch();
+  void RunReadBatch();
+  // Dispatches a batch.
+  void RunBatch(const ContiguousBytes& batch);
   // Of the batch under way. Any thread.
   void AnswerBatch(StatusOr<std::string> result);
   // REQUIRES: mutex_ held.
@@ -111,13 +114,14 @@ class ServerCall final : public OpenStream {
   Step written_;
   Step finished_;
   Step over_;
+  Step exchanged_;
 
   Kind kind_ = Kind::kUnary;
   grpc::ByteBuffer message_;  // The request, kept until the answer for its object's name.
   std::shared_ptr<const Identity> identity_;
   std::shared_ptr<PendingCall> pending_;
   bool has_read_ = false;    // A request has come.
-  bool is_reading_ = false;  // Of batches: guarded by mutex_.
+  bool is_reading_ = false;  // Or exchanges. Of batches: guarded by mutex_.
   bool is_writing_ = false;  // Of a served stream: guarded by mutex_.
   bool finish_was_delivered_ = false;
   bool is_over_ = false;
@@ -138,8 +142,10 @@ class ServerCall final : public OpenStream {
   bool is_foreign_write_ = false;         // Of the message under way. Guarded by mutex_.
   std::shared_ptr<StreamWaker> waker_;
 
-  // Batches. What has been read and not dispatched is in message_.
-  grpc::ByteBuffer batch_;            // Under way.
+  // Batches. The first one is read and answered by steps of its own: its answer has initial
+  // metadata. If it has been read ahead and not dispatched, the second is in message_.
+  MessageExchange exchange_;
+  bool was_answered_ = false;         // The first one; guarded by mutex_.
   uint64_t identity_generation_ = 0;  // That identity_ is of.
   bool is_ahead_ = false;             // message_ holds the next batch.
   bool client_is_done_ = false;       // It sends no more.

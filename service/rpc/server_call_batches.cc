@@ -1,5 +1,6 @@
 // ServerCall: streams of batches. One batch is under way at a time; the next one is read while its
-// answer is sent, and who sends more is held back by gRPC's flow control.
+// answer is sent, and who sends more is held back by gRPC's flow control. From the second answer on
+// that is one step (message_exchange.h).
 #include <utility>
 
 #include "service/api/error_detail.h"
@@ -49,29 +50,33 @@ void ServerCall::OnBatchRead(bool ok) {
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
   (ok ? is_ahead_ : client_is_done_) = true;
   if (!is_idle) return;  // The end of the batch under way comes back here.
-  if (ok) return RunBatch();
+  if (ok) return RunReadBatch();
   Finish(grpc::Status::OK);
 }
 
-void ServerCall::RunBatch() {
+void ServerCall::RunReadBatch() {
   is_ahead_ = false;
+  ContiguousBytes batch;
+  const bool is_whole = batch.Read(message_);
+  message_.Clear();
+  if (!is_whole) {
+    return Finish(ToGrpcStatus(
+        Status(Reason::kInvalidArgument, context_.method() + ": the message cannot be read"), ""));
+  }
+  RunBatch(batch);
+}
+
+void ServerCall::RunBatch(const ContiguousBytes& batch) {
   auto identity = core_->tokens().Current(identity_, &identity_generation_);
   if (!identity.ok()) return Finish(ToGrpcStatus(identity.status(), ""));
   identity_ = *std::move(identity);
-  batch_ = std::move(message_);
-  message_.Clear();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     is_running_ = true;
   }
-  ContiguousBytes bytes;
-  if (!bytes.Read(batch_)) {
-    return AnswerBatch(
-        Status(Reason::kInvalidArgument, context_.method() + ": the message cannot be read"));
-  }
   core_->Raise(context_, ReadGate::Standing::kUseful);
   core_->dispatcher().Dispatch(
-      MakeContext(), context_.method(), bytes.view(),
+      MakeContext(), context_.method(), batch.view(),
       [this](StatusOr<std::string> result) { AnswerBatch(std::move(result)); });
 }
 
@@ -79,9 +84,16 @@ void ServerCall::AnswerBatch(StatusOr<std::string> result) {
   const std::lock_guard<std::mutex> lock(mutex_);
   is_running_ = false;
   if (was_cancelled_) return FinishHeld(grpc::Status::CANCELLED);
+  std::string answer = result.ok() ? *std::move(result) : Refusal(result.status());
+  if (was_answered_) {
+    is_reading_ = exchange_.Start(context_.c_call(), answer);
+    if (!is_reading_) FinishHeld(grpc::Status::CANCELLED);
+    return;
+  }
+  was_answered_ = true;
   // In this order: the answer takes along what gRPC has to say about the room for more. Otherwise
   // that would be a packet of its own.
-  StartWrite(result.ok() ? *std::move(result) : Refusal(result.status()));
+  StartWrite(std::move(answer));
   StartRead();
 }
 
@@ -95,8 +107,21 @@ void ServerCall::OnBatchWritten(bool ok) {
   }
   if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
   if (ends_now_) return OnShutdown();
-  if (is_ahead_) return RunBatch();
+  if (is_ahead_) return RunReadBatch();
   if (client_is_done_) Finish(grpc::Status::OK);
+}
+
+void ServerCall::OnExchanged(bool ok) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    is_reading_ = false;
+  }
+  if (finish_was_called_.load(std::memory_order_relaxed)) return DeleteIfOver();
+  if (!ok) return Finish(grpc::Status::CANCELLED);
+  if (ends_now_) return OnShutdown();
+  ContiguousBytes batch;
+  if (!exchange_.Take(&batch)) return Finish(grpc::Status::OK);
+  RunBatch(batch);
 }
 
 }  // namespace statehouse
