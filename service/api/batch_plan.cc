@@ -1,5 +1,6 @@
 #include "service/api/batch_plan.h"
 
+#include <algorithm>
 #include <climits>
 #include <utility>
 
@@ -27,6 +28,8 @@ constexpr char kTypeTag = 3 << 3;
 constexpr char kAddDeltaTag = 4 << 3;
 
 constexpr uint32_t kBytesType = 2;
+constexpr size_t kOperationBytes =
+    16;                              // What a short one takes at least, with a key of some bytes.
 constexpr uint32_t kKindsMax = 127;  // Fields of Operation.kind.
 
 int64_t FromZigZag(uint64_t number) {
@@ -90,6 +93,7 @@ bool ReadWritten(std::string_view request, BatchPlan* plan, bool* is_named) {
   uint64_t stops = 0;
   if (!ReadNumber(&reader, kStopAtFailureTag, 1, &stops)) return false;
   plan->stop_at_failure = stops != 0;
+  plan->operations.reserve(std::min(batch.size() / kOperationBytes, kBatchOperationsMax));
   while (reader.Field(kOperationsTag, &bytes)) {
     if (!ReadOperation(bytes, &plan->operations.emplace_back())) return false;
   }

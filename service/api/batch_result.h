@@ -18,7 +18,9 @@ class BatchResultWriter final {
   static constexpr size_t kResultBytes = 64;
 
   // `bytes_max`: of the whole response. REQUIRES: that is room for so many results.
-  BatchResultWriter(uint64_t bytes_max, size_t results) : bytes_max_(bytes_max), left_(results) {}
+  BatchResultWriter(uint64_t bytes_max, size_t results) : bytes_max_(bytes_max), left_(results) {
+    bytes_.reserve(kHeadBytes + results * kShortResultBytes);
+  }
   static bool HasRoomFor(uint64_t bytes_max, size_t results) {
     return results * kResultBytes + kHeadBytes <= bytes_max;
   }
@@ -38,6 +40,8 @@ class BatchResultWriter final {
  private:
   // Room for the tag and the length of the result in front of it.
   static constexpr size_t kHeadBytes = 6;
+  // What a short operation's takes, mostly.
+  static constexpr size_t kShortResultBytes = 16;
 
   // Whether a message of so many bytes leaves the others their room.
   bool HasRoom(size_t message_bytes) const;

@@ -148,6 +148,68 @@ TEST_F(BatchDoorTest, DrainingRefusesBatchesAndAStopEndsTheStream) {
   stopper.join();
 }
 
+TEST_F(BatchDoorTest, AnswersUnderWayGoBeforeTheEndOfTheStream) {
+  v1::SetEntryRequest set;
+  set.set_name("d");
+  set.set_key("large");
+  set.mutable_value()->set_string_value(std::string(1'000'000, 'x'));
+  ASSERT_TRUE(service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", set).ok());
+  v1::RunBatchesRequest request = Increments(1);
+  request.mutable_batch()->add_operations()->mutable_get()->set_key("large");
+  auto stream = Open();
+  // All carried out and answered, with more than the client's window and buffers take unread.
+  constexpr int kBatches = 4;
+  std::thread sender([&] {
+    for (int i = 0; i < kBatches; ++i) (void)stream->talk->Write(request);
+  });
+  EXPECT_EQ(stream->Next().result().results(0).increment().number(), 1);
+  EXPECT_TRUE(Eventually([this] { return Number() >= 3; }));
+
+  std::thread stopper([this] { door_->Shutdown(std::chrono::seconds(30)); });
+  int64_t last = 1;
+  v1::RunBatchesResponse response;
+  while (stream->talk->Read(&response)) {
+    EXPECT_EQ(response.result().results(0).increment().number(), ++last);
+    EXPECT_EQ(response.result().results(1).get().value().string_value().size(), 1'000'000u);
+  }
+
+  EXPECT_EQ(ReasonOf(stream->talk->Finish()), v1::ERROR_REASON_DRAINING);
+  sender.join();
+  stopper.join();
+  EXPECT_EQ(Number(), last);  // What was carried out was answered.
+}
+
+TEST_F(BatchDoorTest, ManyStreamsAtOnceAreAnsweredInOrderBesideOnesThatEnd) {
+  constexpr int kStreams = 24;
+  constexpr int64_t kBatches = 200;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kStreams; ++i) {
+    threads.emplace_back([this, i] {
+      auto stream = Open();
+      v1::RunBatchesRequest request;
+      request.mutable_batch()->add_names("d");
+      auto* const increment = request.mutable_batch()->add_operations()->mutable_increment();
+      increment->set_key("of " + std::to_string(i));
+      // A third of them goes away with answers under way, a third says that it has no more.
+      const bool leaves = i % 3 == 0;
+      int64_t got = 0;
+      for (int64_t sent = 0; sent < kBatches; ++sent) {
+        ASSERT_TRUE(stream->talk->Write(request));
+        if (leaves && sent == kBatches / 2) return stream->context.TryCancel();
+        if (sent % 4 == 3) {
+          while (got <= sent) ASSERT_EQ(LastNumber(stream->Next()), ++got);
+        }
+      }
+      if (i % 3 == 2) return;  // The context's end cancels it.
+      stream->talk->WritesDone();
+      EXPECT_TRUE(stream->IsAtEnd());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  door_->Shutdown(milliseconds(0));
+  EXPECT_TRUE(Eventually([this] { return service_->dispatcher().CallsInFlight() == 0; }));
+}
+
 TEST_F(BatchDoorTest, ClientsThatGoAwayAtAnyMomentLeaveNothing) {
   int64_t answered = 0;
   for (int round = 0; round < 200; ++round) {

@@ -26,14 +26,15 @@ bool ContiguousBytes::Read(grpc_byte_buffer* buffer) {
   return true;
 }
 
-grpc::ByteBuffer ToByteBuffer(std::string bytes) {
-  if (bytes.size() <= kCopiedBytesMax) {
-    const grpc::Slice slice(bytes.data(), bytes.size());
-    return grpc::ByteBuffer(&slice, 1);
-  }
+grpc::Slice ToSlice(std::string bytes) {
+  if (bytes.size() <= kCopiedBytesMax) return grpc::Slice(bytes.data(), bytes.size());
   auto* const held = new std::string(std::move(bytes));  // gRPC frees it by the callback below.
-  const grpc::Slice slice(
+  return grpc::Slice(
       held->data(), held->size(), [](void* text) { delete static_cast<std::string*>(text); }, held);
+}
+
+grpc::ByteBuffer ToByteBuffer(std::string bytes) {
+  const grpc::Slice slice = ToSlice(std::move(bytes));
   return grpc::ByteBuffer(&slice, 1);
 }
 

@@ -26,6 +26,7 @@ class ContiguousBytes final {
 };
 
 // A message that takes the bytes over; small ones are copied, which is cheaper.
+grpc::Slice ToSlice(std::string bytes);
 grpc::ByteBuffer ToByteBuffer(std::string bytes);
 
 // Messages that are sent in a row and are often alike, as those to an audience: alike ones share

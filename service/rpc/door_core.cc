@@ -45,6 +45,12 @@ void DoorCore::Raise(const grpc::ServerContext& context, ReadGate::Standing stan
   if (acceptor != nullptr && acceptor->WantsStandings()) acceptor->Raise(context.peer(), standing);
 }
 
+void DoorCore::Raise(std::string_view peer, ReadGate::Standing standing) {
+  // SYNC: door.acceptor.
+  Acceptor* const acceptor = acceptor_.load(std::memory_order_acquire);
+  if (acceptor != nullptr && acceptor->WantsStandings()) acceptor->Raise(peer, standing);
+}
+
 void DoorCore::Post(std::function<void()> work) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (posting_is_closed_) return;
@@ -95,23 +101,42 @@ void DoorCore::WakeSome() {
 }
 
 bool DoorCore::NextEvent(void** tag, bool* ok) {
-  while (has_wakes_.load(std::memory_order_relaxed)) {
-    const uint64_t now_ns = MonotonicNs();
-    if (others_until_ns_ == 0) others_until_ns_ = now_ns + kWakesTurnNs;
-    if (now_ns < others_until_ns_) {
-      using Queue = grpc::CompletionQueue;
+  using Queue = grpc::CompletionQueue;
+  for (;;) {
+    if (KeepsEnough()) SendKept();
+    const bool has_wakes = has_wakes_.load(std::memory_order_relaxed);
+    if (!has_wakes) others_until_ns_ = 0;
+    if (!has_wakes && !keeps()) return queue_->Next(tag, ok);
+    const uint64_t now_ns = has_wakes ? MonotonicNs() : 0;
+    if (has_wakes && others_until_ns_ == 0) others_until_ns_ = now_ns + kWakesTurnNs;
+    if (!has_wakes || now_ns < others_until_ns_) {
+      // Only what has come already.
       switch (queue_->AsyncNext(tag, ok, gpr_inf_past(GPR_CLOCK_MONOTONIC))) {
         case Queue::GOT_EVENT: return true;
         case Queue::SHUTDOWN: return false;
         case Queue::TIMEOUT: break;
       }
-      if (!ReadGate::IsIdle()) continue;
+      SendKept();
+      if (!has_wakes || !ReadGate::IsIdle()) continue;
     }
     others_until_ns_ = 0;
     WakeSome();
   }
-  others_until_ns_ = 0;
-  return queue_->Next(tag, ok);
+}
+
+void DoorCore::Keep(OpenStream* stream) {
+  if (kept_.empty()) kept_until_ns_ = MonotonicNs() + kKeptAnswersNs;
+  kept_.push_back(stream);
+}
+
+bool DoorCore::KeepsEnough() const {
+  return !kept_.empty() && (kept_.size() >= kKeptAnswersMax || MonotonicNs() >= kept_until_ns_);
+}
+
+void DoorCore::SendKept() {
+  sending_.swap(kept_);
+  for (OpenStream* const stream : sending_) stream->SendKept();
+  sending_.clear();
 }
 
 void DoorCore::ClosePosting() {

@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <unordered_set>
 #include <vector>
@@ -43,6 +44,10 @@ inline constexpr uint64_t kWakesTurnNs = 100'000;
 inline constexpr size_t kOpenStreamsMax =
     1024;  // Health watches and reflection streams, which need no token.
 
+// Answers that wait for each other, and how long the first one does.
+inline constexpr size_t kKeptAnswersMax = 32;
+inline constexpr uint64_t kKeptAnswersNs = 200'000;
+
 inline constexpr size_t kBatchStreamsMax = 16'384;  // Of all clients together.
 
 // What a completion-queue tag points to.
@@ -60,6 +65,8 @@ class OpenStream {
   virtual void OnHealthChange() = 0;
   // There may be something to send. Any thread, also while the polling thread works on the call.
   virtual void OnReady() = 0;
+  // Its answer that was kept back (DoorCore::Keep) goes out now. Polling thread.
+  virtual void SendKept() = 0;
   // The door shuts down: the stream ends now.
   virtual void OnShutdown() = 0;
 };
@@ -103,6 +110,8 @@ class DoorCore final {
   void CountWasted(const std::string& peer);
   // The caller of a call is known, or it was of use (read_gate.h).
   void Raise(const grpc::ServerContext& context, ReadGate::Standing standing);
+  // The same for who asks often: `peer` is context.peer(), of which gRPC makes a string each time.
+  void Raise(std::string_view peer, ReadGate::Standing standing);
   // Who is told of them; from then on.
   void set_acceptor(Acceptor* acceptor) {
     acceptor_.store(acceptor, std::memory_order_release);  // SYNC: door.acceptor.
@@ -130,10 +139,21 @@ class DoorCore final {
   // are under way already, or where kWakesTurnNs have gone into such calls since the connections
   // were looked at. Any thread.
   void Wake(const std::shared_ptr<StreamWaker>& waker);
-  // The next event; the wakes that were put off have their turns meanwhile. False: there will be
-  // none any more. On the polling thread.
+  // The next event; the wakes that were put off have their turns meanwhile, and what is kept back
+  // goes out. False: there will be none any more. On the polling thread.
   bool NextEvent(void** tag, bool* ok);
   void ClosePosting();
+
+  // Whether an answer of a batch may wait for a moment: while more is to be done at once, answers
+  // go out together. What follows one another is in the processor's caches then, and a client that
+  // drives many streams is woken once for many answers. Polling thread, as all of these.
+  bool MayKeep() const { return OnPollingThread() && kept_.size() < kKeptAnswersMax; }
+  // stream->SendKept() is called soon.
+  void Keep(OpenStream* stream);
+  bool keeps() const { return !kept_.empty(); }
+  // True: those that are kept back have waited long enough.
+  bool KeepsEnough() const;
+  void SendKept();
 
   // Started calls that are not deleted yet.
   void CallBegins();
@@ -157,6 +177,9 @@ class DoorCore final {
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::unordered_set<OpenStream*> streams_;
   std::unordered_set<OpenStream*> batch_streams_;
+  std::vector<OpenStream*> kept_;
+  std::vector<OpenStream*> sending_;  // Were kept back; empty but in SendKept.
+  uint64_t kept_until_ns_ = 0;
   std::atomic<bool> serving_{true};
   bool stopping_ = false;
   RepeatedMessages messages_;

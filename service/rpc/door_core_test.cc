@@ -19,6 +19,7 @@ class SlowStream final : public OpenStream {
   explicit SlowStream(int* wakes) : wakes_(wakes) {}
   void OnHealthChange() override {}
   void OnShutdown() override {}
+  void SendKept() override {}
   void OnReady() override {
     ++*wakes_;
     const uint64_t until_ns = MonotonicNs() + kWakesTurnNs + 1;

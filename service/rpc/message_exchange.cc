@@ -13,8 +13,8 @@ MessageExchange::~MessageExchange() {
   grpc_byte_buffer_destroy(received_);
 }
 
-bool MessageExchange::Start(grpc_call* call, const std::string& answer) {
-  grpc_slice slice = grpc_slice_from_copied_buffer(answer.data(), answer.size());
+bool MessageExchange::Start(grpc_call* call, std::string answer) {
+  grpc_slice slice = ToSlice(std::move(answer)).c_slice();
   sent_ = grpc_raw_byte_buffer_create(&slice, 1);
   grpc_slice_unref(slice);
   grpc_byte_buffer_destroy(std::exchange(received_, nullptr));

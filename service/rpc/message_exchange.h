@@ -1,9 +1,9 @@
 // MessageExchange: an answer of a stream sent and its next message asked for in one step of gRPC's,
-// with one event for both. The C++ classes have a step and an event for each, which is a tenth of
-// what a short batch costs.
+// with one event for both. The C++ classes have a step and an event for each.
 //
-// Who owns it: the call. Threads: one at a time; the call sees to it. Always true: between Start and
-// its event it must stay, and the call's context with it.
+// Who owns it: the call. Threads: one at a time; the call sees to it. Always true: between Start
+// and its event it must stay, and the call's context with it. Failure: where the stream is broken,
+// the event says false.
 #pragma once
 
 #include <grpc/byte_buffer.h>
@@ -28,7 +28,7 @@ class MessageExchange final : private grpc::internal::CompletionQueueTag {
 
   // REQUIRES: initial metadata was sent, and no message of the call is being sent or read. False:
   // gRPC refuses, and there is no event.
-  bool Start(grpc_call* call, const std::string& answer);
+  bool Start(grpc_call* call, std::string answer);
   // After its event: the message that came; the bytes are the buffer's. False: the client has no
   // more.
   bool Take(ContiguousBytes* message);

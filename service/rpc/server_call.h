@@ -44,6 +44,7 @@ class ServerCall final : public OpenStream {
 
   void OnHealthChange() override;
   void OnReady() override;
+  void SendKept() override;
   void OnShutdown() override;
 
  private:
@@ -98,6 +99,8 @@ class ServerCall final : public OpenStream {
   // Of the batch under way. Any thread.
   void AnswerBatch(StatusOr<std::string> result);
   // REQUIRES: mutex_ held.
+  void SendAnswerHeld(std::string answer);
+  // REQUIRES: mutex_ held.
   bool IsIdleHeld() const { return !is_writing_ && !is_running_; }
   // Finishes a unary call. Any thread, once.
   void Answer(StatusOr<std::string> result);
@@ -145,11 +148,13 @@ class ServerCall final : public OpenStream {
   // Batches. The first one is read and answered by steps of its own: its answer has initial
   // metadata. If it has been read ahead and not dispatched, the second is in message_.
   MessageExchange exchange_;
-  bool was_answered_ = false;         // The first one; guarded by mutex_.
+  bool was_answered_ = false;  // The first one; guarded by mutex_.
+  std::string peer_;
   uint64_t identity_generation_ = 0;  // That identity_ is of.
   bool is_ahead_ = false;             // message_ holds the next batch.
   bool client_is_done_ = false;       // It sends no more.
-  bool is_running_ = false;           // A batch is dispatched and not answered: guarded by mutex_.
+  bool is_running_ = false;  // A batch is dispatched and its answer not sent: guarded by mutex_.
+  std::string kept_answer_;  // Waits for SendKept.
 
   // Held while another thread finishes the call or serves it, so that the polling thread does not
   // delete it under its feet. Taken after the waker's and before those of what is served.

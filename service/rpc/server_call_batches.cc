@@ -36,6 +36,7 @@ bool ServerCall::OpenBatches() {
   }
   core_->batch_streams().insert(this);
   identity_generation_ = core_->tokens().generation();
+  peer_ = context_.peer();
   return true;
 }
 
@@ -74,19 +75,32 @@ void ServerCall::RunBatch(const ContiguousBytes& batch) {
     const std::lock_guard<std::mutex> lock(mutex_);
     is_running_ = true;
   }
-  core_->Raise(context_, ReadGate::Standing::kUseful);
+  core_->Raise(peer_, ReadGate::Standing::kUseful);
   core_->dispatcher().Dispatch(
       MakeContext(), context_.method(), batch.view(),
       [this](StatusOr<std::string> result) { AnswerBatch(std::move(result)); });
 }
 
 void ServerCall::AnswerBatch(StatusOr<std::string> result) {
+  std::string answer = result.ok() ? *std::move(result) : Refusal(result.status());
+  if (core_->MayKeep()) {
+    kept_answer_ = std::move(answer);
+    return core_->Keep(this);
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
+  SendAnswerHeld(std::move(answer));
+}
+
+void ServerCall::SendKept() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  SendAnswerHeld(std::exchange(kept_answer_, {}));
+}
+
+void ServerCall::SendAnswerHeld(std::string answer) {
   is_running_ = false;
   if (was_cancelled_) return FinishHeld(grpc::Status::CANCELLED);
-  std::string answer = result.ok() ? *std::move(result) : Refusal(result.status());
   if (was_answered_) {
-    is_reading_ = exchange_.Start(context_.c_call(), answer);
+    is_reading_ = exchange_.Start(context_.c_call(), std::move(answer));
     if (!is_reading_) FinishHeld(grpc::Status::CANCELLED);
     return;
   }

@@ -6,8 +6,8 @@
 // what the answers said. Beside them one client that runs batches of the C++ client one after
 // another (batch_api_client, found beside this program), through each door, against redis-benchmark
 // with one client.
-//   batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] [--contender TEXT]
-// TEXT: only races that have it in their title, only contenders that have it in their name.
+//   batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] [--contender NAME]
+// TEXT: only races that have it in their title.
 #include <fcntl.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
@@ -62,6 +62,7 @@ struct Service {
   std::string authorization;
   std::string token;
   std::string runtime_dir;
+  pid_t pid = 0;
 };
 
 Service AwaitService(const std::string& dev_file) {
@@ -72,11 +73,20 @@ Service AwaitService(const std::string& dev_file) {
       const std::string url = dev.at("tcp_url");
       const std::string token = dev.at("token");
       return {url.substr(url.find("://") + 3), "Bearer " + token, token,
-              dev_file.substr(0, dev_file.rfind('/'))};
+              dev_file.substr(0, dev_file.rfind('/')), 0};
     }
     SleepNs(kLookNs);
   }
   Die("statehoused did not start");
+}
+
+// With --dev the program watches over a child, which is the service.
+pid_t ChildOf(pid_t pid) {
+  const std::string process = std::to_string(pid);
+  std::ifstream children("/proc/" + process + "/task/" + process + "/children");
+  pid_t child = 0;
+  if (!(children >> child)) Die("statehoused has no child");
+  return child;
 }
 
 // One client of gRPC's: a stream with one batch under way.
@@ -316,14 +326,13 @@ Race ApiRace(const std::string& program, const Service& service, const std::stri
 class ProcessorTimes final {
  public:
   // The same work; it is noted under its race's and its contender's name.
-  Work Metered(const std::string& race, const std::string& contender, const BenchProcess& service,
-               Work work) {
-    return [this, name = race + ": " + contender, &service, work = std::move(work)](uint64_t count) {
-      const double service_before = OfProcess(service.pid());
+  Work Metered(const std::string& race, const std::string& contender, pid_t service, Work work) {
+    return [this, name = race + ": " + contender, service, work = std::move(work)](uint64_t count) {
+      const double service_before = OfProcess(service);
       const double generator_before = OfGenerator();
       const double took = work(count);
       const auto operations = static_cast<double>(count);
-      noted_[name] = {(OfProcess(service.pid()) - service_before) / operations,
+      noted_[name] = {(OfProcess(service) - service_before) / operations,
                       (OfGenerator() - generator_before) / operations};
       return took;
     };
@@ -379,9 +388,8 @@ Work Timed(Generator* generator, BatchKind kind, int depth, Dicts* dicts) {
 // Fifty clients against redis-benchmark's.
 class FiftyClients final {
  public:
-  FiftyClients(const Service& service, const BenchProcess* daemon, uint16_t redis_port,
-               const BenchProcess* redis)
-      : daemon_(daemon),
+  FiftyClients(const Service& service, uint16_t redis_port, const BenchProcess* redis)
+      : daemon_(service.pid),
         redis_port_(redis_port),
         redis_(redis),
         dicts_(service),
@@ -398,10 +406,9 @@ class FiftyClients final {
     Race race;
     race.title = std::string(test) + ", 50 clients, " + std::to_string(depth) + " at a time";
     const auto add = [&](const char* name, auto* generator) {
-      race.contenders.push_back({name,
-                                 times_.Metered(race.title, name, *daemon_,
-                                                Timed(generator, kind, depth, &dicts_)),
-                                 kOperations});
+      race.contenders.push_back(
+          {name, times_.Metered(race.title, name, daemon_, Timed(generator, kind, depth, &dicts_)),
+           kOperations});
       race.bars.push_back({name, "redis-benchmark", 1 / 1.5, 0});
     };
 #ifdef SH_BENCH_NGHTTP2
@@ -412,7 +419,7 @@ class FiftyClients final {
     add("statehouse, one connection, gRPC client", &together_);
     if (redis_ == nullptr) return race;
     race.contenders.push_back({"redis-benchmark",
-                               times_.Metered(race.title, "redis-benchmark", *redis_,
+                               times_.Metered(race.title, "redis-benchmark", redis_->pid(),
                                               RedisBenchmark(redis_port_, test, depth)),
                                kOperations});
     return race;
@@ -420,7 +427,7 @@ class FiftyClients final {
   void PrintTimes() const { times_.Print(); }
 
  private:
-  const BenchProcess* const daemon_;
+  const pid_t daemon_;
   const uint16_t redis_port_;
   const BenchProcess* const redis_;  // Null: it is not installed.
   Dicts dicts_;
@@ -446,10 +453,10 @@ struct Arguments {
 void Select(const Arguments& arguments, std::vector<Race>* races) {
   std::erase_if(*races, [&](Race& race) {
     std::erase_if(race.contenders, [&](const Contender& contender) {
-      return contender.name.find(arguments.contender) == std::string::npos;
+      return !arguments.contender.empty() && contender.name != arguments.contender;
     });
     std::erase_if(race.bars, [&](const Bar& bar) {
-      return bar.contender.find(arguments.contender) == std::string::npos;
+      return !arguments.contender.empty() && bar.contender != arguments.contender;
     });
     return race.contenders.empty() || race.title.find(arguments.only) == std::string::npos;
   });
@@ -460,7 +467,8 @@ int Run(const Arguments& arguments) {
   const std::string runtime = folder.path() + "/run";
   BenchProcess daemon(
       {arguments.statehoused, "--dev", "--runtime-dir", runtime, "--log-level", "error"});
-  const Service service = AwaitService(runtime + "/dev.json");
+  Service service = AwaitService(runtime + "/dev.json");
+  service.pid = ChildOf(daemon.pid());
   std::unique_ptr<BenchProcess> redis;
   const uint16_t port = FreePort();
   if (access(kRedis, X_OK) == 0 && access(kRedisBenchmark, X_OK) == 0) {
@@ -476,7 +484,7 @@ int Run(const Arguments& arguments) {
 #ifndef SH_BENCH_NGHTTP2
   std::printf("the lean generator: skipped: not built (libnghttp2-dev)\n");
 #endif
-  FiftyClients fifty(service, &daemon, port, redis.get());
+  FiftyClients fifty(service, port, redis.get());
   std::vector<Race> races;
   for (const int depth : {64, 16}) {
     for (const auto& [kind, test] : kBatchKinds) {
@@ -502,7 +510,7 @@ int main(int argc, char** argv) {
   using namespace statehouse::bench;
   if (argc < 2) {
     Die("usage: batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] "
-        "[--contender TEXT]");
+        "[--contender NAME]");
   }
   Arguments arguments;
   const std::string self = argv[0];

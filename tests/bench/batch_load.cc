@@ -96,16 +96,18 @@ class BatchLoad::Connection final {
   Connection& operator=(const Connection&) = delete;
 
   void Open(Stream* stream, const std::string& authorization) {
-    const nghttp2_nv headers[] = {
-        Header(":method", "POST"),  Header(":scheme", "http"),
-        Header(":path", kMethod),   Header(":authority", "statehouse"),
-        Header("te", "trailers"),   Header("content-type", "application/grpc"),
-        Header("authorization", authorization)};
+    const nghttp2_nv headers[] = {Header(":method", "POST"),
+                                  Header(":scheme", "http"),
+                                  Header(":path", kMethod),
+                                  Header(":authority", "statehouse"),
+                                  Header("te", "trailers"),
+                                  Header("content-type", "application/grpc"),
+                                  Header("authorization", authorization)};
     nghttp2_data_provider provider{};
     provider.source.ptr = stream;
     provider.read_callback = OnRoom;
-    stream->id = nghttp2_submit_request(session_, nullptr, headers, std::size(headers), &provider,
-                                        stream);
+    stream->id =
+        nghttp2_submit_request(session_, nullptr, headers, std::size(headers), &provider, stream);
     Check(stream->id, "a stream");
     stream->connection = this;
   }

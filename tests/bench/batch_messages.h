@@ -1,5 +1,5 @@
-// The messages of the benchmarks of batches: made once, in which only the digits of the keys change,
-// as redis-benchmark's; and their answers, each of which is looked through.
+// The messages of the benchmarks of batches: made once, in which only the digits of the keys
+// change, as redis-benchmark's; and their answers, each of which is looked through.
 #pragma once
 
 #include <cstddef>
