@@ -341,10 +341,10 @@ void ServerCall::OnWritten(bool ok) {
 }
 
 void ServerCall::OnShutdown() {
-  ends_now_ = true;
   {
     // A message or a batch under way goes first; its end comes back here.
     const std::lock_guard<std::mutex> lock(mutex_);
+    ends_now_ = true;
     if (finish_was_called_.load(std::memory_order_relaxed) || !IsIdleHeld()) return;
   }
   Finish(ToGrpcStatus(Status(Reason::kDraining, context_.method() + ": the service stops"), ""));

@@ -99,6 +99,8 @@ void ServerCall::SendKept() {
 void ServerCall::SendAnswerHeld(std::string answer) {
   is_running_ = false;
   if (was_cancelled_) return FinishHeld(grpc::Status::CANCELLED);
+  // A stream that ends with this answer must hear when that is sent, and of nothing else.
+  if (ends_now_) return StartWrite(std::move(answer));
   if (was_answered_) {
     is_reading_ = exchange_.Start(context_.c_call(), std::move(answer));
     if (!is_reading_) FinishHeld(grpc::Status::CANCELLED);
