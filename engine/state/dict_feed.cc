@@ -329,6 +329,7 @@ std::optional<uint32_t> DictFeed::CloseClaims() {
 void DictFeed::OpenClaims() {
   std::atomic<uint64_t>& claim = served_->dict().claim();
   uint64_t word = claim.load(std::memory_order_relaxed);
+  if (word == ChangeClaim::Open(head_revision_)) return;
   AtWatchPoint(WatchPoint::kFeedBeforeStore);
   // One that stands is the next Drain's.
   while (!ChangeClaim::LaneAfter(head_revision_, word).has_value() &&

@@ -27,7 +27,10 @@ bool RingFollower::IsSupported() {
 }
 
 RingFollower::Found RingFollower::Next(uint64_t revision, DictChange* change) {
-  if (dict_->state() != DictState::kLive) return Found::kNothing;
+  if (dict_->state() != DictState::kLive) {
+    dict_->WakeLate();  // A change before that may have woken this one alone.
+    return Found::kNothing;
+  }
   if (pause_until_ns_ != 0) {
     if (MonotonicNs() < pause_until_ns_) return Found::kNothing;
     pause_until_ns_ = 0;
@@ -50,6 +53,7 @@ RingFollower::Found RingFollower::Next(uint64_t revision, DictChange* change) {
     if (is_armed || WatchMutantIs(WatchMutant::kClaimNotArmed)) return Found::kNothing;
     event_seen_ = event().load(std::memory_order_seq_cst);
     if (!dict_->ArmWatch(kArmedFollow)) return Found::kNothing;
+    has_armed_ = true;
   }
 }
 

@@ -73,7 +73,8 @@ class RingFollower final {
   // False: somebody else does, or the rings are being drained.
   bool Claim(uint64_t revision, uint32_t lane);
   bool IsArmed() const {
-    return event_seen_ == event().load(std::memory_order_acquire) && dict_->IsArmed(kArmedFollow);
+    return has_armed_ && event_seen_ == event().load(std::memory_order_acquire) &&
+           dict_->IsArmed(kArmedFollow);
   }
 
   const std::shared_ptr<Dict> dict_;
@@ -83,6 +84,7 @@ class RingFollower final {
   uint32_t given_lane_ = 0;
   uint64_t given_end_ = 0;
   uint64_t given_bytes_ = 0;
+  bool has_armed_ = false;
   uint32_t event_seen_ = 0;  // When it armed.
   uint64_t pause_until_ns_ = 0;
   std::string bytes_;  // Its memory is used again.

@@ -59,6 +59,8 @@ class SelectedChanges final {
   // What to sleep on after kNothing, read before Next, and until when at most.
   FollowEvents events() const;
   uint64_t due_ns() const { return rings_ == nullptr ? UINT64_MAX : rings_->due_ns(); }
+  // It leaves the rings alone until then: nobody wakes whoever sleeps longer.
+  bool is_pausing() const { return due_ns() != UINT64_MAX; }
 
  private:
   // A change that was given before the log had it.

@@ -212,7 +212,7 @@ void BatchRun::Finish() {
                              took / count);
   }
   core_.Finish(call_, results_->Finish());
-  // After the caller, as the verbs do.
+  // After the caller, unless its answer is kept back for a moment.
   for (const uint64_t dict : short_->changed_dicts()) {
     if (core_.watches()->FollowsAny()) core_.watches()->LookNow(dict);
   }

@@ -44,7 +44,8 @@ inline constexpr uint64_t kWakesTurnNs = 100'000;
 inline constexpr size_t kOpenStreamsMax =
     1024;  // Health watches and reflection streams, which need no token.
 
-// Answers that wait for each other, and how long the first one does.
+// Answers that wait for each other, and how long the first one does; longer where one event takes
+// longer.
 inline constexpr size_t kKeptAnswersMax = 32;
 inline constexpr uint64_t kKeptAnswersNs = 200'000;
 

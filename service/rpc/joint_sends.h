@@ -28,7 +28,7 @@ namespace statehouse {
 
 // So many messages are held together; the first of them for as long as it takes to write them.
 inline constexpr size_t kJointSendsMax = 256;
-// For so long the end of a scope may leave something held.
+// For so long the end of a scope may leave something held; longer where the next takes longer.
 inline constexpr uint64_t kHeldNsMax = 500'000;
 
 class JointSends final {

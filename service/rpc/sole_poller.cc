@@ -6,7 +6,8 @@
 
 #include <array>
 #include <atomic>
-#include <cstring>
+#include <cstdlib>
+#include <mutex>
 #include <string_view>
 
 #include "engine/os/futex.h"
@@ -59,6 +60,12 @@ absl::Status Work(grpc_pollset* pollset, grpc_pollset_worker** worker, int64_t d
 
 SolePoller::SolePoller() {
   sole_pollers.fetch_add(1, std::memory_order_relaxed);
+  // With others than epoll1 the backup sleeps with a lock that is wanted.
+  const char* const strategy = std::getenv("GRPC_POLL_STRATEGY");
+  const std::string_view chosen = strategy == nullptr ? "all" : strategy;
+  if (chosen != "all" && chosen != "epoll1") return;
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
   if (grpc_pollset_impl == nullptr || grpc_pollset_impl == &own) return;
   grpcs = grpc_pollset_impl;
   own = *grpcs;

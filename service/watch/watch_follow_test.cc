@@ -1,10 +1,13 @@
 // Watches that hand over to the follow log of their dict, and the log itself.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/os/barrier.h"
+#include "engine/os/futex.h"
 #include "engine/state/ring_follower.h"
 #include "service/watch/watch_hub_test_support.h"
 
@@ -278,6 +281,40 @@ TEST_F(WatchFollowTest, AChangeThatAFollowerTookEarlyHasItsRevisionForAll) {
     EXPECT_EQ(logged.version, early.version);
     EXPECT_EQ(hub->Totals().early_changes, static_cast<uint64_t>(round) + 1);
   }
+}
+
+// For a change that was taken early nobody is woken again, but a little later: a writer may not
+// have woken those who sleep.
+TEST_F(WatchFollowTest, AWakeUpThatWasLeftOutIsMadeUpFor) {
+  ASSERT_TRUE(JoinBarriers()) << "this kernel has no membarrier";
+  WatchAsk of_rings = Offer();
+  of_rings.follows_rings = true;
+  Watcher follower(*hub, of_rings);
+  FollowLogReader reader = ReaderAt(Await(follower, Kind::kHandedOver));
+  const std::shared_ptr<const FollowLog> log = reader.log();
+  RingFollower rings(std::shared_ptr<Dict>(served, &served->dict()), log);
+  DictChange change;
+  Put("a", "1");
+  ASSERT_EQ(rings.Next(reader.revision(), &change), RingFollower::Found::kChange);
+  while (hub->Turn() == 0) continue;
+  ASSERT_EQ(hub->Totals().early_changes, 1u);
+
+  std::atomic<bool> is_woken{false};
+  std::thread sleeper([&] {
+    const uint64_t began_ns = MonotonicNs();
+    constexpr uint64_t kLongNs = 20'000'000'000;
+    FutexWait(log->event(), log->event().load(), kLongNs);
+    is_woken = MonotonicNs() - began_ns < kLongNs;
+  });
+  SleepNs(100'000'000);  // It sleeps.
+  now_ns_ += WatchedDict::kOwedWakeNs - 1;
+  while (hub->Turn() == 0) continue;
+  SleepNs(20'000'000);
+  EXPECT_FALSE(is_woken);
+  now_ns_ += 1;
+  while (hub->Turn() == 0) continue;
+  sleeper.join();
+  EXPECT_TRUE(is_woken);
 }
 
 }  // namespace

@@ -397,7 +397,7 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
   if (!fresh.empty() && dict.feed->has_claimed()) {
     counters_->early_changes.fetch_add(1, std::memory_order_relaxed);
   }
-  const std::shared_ptr<FollowLogWriter> told = dict.TellFollowers(fresh);
+  const std::shared_ptr<FollowLogWriter> told = dict.TellFollowers(fresh, options_.clock_ns());
   std::vector<SharedChange> shared;
   shared.reserve(fresh.size());
   const uint64_t noticed_ns = options_.clock_ns();

@@ -30,8 +30,11 @@ void WatchedDict::ShowRings(FollowLogWriter& log) {
 }
 
 // Whoever follows is woken by this alone. Nobody can say in the log that he sleeps, so each batch
-// pays for the call, but for a change that they all have already.
-std::shared_ptr<FollowLogWriter> WatchedDict::TellFollowers(const std::vector<DictChange>& fresh) {
+// pays for the call, but for a change that one of those who follow the rings took early: its writer
+// has woken them all. A worker of an older release wakes none of them, and one that was killed may
+// have been about to: so the call is made up for by a later look.
+std::shared_ptr<FollowLogWriter> WatchedDict::TellFollowers(const std::vector<DictChange>& fresh,
+                                                            uint64_t now_ns) {
   std::shared_ptr<FollowLogWriter> log;
   bool is_known = fresh.size() == 1 && feed->has_claimed();
   {
@@ -39,11 +42,18 @@ std::shared_ptr<FollowLogWriter> WatchedDict::TellFollowers(const std::vector<Di
     log = follow_log;
     is_known = is_known && ring_followers == followers;
   }
-  if (log == nullptr || fresh.empty()) return log;
-  for (const DictChange& change : fresh) log->Append(change);
-  log->Commit();
-  ShowRings(*log);
-  if (!is_known) log->Wake();
+  if (log == nullptr) return log;
+  if (!fresh.empty()) {
+    for (const DictChange& change : fresh) log->Append(change);
+    log->Commit();
+    ShowRings(*log);
+    if (owes_wake_ns == 0) owes_wake_ns = std::max<uint64_t>(now_ns, 1);
+    if (is_known) return log;
+  }
+  const bool is_due = owes_wake_ns != 0 && now_ns - owes_wake_ns >= kOwedWakeNs;
+  if (fresh.empty() && !is_due) return log;
+  owes_wake_ns = 0;
+  log->Wake();
   return log;
 }
 

@@ -84,7 +84,10 @@ struct WatchedDict {
   bool JoinFollowLog();
   // Tells those who follow by themselves, before all others; the log in which they are told.
   // REQUIRES: drain_mutex held, mutex not.
-  std::shared_ptr<FollowLogWriter> TellFollowers(const std::vector<DictChange>& fresh);
+  std::shared_ptr<FollowLogWriter> TellFollowers(const std::vector<DictChange>& fresh,
+                                                 uint64_t now_ns);
+  // For how long a wake-up may be owed.
+  static constexpr uint64_t kOwedWakeNs = 50'000'000;
   // From now on those who follow the rings may claim the next change. REQUIRES: drain_mutex held,
   // and the log has everything.
   void ShowRings(FollowLogWriter& log);
@@ -106,6 +109,8 @@ struct WatchedDict {
   uint32_t event_seen = 0;   // hub: the dict's event word before the last look.
   bool may_sleep = false;    // hub: nothing was there at the last look, after arming.
   uint32_t busy_looks = 0;   // hub: looks in a row that found something.
+  // drain: since when nobody was woken for a change that all followers should have; 0: none.
+  uint64_t owes_wake_ns = 0;
 
   std::mutex mutex;
   std::shared_ptr<ServedDict> served;  // The segment that the feed is in.

@@ -24,6 +24,7 @@ class DictFollow final : public WatchFollow {
   Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) override;
   void EndHere() override;
   uint64_t due_ns() const override;
+  bool is_pausing() const override { return changes_->is_pausing(); }
   uint64_t counter() const override { return changes_ ? changes_->revision() : revision_; }
 
  private:

@@ -39,6 +39,8 @@ class WatchFollow {
   virtual void EndHere() = 0;
   // When Read has something to say although nothing happens: monotonic; UINT64_MAX never.
   virtual uint64_t due_ns() const = 0;
+  // Read has put something off until due_ns(), and nobody wakes whoever sleeps longer.
+  virtual bool is_pausing() const = 0;
   // Up to where everything was read; as WatchPoint::counter.
   virtual uint64_t counter() const = 0;
 };

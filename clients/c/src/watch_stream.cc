@@ -356,6 +356,9 @@ bool WatchStream::TakeFollowed(std::unique_ptr<Message>* message) {
   for (int reads = 0; reads < kReadsAtOnce && found == WatchFollow::Found::kMore; ++reads) {
     found = ReadFollow(message);
   }
+  // The thread that sleeps in the caller's stead does not know of it.
+  const bool pauses = found == WatchFollow::Found::kNothing && IsFollowing();
+  if (pauses && is_polled_ && follow_->is_pausing()) thread_->Ring();
   return found == WatchFollow::Found::kMessage;
 }
 

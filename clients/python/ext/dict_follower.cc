@@ -64,6 +64,8 @@ DictFollower::Found DictFollower::Read(Portion* portion) {
     return Found::kProgress;
   }
   signalled_ = false;
+  // The thread that sleeps in the reader's stead does not know of it.
+  if (thread_ != nullptr && changes_->is_pausing()) thread_->Ring();
   return Found::kNothing;
 }
 
