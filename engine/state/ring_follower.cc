@@ -15,7 +15,7 @@ namespace {
 
 uint64_t UnixMs() {
   timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);  // Some milliseconds old.
   return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
 }
 
@@ -70,8 +70,10 @@ RingFollower::Sight RingFollower::Look(uint64_t revision, DictChange* change) {
   // SYNC: follow.cursors — before the cursors; and once more behind them.
   Sight sight = LookAtCursors(revision);
   if (sight != Sight::kNothing) return sight;
+  // Most often it is the lane of the last time, and the first look is at that one alone.
   Place place;
-  bool is_one = LookAtLanes(has_given, &place);
+  if (!has_given && given_lane_ != 0) LookAtLane(given_lane_, log_->CursorOf(given_lane_), &place);
+  bool is_one = place.lane != 0 || LookAtLanes(has_given, &place);
   // What the second look shows as well is all that came before what the first one shows.
   if (is_one && place.lane != 0 && !WatchMutantIs(WatchMutant::kClaimOneLook)) {
     is_one = LookAtLanes(has_given, &place);
@@ -90,15 +92,20 @@ RingFollower::Sight RingFollower::Look(uint64_t revision, DictChange* change) {
   return Sight::kChange;
 }
 
+bool RingFollower::LookAtLane(uint32_t lane, uint64_t cursor, Place* place) const {
+  const uint64_t head = RingHead(*dict_, lane);
+  AtWatchPoint(WatchPoint::kFeedBetweenLanes);
+  if (head == cursor || lane == place->lane) return true;
+  if (place->lane != 0) return WatchMutantIs(WatchMutant::kClaimAnyLane);
+  *place = {lane, cursor, head};
+  return true;
+}
+
 bool RingFollower::LookAtLanes(bool has_given, Place* place) const {
   const uint32_t lanes = dict_->lane_high();
   for (uint32_t lane = 1; lane < lanes; ++lane) {
     const uint64_t cursor = has_given && lane == given_lane_ ? given_end_ : log_->CursorOf(lane);
-    const uint64_t head = RingHead(*dict_, lane);
-    AtWatchPoint(WatchPoint::kFeedBetweenLanes);
-    if (head == cursor || lane == place->lane) continue;
-    if (place->lane != 0) return WatchMutantIs(WatchMutant::kClaimAnyLane);
-    *place = {lane, cursor, head};
+    if (!LookAtLane(lane, cursor, place)) return false;
   }
   return true;
 }

@@ -68,6 +68,8 @@ class RingFollower final {
   void Pause(uint64_t ns);
   // False: others than one lane have something. *place: where, once it is found.
   bool LookAtLanes(bool has_given, Place* place) const;
+  // The same of one lane, whose ring was read up to `cursor`.
+  bool LookAtLane(uint32_t lane, uint64_t cursor, Place* place) const;
   // False: leave it to the daemon.
   bool ReadFirst(const Place& place, DictChange* change);
   // False: somebody else does, or the rings are being drained.
