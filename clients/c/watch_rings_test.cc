@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -17,13 +19,34 @@ class WatchRingsTest : public DictClientTest {
   // The service, and with it the daemon, does nothing meanwhile.
   class Standstill final {
    public:
-    explicit Standstill(pid_t daemon) : daemon_(daemon) { EXPECT_EQ(kill(daemon_, SIGSTOP), 0); }
-    ~Standstill() { EXPECT_EQ(kill(daemon_, SIGCONT), 0); }
+    explicit Standstill(pid_t daemon) : daemon_(daemon) {
+      EXPECT_EQ(kill(daemon_, SIGSTOP), 0);
+      // Its threads stop one after the other, and some time after the call.
+      EXPECT_TRUE(testing::Eventually([this] { return AllAreStopped(); }));
+    }
+    ~Standstill() {
+      if (!is_over_) EXPECT_EQ(kill(daemon_, SIGCONT), 0);
+    }
+    // It was killed.
+    void End() { is_over_ = true; }
     Standstill(const Standstill&) = delete;
     Standstill& operator=(const Standstill&) = delete;
 
    private:
+    bool AllAreStopped() const {
+      const std::string tasks = "/proc/" + std::to_string(daemon_) + "/task";
+      for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+        std::ifstream file(task.path() / "stat");
+        std::string stat;
+        std::getline(file, stat);
+        // The state comes behind the name, which may have any character.
+        if (stat.find(") T ", stat.rfind(')')) == std::string::npos) return false;
+      }
+      return true;
+    }
+
     const pid_t daemon_;
+    bool is_over_ = false;
   };
   static constexpr uint64_t kShortMs = 300;
   static constexpr int kTries = 30;
@@ -74,6 +97,48 @@ TEST_P(WatchRingsTest, AChangeIsToldWhileTheServiceStandsStill) {
   EXPECT_EQ(told, "put c=1");
   EXPECT_EQ(Next(watch.get()), "put d=1");
   EXPECT_EQ(Next(watch.get(), 20), "nothing");
+}
+
+// The daemon that is killed has not read what was told; the next one gives it the same revision.
+TEST_P(WatchRingsTest, WhatWasToldEarlyOutlivesTheDaemon) {
+  const DictPtr dict = Open("d");
+  const WatchPtr watch = Watch(dict.get());
+  ASSERT_EQ(UntilSynced(watch.get()), (Events{"synced"}));
+  const auto next = [&](uint64_t timeout_ms) { return Next(watch.get(), timeout_ms); };
+  int early = 0;
+  for (int round = 0; round < kTries && early < 3; ++round) {
+    ASSERT_EQ(TellsAtStandstill(dict.get(), next, 1), 1);  // It follows again.
+    sh_watch_event event{};
+    const std::string put = "put b=" + std::to_string(round);
+    {
+      Standstill standstill(daemon_->daemon_pid());
+      ASSERT_EQ(Set(dict.get(), "b", std::to_string(round)), SH_OK);
+      ASSERT_EQ(Set(dict.get(), "c", std::to_string(round)), SH_OK);
+      early += Next(watch.get(), kShortMs, &event) == put ? 1 : 0;
+      ASSERT_TRUE(daemon_->KillDaemonAndWait().ok());
+      standstill.End();
+    }
+    sh_watch_options later{};
+    later.from_revision = sh_watch_revision(watch.get());
+    const WatchPtr other = Watch(dict.get(), later);
+    const bool was_told = event.kind == SH_WATCH_PUT;
+    std::string told = Next(watch.get());
+    if (told == "synced") told = Next(watch.get());
+    if (!was_told) {
+      EXPECT_EQ(told, put);
+      told = Next(watch.get());
+    }
+    EXPECT_EQ(told, "put c=" + std::to_string(round));
+    Events rest = UntilSynced(other.get());
+    rest.pop_back();
+    Events wanted{"put c=" + std::to_string(round)};
+    if (!was_told) wanted.insert(wanted.begin(), put);
+    EXPECT_EQ(rest, wanted);
+    if (std::string last = Next(watch.get(), 50); last != "nothing") {
+      EXPECT_EQ(last, "synced");
+    }
+  }
+  EXPECT_EQ(early, 3);
 }
 
 TEST_P(WatchRingsTest, ADescriptorBecomesReadableWhileTheServiceStandsStill) {

@@ -129,10 +129,8 @@ Status Dict::RetireSegment(int segment, DictState state) {
   SH_ASSIGN_OR_RETURN(std::byte* const base, MapShared(segment, 0, kWaitLinesOffset, true));
   auto* line = reinterpret_cast<DictLine*>(base + kDictLineOffset);
   line->state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
-  for (std::atomic<uint32_t>* const event : {&line->event, &line->follow_event}) {
-    event->fetch_add(1, std::memory_order_seq_cst);
-    FutexWakeAll(*event);
-  }
+  WakeSleepers(line->event);
+  WakeSleepers(line->follow_event);
   Unmap(base, kWaitLinesOffset);
   return Status();
 }

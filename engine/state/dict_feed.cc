@@ -29,11 +29,6 @@ uint64_t RecordBytes(size_t key_bytes, size_t value_bytes) {
   return (sizeof(FeedRecord) + key_bytes + value_bytes + 7) / 8 * 8;
 }
 
-bool IsChangeOperation(uint8_t operation) {
-  return operation >= static_cast<uint8_t>(ChangeOperation::kPut) &&
-         operation <= static_cast<uint8_t>(ChangeOperation::kEvict);
-}
-
 }  // namespace
 
 // A change as it was read from a ring.
@@ -357,6 +352,7 @@ void DictFeed::Drain(std::vector<DictChange>* fresh) {
   sure.resize(ends.size(), 0);
   std::vector<Read> reads;
   std::vector<DictChange> changes;
+  std::vector<DictChange> gaps;
   std::optional<uint32_t> first;
   for (uint32_t lane = 0; lane < ends.size(); ++lane) {
     if (ends[lane] == cursors_[lane]) continue;
@@ -368,17 +364,15 @@ void DictFeed::Drain(std::vector<DictChange>* fresh) {
       continue;
     }
     reads.resize(before);
-    if (!WatchMutantIs(WatchMutant::kFeedGapNotTold)) changes.push_back(Gap(why));
+    if (!WatchMutantIs(WatchMutant::kFeedGapNotTold)) gaps.push_back(Gap(why));
     MoveCursor(lane, ends[lane]);
   }
   // What was claimed is lost: it has its revision all the same, so that whoever was told of it is
   // told of the gap.
-  if (claimed.has_value() && !first.has_value() && !changes.empty() &&
+  if (claimed.has_value() && !first.has_value() && !gaps.empty() &&
       !WatchMutantIs(WatchMutant::kClaimGivenToGap)) {
-    changes.insert(changes.begin(), Nothing());
+    changes.push_back(Nothing());
   }
-  std::vector<DictChange> gaps = std::move(changes);
-  changes.clear();
   has_claimed_ = first.has_value();
   uint64_t bytes = 0;
   const auto take_gaps = [&] {

@@ -367,6 +367,12 @@ inline uint64_t SlotWord(uint64_t hash, BlockRef ref) { return hash << kSlotTagS
   if (MutantIs(Mutant::kDictRingFirst)) Put64(record.ring_head, end);
 }
 
+// Wakes all who sleep on an event word.
+inline void WakeSleepers(std::atomic<uint32_t>& event) {
+  event.fetch_add(1, std::memory_order_seq_cst);
+  FutexWakeAll(event);
+}
+
 // Called after the last unlock of a change. SYNC: dict.watch — the change's records are stored
 // before this load; a watcher arms and then makes every writer go through a barrier before it looks
 // at the rings, so either it sees the records or this sees that it sleeps.

@@ -132,10 +132,8 @@ StatusOr<uint32_t> Dict::Expire(const Lane& lane, uint32_t* bucket, uint32_t buc
 
 void Dict::SetState(DictState state) {
   line_->state.store(static_cast<uint32_t>(state), std::memory_order_seq_cst);
-  for (std::atomic<uint32_t>* const event : {&line_->event, &line_->follow_event}) {
-    event->fetch_add(1, std::memory_order_seq_cst);
-    FutexWakeAll(*event);
-  }
+  WakeSleepers(line_->event);
+  WakeSleepers(line_->follow_event);
 }
 
 Status Dict::WaitUntilIdle(uint64_t timeout_ns) const {

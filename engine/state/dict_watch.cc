@@ -5,15 +5,6 @@
 
 namespace statehouse {
 
-namespace {
-
-void WakeAll(std::atomic<uint32_t>& event) {
-  event.fetch_add(1, std::memory_order_seq_cst);
-  FutexWakeAll(event);
-}
-
-}  // namespace
-
 // Clears the word first, so that only the first change after an arming pays for waking.
 void Dict::WakeWatchers() const {
   uint32_t armed = line_->armed.load(std::memory_order_relaxed);
@@ -22,8 +13,8 @@ void Dict::WakeWatchers() const {
     left = (armed & kArmedFollow) != 0 ? armed & kArmedLate : 0;
     if (armed == left) return;
   } while (!line_->armed.compare_exchange_weak(armed, left, std::memory_order_seq_cst));
-  if ((armed & kArmedFollow) != 0) WakeAll(line_->follow_event);
-  if ((armed & ~left & ~kArmedFollow) != 0) WakeAll(line_->event);
+  if ((armed & kArmedFollow) != 0) WakeSleepers(line_->follow_event);
+  if ((armed & ~left & ~kArmedFollow) != 0) WakeSleepers(line_->event);
 }
 
 bool Dict::ArmWatch(uint32_t who) {
@@ -36,7 +27,7 @@ bool Dict::ArmWatch(uint32_t who) {
 void Dict::WakeLate() const {
   if (!IsArmed(kArmedLate)) return;
   const uint32_t armed = line_->armed.fetch_and(~kArmedLate, std::memory_order_seq_cst);
-  if ((armed & kArmedLate) != 0) WakeAll(line_->event);
+  if ((armed & kArmedLate) != 0) WakeSleepers(line_->event);
 }
 
 Status Dict::ScanBucket(uint32_t bucket, std::string_view prefix, bool accept_held,

@@ -82,11 +82,11 @@ RingFollower::Sight RingFollower::Look(uint64_t revision, DictChange* change) {
   if (sight != Sight::kNothing) return sight;
   if (!is_one) return Sight::kOthers;
   if (place.lane == 0) return Sight::kNothing;
-  if (has_given || !ReadFirst(place, change)) return Sight::kOthers;
-  if (!Claim(revision, place.lane)) return Sight::kOthers;
+  const uint64_t bytes = has_given ? 0 : ReadFirst(place, change);
+  if (bytes == 0 || !Claim(revision, place.lane)) return Sight::kOthers;
   given_revision_ = revision + 1;
   given_lane_ = place.lane;
-  given_end_ = place.begin + given_bytes_;
+  given_end_ = place.begin + bytes;
   change->revision = given_revision_;
   change->time_ms = UnixMs();
   return Sight::kChange;
@@ -110,16 +110,15 @@ bool RingFollower::LookAtLanes(bool has_given, Place* place) const {
   return true;
 }
 
-bool RingFollower::ReadFirst(const Place& place, DictChange* change) {
-  if (place.end < place.begin || place.end - place.begin > kChangeRingBytes) return false;
+uint64_t RingFollower::ReadFirst(const Place& place, DictChange* change) {
+  if (place.end < place.begin || place.end - place.begin > kChangeRingBytes) return 0;
   const uint64_t end = std::min(place.end, place.begin + kRingRecordBytesMax);
   RingRecord record;
   std::swap(record.change, *change);  // Its memory is used again.
   const bool makes_sense = CopyRing(*dict_, place.lane, place.begin, end, &bytes_) &&
                            TakeRingRecord(bytes_, &record) && record.is_inline;
   std::swap(record.change, *change);
-  given_bytes_ = record.bytes;
-  return makes_sense;
+  return makes_sense ? record.bytes : 0;
 }
 
 bool RingFollower::Claim(uint64_t revision, uint32_t lane) {

@@ -16,7 +16,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "engine/state/dict.h"
@@ -70,8 +69,8 @@ class RingFollower final {
   bool LookAtLanes(bool has_given, Place* place) const;
   // The same of one lane, whose ring was read up to `cursor`.
   bool LookAtLane(uint32_t lane, uint64_t cursor, Place* place) const;
-  // False: leave it to the daemon.
-  bool ReadFirst(const Place& place, DictChange* change);
+  // The bytes that its record takes; 0: leave it to the daemon.
+  uint64_t ReadFirst(const Place& place, DictChange* change);
   // False: somebody else does, or the rings are being drained.
   bool Claim(uint64_t revision, uint32_t lane);
   bool IsArmed() const {
@@ -85,7 +84,6 @@ class RingFollower final {
   uint64_t given_revision_ = 0;
   uint32_t given_lane_ = 0;
   uint64_t given_end_ = 0;
-  uint64_t given_bytes_ = 0;
   bool has_armed_ = false;
   uint32_t event_seen_ = 0;  // When it armed.
   uint64_t pause_until_ns_ = 0;

@@ -282,6 +282,16 @@ TEST_F(RingFollowerTest, NothingIsGivenOfADictThatMovesOrIsDeleted) {
   EXPECT_EQ(follower.Next(), "early 1:put a=1");
 }
 
+// Its change may have woken the follower alone, which cannot take it any more.
+TEST_F(RingFollowerTest, OfADictThatMovesTheDaemonIsWoken) {
+  Follower follower = Follow();
+  ASSERT_TRUE(dict().ArmWatch(kArmedLate));
+  dict().SetState(DictState::kMoving);
+  const uint32_t before = dict().watch_event().load();
+  EXPECT_EQ(follower.Next(), "");
+  EXPECT_EQ(dict().watch_event().load(), before + 1);
+}
+
 // What a worker writes that ignores the protocol.
 TEST_F(RingFollowerTest, AForgedClaimChangesNothingButTheOrder) {
   for (const uint64_t word : {ChangeClaim::Of(0, 3), ChangeClaim::Of(0, kLanesMax - 1),

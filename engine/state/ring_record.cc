@@ -1,14 +1,6 @@
 #include "engine/state/ring_record.h"
 
 namespace statehouse {
-namespace {
-
-bool IsChangeOperation(uint8_t operation) {
-  return operation >= static_cast<uint8_t>(ChangeOperation::kPut) &&
-         operation <= static_cast<uint8_t>(ChangeOperation::kEvict);
-}
-
-}  // namespace
 
 bool CopyRing(const Dict& dict, uint32_t lane, uint64_t begin, uint64_t end, std::string* bytes) {
   bytes->resize(end - begin);

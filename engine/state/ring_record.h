@@ -20,6 +20,11 @@ namespace statehouse {
 inline constexpr uint64_t kRingRecordBytesMax =
     (sizeof(ChangeHeader) + kDictKeyBytesMax + kInlineValueBytesMax + 7) / 8 * 8;
 
+inline bool IsChangeOperation(uint8_t operation) {
+  return operation >= static_cast<uint8_t>(ChangeOperation::kPut) &&
+         operation <= static_cast<uint8_t>(ChangeOperation::kEvict);
+}
+
 // Where a lane's ring ends now.
 inline uint64_t RingHead(const Dict& dict, uint32_t lane) {
   return dict.LaneRecordOf(lane).ring_head.load(std::memory_order_acquire) & ~uint64_t{7};
