@@ -18,6 +18,10 @@ namespace statehouse {
 // What a request says of it; as v1::LocalFollow.
 enum class LocalFollow : uint8_t { kNone, kOffered, kReturned, kDeclined };
 
+// What is handed over may be no more when it is opened: another service has taken over, or it was
+// cut off for a new one. A stream that finds it so often in a row is not handed over again.
+inline constexpr int kFollowOpensMax = 3;
+
 class WatchFollow {
  public:
   enum class Found : uint8_t {
@@ -30,7 +34,7 @@ class WatchFollow {
 
   virtual ~WatchFollow() = default;
   // Maps what is followed; waits for the daemon, about a second at most. TIMEOUT where it does not
-  // answer.
+  // answer, UNAVAILABLE where it is not there or has it no more.
   virtual Status Open() = 0;
   // What grows with what is followed. Ask before Read, to sleep until it differs. REQUIRES: open.
   virtual FollowEvents events() const = 0;

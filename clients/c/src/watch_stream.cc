@@ -21,6 +21,11 @@ bool GoesOn(const Status& end) {
          end.reason() == Reason::kCancelled;
 }
 
+// Of the failures to open what is followed.
+bool MayPass(const Status& failed) {
+  return failed.reason() == Reason::kTimeout || failed.reason() == Reason::kUnavailable;
+}
+
 // After so many reads of what is followed others may have the lock; for so long, because a mutex
 // does not queue those who want it.
 constexpr int kReadsAtOnce = 8;
@@ -178,6 +183,7 @@ void WatchStream::AfterEnd(const Status& status) {
   returning_until_.reset();
   // Another service may do better.
   if (subject_->may_follow()) offer_ = LocalFollow::kOffered;
+  failed_opens_ = 0;
   is_synced_ = false;
   if (items_.empty() || items_.back().message != nullptr) {
     items_.push_back(Item{});
@@ -281,14 +287,13 @@ bool WatchStream::OpenFollow(std::unique_lock<std::mutex>* lock) {
   lock->lock();
   // Meanwhile the stream may have ended, and another one handed over.
   if (follow_ != opening) return false;
-  const bool timed_out = opened.reason() == Reason::kTimeout;
-  const bool tries_again = timed_out && !has_timed_out_;
-  has_timed_out_ = timed_out;
   if (!opened.ok()) {
+    const bool tries_again = MayPass(opened) && ++failed_opens_ < kFollowOpensMax;
     FallBack(tries_again ? LocalFollow::kReturned : LocalFollow::kDeclined);
     return false;
   }
   is_open_ = true;
+  failed_opens_ = 0;
   if (follow_end_.has_value()) follow_->EndHere();
   follow_events_ = follow_->events();
   --follow_events_.seen[0];  // Not read yet.

@@ -145,7 +145,7 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   bool is_open_ = false;                 // follow_ is.
   std::optional<Status> follow_end_;     // The stream's; it is given once follow_ is read.
   bool has_more_ = false;                // Reading follow_ was put off.
-  bool has_timed_out_ = false;           // Opening did, the last time.
+  int failed_opens_ = 0;                 // Of follow_ and those before it, in a row.
   bool is_polled_ = false;               // fd() was asked for: FollowThread reads ahead.
   bool is_held_ = false;                 // It does not, until something is taken.
   bool falls_back_ = false;              // The stream was cancelled to go on with another one.

@@ -117,14 +117,30 @@ inline bool IsReadable(int fd) {
 }
 
 // Threads of this process that read for watches.
-inline int ReaderThreads() {
-  int count = 0;
+// The library's threads with this name: of streams ("statehouse-read"), of what is followed
+// ("statehouse-flw").
+inline std::vector<pid_t> ThreadsNamed(const std::string& name) {
+  std::vector<pid_t> threads;
   std::error_code gone;  // Threads end meanwhile.
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", gone)) {
     std::ifstream file(task.path() / "comm");
-    std::string name;
-    std::getline(file, name);
-    count += name == "statehouse-read" ? 1 : 0;
+    std::string comm;
+    std::getline(file, comm);
+    if (comm == name) threads.push_back(std::stoi(task.path().filename()));
+  }
+  return threads;
+}
+inline int ReaderThreads() { return static_cast<int>(ThreadsNamed("statehouse-read").size()); }
+inline int FollowThreads() { return static_cast<int>(ThreadsNamed("statehouse-flw").size()); }
+
+// Follow logs that this process has mapped.
+inline int MappedLogs() {
+  std::ifstream file("/proc/self/maps");
+  int count = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (line.find("statehouse-follow") == std::string::npos) continue;
+    EXPECT_NE(line.find(" r--s "), std::string::npos) << line;
+    ++count;
   }
   return count;
 }

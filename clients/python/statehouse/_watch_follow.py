@@ -21,6 +21,9 @@ DECLINED = 3
 # How long a stream that goes on after following is refused before that ends the watch: the service may still count the stream before it,
 # which was cancelled, as one of too many.
 RETURN_PATIENCE_S = 10.0
+# What is handed over may be no more when it is opened: another service has taken over, or it was cut off for a new one. A stream that
+# finds it so often in a row is not handed over again.
+OPENS_MAX = 3
 
 
 class Open:
@@ -56,7 +59,7 @@ class Offers:
         self.may_follow = may_follow
         self._offer = OFFERED
         self._is_synced = False  # What comes next needs no "synced" to be told again.
-        self._has_timed_out = False  # Opening did, the last time.
+        self._failed_opens = 0  # In a row.
         # Until then a refused return is tried again; None: something came since.
         self._returning_until: float | None = None
 
@@ -80,12 +83,13 @@ class Offers:
         return self.may_follow and bool(message.HasField("handed_over"))
 
     def was_opened(self, error: errors.Error | None) -> None:
-        """What is followed was opened, or why not: then another stream goes on. A log whose opening timed out is tried once more."""
-        timed_out = isinstance(error, errors.Timeout)
-        tries_again = timed_out and not self._has_timed_out
-        self._has_timed_out = timed_out
-        if error is not None:
-            self.fall_back(is_broken=not tries_again)
+        """What is followed was opened, or why not: then another stream goes on."""
+        if error is None:
+            self._failed_opens = 0
+            return
+        self._failed_opens += 1
+        may_pass = isinstance(error, (errors.Timeout, errors.Unavailable))
+        self.fall_back(is_broken=not may_pass or self._failed_opens >= OPENS_MAX)
 
     def fall_back(self, is_broken: bool) -> None:
         """Another stream goes on, for a while or for good."""
@@ -96,6 +100,7 @@ class Offers:
     def after_break(self) -> None:
         """The next stream may be of another service, which may do better."""
         self._offer = OFFERED
+        self._failed_opens = 0
         self._is_synced = False
         self._returning_until = None
 

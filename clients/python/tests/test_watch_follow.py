@@ -17,8 +17,9 @@ import pytest
 
 import statehouse
 from conftest import Service, run_service, wait_until
-from statehouse import _local, errors
+from statehouse import _local, _watch_follow, errors
 from statehouse._dict_watch import Reader, check_options
+from statehouse.v1 import watch_pb2
 from test_watch import PATIENCE_S, take, until_synced
 
 HISTORY_BYTES = 64 << 10  # The least there is.
@@ -330,6 +331,30 @@ def test_goes_on_and_follows_again_over_a_killed_daemon(service: Service, d: sta
                 events += take(watch, 1)
             assert [e.kind for e in events if e.kind != "synced"] == ["put"] and events[-1].value == i
             wait_until(lambda: no_more(watch), "the handing over")
+
+
+def test_what_was_handed_over_and_is_no_more_is_asked_for_again_but_not_for_ever() -> None:
+    def asked(offers: _watch_follow.Offers) -> int:
+        request = watch_pb2.WatchDictRequest()
+        offers.put(request)
+        return request.local_follow
+
+    gone, late = errors.Unavailable("it is no more"), errors.Timeout("no answer")
+    offers = _watch_follow.Offers(may_follow=True)
+    assert asked(offers) == _watch_follow.OFFERED
+    for _ in range(2):  # Having opened one it begins to count anew.
+        for error in [gone, late, gone][: _watch_follow.OPENS_MAX - 1]:
+            offers.was_opened(error)
+            assert asked(offers) == _watch_follow.RETURNED
+        offers.was_opened(None)
+    for _ in range(_watch_follow.OPENS_MAX):
+        offers.was_opened(gone)
+    assert asked(offers) == _watch_follow.DECLINED
+    offers.after_break()
+    offers.was_opened(gone)
+    assert asked(offers) == _watch_follow.RETURNED
+    offers.was_opened(errors.DataLoss("of another dict"))
+    assert asked(offers) == _watch_follow.DECLINED
 
 
 def no_more(watch: statehouse.Watch) -> bool:
