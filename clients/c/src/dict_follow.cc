@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "clients/c/src/dict_watch.h"
 #include "clients/c/src/local_follow.h"
 #include "engine/os/futex.h"
 
@@ -27,6 +28,17 @@ bool SetValue(const DictChange& change, v1::Value* value) {
   }
   return value->ParseFromArray(change.bytes.data(), static_cast<int>(change.bytes.size())) &&
          value->kind_case() != v1::Value::KIND_NOT_SET;
+}
+
+WatchFollow::Found FoundOf(SelectedChanges::Found next) {
+  switch (next) {
+    case SelectedChanges::Found::kChange: return WatchFollow::Found::kMessage;
+    case SelectedChanges::Found::kMore: return WatchFollow::Found::kMore;
+    case SelectedChanges::Found::kFallBack: return WatchFollow::Found::kFallBack;
+    case SelectedChanges::Found::kBroken: return WatchFollow::Found::kBroken;
+    case SelectedChanges::Found::kNothing: break;
+  }
+  return WatchFollow::Found::kNothing;
 }
 
 }  // namespace
@@ -107,20 +119,30 @@ WatchFollow::Found DictFollow::Read(uint64_t now_ns,
   }
   // What was read before is told first.
   if (response == nullptr) {
-    switch (next) {
-      case Next::kMore: return Found::kMore;
-      case Next::kFallBack: return Found::kFallBack;
-      case Next::kBroken: return Found::kBroken;
-      case Next::kNothing:
-      case Next::kChange: break;
-    }
-    if (now_ns < progress_due_ns()) return Found::kNothing;
+    if (next != Next::kNothing || now_ns < progress_due_ns()) return FoundOf(next);
     response = std::make_unique<v1::WatchDictResponse>();
     response->mutable_progress();
   }
   response->set_revision(changes_->revision());
   told_ns_ = now_ns;
   *message = std::move(response);
+  return Found::kMessage;
+}
+
+WatchFollow::Found DictFollow::ReadInto(uint64_t now_ns, WatchReader* reader) {
+  int reads_left = kReadsPerTurn;
+  const SelectedChanges::Found next = changes_->Next(&reads_left, &change_);
+  auto* const dict_reader = static_cast<DictWatchReader*>(reader);
+  if (next == SelectedChanges::Found::kChange) {
+    const bool tells_value = change_.operation == FeedOperation::kPut && !request_.keys_only();
+    if (tells_value && change_.value_gone && dict_ != nullptr) FillValue(*dict_, &change_);
+    dict_reader->TakeChange(&change_, tells_value);
+  } else if (next == SelectedChanges::Found::kNothing && now_ns >= progress_due_ns()) {
+    dict_reader->TakeProgress(changes_->revision());
+  } else {
+    return FoundOf(next);
+  }
+  told_ns_ = now_ns;
   return Found::kMessage;
 }
 

@@ -22,6 +22,7 @@ class DictFollow final : public WatchFollow {
   Status Open() override;
   FollowEvents events() const override { return changes_->events(); }
   Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) override;
+  Found ReadInto(uint64_t now_ns, WatchReader* reader) override;
   void EndHere() override;
   uint64_t due_ns() const override;
   bool is_pausing() const override { return changes_->is_pausing(); }

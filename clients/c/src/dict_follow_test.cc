@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "clients/c/src/dict_watch.h"
 #include "engine/os/futex.h"
 
 namespace statehouse {
@@ -254,6 +255,86 @@ TEST_F(DictFollowTest, ProgressComesWhenNothingWasToldForSoLong) {
   ASSERT_EQ(Read(first_ns + 5), Found::kMessage);
   EXPECT_EQ(Keys(), (Keys_{"mine"}));
   EXPECT_EQ(follow_->due_ns(), first_ns + 5 + 100'000'000);
+}
+
+// An event as text, with all that it points to.
+std::string Shown(const sh_watch_event& event) {
+  const auto text = [](const sh_bytes& bytes) {
+    if (bytes.data == nullptr) return std::string("none");
+    return std::string(static_cast<const char*>(bytes.data), bytes.size);
+  };
+  std::string shown = std::to_string(event.kind);
+  for (const uint64_t number :
+       {event.version, event.revision, uint64_t(event.time_ns), uint64_t(event.value_gone),
+        uint64_t(event.coalesced), uint64_t(event.previous_gone), uint64_t(event.reason)}) {
+    shown += " " + std::to_string(number);
+  }
+  return shown + " " + text(event.key) + " " + text(event.value) + " " + text(event.previous);
+}
+
+// Whoever is told events without messages is told the same.
+TEST_F(DictFollowTest, AReaderTakesTheEventsThatMessagesHave) {
+  v1::WatchDictRequest with_values;
+  with_values.mutable_progress_interval()->set_nanos(100'000'000);
+  v1::WatchDictRequest keys_only = with_values;
+  keys_only.set_keys_only(true);
+  for (const v1::WatchDictRequest& request : {with_values, keys_only}) {
+    Begin(request);
+    const auto by_message = std::move(follow_);
+    Begin(request);
+    v1::Value text;
+    text.set_string_value("text");
+    std::vector<DictChange> changes;
+    for (const char* key : {"int", "float", "text", "broken", "empty", "gone", "later"}) {
+      changes.push_back(Change(key));
+    }
+    changes[0].bits = static_cast<uint64_t>(int64_t{-7});
+    changes[1].kind = DictKind::kFloat64;
+    changes[1].bits = std::bit_cast<uint64_t>(-0.0);
+    for (int i = 2; i <= 4; ++i) changes[i].kind = DictKind::kBytes;
+    changes[2].bytes = text.SerializeAsString();
+    changes[3].bytes = "\xff\xff\xff";
+    changes[5].value_gone = true;
+    changes.push_back(Change("text", FeedOperation::kDelete));
+    changes.push_back(Change("text", FeedOperation::kExpire));
+    changes.push_back(Change("text", FeedOperation::kEvict));
+    for (const DictChange& change : changes) Write(change);
+
+    const WatchPoint from{true, revision_ - changes.size()};
+    DictWatchReader of_messages(from);
+    DictWatchReader direct(from);
+    const auto give = [](DictWatchReader* reader) {
+      sh_watch_event event{};
+      EXPECT_TRUE(reader->Next(&event).value());
+      return Shown(event);
+    };
+    std::unique_ptr<google::protobuf::MessageLite> message;
+    ASSERT_EQ(by_message->Read(MonotonicNs(), &message), Found::kMessage);
+    of_messages.Take(std::move(message));
+    for (const DictChange& change : changes) {
+      ASSERT_EQ(follow_->ReadInto(MonotonicNs(), &direct), Found::kMessage);
+      EXPECT_EQ(give(&direct), give(&of_messages)) << change.key;
+      EXPECT_EQ(direct.point(), of_messages.point()) << change.key;
+      EXPECT_EQ(direct.revision(), change.revision);
+      EXPECT_EQ(follow_->counter(), change.revision);
+      sh_watch_event none{};
+      EXPECT_FALSE(direct.Next(&none).value());
+    }
+    EXPECT_EQ(follow_->ReadInto(MonotonicNs(), &direct), Found::kNothing);
+
+    const uint64_t due_ns = follow_->due_ns();
+    ASSERT_EQ(by_message->Read(due_ns, &message), Found::kMessage);
+    of_messages.Take(std::move(message));
+    ASSERT_EQ(follow_->ReadInto(due_ns, &direct), Found::kMessage);
+    EXPECT_EQ(give(&direct), give(&of_messages));
+    EXPECT_EQ(follow_->due_ns(), due_ns + 100'000'000);
+
+    Write(Change("", FeedOperation::kGap));
+    EXPECT_EQ(follow_->ReadInto(due_ns, &direct), Found::kFallBack);
+    follow_->EndHere();
+    Write(Change("never"));
+    EXPECT_EQ(follow_->ReadInto(UINT64_MAX, &direct), Found::kFallBack);
+  }
 }
 
 TEST_F(DictFollowTest, WithoutProgressNothingIsEverDue) {

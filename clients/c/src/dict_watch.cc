@@ -6,6 +6,7 @@
 #include "clients/c/src/dict_handle.h"
 #include "clients/c/src/follow_thread.h"
 #include "clients/c/src/local_follow.h"
+#include "engine/value/value_writer.h"
 
 namespace statehouse {
 namespace {
@@ -158,11 +159,61 @@ Status DictWatchReader::ShowChange(const v1::DictChange& change, sh_watch_event*
   return Status();
 }
 
+void DictWatchReader::TakeChange(DictChange* change, bool tells_value) {
+  std::swap(change_, *change);
+  followed_ = tells_value ? Followed::kChangeAndValue : Followed::kChange;
+}
+
+void DictWatchReader::TakeProgress(uint64_t revision) {
+  auto response = std::make_unique<v1::WatchDictResponse>();
+  response->mutable_progress();
+  response->set_revision(revision);
+  Take(std::move(response));
+}
+
+static_assert(static_cast<int>(FeedOperation::kPut) == SH_WATCH_PUT &&
+              static_cast<int>(FeedOperation::kDelete) == SH_WATCH_DELETE &&
+              static_cast<int>(FeedOperation::kExpire) == SH_WATCH_EXPIRE &&
+              static_cast<int>(FeedOperation::kEvict) == SH_WATCH_EVICT);
+
+void DictWatchReader::ShowFollowed(sh_watch_event* event) {
+  const bool tells_value =
+      std::exchange(followed_, Followed::kNothing) == Followed::kChangeAndValue;
+  event->kind = static_cast<sh_watch_kind>(change_.operation);
+  event->key = FromBytes(change_.key);
+  event->version = change_.version;
+  event->revision = change_.revision;
+  event->time_ns = static_cast<int64_t>(change_.time_ms) * 1'000'000;
+  if (tells_value) {
+    event->value_gone = change_.value_gone || !ShowValue(change_, &event->value) ? 1 : 0;
+  }
+  SetRevision(change_.revision);
+}
+
+// False for bytes that are no value: a worker of the host stored them.
+bool DictWatchReader::ShowValue(const DictChange& change, sh_bytes* value) {
+  if (change.kind == DictKind::kBytes) {
+    if (!CheckValue(change.bytes).ok()) return false;
+    *value = FromBytes(change.bytes);
+    return true;
+  }
+  value_.clear();
+  ValueWriter writer(&value_);
+  change.kind == DictKind::kInt64 ? writer.Int(static_cast<int64_t>(change.bits))
+                                  : writer.FloatBits(change.bits);
+  *value = FromBytes(value_);
+  return true;
+}
+
 StatusOr<bool> DictWatchReader::Next(sh_watch_event* event) {
   *event = sh_watch_event{};
   if (std::exchange(lost_, false)) {
     event->kind = SH_WATCH_RESYNC;
     event->reason = SH_RESYNC_CONNECTION_LOST;
+    return true;
+  }
+  if (followed_ != Followed::kNothing) {
+    ShowFollowed(event);
     return true;
   }
   if (response_ == nullptr) return false;

@@ -8,6 +8,7 @@
 
 #include "clients/c/src/local_dict.h"
 #include "clients/c/src/watch_subject.h"
+#include "engine/state/dict_change.h"
 #include "statehouse/v1/watch.pb.h"
 
 namespace statehouse {
@@ -46,6 +47,10 @@ class DictWatchReader final : public WatchReaderOf<sh_watch_event> {
 
   void Take(std::unique_ptr<WatchSubject::Message> response) override;
   void TakeBreak() override;
+  // One change that was followed, whose memory is exchanged for that of an older one; and that
+  // there was none up to `revision`. REQUIRES: as Take.
+  void TakeChange(DictChange* change, bool tells_value);
+  void TakeProgress(uint64_t revision);
   StatusOr<bool> Next(sh_watch_event* event) override;
   WatchPoint point() const override { return {revision() != 0, revision()}; }
   // 0: the beginning.
@@ -54,6 +59,8 @@ class DictWatchReader final : public WatchReaderOf<sh_watch_event> {
  private:
   void ShowEntry(const v1::Entry& entry, sh_watch_event* event);
   Status ShowChange(const v1::DictChange& change, sh_watch_event* event);
+  void ShowFollowed(sh_watch_event* event);
+  bool ShowValue(const DictChange& change, sh_bytes* value);
   static sh_bytes Shown(const v1::Value& value, std::string* wire);
   void SetRevision(uint64_t revision) { revision_.store(revision, std::memory_order_relaxed); }
 
@@ -63,8 +70,11 @@ class DictWatchReader final : public WatchReaderOf<sh_watch_event> {
   std::unique_ptr<v1::WatchDictResponse> response_;  // Null: all of it was given.
   int at_ = 0;                                       // The next of its entries or changes.
   std::unique_ptr<v1::WatchDictResponse> given_;     // What the last event may point into.
-  std::string value_;                                // The same,
-  std::string previous_;                             // and this.
+  enum class Followed : uint8_t { kNothing, kChange, kChangeAndValue };
+  Followed followed_ = Followed::kNothing;  // What is to be given of change_.
+  DictChange change_;                       // What the last event may point into.
+  std::string value_;                       // The same,
+  std::string previous_;                    // and this.
 };
 
 }  // namespace statehouse

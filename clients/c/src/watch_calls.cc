@@ -27,8 +27,6 @@ struct sh_watch {
 namespace statehouse {
 namespace {
 
-using Kind = WatchStream::Taken::Kind;
-
 bool IsForked(const sh_watch& watch) { return watch.fork_count != ForkCount(); }
 
 // The one thread that may ask for the next event.
@@ -65,12 +63,11 @@ Status Look(sh_watch* watch, WatchReaderOf<Event>* reader, Event* event) {
       return given.status();
     }
     if (*given) return Status();
-    WatchStream::Taken taken = watch->stream->Take();
-    switch (taken.kind) {
-      case Kind::kNothing: return Status();
-      case Kind::kMessage: reader->Take(std::move(taken.message)); break;
-      case Kind::kBreak: reader->TakeBreak(); break;
-      case Kind::kEnd: return taken.end;
+    Status end;
+    switch (watch->stream->Take(reader, &end)) {
+      case WatchStream::Taken::kNothing: return Status();
+      case WatchStream::Taken::kSomething: break;
+      case WatchStream::Taken::kEnd: return end;
     }
   }
 }

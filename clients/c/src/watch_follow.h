@@ -22,10 +22,12 @@ enum class LocalFollow : uint8_t { kNone, kOffered, kReturned, kDeclined };
 // cut off for a new one. A stream that finds it so often in a row is not handed over again.
 inline constexpr int kFollowOpensMax = 3;
 
+class WatchReader;  // watch_subject.h
+
 class WatchFollow {
  public:
   enum class Found : uint8_t {
-    kMessage,
+    kMessage,   // Given, or taken by the reader.
     kNothing,   // Yet: sleep on events().
     kMore,      // Nothing for the watcher so far; there is more to read.
     kFallBack,  // The stream has to go on, for a while …
@@ -39,6 +41,9 @@ class WatchFollow {
   // What grows with what is followed. Ask before Read, to sleep until it differs. REQUIRES: open.
   virtual FollowEvents events() const = 0;
   virtual Found Read(uint64_t now_ns, std::unique_ptr<google::protobuf::MessageLite>* message) = 0;
+  // The same for a reader of this kind of object, which takes one event at most. Without a message:
+  // whoever waits is told in less time.
+  virtual Found ReadInto(uint64_t now_ns, WatchReader* reader) = 0;
   // Read gives what is there by now, and then kNothing for ever. REQUIRES: open.
   virtual void EndHere() = 0;
   // When Read has something to say although nothing happens: monotonic; UINT64_MAX never.

@@ -60,38 +60,36 @@ WatchStream::~WatchStream() {
   if (thread_ != nullptr) thread_->Remove(this);
 }
 
-WatchStream::Taken WatchStream::Take() {
+WatchStream::Taken WatchStream::Take(WatchReader* reader, Status* end) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  Taken taken;
   if (!items_.empty()) {
     Item item = std::move(items_.front());
     items_.pop_front();
     bytes_ -= item.bytes;
     if (step_ == Step::kHeld) ReadOrHold();
     if (!IsFull() && std::exchange(is_held_, false)) thread_->Ring();
-    taken.kind = item.message != nullptr ? Taken::Kind::kMessage : Taken::Kind::kBreak;
-    taken.message = std::move(item.message);
-  } else if (end_.has_value()) {
-    taken.kind = Taken::Kind::kEnd;
-    taken.end = *end_;
-  } else if (IsFollowing() && TakeFollowed(&taken.message)) {
-    taken.kind = Taken::Kind::kMessage;
-  } else if (end_.has_value()) {  // What was followed had no more.
-    taken.kind = Taken::Kind::kEnd;
-    taken.end = *end_;
-  } else if (std::exchange(signalled_, false)) {
+    item.message != nullptr ? reader->Take(std::move(item.message)) : reader->TakeBreak();
+    return Taken::kSomething;
+  }
+  if (!end_.has_value() && IsFollowing() && TakeFollowed(reader)) return Taken::kSomething;
+  if (end_.has_value()) {  // Maybe since what was followed had no more.
+    *end = *end_;
+    return Taken::kEnd;
+  }
+  if (std::exchange(signalled_, false)) {
     eventfd_t count = 0;
     ::eventfd_read(ready_.get(), &count);
   }
-  return taken;
+  return Taken::kNothing;
 }
 
 void WatchStream::Stop(Status why) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (std::exchange(stopped_, true)) return;
+  if (stopped_) return;
   items_.clear();
   bytes_ = 0;
   end_ = std::move(why);
+  stopped_.store(true, std::memory_order_release);
   LeaveFollow();
   SignalReady();
   if (stream_ != nullptr) stream_->Cancel();
@@ -100,8 +98,9 @@ void WatchStream::Stop(Status why) {
 }
 
 Status WatchStream::StopStatus() const {
+  if (!stopped_.load(std::memory_order_acquire)) return Status();
   const std::lock_guard<std::mutex> lock(mutex_);
-  return stopped_ ? *end_ : Status();
+  return *end_;
 }
 
 void WatchStream::Handle(bool ok) {
@@ -275,7 +274,6 @@ bool WatchStream::Await(Deadline deadline) {
     ++awaiting_;
   }
   FutexWaitAny(std::span(words, count), std::span(seen, count), sleep_ns);
-  const std::lock_guard<std::mutex> lock(mutex_);
   --awaiting_;
   return true;
 }
@@ -311,7 +309,8 @@ FollowThread::Sleep WatchStream::Turn(bool may_wait) {
   for (int reads = 0; !IsFull(); ++reads) {
     if (reads == kReadsAtOnce) return {{}, MonotonicNs() + kReadPauseNs};
     std::unique_ptr<Message> message;
-    const WatchFollow::Found found = ReadFollow(&message);
+    const WatchFollow::Found found =
+        ReadFollow([&](uint64_t now_ns) { return follow_->Read(now_ns, &message); });
     if (found == WatchFollow::Found::kMore) continue;
     if (found == WatchFollow::Found::kMessage) {
       Item item{std::move(message), 0};
@@ -341,9 +340,10 @@ void WatchStream::BeginFollow(const Message& handed_over) {
 }
 
 // kNothing, or what ended the following.
-WatchFollow::Found WatchStream::ReadFollow(std::unique_ptr<Message>* message) {
+template <typename Read>
+WatchFollow::Found WatchStream::ReadFollow(const Read& read) {
   follow_events_ = follow_->events();
-  const WatchFollow::Found found = follow_->Read(MonotonicNs(), message);
+  const WatchFollow::Found found = read(MonotonicNs());
   has_more_ = found == WatchFollow::Found::kMore;
   point_ = {true, follow_->counter()};
   if (found == WatchFollow::Found::kFallBack) FallBack(LocalFollow::kReturned);
@@ -356,10 +356,10 @@ WatchFollow::Found WatchStream::ReadFollow(std::unique_ptr<Message>* message) {
 }
 
 // False: there is nothing, or not for now (has_more_), or no more of what is followed.
-bool WatchStream::TakeFollowed(std::unique_ptr<Message>* message) {
+bool WatchStream::TakeFollowed(WatchReader* reader) {
   WatchFollow::Found found = WatchFollow::Found::kMore;
   for (int reads = 0; reads < kReadsAtOnce && found == WatchFollow::Found::kMore; ++reads) {
-    found = ReadFollow(message);
+    found = ReadFollow([&](uint64_t now_ns) { return follow_->ReadInto(now_ns, reader); });
   }
   // The thread that sleeps in the caller's stead does not know of it.
   const bool pauses = found == WatchFollow::Found::kNothing && IsFollowing();

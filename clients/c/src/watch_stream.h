@@ -19,6 +19,7 @@
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/alarm.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -57,15 +58,11 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   WatchStream(const WatchStream&) = delete;
   WatchStream& operator=(const WatchStream&) = delete;
 
-  // A message; or that the stream broke there; or why it ended, again and again.
-  struct Taken {
-    enum class Kind : uint8_t { kNothing, kMessage, kBreak, kEnd };
-    Kind kind = Kind::kNothing;
-    std::unique_ptr<Message> message;
-    Status end;
-  };
-  // What is next. kNothing makes fd() wait for more; whoever waits then asks Await.
-  Taken Take();
+  enum class Taken : uint8_t { kNothing, kSomething, kEnd };
+  // The reader takes what is next: a message, a followed event, or that the stream broke there.
+  // kEnd: why it ended, again and again. kNothing makes fd() wait for more; whoever waits then asks
+  // Await. REQUIRES: the reader gave all that it took.
+  Taken Take(WatchReader* reader, Status* end);
   // Sleeps until Take may have something. False when the time is over.
   bool Await(Deadline deadline);
   // To poll.
@@ -110,8 +107,9 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   // False: it is not followed any more.
   bool OpenFollow(std::unique_lock<std::mutex>* lock);
   void BeginFollow(const Message& handed_over);
-  WatchFollow::Found ReadFollow(std::unique_ptr<Message>* message);
-  bool TakeFollowed(std::unique_ptr<Message>* message);
+  template <typename Read>
+  WatchFollow::Found ReadFollow(const Read& read);
+  bool TakeFollowed(WatchReader* reader);
   void LeaveFollow();
   void FallBack(LocalFollow how);
   void EndFollow(const Status& why);
@@ -137,9 +135,9 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   WatchPoint point_;       // To go on from; of the last message that was read.
   WatchPoint began_from_;  // The same when this stream began.
   std::deque<Item> items_;
-  size_t bytes_ = 0;        // Of all items.
-  bool signalled_ = false;  // ready_ is readable.
-  bool stopped_ = false;
+  size_t bytes_ = 0;                  // Of all items.
+  bool signalled_ = false;            // ready_ is readable.
+  std::atomic<bool> stopped_{false};  // Never unset.
   std::optional<Status> end_;
   std::shared_ptr<WatchFollow> follow_;  // Null: the stream brings what comes.
   bool is_open_ = false;                 // follow_ is.
@@ -153,8 +151,8 @@ class WatchStream final : private StreamPump::Handler, private FollowThread::Fol
   // Until then a refused return is tried again; none: something came since.
   std::optional<Deadline> returning_until_;
   LocalFollow offer_ = LocalFollow::kNone;
-  FollowEvents follow_events_;  // follow_'s, before it was read last.
-  uint32_t awaiting_ = 0;       // Threads that sleep on poke_.
+  FollowEvents follow_events_;         // follow_'s, before it was read last.
+  std::atomic<uint32_t> awaiting_{0};  // Threads that sleep on poke_. Without mutex_ it shrinks.
   std::atomic<uint32_t> poke_{0};
 };
 
