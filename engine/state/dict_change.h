@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <string>
 
 #include "engine/shm/feed_layout.h"
@@ -22,5 +23,13 @@ struct DictChange {
 
   DictValue value() const { return {kind, bytes, bits}; }
 };
+
+// The time_ms of a change that is read now. For all readers the kernel's coarse clock, some
+// milliseconds old, so that the times of one dict's changes do not go back from one to the next.
+inline uint64_t ChangeTimeMs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+}
 
 }  // namespace statehouse

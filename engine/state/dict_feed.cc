@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <ctime>
 #include <utility>
 
 #include "engine/base/watch_mutant.h"
@@ -18,16 +17,6 @@ namespace {
 // A batch takes at most about this part of the log, and a value that is larger is left out: a
 // reader takes it from the entry.
 constexpr uint64_t kLogShare = 4;
-
-uint64_t UnixMs() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
-}
-
-uint64_t RecordBytes(size_t key_bytes, size_t value_bytes) {
-  return (sizeof(FeedRecord) + key_bytes + value_bytes + 7) / 8 * 8;
-}
 
 }  // namespace
 
@@ -257,7 +246,7 @@ bool DictFeed::LoadRecord(uint64_t position, DictChange* change, uint64_t* recor
                          record.operation == static_cast<uint8_t>(FeedOperation::kGap) ||
                          record.operation == static_cast<uint8_t>(FeedOperation::kMoved);
   if (record.record_bytes > head_position_ - position ||
-      record.record_bytes != RecordBytes(record.key_bytes, record.value_bytes) || !is_change ||
+      record.record_bytes != FeedRecordBytes(record.key_bytes, record.value_bytes) || !is_change ||
       record.kind > static_cast<uint8_t>(DictKind::kFloat64)) {
     return false;
   }
@@ -306,7 +295,8 @@ void DictFeed::FillLargeValue(DictChange* change) const {
   DictEntry entry;
   bool found = false;
   const Status status = served_->dict().Get(change->key, &entry, &found, 0);
-  const bool fits = RecordBytes(change->key.size(), entry.bytes.size()) <= log_bytes_ / kLogShare;
+  const bool fits =
+      FeedRecordBytes(change->key.size(), entry.bytes.size()) <= log_bytes_ / kLogShare;
   change->value_gone = !status.ok() || !found || entry.version != change->version || !fits;
   if (!change->value_gone) change->bytes = std::move(entry.bytes);
 }
@@ -385,7 +375,7 @@ void DictFeed::Drain(std::vector<DictChange>* fresh) {
     Read& read = reads[i];
     MoveCursor(read.lane, read.end);
     if (read.large_value) FillLargeValue(&read.change);
-    bytes += RecordBytes(read.change.key.size(), read.change.bytes.size());
+    bytes += FeedRecordBytes(read.change.key.size(), read.change.bytes.size());
     changes.push_back(std::move(read.change));
     if (!gaps.empty()) take_gaps();
     // A batch never fills the log, so what was given a moment ago stays in it for a while.
@@ -463,10 +453,10 @@ void DictFeed::MakeRoom(uint64_t bytes, uint64_t now_ms) {
 // over.
 void DictFeed::Append(std::vector<DictChange>* changes, std::vector<DictChange>* fresh) {
   if (changes->empty()) return;
-  const uint64_t now_ms = UnixMs();
+  const uint64_t now_ms = ChangeTimeMs();
   uint64_t bytes = 0;
   for (const DictChange& change : *changes) {
-    bytes += RecordBytes(change.key.size(), change.bytes.size());
+    bytes += FeedRecordBytes(change.key.size(), change.bytes.size());
   }
   MakeRoom(bytes, now_ms);
   uint64_t position = head_position_;
@@ -476,7 +466,7 @@ void DictFeed::Append(std::vector<DictChange>* changes, std::vector<DictChange>*
     change.time_ms = now_ms;
     FeedRecord record{};
     record.record_bytes =
-        static_cast<uint32_t>(RecordBytes(change.key.size(), change.bytes.size()));
+        static_cast<uint32_t>(FeedRecordBytes(change.key.size(), change.bytes.size()));
     record.operation = static_cast<uint8_t>(change.operation);
     record.kind = static_cast<uint8_t>(change.kind);
     record.key_bytes = static_cast<uint16_t>(change.key.size());

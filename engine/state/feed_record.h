@@ -6,6 +6,11 @@
 
 namespace statehouse {
 
+// What a record with a key and a value of so many bytes takes.
+inline uint64_t FeedRecordBytes(size_t key_bytes, size_t value_bytes) {
+  return (sizeof(FeedRecord) + key_bytes + value_bytes + 7) / 8 * 8;
+}
+
 // All of it but the bytes of key and value, for which there is room then. REQUIRES: it makes sense.
 inline void TakeFeedRecord(const FeedRecord& record, DictChange* change) {
   change->revision = record.revision;

@@ -16,17 +16,13 @@
 namespace statehouse {
 namespace {
 
-uint64_t RecordBytes(size_t key_bytes, size_t value_bytes) {
-  return (sizeof(FeedRecord) + key_bytes + value_bytes + 7) / 8 * 8;
-}
-
 // What a record says by itself; `left` bytes of the log are behind its beginning.
 bool MakesSense(const FeedRecord& record, uint64_t left) {
   const auto operation = static_cast<FeedOperation>(record.operation);
   const bool is_change = operation >= FeedOperation::kPut && operation <= FeedOperation::kEvict;
   const bool is_mark = operation == FeedOperation::kGap || operation == FeedOperation::kMoved;
   return (is_change || is_mark) && record.record_bytes <= left &&
-         record.record_bytes == RecordBytes(record.key_bytes, record.value_bytes) &&
+         record.record_bytes == FeedRecordBytes(record.key_bytes, record.value_bytes) &&
          record.kind <= static_cast<uint8_t>(DictKind::kFloat64) &&
          record.key_bytes <= kDictKeyBytesMax;
 }
@@ -54,8 +50,8 @@ StatusOr<std::unique_ptr<FollowLogWriter>> FollowLogWriter::Create(uint64_t dict
 }
 
 uint64_t FollowLogWriter::RecordBytesOf(const DictChange& change) const {
-  const uint64_t bytes = RecordBytes(change.key.size(), change.bytes.size());
-  return bytes <= log_bytes_ ? bytes : RecordBytes(change.key.size(), 0);
+  const uint64_t bytes = FeedRecordBytes(change.key.size(), change.bytes.size());
+  return bytes <= log_bytes_ ? bytes : FeedRecordBytes(change.key.size(), 0);
 }
 
 FollowLogWriter::~FollowLogWriter() { Unmap(base_, kFollowLogOffset + log_bytes_); }
@@ -85,13 +81,14 @@ void FollowLogWriter::Put(uint64_t position, const void* from, size_t bytes) {
 }
 
 void FollowLogWriter::Append(const DictChange& change) {
-  const bool fits = RecordBytes(change.key.size(), change.bytes.size()) <= log_bytes_;
+  const bool fits = FeedRecordBytes(change.key.size(), change.bytes.size()) <= log_bytes_;
   FeedRecord record{};
   record.operation = static_cast<uint8_t>(change.operation);
   record.kind = static_cast<uint8_t>(change.kind);
   record.key_bytes = static_cast<uint16_t>(change.key.size());
   record.value_bytes = fits ? static_cast<uint32_t>(change.bytes.size()) : 0;
-  record.record_bytes = static_cast<uint32_t>(RecordBytes(record.key_bytes, record.value_bytes));
+  record.record_bytes =
+      static_cast<uint32_t>(FeedRecordBytes(record.key_bytes, record.value_bytes));
   record.flags = change.value_gone || !fits ? kFeedValueGone : 0;
   record.revision = change.revision;
   record.version = change.version;
@@ -111,8 +108,7 @@ void FollowLogWriter::Commit() {
   head().event.fetch_add(1, std::memory_order_release);
 }
 
-void FollowLogWriter::ShowCursors(std::span<const uint64_t> shown, uint32_t lanes,
-                                  uint64_t next) {
+void FollowLogWriter::ShowCursors(std::span<const uint64_t> shown, uint32_t lanes, uint64_t next) {
   // SYNC: follow.cursors — none of them counts while some are new.
   head().cursors_next.store(0, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_release);

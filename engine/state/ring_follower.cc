@@ -1,7 +1,6 @@
 #include "engine/state/ring_follower.h"
 
 #include <algorithm>
-#include <ctime>
 #include <utility>
 
 #include "engine/base/watch_mutant.h"
@@ -11,16 +10,6 @@
 #include "engine/state/ring_record.h"
 
 namespace statehouse {
-namespace {
-
-uint64_t UnixMs() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME_COARSE, &now);  // Some milliseconds old.
-  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
-}
-
-}  // namespace
-
 bool RingFollower::IsSupported() {
   static const bool supported = BarrierEverywhere();
   return supported;
@@ -88,7 +77,7 @@ RingFollower::Sight RingFollower::Look(uint64_t revision, DictChange* change) {
   given_lane_ = place.lane;
   given_end_ = place.begin + bytes;
   change->revision = given_revision_;
-  change->time_ms = UnixMs();
+  change->time_ms = ChangeTimeMs();
   return Sight::kChange;
 }
 
