@@ -79,9 +79,9 @@ void JwtAuthenticator::KeepVerified(const std::string& digest,
   const std::lock_guard<std::mutex> lock(mutex_);
   // Its key may have gone while it was verified.
   if (!verifier_->HasKey(identity->key_id())) return;
-  if (verified_.size() >= kJwtVerifiedMax) {
+  if (verified_.size() >= options_.verified_max) {
     std::erase_if(verified_, [&](const auto& each) { return each.second->ExpiredAt(now_s); });
-    if (verified_.size() >= kJwtVerifiedMax) verified_.clear();
+    if (verified_.size() >= options_.verified_max) verified_.clear();
   }
   verified_[digest] = identity;
 }

@@ -24,7 +24,8 @@ namespace statehouse {
 
 // Subjects that hold tokens whose time is not over; a further one is refused.
 inline constexpr size_t kJwtSubjectsMax = 100'000;
-inline constexpr size_t kJwtVerifiedMax = 10'000;  // Tokens that are not verified again.
+// Tokens that are not verified again; one more, and all of them are once.
+inline constexpr size_t kJwtVerifiedMax = 10'000;
 
 class JwtAuthenticator final : public Authenticator {
  public:
@@ -34,6 +35,7 @@ class JwtAuthenticator final : public Authenticator {
     std::function<int64_t()> unix_s;
     CallLimits token_limits = {};  // Of each subject.
     size_t subjects_max = kJwtSubjectsMax;
+    size_t verified_max = kJwtVerifiedMax;
   };
   // `tokens` decides about every token that is no JWT. Errors: CONFIG_INVALID.
   static StatusOr<std::unique_ptr<Authenticator>> Open(Options options,

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "engine/base/limits.h"
 #include "service/auth/jwt_authenticator.h"
@@ -465,6 +466,42 @@ TEST_F(JwtAuthenticatorTest, OneSubjectBeyondTheLimitWaitsForAnothersEnd) {
   EXPECT_EQ(reason_of("b", 600), Reason::kOk) << "it holds one already";
   now_ += 100;
   EXPECT_EQ(reason_of("d", 500), Reason::kOk);
+}
+
+TEST_F(JwtAuthenticatorTest, OneTokenBeyondTheLimitMakesTheOthersBeVerifiedAgain) {
+  WriteKeys(kSecret);
+  ASSERT_EQ(::chmod((folder_ + "/keys").c_str(), 0600), 0);
+  auto tokens = FileAuthenticator::Open({folder_ + "/tokens.toml", 3, [this] { return now_; }});
+  JwtAuthenticator::Options options{OptionsFor("HS256"), 0, [this] { return now_; }};
+  options.jwt.key_file = folder_ + "/keys";
+  options.verified_max = 2;
+  const auto authenticator = JwtAuthenticator::Open(options, std::move(*tokens)).value();
+  // Who is verified anew gets an identity of his own; the old ones are held, so none is taken for
+  // another.
+  std::vector<std::shared_ptr<const Identity>> held;
+  const auto identity_of = [&](const std::string& subject, int64_t expires) {
+    Token token;
+    token.subject = subject;
+    token.expires = expires;
+    held.push_back(
+        authenticator->Authenticate(token.Sign(JWT_ALG_HS256, kSecret), "unix:").value());
+    return held.back();
+  };
+  const auto a = identity_of("a", kNow + 100);
+  const auto b = identity_of("b", kNow + 500);
+  EXPECT_EQ(identity_of("a", kNow + 100), a);
+  EXPECT_EQ(identity_of("b", kNow + 500), b);
+
+  const auto c = identity_of("c", kNow + 100);
+  EXPECT_EQ(identity_of("c", kNow + 100), c);
+  const auto b_again = identity_of("b", kNow + 500);
+  EXPECT_NE(b_again, b);
+  EXPECT_EQ(identity_of("c", kNow + 100), c);
+
+  now_ += 100;  // Of c, whose place is free.
+  const auto d = identity_of("d", kNow + 500);
+  EXPECT_EQ(identity_of("b", kNow + 500), b_again);
+  EXPECT_EQ(identity_of("d", kNow + 500), d);
 }
 
 TEST_F(JwtAuthenticatorTest, ATextBeyondTheLimitIsNotEvenRead) {
