@@ -16,7 +16,7 @@ import pytest
 import statehouse
 import statehouse.aio
 from conftest import Service, wait_until
-from statehouse import _local, errors
+from statehouse import _local, _watch_follow, errors
 from test_watch import PATIENCE_S
 from test_watch_follow import HISTORY_BYTES, check_alike, configured, mapped_logs, threads
 
@@ -244,7 +244,11 @@ def test_a_cleared_dict_and_a_slow_reader_are_told_by_the_stream(tmp_path: pathl
 
 @pytest.mark.parametrize(
     ("error", "opened"),
-    [(errors.by_name("DATA_LOSS", "it makes no sense", ""), 1), (errors.by_name("TIMEOUT", "no answer", ""), 2)],
+    [
+        (errors.by_name("DATA_LOSS", "it makes no sense", ""), 1),
+        (errors.by_name("TIMEOUT", "no answer", ""), _watch_follow.OPENS_MAX),
+        (errors.by_name("UNAVAILABLE", "it is no more", ""), _watch_follow.OPENS_MAX),
+    ],
 )
 def test_where_the_log_cannot_be_opened_the_stream_goes_on(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: errors.Error, opened: int
@@ -265,8 +269,10 @@ def test_where_the_log_cannot_be_opened_the_stream_goes_on(
         async with d.watch() as watch:
             await until_synced(watch)
             for i in range(3):
+                waiting = asyncio.ensure_future(watch.next())
+                await until(lambda: len(tries) == opened)
                 await d.set("a", i)
-                assert [e.value for e in await take(watch, 1)] == [i]
+                assert (await asyncio.wait_for(waiting, PATIENCE_S)).value == i
             assert len(tries) == opened
 
     run(test)
