@@ -1,6 +1,6 @@
 """The conformance program of the Python client: operations as JSON lines on stdin, results on stdout.
 
-tests/conformance/README.md describes them. Usage: main.py local|network [--aio]
+tests/conformance/README.md describes them. Usage: main.py local|socket|network [--aio]
 """
 
 from __future__ import annotations

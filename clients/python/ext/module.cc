@@ -32,14 +32,16 @@ bool OptionalText(PyObject* object, const char* what, std::optional<std::string>
 bool ParseTransport(const std::string& text, TransportChoice* choice) {
   if (text == "auto") return *choice = TransportChoice::kAuto, true;
   if (text == "local") return *choice = TransportChoice::kLocal, true;
+  if (text == "socket") return *choice = TransportChoice::kSocket, true;
   if (text == "network") return *choice = TransportChoice::kNetwork, true;
   Raise(Reason::kInvalidArgument,
-        "transport \"" + text + "\" is none of \"auto\", \"local\" and \"network\"", "");
+        "transport \"" + text + "\" is none of \"auto\", \"local\", \"socket\" and \"network\"",
+        "");
   return false;
 }
 
-// resolve(url, token, token_file, timeout, transport) -> (local, runtime_dir, target, token,
-// timeout)
+// resolve(url, token, token_file, timeout, transport) -> (door, chosen, runtime_dir, target, token,
+// timeout, tls)
 PyObject* Resolve(PyObject*, PyObject* args) {
   PyObject* url = nullptr;
   PyObject* token = nullptr;
@@ -70,8 +72,9 @@ PyObject* Resolve(PyObject*, PyObject* args) {
       tls.enabled ? Py_BuildValue("yyy", pem(tls.authorities), pem(tls.key), pem(tls.certificate))
                   : Py_BuildValue("z", nullptr);
   if (credentials == nullptr) return nullptr;
-  return Py_BuildValue("OsssdN", found.local ? Py_True : Py_False, found.runtime_dir.c_str(),
-                       found.grpc_target.c_str(), found.token.c_str(),
+  const char* const door = found.local ? "local" : found.socket ? "socket" : "network";
+  return Py_BuildValue("sOsssdN", door, found.chosen ? Py_True : Py_False,
+                       found.runtime_dir.c_str(), found.grpc_target.c_str(), found.token.c_str(),
                        std::chrono::duration<double>(found.timeout).count(), credentials);
 }
 
@@ -98,8 +101,8 @@ PyObject* IsRetryable(PyObject*, PyObject* number) {
 PyMethodDef module_functions[] = {
     {"resolve", &Resolve, METH_VARARGS,
      PyDoc_STR(
-         "Where the service is: (local, runtime_dir, target, token, timeout, TLS's (authorities, "
-         "key, certificate) or None).")},
+         "Where the service is: (door, whether it was asked for by name, runtime_dir, target, "
+         "token, timeout, TLS's (authorities, key, certificate) or None).")},
     {"reason_names", &ReasonNames, METH_NOARGS, PyDoc_STR("The names of all reasons, by number.")},
     {"reason_is_retryable", &IsRetryable, METH_O,
      PyDoc_STR("Whether the same call may succeed later without a change.")},

@@ -9,6 +9,10 @@
 namespace statehouse::python {
 namespace {
 
+// As SocketCaller's (clients/c/src/socket_caller.h), which brings gRPC along.
+constexpr std::chrono::milliseconds kPatience{2};
+constexpr size_t kRequestBytesMax = kAttachPartBytesMax - kAttachMethodBytesMax - 64;
+
 SessionObject* Self(PyObject* self) { return reinterpret_cast<SessionObject*>(self); }
 
 void CloseWhenIdle(SessionObject* self) {
@@ -31,13 +35,15 @@ bool Interrupted(SessionObject* self) {
 }
 
 PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* const kNames[] = {"runtime_dir", "token", "client_name", "timeout", nullptr};
+  static const char* const kNames[] = {"runtime_dir", "token", "client_name",
+                                       "timeout",     "lanes", nullptr};
   const char* runtime_dir = nullptr;
   const char* token = nullptr;
   const char* client_name = nullptr;
   double timeout = 0;
-  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sssd", const_cast<char**>(kNames), &runtime_dir,
-                                  &token, &client_name, &timeout) == 0) {
+  int lanes = 1;
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sssd|p", const_cast<char**>(kNames), &runtime_dir,
+                                  &token, &client_name, &timeout, &lanes) == 0) {
     return nullptr;
   }
   auto* const self = Self(type->tp_alloc(type, 0));
@@ -52,7 +58,9 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   Status status;
   {
     const WithoutGil without_gil(self);
-    StatusOr<std::shared_ptr<LocalSession>> attached = LocalSession::Attach(std::move(options));
+    StatusOr<std::shared_ptr<LocalSession>> attached =
+        lanes != 0 ? LocalSession::Attach(std::move(options))
+                   : LocalSession::Connect(std::move(options));
     if (attached.ok()) {
       self->session = *std::move(attached);
     } else {
@@ -125,6 +133,41 @@ PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
   return PyBytes_FromStringAndSize(response->data(), static_cast<Py_ssize_t>(response->size()));
 }
 
+PyObject* CallIfFree(PyObject* object, PyObject* args) {
+  const char* method = nullptr;
+  const char* request = nullptr;
+  Py_ssize_t request_bytes = 0;
+  PyObject* timeout = nullptr;
+  int idempotent = 0;
+  const char* name = nullptr;
+  Py_ssize_t name_bytes = 0;
+  if (PyArg_ParseTuple(args, "sy#Ops#", &method, &request, &request_bytes, &timeout, &idempotent,
+                       &name, &name_bytes) == 0) {
+    return nullptr;
+  }
+  SessionObject* const self = Self(object);
+  if (self->closed) return RaiseClosed(name);
+  int64_t timeout_ns = 0;
+  if (!ParseSeconds(timeout, name, 0, &timeout_ns)) return nullptr;
+  if (static_cast<size_t>(request_bytes) > kRequestBytesMax) Py_RETURN_NONE;
+  const std::string method_copy(method);
+  const std::string request_copy(request, static_cast<size_t>(request_bytes));
+  StatusOr<std::string> response = std::string();
+  bool was_free = false;
+  {
+    const WithoutGil without_gil(self);
+    const Deadline now = std::chrono::steady_clock::now();
+    CallOptions options;
+    options.deadline = now + std::chrono::nanoseconds(timeout_ns);
+    options.idempotent = idempotent != 0;
+    was_free =
+        self->session->CallIfFree(method_copy, request_copy, options, now + kPatience, &response);
+  }
+  if (!was_free) Py_RETURN_NONE;
+  if (!response.ok()) return Raise(response.status(), name);
+  return PyBytes_FromStringAndSize(response->data(), static_cast<Py_ssize_t>(response->size()));
+}
+
 PyObject* GetClosed(PyObject* self, void*) { return PyBool_FromLong(Self(self)->closed); }
 
 PyMethodDef session_methods[] = {
@@ -134,6 +177,10 @@ PyMethodDef session_methods[] = {
     {"call", AsMethod(&Call), METH_VARARGS | METH_KEYWORDS,
      PyDoc_STR("call(method, request, timeout, idempotent, name='', long_running=False) -> bytes: "
                "one unary call; a long-running one has a connection of its own.")},
+    {"call_if_free", &CallIfFree, METH_VARARGS,
+     PyDoc_STR("call_if_free(method, request, timeout, idempotent, name) -> bytes | None: as call; "
+               "None, with nothing sent, where the request is too long for a packet or other "
+               "threads' calls keep the connection busy.")},
     {"close", &Close, METH_NOARGS, PyDoc_STR("Gives the attachment back.")},
     {nullptr, nullptr, 0, nullptr},
 };

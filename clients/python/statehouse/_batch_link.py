@@ -32,11 +32,11 @@ class BatchLink:
         self._socket: socket.socket | None = None
         self._stream: Any = None  # A BatchStream while there is a socket.
 
-    def call(self, call: Call) -> Any:
+    def call(self, call: Call, timeout: float | None = None) -> Any:
         """Carries a batch out, as the session's call does."""
         if not self._lock.acquire(blocking=False):
-            return self._session.call(call)
-        deadline = time.monotonic() + self._session.timeout
+            return self._session.call(call, timeout)
+        deadline = time.monotonic() + (self._session.timeout if timeout is None else timeout)
         answer = self._try(call, deadline)
         return self._session.call(call, deadline - time.monotonic()) if answer is None else answer
 

@@ -18,9 +18,14 @@ from ._control import Call
 from ._dicts import Dicts
 from ._locks import TTL_DEFAULT, Leasing, Lock, Locks
 from ._network_area import NetworkArea
-from ._network_session import NetworkSession, closed_error
+from ._network_session import NetworkSession, Tls, closed_error
 from ._shared_dict import LocalSharedDict, NetworkSharedDict, SharedDict
+from ._socket_session import SocketSession
 from .types import Area, AreaInfo, ServiceStatus
+
+
+# As _local.resolve gives it.
+Endpoint = tuple[str, bool, str, str, str, float, "Tls | None"]
 
 
 def connect(
@@ -48,18 +53,30 @@ def connect(
     calls, and every operation of the network door. The local door's own operations need no service and are not bound by it.
     It also bounds how long a call waits for a service that is restarting; ``Area.wait`` has its own.
 
-    ``transport`` is "auto" (the fastest door that is there), "local" or "network". The local door attaches now, the
-    network door connects at its first call.
+    ``transport`` is "auto" (the fastest door that is there), "local", "socket" or "network". "socket" is for processes of the service's
+    host that map no memory: small calls go over the service's local socket, what is larger, waits or streams over gRPC. "auto" takes it
+    where this process gets no lanes of the service's memory. "local" and "socket" connect now, the network door at its first call.
     """
-    local, runtime_dir, target, found_token, seconds, tls = _local.resolve(
-        url, token, token_file, timeout, transport
-    )
-    if local:
-        name = f"python/0.1.0 {os.path.basename(sys.argv[0] or 'python')}"[:128]
-        session: Any = _local.Session(runtime_dir, found_token, name, seconds)
-    else:
-        session = NetworkSession(target, found_token, seconds, tls)
-    return Client(session, seconds, target, found_token)
+    return open_client(_local.resolve(url, token, token_file, timeout, transport), has_socket=True)
+
+
+def open_client(endpoint: Endpoint, *, has_socket: bool) -> Client:
+    """A client of what _local.resolve found. Without ``has_socket`` the network door takes the place of the socket, unless that was asked
+    for by name."""
+    door, chosen, runtime_dir, target, token, seconds, tls = endpoint
+    name = f"python/0.1.0 {os.path.basename(sys.argv[0] or 'python')}"[:128]
+    if door == "local":
+        try:
+            return Client(_local.Session(runtime_dir, token, name, seconds), seconds, target, token)
+        except errors.LimitExceeded:  # Of lanes, which calls need not.
+            if chosen:
+                raise
+            door = "socket"
+    network = NetworkSession(target, token, seconds, tls)
+    if door == "network" or not has_socket:
+        return Client(network, seconds, target, token)
+    session = _local.Session(runtime_dir, token, name, seconds, lanes=False)
+    return Client(SocketSession(session, network), seconds, target, token)
 
 
 class Client:
@@ -72,10 +89,14 @@ class Client:
         """Not for users: connect() makes clients."""
         self._session = session
         self._timeout = timeout
-        # The local door carries no streams: those come over the network door of the same service.
-        self._streams = (
-            session if isinstance(session, NetworkSession) else NetworkSession(target, token, timeout)
-        )
+        # Only the network door carries streams: other doors have it beside them, of the same service.
+        self._streams: NetworkSession
+        if isinstance(session, SocketSession):
+            self._streams = session.network
+        elif isinstance(session, NetworkSession):
+            self._streams = session
+        else:
+            self._streams = NetworkSession(target, token, timeout)
         self.areas = Areas(self)
         self.dicts = Dicts(self)
         self.locks = Locks(self)
@@ -83,8 +104,8 @@ class Client:
 
     @property
     def transport(self) -> str:
-        """The door in use: "local" or "network"."""
-        return "network" if isinstance(self._session, NetworkSession) else "local"
+        """The door in use: "local", "socket" or "network"."""
+        return "local" if isinstance(self._session, _local.Session) else str(self._session.transport)
 
     def area(self, name: str, size: int | None = None) -> Area:
         """Opens an area. With ``size`` (bytes) it is created when it does not exist; without, it must exist.
@@ -127,7 +148,7 @@ class Client:
             name = self.dicts.create(
                 name, max_entries=max_entries, max_bytes=max_bytes, default_ttl=default_ttl, evict=evict
             ).name
-        elif self.transport == "network":
+        elif self.transport != "local":
             name = self.dicts.describe(name).name
         shared: SharedDict
         if self.transport == "local":
@@ -286,6 +307,8 @@ class Client:
 
     def _call_batch(self, call: Call) -> Any:
         """A batch. What may be too large for the local door's packets goes through the service's unix socket, as streams do."""
+        if isinstance(self._session, SocketSession):
+            return self._session.call_batch(call)
         if self.transport == "local" and call.request.by_packet:
             try:
                 return self._call(call)
@@ -298,8 +321,8 @@ class Client:
         """``long_running``: it keeps no other call waiting."""
         if self._session.closed:
             raise closed_error(call.name)
-        if isinstance(self._session, NetworkSession):
-            return self._session.call(call, timeout)
+        if isinstance(self._session, NetworkSession | SocketSession):
+            return self._session.call(call, timeout, long_running)
         response = self._session.call(
             call.method, call.request.SerializeToString(), timeout, call.idempotent, call.name, long_running
         )

@@ -33,7 +33,7 @@ class Leasing:
         self._remote = RemoteLeases(client._call_timed, name[:128], client._timeout)
         self._keeper = LeaseKeeper(self._remote.heartbeat)
         self._local: Any = None
-        self._by_calls = client.transport == "network"
+        self._by_calls = client.transport != "local"
         self._owner = ""
         self._owner_fork_count = -1
 

@@ -1,4 +1,4 @@
-"""An area over the network: every operation is a call."""
+"""An area that is reached by calls: over the network door, or the service's local socket."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from ._area_watch import AreaWatch
 from ._control import Call
 from ._local import CompareExchangeResult
 from ._network_session import NetworkSession
+from ._socket_session import SocketSession
 from .types import WORD_TYPES, BytesLike
 
 
 class NetworkArea:
-    """An area over the network: the protocol is statehouse.types.Area. Threads: any at once."""
-
-    transport = "network"
+    """Every operation is a call: the protocol is statehouse.types.Area. Threads: any at once."""
 
     def __init__(
         self,
-        session: NetworkSession,
+        session: NetworkSession | SocketSession,
         name: str,
         size: int,
         index: int,
@@ -33,6 +32,7 @@ class NetworkArea:
         make_watch: Callable[..., AreaWatch],
     ) -> None:
         self._session = session
+        self.transport = session.transport
         self._calls = AreaCalls(name, size)
         self._make_lock = make_lock
         self._make_watch = make_watch
@@ -41,7 +41,7 @@ class NetworkArea:
         self.index = index
 
     def __repr__(self) -> str:
-        return f"<statehouse network area {self.name}, {self.size} bytes>"
+        return f"<statehouse {self.transport} area {self.name}, {self.size} bytes>"
 
     def __len__(self) -> int:
         return self.size
@@ -66,7 +66,7 @@ class NetworkArea:
         while True:
             seconds = wait_slice(deadline)
             call = self._calls.wait(since, seconds)
-            changed: bool = self._session.call(call, seconds + self._session.timeout).changed
+            changed: bool = self._session.call(call, seconds + self._session.timeout, True).changed
             if changed or time.monotonic() >= deadline:
                 return changed
 
@@ -78,8 +78,8 @@ class NetworkArea:
 
     def memoryview(self) -> builtins.memoryview:
         raise errors.TransportError(
-            f'area "{self.name}" is reached over the network, so its bytes are not in this '
-            "process; use read and write, or connect through the local door",
+            f'area "{self.name}" is reached by calls (transport "{self.transport}"), so its bytes are not in '
+            "this process; use read and write, or connect through the local door",
             reason="UNIMPLEMENTED",
             name=self.name,
         )

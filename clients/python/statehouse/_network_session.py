@@ -20,6 +20,7 @@ from . import _wire, errors
 from ._batch_link import BatchLink
 from ._control import Call
 
+_HEALTH = "/grpc.health.v1.Health/Check"
 _MESSAGE_BYTES_MAX = (16 << 20) + 4096
 CHANNEL_OPTIONS = [
     # A child of a fork must not share its parent's connection, which grpcio would otherwise find by address.
@@ -97,6 +98,17 @@ def too_late_error(target: str, call: Call) -> errors.Error:
     )
 
 
+class _Nothing:
+    """A message without fields, or one that nobody reads."""
+
+    def SerializeToString(self) -> bytes:
+        return b""
+
+    @staticmethod
+    def FromString(serialized: bytes) -> None:
+        return None
+
+
 class RetryDelays:
     """The pauses between tries: 5 ms growing to 200 ms, with jitter."""
 
@@ -115,6 +127,8 @@ class NetworkSession:
     Threads: any at once. fork(): grpcio does not survive it, so before os.fork() the session lets its channel go (calls that
     may be sent twice are cut short and repeated after the fork, the others are awaited), and parent and child make new ones.
     """
+
+    transport = "network"
 
     def __init__(self, target: str, token: str, timeout: float, tls: Tls | None = None) -> None:
         self.target = target
@@ -150,12 +164,16 @@ class NetworkSession:
         if channel is not None:
             channel.close()
 
-    def call(self, call: Call, timeout: float | None = None) -> Any:
-        """Carries one call out. Only idempotent ones are sent again, and only after Unavailable."""
+    def call(self, call: Call, timeout: float | None = None, long_running: bool = False) -> Any:
+        """Carries one call out. Only idempotent ones are sent again, and only after Unavailable. ``long_running``: its deadline may pass
+        with a service that is there."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         delays = RetryDelays()
         while True:
-            response, error = self._call_once(call, deadline)
+            response = None
+            error = self._reach(call, deadline) if long_running else None
+            if error is None:
+                response, error = self._call_once(call, deadline)
             if error is None:
                 return response
             again = isinstance(error, errors.Unavailable) and error.reason != "STALLED"
@@ -165,6 +183,16 @@ class NetworkSession:
             if time.monotonic() + delay >= deadline:
                 raise error
             time.sleep(delay)
+
+    def _reach(self, call: Call, deadline: float) -> errors.Error | None:
+        """Asks for a sign of life where there was none through this channel: else a call whose deadline passes looks unreachable."""
+        if self._answered and self._pid == os.getpid():
+            return None
+        _, error = self._call_once(Call(_HEALTH, _Nothing(), _Nothing, True, call.name), deadline)
+        if isinstance(error, errors.Unavailable | errors.Timeout | errors.Cancelled | errors.ClientClosed):
+            return error
+        self._answered = True
+        return None
 
     def _call_once(self, call: Call, deadline: float) -> tuple[Any, errors.Error | None]:
         import grpc
@@ -269,6 +297,7 @@ class NetworkSession:
                 self._condition.wait()
             channel, self._channel = self._channel, None
             self._methods = {}
+            self._answered = False
             self._channels_let_go += 1
         if channel is not None and self._pid == os.getpid():
             channel.close()

@@ -437,12 +437,11 @@ class SharedDict(DictVerbs, MutableMapping[Any, Any]):
 
 
 class NetworkSharedDict(SharedDict):
-    """A dict over the network door."""
-
-    transport = "network"
+    """A dict that is reached by calls: over the network door, or the service's local socket."""
 
     def __init__(self, session: Any, name: str, any_keys: bool) -> None:
         """Not for users: Client.dict() makes it."""
+        self.transport = session.transport
         self._takes_any_keys = any_keys
         self._session = session
         self._calls = DictCalls(name)
@@ -458,7 +457,8 @@ class NetworkSharedDict(SharedDict):
     def _do(self, request: tuple[Any, ...]) -> Any:
         call, read = getattr(self._calls, request[0])(*request[1:])
         with named(call):
-            return read(self._session.call(call, call_timeout(request, self._session.timeout)))
+            timeout = call_timeout(request, self._session.timeout)
+            return read(self._session.call(call, timeout, request[0] == "wait"))
 
 
 class LocalSharedDict(_local.Dict, SharedDict):

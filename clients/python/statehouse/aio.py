@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, cast
 
-from . import _client, _control, _dicts, errors
+from . import _client, _control, _dicts, _local, errors
 from ._area_calls import AreaCalls, bytes_of, number_of, wait_slice
 from ._area_locks import AreaLock
 from ._area_watch import AsyncWatched
@@ -57,12 +57,19 @@ def connect(
     timeout: float | None = None,
     transport: str = "auto",
 ) -> Connecting:
-    """As statehouse.connect. Use ``async with connect(...) as c`` or ``c = await connect(...)``."""
-    return Connecting(
-        lambda: _client.connect(
-            url, token=token, token_file=token_file, timeout=timeout, transport=transport
+    """As statehouse.connect, without the transport "socket", for which "auto" takes "network". Use ``async with connect(...) as c`` or
+    ``c = await connect(...)``."""
+    return Connecting(lambda: _open_blocking(_local.resolve(url, token, token_file, timeout, transport)))
+
+
+def _open_blocking(endpoint: _client.Endpoint) -> _client.Client:
+    if endpoint[0] == "socket":
+        raise errors.by_name(
+            "INVALID_ARGUMENT",
+            'transport "socket" is of statehouse.connect, whose calls block; statehouse.aio takes "network", which reaches a service of '
+            'this host through its unix socket, "local" and "auto"',
         )
-    )
+    return _client.open_client(endpoint, has_socket=False)
 
 
 class Connecting:

@@ -167,7 +167,7 @@ class Unimplemented(Error, NotImplementedError):
 
 
 class TransportError(Unimplemented, BufferError):
-    """It needs the local door, and this client uses the network: UNIMPLEMENTED."""
+    """It needs the local door, and this client uses calls: UNIMPLEMENTED."""
 
 
 class InternalError(Error):

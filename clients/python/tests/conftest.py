@@ -40,7 +40,7 @@ class Service:
         options.setdefault("token", self.token)
         return statehouse.connect(self.url, transport=door, **options)
 
-    def add_token(self, identity: str, grants: dict[tuple[str, str], tuple[str, ...]]) -> str:
+    def add_token(self, identity: str, grants: dict[tuple[str, str], tuple[str, ...]], **limits: int) -> str:
         """A new access token; ``grants`` has the verbs by kind and pattern. ``identity`` is eight letters and digits, new ones."""
         secret = (identity * 6)[:43]
         digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -49,6 +49,7 @@ class Service:
         )
         with (self.runtime_dir / "tokens.toml").open("a") as file:
             file.write(f'\n[[token]]\nid = "{identity}"\nhash = "{digest}"\ngrants = [{rows}]\n')
+            file.writelines(f"{name} = {limit}\n" for name, limit in limits.items())
         os.kill(self.process.pid, signal.SIGHUP)
         token = f"sh1_{identity}_{secret}"
         wait_until(lambda: self.accepts(token), "the reading of the tokens file")
@@ -147,7 +148,10 @@ def run_service(folder: pathlib.Path, *flags: str) -> Iterator[Service]:
         log.close()
 
 
-@pytest.fixture(params=["local", "network"])
+DOORS_OF_ASYNCIO = ["local", "network"]
+
+
+@pytest.fixture(params=["local", "socket", "network"])
 def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

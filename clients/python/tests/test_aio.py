@@ -14,9 +14,14 @@ import statehouse.aio
 from statehouse.aio import AsyncClient
 from statehouse.types import AsyncArea
 
-from conftest import Service
+from conftest import DOORS_OF_ASYNCIO, Service
 
 Body = Callable[[AsyncClient, AsyncArea], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(params=DOORS_OF_ASYNCIO)
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

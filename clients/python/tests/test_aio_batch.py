@@ -13,7 +13,7 @@ import statehouse.aio
 from statehouse import _batch, errors
 from statehouse._control import Call
 
-from conftest import Service
+from conftest import DOORS_OF_ASYNCIO, Service
 from test_aio_dict import run
 from test_batch import AREA_CALLS, CONTENT, DICT_CALLS, PLACE_CALLS, outcome
 
@@ -39,6 +39,11 @@ async def alone(client: Client, note: Callable[[Any], Any], on: str, name: str) 
     result = operation.result()
     assert results == [result]
     return result
+
+
+@pytest.fixture(params=DOORS_OF_ASYNCIO)
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def test_each_operation_does_what_its_call_does(service: Service, door: str, area_name: str) -> None:

@@ -12,9 +12,14 @@ import pytest
 import statehouse
 import statehouse.aio
 
-from conftest import Service
+from conftest import DOORS_OF_ASYNCIO, Service
 
 Check = Callable[[statehouse.aio.AsyncClient, statehouse.aio.AsyncSharedDict], Awaitable[None]]
+
+
+@pytest.fixture(params=DOORS_OF_ASYNCIO)
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def run(service: Service, door: str, name: str, check: Check, **options: Any) -> None:

@@ -10,7 +10,12 @@ import pytest
 import statehouse
 import statehouse.aio
 
-from conftest import Service
+from conftest import DOORS_OF_ASYNCIO, Service
+
+
+@pytest.fixture(params=DOORS_OF_ASYNCIO)
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def run(service: Service, door: str, check: Callable[[statehouse.aio.AsyncClient], Awaitable[None]]) -> None:

@@ -19,7 +19,7 @@ import pytest
 import statehouse
 import statehouse.aio
 
-from conftest import Service, wait_until
+from conftest import DOORS_OF_ASYNCIO, Service, wait_until
 
 STRIPE = 4096
 SIZE = 64 * STRIPE
@@ -221,6 +221,7 @@ def test_an_area_and_its_client_go_away_together(service: Service, door: str, we
     wait_until(lambda: gc.collect() >= 0 and gone() is None, "the end of the client")
 
 
+@pytest.mark.parametrize("door", DOORS_OF_ASYNCIO)
 def test_asyncio_has_the_same(service: Service, door: str, web: statehouse.Area) -> None:
     async def check() -> None:
         async with statehouse.aio.connect(service.url, token=service.token, transport=door, timeout=10.0) as client:

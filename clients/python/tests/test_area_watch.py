@@ -17,7 +17,7 @@ import statehouse
 import statehouse.aio
 from statehouse import AreaEvent, errors
 
-from conftest import PATIENCE_S, Service
+from conftest import DOORS_OF_ASYNCIO, PATIENCE_S, Service
 
 
 def take(watch: statehouse.AreaWatch, count: int) -> list[AreaEvent]:
@@ -252,6 +252,7 @@ def test_goes_on_in_a_forked_child(area: statehouse.Area) -> None:
         assert event.data == b"x"
 
 
+@pytest.mark.parametrize("door", DOORS_OF_ASYNCIO)
 def test_aio(service: Service, door: str, area_name: str) -> None:
     async def run() -> None:
         async with statehouse.aio.connect(service.url, token=service.token, transport=door) as client:

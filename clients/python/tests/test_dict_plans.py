@@ -12,7 +12,7 @@ import pytest
 import statehouse
 import statehouse.aio
 
-from conftest import Service
+from conftest import DOORS_OF_ASYNCIO, Service
 
 
 def test_a_plan_reads_and_writes_as_one(shared: statehouse.SharedDict) -> None:
@@ -266,6 +266,7 @@ def test_delete_all_counts(shared: statehouse.SharedDict) -> None:
     assert shared.delete_all() == 2 and shared.delete_all() == 0 and shared == {}
 
 
+@pytest.mark.parametrize("door", DOORS_OF_ASYNCIO)
 def test_asyncio_has_the_same(service: Service, door: str, area_name: str) -> None:
     async def main() -> None:
         async with statehouse.aio.connect(service.url, token=service.token, transport=door, timeout=10.0) as client:

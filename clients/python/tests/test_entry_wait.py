@@ -15,7 +15,7 @@ import pytest
 import statehouse
 import statehouse.aio
 
-from conftest import Service
+from conftest import DOORS_OF_ASYNCIO, Service
 
 
 def soon(call: Any, *args: Any, delay: float = 0.05) -> threading.Timer:
@@ -167,6 +167,7 @@ def test_control_c_ends_it(shared: statehouse.SharedDict) -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("door", DOORS_OF_ASYNCIO)
 def test_asyncio_waits_and_cancels(service: Service, door: str, area_name: str) -> None:
     async def main() -> None:
         async with statehouse.aio.connect(

@@ -17,6 +17,8 @@ import statehouse.aio
 from statehouse import _dict_watch, errors
 from statehouse.v1 import watch_pb2
 
+from conftest import DOORS_OF_ASYNCIO
+
 PATIENCE_S = 30.0
 
 
@@ -322,6 +324,7 @@ def test_goes_on_over_a_killed_daemon(service: Any, door: str, area_name: str) -
                     expected += 1
 
 
+@pytest.mark.parametrize("door", DOORS_OF_ASYNCIO)
 def test_aio(service: Any, door: str, area_name: str) -> None:
     async def run() -> None:
         async with statehouse.aio.connect(service.url, token=service.token, transport=door) as client:

@@ -19,7 +19,12 @@ import statehouse.aio
 from statehouse import errors
 from statehouse.websocket import area_websocket_app, send_area, send_area_blocking
 
-from conftest import PATIENCE_S, Service, asgi, wait_until
+from conftest import DOORS_OF_ASYNCIO, PATIENCE_S, Service, asgi, wait_until
+
+
+@pytest.fixture(params=DOORS_OF_ASYNCIO)
+def door(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def connect(url: str, **options: Any) -> Any:
