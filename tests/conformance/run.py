@@ -28,6 +28,7 @@ LOCK_OPS = {"acquire_lock", "start_acquire", "finish_acquire", "release_lock", "
 LOCK_OPS |= {"describe_lock", "list_locks", "force_release_lock", "open_client", "close_client", "let_go"}
 MANY_LOCKS = 1_001  # One more than a page of any client holds.
 VALUES |= {"until.value"}
+WITHOUT_SOCKET = {"raw", "python_aio", "watch_python_aio", "watch_cli"}
 WATCH_OPS = {"watch_area", "watch_dict", "next_event", "no_event", "watch_place", "close_watch"}
 VALUES |= {f"edit.{kind}" for kind in ("set", "append", "remove", "merge", "set_default")}
 
@@ -394,7 +395,7 @@ def main() -> int:
         observer = Program([str(build / "tests/conformance_c"), "network"], service.environment)
         holder = hold_many(service, build)
         for client, command in [*commands(build), *watchers(build)]:
-            for door in ("local", "socket", "network") if client in ("c", "cpp", "watch_c", "watch_cpp") else ("local", "network"):
+            for door in ("local", "network") if client in WITHOUT_SOCKET else ("local", "socket", "network"):
                 name = f"{client}-{door}"
                 if arguments.only not in name:
                     continue
