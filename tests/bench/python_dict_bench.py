@@ -5,8 +5,8 @@
 
 All servers run at the same time, and the same loops run on each in one client process. BaseManager and Redis are reached through unix
 sockets, their faster transport. Values are texts of 64 bytes. A bar is the ratio of medians, taken in the same run. Also measured,
-without a bar: nested edits, tracked values, and the same operations over the network door. The lock is the drop-in for
-BaseManager's, taken and given back without contention.
+without a bar: nested edits, tracked values, and the same operations by calls: transport="socket" and, over the service's unix socket,
+transport="network". The lock is the drop-in for BaseManager's, taken and given back without contention.
 """
 import argparse
 import json
@@ -22,7 +22,8 @@ from python_peers import TEXT, PeerManager, redis_server
 BAR = 50
 OURS_CALLS = 100_000
 PEER_CALLS = 2_000
-NETWORK_CALLS = 1_000
+DOORS_BY_CALLS = ("socket", "network")
+SLOW_CALLS = 1_000
 
 
 def bound(statement, **names):
@@ -78,7 +79,7 @@ def our_loops(d, lock):
     }
 
 
-def network_loops(d):
+def call_loops(d):
     d.update(a=TEXT, n=0)
     return {
         "get": bound('d["a"]', d=d),
@@ -87,13 +88,13 @@ def network_loops(d):
     }
 
 
-def measure(options, manager, redis_socket, client, network):
+def measure(options, manager, redis_socket, client, by_calls):
     from statehouse.compat.managers import AcquirerProxy
 
     groups = [
         ("statehouse", our_loops(client.dict("bench"), AcquirerProxy(client, "bench")), OURS_CALLS),
         ("manager", peer_loops(manager), PEER_CALLS),
-        ("network", network_loops(network.dict("bench/network")), NETWORK_CALLS),
+        *((door, call_loops(other.dict(f"bench/{door}")), SLOW_CALLS) for door, other in by_calls.items()),
     ]
     if redis_socket is not None:
         import redis
@@ -127,7 +128,7 @@ def report(samples):
             peer = statistics.median(samples["redis", op])
             line += f"   python-redis {peer:9.0f}   {peer / ours:6.1f} x"
         if ("network", op) in samples:
-            line += f"   (network door {statistics.median(samples['network', op]):.0f})"
+            line += "".join(f"   ({door} {statistics.median(samples[door, op]):.0f})" for door in DOORS_BY_CALLS)
         print(line)
     return missed
 
@@ -153,9 +154,11 @@ def main():
                 time.sleep(0.01)
             dev = json.loads((top / "run/dev.json").read_text())
             with (statehouse.connect(dev["url"], token=dev["token"], transport="local") as client,
+                  statehouse.connect(dev["url"], token=dev["token"], transport="socket") as socket,
                   statehouse.connect(dev["url"], token=dev["token"], transport="network") as network,
                   redis_server(top) as redis_socket):
-                samples = measure(options, manager, redis_socket, client, network)
+                by_calls = dict(zip(DOORS_BY_CALLS, (socket, network)))
+                samples = measure(options, manager, redis_socket, client, by_calls)
         finally:
             daemon.terminate()
             daemon.wait()
