@@ -79,6 +79,28 @@ TEST_P(SocketClientTest, SmallCallsGoOverTheSocketAndLongRequestsByGrpc) {
   EXPECT_EQ(Calls("network", "GetEntry"), 0);  // Answers of any size come over the socket.
 }
 
+// They would keep others from the socket.
+TEST_P(SocketClientTest, WaitsGoByGrpc) {
+  sh_area* opened = nullptr;
+  ASSERT_EQ(sh_area_open(client_.get(), "a", 64, &opened, nullptr), SH_OK);
+  const AreaPtr area(opened);
+  uint64_t updates = 0;
+  int changed = 1;
+  ASSERT_EQ(sh_wait(area.get(), 0, 1, &changed, &updates, nullptr), SH_OK);
+  EXPECT_EQ(changed, 0);
+  const DictPtr dict = Open("d");
+  sh_entry_wait wait{};
+  wait.timeout_ms = 1;
+  int met = 1;
+  ASSERT_EQ(sh_dict_wait(dict.get(), sh_text("k"), &wait, &met, nullptr, nullptr), SH_OK);
+  EXPECT_EQ(met, 0);
+  EXPECT_TRUE(testing::Eventually([&] {
+    return Calls("network", "WaitArea") == 1 && Calls("network", "WaitEntry") == 1;
+  }));
+  EXPECT_EQ(Calls("local", "WaitArea"), 0);
+  EXPECT_EQ(Calls("local", "WaitEntry"), 0);
+}
+
 TEST_P(SocketClientTest, ABatchWithALongAnswerIsAnsweredInParts) {
   const DictPtr dict = Open("d");
   const std::string text(300'000, 'y');

@@ -179,8 +179,9 @@ StatusOr<WaitResult> NetworkWait(const sh_area& area, uint64_t since, Deadline d
     request.mutable_timeout()->set_nanos(
         static_cast<int32_t>((slice % std::chrono::seconds(1)).count()));
     v1::WaitAreaResponse response;
-    SH_RETURN_IF_ERROR(area.network->Call(Path("WaitArea"), request, &response,
-                                          OptionsFor(slice + area.timeout, true)));
+    CallOptions options = OptionsFor(slice + area.timeout, true);
+    options.long_running = true;
+    SH_RETURN_IF_ERROR(area.network->Call(Path("WaitArea"), request, &response, options));
     if (response.changed() || steady_clock::now() >= deadline) {
       return WaitResult{response.changed(), response.updates()};
     }
