@@ -143,8 +143,8 @@ def test_a_reload_leaves_the_lock_to_the_request_that_holds_it(
 def test_the_lock_of_a_worker_that_a_reload_kills_is_free(
     start: Callable[..., Gunicorn], client: statehouse.Client, area_name: str
 ) -> None:
-    # So long may its request take.
-    gunicorn = start("--timeout", "1", "--graceful-timeout", "1")
+    # So long may its request take, and so long the new worker to begin, beside whatever else the machine does.
+    gunicorn = start("--timeout", "4", "--graceful-timeout", "1")
     old = gunicorn.get("/pid").pid
     holding = gunicorn.begin("/hold")
     wait_until(lambda: client.locks.describe(area_name).holder_count == 1, "a holder")
