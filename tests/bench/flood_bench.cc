@@ -46,6 +46,7 @@ struct Arguments {
   std::string json;
   std::string from;
   std::string only;
+  int nice = 0;  // Of the flood.
 };
 
 // Milliseconds.
@@ -78,7 +79,8 @@ struct Flooded {
     sh_dict_close(dict);
     sh_area_close(area);
     sh_close(client);
-    target = {service.tcp_address, service.token, "flooded", "flooded", 1, arguments.from};
+    target = {service.tcp_address, service.token,  "flooded",     "flooded",
+              1,                   arguments.from, arguments.nice};
   }
   BenchFolder folder;
   BenchProcess process;
@@ -186,7 +188,7 @@ int main(int argc, char** argv) {
   using namespace statehouse::bench;
   if (argc < 2) {
     Die("usage: flood_bench STATEHOUSED [--rounds N] [--json FILE] [--from ADDRESS] "
-        "[--only WORD] [--calls N]");
+        "[--only WORD] [--calls N] [--nice N]");
   }
   setenv(kRaisePriority, "true", 1);  // As it is without a benchmark.
   Arguments arguments;
@@ -201,6 +203,7 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--json") == 0) arguments.json = argv[i + 1];
     if (std::strcmp(argv[i], "--from") == 0) arguments.from = argv[i + 1];
     if (std::strcmp(argv[i], "--only") == 0) arguments.only = argv[i + 1];
+    if (std::strcmp(argv[i], "--nice") == 0) arguments.nice = std::atoi(argv[i + 1]);
   }
   return Run(arguments) == 0 ? 0 : 1;
 }

@@ -1,5 +1,7 @@
 #include "tests/support/floods.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <random>
@@ -86,7 +88,11 @@ Flood::~Flood() {
 void Flood::Start(int threads, Body body) {
   for (int i = 0; i < threads; ++i) {
     const auto number = static_cast<uint32_t>(threads_.size());
-    threads_.emplace_back([this, body, number] { (this->*body)(number); });
+    threads_.emplace_back([this, body, number] {
+      // Of this thread alone. Whoever is not allowed to has the flood as it is.
+      if (target_.nice != 0) (void)::setpriority(PRIO_PROCESS, 0, target_.nice);
+      (this->*body)(number);
+    });
   }
 }
 

@@ -40,6 +40,9 @@ struct FloodTarget {
   std::string dict;
   uint32_t seed = 0;
   std::string from = {};  // The flood's own address; empty: as the kernel has it.
+  // Of the flood's threads, -20 to 19: at 19 it takes hardly a processor from whoever it shares the
+  // machine with, as a flood of another host.
+  int nice = 0;
 };
 
 class Flood final {
