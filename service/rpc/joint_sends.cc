@@ -1,5 +1,6 @@
 #include "service/rpc/joint_sends.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
@@ -7,6 +8,8 @@
 
 #include "engine/os/futex.h"
 #include "service/rpc/kernel_calls.h"
+#include "service/rpc/read_gate.h"
+#include "service/rpc/sole_poller.h"
 
 namespace statehouse {
 namespace {
@@ -28,7 +31,9 @@ void JointSends::ExpectMore(bool more) {
 }
 
 void JointSends::EndScope() {
-  if (held_.empty() || !expects_more_ || MonotonicNs() - held_since_ns_ >= kHeldNsMax) Flush();
+  const bool holds = !held_.empty() || !put_off_.empty();
+  if (holds && expects_more_ && MonotonicNs() - held_since_ns_ < kHeldNsMax) return;
+  Flush();
 }
 
 ssize_t JointSends::Send(int fd, const msghdr* message, int flags) {
@@ -40,16 +45,34 @@ ssize_t JointSends::Join(int fd, const msghdr* message, int flags) {
   if (fd < 0) return NextKernelCalls().sendmsg(fd, message, flags);
   const auto at = static_cast<size_t>(fd);
   if (at >= uses_.size()) uses_.resize(at + 1);
-  if (uses_[at].round != round_) {
-    uses_[at] = {round_, false};
+  Use& use = uses_[at];
+  if (use.round != round_) {
+    use = Use{round_};
     return NextKernelCalls().sendmsg(fd, message, flags);
+  }
+  if (use.is_put_off || PutOff(fd, &use)) {
+    errno = EAGAIN;
+    return -1;
   }
   const ssize_t sent = NextKernelCalls().sendmsg(fd, message, flags | MSG_MORE);
   if (sent <= 0) return sent;
-  if (held_.empty()) held_since_ns_ = MonotonicNs();
-  if (!std::exchange(uses_[at].is_held, true)) held_.push_back(fd);
+  BeginToHold();
+  if (!std::exchange(use.is_held, true)) held_.push_back(fd);
   if (++joined_ >= kJointSendsMax) Flush();
   return sent;
+}
+
+bool JointSends::PutOff(int fd, Use* use) {
+  if (++use->messages < kJointOneByOne) return false;
+  if (!SolePoller::IsInForce() || !ReadGate::Reports(fd)) return false;
+  BeginToHold();
+  use->is_put_off = true;
+  put_off_.push_back(fd);
+  return true;
+}
+
+void JointSends::BeginToHold() {
+  if (held_.empty() && put_off_.empty()) held_since_ns_ = MonotonicNs();
 }
 
 void JointSends::Flush() {
@@ -58,7 +81,11 @@ void JointSends::Flush() {
     const int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   }
+  // One that was closed meanwhile is not gated any more; where its number has a new owner, a report
+  // more does no harm.
+  for (const int fd : put_off_) ReadGate::ReportNow(fd);
   held_.clear();
+  put_off_.clear();
   joined_ = 0;
   ++round_;
 }

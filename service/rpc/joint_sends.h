@@ -10,11 +10,18 @@
 //
 // Whoever is the only one on its connection waits for nobody, and nobody's first message does.
 //
+// From the kJointOneByOne-th message on, a connection that epoll knows is put off: gRPC hears that
+// the socket takes no more (EAGAIN), and adds up what the connection's streams have to send until
+// epoll reports it, which a flush asks for. Then it writes all of that at once, and what it does
+// for each write is done once as well. While it waits for that, gRPC wants a thread of its own to
+// poll; so this is done only where SolePoller keeps that away.
+//
 // Who owns it: the door's polling thread, which has a scope for each event. Threads: that of its
 // scopes; what others send meanwhile goes out at once, and takes along what is held of that
 // connection. Always true: when a scope has ended nothing is held, unless more of the same is to be
 // sent in one of the next (ExpectMore). Failure: none; the kernel has the bytes, and a descriptor
-// that was closed meanwhile, or is no TCP connection, has nothing to be flushed.
+// that was closed meanwhile, or is no TCP connection, has nothing to be flushed. What is put off is
+// gRPC's, one message for each stream at most, as while a slow client's socket is full.
 #pragma once
 
 #include <sys/socket.h>
@@ -28,6 +35,7 @@ namespace statehouse {
 
 // So many messages are held together; the first of them for as long as it takes to write them.
 inline constexpr size_t kJointSendsMax = 256;
+inline constexpr uint32_t kJointOneByOne = 5;
 // For so long the end of a scope may leave something held; longer where the next takes longer.
 inline constexpr uint64_t kHeldNsMax = 500'000;
 
@@ -58,9 +66,14 @@ class JointSends final {
   // What a descriptor was used for since the last flush.
   struct Use {
     uint64_t round = 0;
+    uint32_t messages = 1;
     bool is_held = false;
+    bool is_put_off = false;
   };
   ssize_t Join(int fd, const msghdr* message, int flags);
+  // Whether gRPC is to wait with the message, and all that follows.
+  bool PutOff(int fd, Use* use);
+  void BeginToHold();
   void Flush();
   void EndScope();
 
@@ -70,6 +83,7 @@ class JointSends final {
   size_t joined_ = 0;
   std::vector<Use> uses_;  // By descriptor.
   std::vector<int> held_;  // Of which something is held.
+  std::vector<int> put_off_;
 };
 
 }  // namespace statehouse

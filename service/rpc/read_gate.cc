@@ -378,6 +378,19 @@ void ReadGate::EndPauses() {
   }
 }
 
+bool ReadGate::Reports(int fd) {
+  if (Table::FindGated(fd) == nullptr) return false;
+  const std::lock_guard<std::mutex> lock(Table::mutex);
+  const Slot* const slot = Table::FindGated(fd);
+  return slot != nullptr && slot->epoll >= 0;
+}
+
+void ReadGate::ReportNow(int fd) {
+  const std::lock_guard<std::mutex> lock(Table::mutex);
+  const Slot* const slot = Table::FindGated(fd);
+  if (slot != nullptr) (void)slot->Report(fd, slot->is_waiting ? uint32_t{EPOLLIN} : 0);
+}
+
 void ReadGate::OnEpollControl(int epoll, int operation, int fd, const epoll_event* event) {
   if (Table::FindGated(fd) == nullptr) return;
   const std::lock_guard<std::mutex> lock(Table::mutex);

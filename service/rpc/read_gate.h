@@ -104,6 +104,11 @@ class ReadGate final {
   // Whether none was when it asked last.
   static bool IsIdle();
 
+  // Whether ReportNow has an effect: the descriptor is gated, and an epoll knows it.
+  static bool Reports(int fd);
+  // Has the descriptor's epoll report it once more, with all that it is ready for.
+  static void ReportNow(int fd);
+
   // For gated_calls.cc, which is what the program calls instead of the kernel's.
   static ssize_t Receive(int fd, msghdr* message, int flags);
   static void OnEpollControl(int epoll, int operation, int fd, const ::epoll_event* event);
