@@ -80,10 +80,11 @@ class ServiceControl {
 // The responses of a streaming call. The door polls it on one thread; destroying it ends the call.
 class ServedStream {
  public:
-  enum class Found : uint8_t { kMessage, kNothing, kEnd };
+  enum class Found : uint8_t { kMessage, kLastMessage, kNothing, kEnd };
   virtual ~ServedStream() = default;
-  // The next serialized response; nothing yet, and the `notify` that it was opened with is called
-  // when there is; or the end, with *status why (never OK).
+  // The next serialized response; the same, of which is known that it is the last one for now, as
+  // if it had been asked again and found nothing; nothing yet, and the `notify` that it was opened
+  // with is called when there is; or the end, with *status why (never OK).
   virtual Found Poll(std::string* message, Status* status) = 0;
 };
 

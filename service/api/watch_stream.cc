@@ -136,13 +136,13 @@ class DictStream final : public ServedStream {
 
   Found Poll(std::string* message, Status* status) override {
     WatchEvent event;
-    const Watch::Found found = watch_->Poll(&event);
+    const Watch::Found found = watch_->Poll(&event, /*may_wait=*/true);
     if (found == Watch::Found::kNothing) return Found::kNothing;
     if (found == Watch::Found::kEnd) return EndWith(watch_->status(), status);
     StatusOr<std::string> encoded = EncodeWatchEvent(served_->dict(), event, watch_->ask());
     if (!encoded.ok()) return EndWith(encoded.status(), status);
     *message = *std::move(encoded);
-    return Found::kMessage;
+    return event.waits ? Found::kLastMessage : Found::kMessage;
   }
 
  private:

@@ -68,10 +68,13 @@ bool DoorCore::MayWakeHere() {
 }
 
 bool DoorCore::MayWakeNow() {
-  const uint64_t now_ns = MonotonicNs();
   const uint64_t round = ReadGate::round();
-  if (std::exchange(wakes_round_, round) != round) wakes_until_ns_ = now_ns + kWakesTurnNs;
-  return now_ns < wakes_until_ns_;
+  const bool begins = std::exchange(wakes_round_, round) != round;
+  if (!begins && wakes_until_ns_ == 0) return false;
+  const uint64_t now_ns = MonotonicNs();
+  if (begins) wakes_until_ns_ = now_ns + kWakesTurnNs;
+  if (now_ns >= wakes_until_ns_) wakes_until_ns_ = 0;
+  return wakes_until_ns_ != 0;
 }
 
 void DoorCore::Wake(const std::shared_ptr<StreamWaker>& waker) {

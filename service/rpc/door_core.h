@@ -192,7 +192,7 @@ class DoorCore final {
   std::atomic<uint32_t> wakes_in_a_row_{0};
   // Of the polling thread.
   uint64_t wakes_round_ = 0;     // Of the read gate, that the next is of.
-  uint64_t wakes_until_ns_ = 0;  // Wakes are done at once.
+  uint64_t wakes_until_ns_ = 0;  // Wakes are done at once; 0: that is over.
   uint64_t others_until_ns_ = 0;
 
   std::mutex mutex_;

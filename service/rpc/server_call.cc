@@ -225,14 +225,18 @@ void ServerCall::OnReady() {
 
 // One message is under way at a time, so a slow reader costs that one.
 void ServerCall::Serve() {
+  has_more_ = true;
   if (served_ == nullptr || is_writing_ || finish_was_called_.load(std::memory_order_relaxed)) {
     return;
   }
   if (was_cancelled_) return FinishHeld(grpc::Status::CANCELLED);
   std::string message;
   Status status;
-  switch (served_->Poll(&message, &status)) {
+  const ServedStream::Found found = served_->Poll(&message, &status);
+  has_more_ = found == ServedStream::Found::kMessage;
+  switch (found) {
     case ServedStream::Found::kMessage:
+    case ServedStream::Found::kLastMessage:
       is_foreign_write_ = !core_->OnPollingThread();
       if (!is_foreign_write_) return StartWrite(core_->messages().Buffer(std::move(message)));
       core_->foreign_writes().fetch_add(1, std::memory_order_relaxed);
@@ -254,6 +258,7 @@ void ServerCall::OnServedWritten(bool ok) {
     if (is_foreign_write_) core_->foreign_writes().fetch_sub(1, std::memory_order_relaxed);
     if (!finish_was_called_.load(std::memory_order_relaxed)) {
       if (!ok) return FinishHeld(grpc::Status::CANCELLED);
+      if (!has_more_ && !was_cancelled_) return;
       waker = waker_;
     }
   }

@@ -143,6 +143,7 @@ class ServerCall final : public OpenStream {
   std::unique_ptr<ServedStream> served_;  // Guarded by mutex_; goes without it, on the polling
                                           // thread: its watch waits until nobody notifies.
   bool is_foreign_write_ = false;         // Of the message under way. Guarded by mutex_.
+  bool has_more_ = false;                 // Perhaps, behind that one. Guarded by mutex_.
   std::shared_ptr<StreamWaker> waker_;
 
   // Batches. The first one is read and answered by steps of its own: its answer has initial

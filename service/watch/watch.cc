@@ -49,6 +49,7 @@ void Watch::Close() {
     const std::lock_guard<std::mutex> lock(dict_->mutex);
     WakeUp(dict_->head);
     dict_->awake.erase(this);
+    dict_->unsettled.erase(this);
     if (dict_->watches.erase(this) > 0) {
       if (ask_.is_wait) --dict_->waits;
       if (is_handed_over() && ask_.follows_rings) --dict_->ring_followers;
@@ -98,10 +99,25 @@ bool Watch::TakeDeferred(uint64_t now_ns) {
   return !std::exchange(is_deferred_, true);
 }
 
+// Whether it is live and has nothing to tell but what is yet to be changed.
+bool Watch::HasToldAll() const {
+  return phase_ == Phase::kLive && cursor_ == dict_->head && !resync_ && ask_.window_ns == 0 &&
+         ask_.progress_ms == 0;
+}
+
 Watch::Found Watch::Wait(uint64_t due_ns) {
   waits_ = true;
   is_notified_ = false;
   due_ns_ = due_ns;
+  // Then only changes concern it, or the end.
+  const bool is_settled = is_handed_over() || (due_ns == UINT64_MAX && HasToldAll());
+  if (std::exchange(is_settled_, is_settled) != is_settled) {
+    if (is_settled) {
+      dict_->unsettled.erase(this);
+    } else {
+      dict_->unsettled.insert(this);
+    }
+  }
   if (due_ns != UINT64_MAX) dict_->bell->Ring();
   return Found::kNothing;
 }
@@ -202,14 +218,14 @@ Watch::Found Watch::Resync(ResyncReason reason, WatchEvent* event) {
   return Found::kEvent;
 }
 
-Watch::Found Watch::Poll(WatchEvent* event) {
+Watch::Found Watch::Poll(WatchEvent* event, bool may_wait) {
   *event = WatchEvent();
   parted_.reset();
   std::unique_lock<std::mutex> lock(dict_->mutex);
   WakeUp(dict_->head);
   waits_ = false;
   is_deferred_ = false;
-  opens_window_ = false;
+  may_wait_ = may_wait;
   if (ended_.ok() && !dict_->ended.ok()) {
     if (TakeLastWords(lock, event)) return Found::kEvent;
     if (ended_.ok()) ended_ = dict_->ended;
@@ -236,18 +252,23 @@ Watch::Found Watch::Poll(WatchEvent* event) {
   if (resync_) return Resync(*resync_, event);
   if (is_handed_over()) return Wait(UINT64_MAX);
   if (HandOver(event)) return Found::kEvent;
-  const bool is_live = phase_ == Phase::kLive;
   const Found found = phase_ == Phase::kSnapshot ? ScanPage(lock, event) : TakeChanges(lock, event);
-  if (found != Found::kEvent) return found;
-  const uint64_t now_ns = clock_ns_();
-  if (is_live && !event->changes.empty()) {
-    // Its window is not the service's time.
-    const uint64_t noticed_ns =
-        std::max(event->changes.front().change->noticed_ns, pace_.open_ns());
-    counters_->CountWake(now_ns - std::min(noticed_ns, now_ns));
-  }
-  opens_window_ ? pace_.ToldChanges(now_ns) : pace_.Told(now_ns);
+  // Of changes it is done already: others may look at the watch then.
+  if (found == Found::kEvent && event->changes.empty()) pace_.Told(clock_ns_());
   return found;
+}
+
+// Counts changes that are told now.
+void Watch::CountTold(const WatchEvent& event, uint64_t now_ns) {
+  told_ = cursor_;
+  if (!ask_.is_wait) {
+    counters_->changes.fetch_add(event.changes.size(), std::memory_order_relaxed);
+  }
+  if (phase_ != Phase::kLive) return pace_.Told(now_ns);
+  // Its window is not the service's time.
+  const uint64_t noticed_ns = std::max(event.changes.front().change->noticed_ns, pace_.open_ns());
+  counters_->CountWake(now_ns - std::min(noticed_ns, now_ns));
+  cursor_ >= dict_->head ? pace_.ToldChanges(now_ns) : pace_.Told(now_ns);
 }
 
 // What was changed before; and where another service goes on, from where, unless that was told
@@ -414,14 +435,14 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
     }
     if (event->changes.empty()) TakeEach(end, event);
     if (event->changes.empty() && resync_) return Resync(*resync_, event);
-    opens_window_ = phase_ == Phase::kLive && cursor_ >= end && !event->changes.empty();
   }
   event->revision = can_resume_ ? cursor_ : 0;
   if (!event->changes.empty()) {
-    told_ = cursor_;
-    if (!ask_.is_wait) {
-      counters_->changes.fetch_add(event->changes.size(), std::memory_order_relaxed);
-    }
+    CountTold(*event, now_ns);
+    // One that hands over is asked for that.
+    event->waits =
+        may_wait_ && dict_->ended.ok() && !has_log_ && previous_ == nullptr && HasToldAll();
+    if (event->waits) (void)Wait(UINT64_MAX);
     lock.unlock();
     FillValues(event);
     return Found::kEvent;

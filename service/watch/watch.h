@@ -94,6 +94,7 @@ struct WatchEvent {
   std::vector<DictEntry> entries;
   std::vector<Told> changes;
   ResyncReason reason = ResyncReason::kHistoryGone;
+  bool waits = false;     // There is nothing behind it yet: as after kNothing. If asked for.
   uint64_t log_id = 0;    // Of kHandedOver: which follow log …
   uint64_t position = 0;  // … and where the change after `revision` stands in it.
 };
@@ -138,8 +139,9 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   ~Watch() { Close(); }
 
   // The next event; or nothing yet, and `notify` is called once when it is worth to look again; or
-  // the end, and status() says why.
-  Found Poll(WatchEvent* event);
+  // the end, and status() says why. `may_wait`: who has the last event of a live watch for now may
+  // be spared the question for the next one (WatchEvent::waits).
+  Found Poll(WatchEvent* event, bool may_wait = false);
   const Status& status() const { return status_; }
   // Nothing is told any more. Idempotent.
   void Close();
@@ -196,6 +198,8 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   bool IsFallingBehind() const;
   Found ScanPage(std::unique_lock<std::mutex>& lock, WatchEvent* event);
   Found TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* event);
+  void CountTold(const WatchEvent& event, uint64_t now_ns);
+  bool HasToldAll() const;
   void TakeEach(uint64_t end, WatchEvent* event);
   void TakeLatest(uint64_t end, WatchEvent* event);
   PreviousValue Before(const DictChange& change) const;
@@ -219,6 +223,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   uint64_t due_ns_ = UINT64_MAX;
   WatchPace pace_;
   bool is_deferred_ = false;  // The hub knows that something waits for the window.
+  bool is_settled_ = false;   // It is not among the dict's `unsettled`.
   uint32_t passes_ = 0;       // Batches that it was passed by, one after the other.
   bool is_asleep_ = false;
   std::multimap<std::string_view, Watch*>::iterator asleep_at_;  // Where it is asleep.
@@ -238,7 +243,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   std::vector<uint64_t> sequences_;        // From first_bucket_ on; empty: nothing is left out.
   bool is_silent_ = false;                 // The scan is for previous_ alone.
   bool has_scanned_ = false;               // All, for previous_.
-  bool opens_window_ = false;              // The event has all changes that there were.
+  bool may_wait_ = false;                  // Behind the event that it is asked for.
   std::shared_ptr<PreviousTable> parted_;  // To be let go without the mutex.
   Status status_;
 

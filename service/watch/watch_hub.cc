@@ -132,6 +132,7 @@ StatusOr<std::shared_ptr<Watch>> WatchHub::Open(WatchAsk ask, std::function<void
     const std::lock_guard<std::mutex> dict_lock(dict->mutex);
     dict->watches.insert(watch.get());
     dict->awake.insert(watch.get());
+    dict->unsettled.insert(watch.get());
     if (watch->ask().is_wait) ++dict->waits;
     dict->idle_since_ns = 0;
     allowed = allowed_;
@@ -249,7 +250,7 @@ uint64_t WatchHub::LookAt(const std::vector<std::shared_ptr<WatchedDict>>& dicts
     more = more || (has_more && dict->busy_looks <= kBusyLooksAtOnce);
     if (has_more) until_ns = std::min(until_ns, options_.clock_ns() + kStrideNs);
     const std::lock_guard<std::mutex> lock(dict->mutex);
-    for (const Watch* const watch : dict->awake) until_ns = std::min(until_ns, watch->due_ns());
+    for (const Watch* const watch : dict->unsettled) until_ns = std::min(until_ns, watch->due_ns());
   }
   for (const std::shared_ptr<WatchedDict>& dict : dicts) Forget(dict);
   if (LookAtEnded()) until_ns = std::min(until_ns, options_.clock_ns() + kLookNs);
@@ -440,7 +441,7 @@ void WatchHub::Publish(WatchedDict& dict, std::vector<DictChange> fresh, uint64_
     const uint64_t now_ns = options_.clock_ns();
     WakeSleepers(dict, head_before, has_gap, keys);
     std::vector<Watch*> tired;
-    for (Watch* const watch : dict.awake) {
+    for (Watch* const watch : keys.empty() ? dict.unsettled : dict.awake) {
       watch->PassBy(head_before, has_gap, keys);
       has_deferred = watch->TakeDeferred(now_ns) || has_deferred;
       if (!keys.empty() && watch->MayFallAsleep()) tired.push_back(watch);

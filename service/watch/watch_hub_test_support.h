@@ -69,24 +69,23 @@ class Watcher {
   Watch::Found Next(WatchEvent* event, milliseconds patience = milliseconds(10'000)) {
     const auto until = std::chrono::steady_clock::now() + patience;
     for (;;) {
-      {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        notified_ = false;
+      if (!std::exchange(waits_, false)) {
+        const Watch::Found found = Ask(event);
+        if (found != Watch::Found::kNothing) return found;
       }
-      const Watch::Found found = watch_->Poll(event);
-      if (found != Watch::Found::kNothing) return found;
       std::unique_lock<std::mutex> lock(mutex_);
-      if (!changed_.wait_until(lock, until, [this] { return notified_; })) return found;
+      if (!changed_.wait_until(lock, until, [this] { return notified_; })) {
+        return Watch::Found::kNothing;
+      }
     }
   }
   // The same without patience: nothing, too, while it sleeps and was not notified.
   Watch::Found TryNext(WatchEvent* event) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (sleeps_ && !notified_) return Watch::Found::kNothing;
-      notified_ = false;
+      if ((sleeps_ || waits_) && !notified_) return Watch::Found::kNothing;
     }
-    const Watch::Found found = watch_->Poll(event);
+    const Watch::Found found = Ask(event);
     sleeps_ = found == Watch::Found::kNothing;
     return found;
   }
@@ -97,10 +96,21 @@ class Watcher {
   }
 
  private:
+  Watch::Found Ask(WatchEvent* event) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      notified_ = false;
+    }
+    const Watch::Found found = watch_->Poll(event, /*may_wait=*/true);
+    waits_ = found == Watch::Found::kEvent && event->waits;
+    return found;
+  }
+
   std::mutex mutex_;
   std::condition_variable changed_;
   bool notified_ = false;
   bool sleeps_ = false;  // Of TryNext.
+  bool waits_ = false;   // The last event said so: it is not asked before it notifies.
   std::shared_ptr<Watch> watch_;
 };
 

@@ -130,7 +130,10 @@ struct WatchedDict {
   // key, or are handed over, and cost nothing meanwhile.
   std::unordered_set<Watch*> awake;
   std::multimap<std::string_view, Watch*> asleep;  // By their key, which is theirs.
-  size_t waits = 0;                                // Watches that are waits for an entry.
+  // Those of the awake ones that a look without changes may concern: they are not live yet, or wait
+  // for a time.
+  std::unordered_set<Watch*> unsettled;
+  size_t waits = 0;  // Watches that are waits for an entry.
   // The changes since its first follower, for clients of this host; null: none. Whoever holds
   // drain_mutex writes it, and may be ahead of the history.
   std::shared_ptr<FollowLogWriter> follow_log;
