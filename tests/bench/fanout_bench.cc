@@ -74,7 +74,7 @@ class Watches final {
   static bool IsEvent(const Message& message) { return message.changes().changes_size() == 1; }
   // Once: the peer's client does not count either.
   static void Keep(const Message& message, size_t* bytes) {
-    if (*bytes == 0) *bytes = message.ByteSizeLong();
+    if (*bytes == 0 && IsEvent(message)) *bytes = message.ByteSizeLong();
   }
 
  private:
