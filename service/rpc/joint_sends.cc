@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include <atomic>
 #include <utility>
 
 #include "engine/os/futex.h"
@@ -16,6 +17,8 @@ namespace {
 
 // The one whose scope the thread is in.
 thread_local JointSends* current = nullptr;
+
+std::atomic<uint64_t> all_put_offs{0};
 
 }  // namespace
 
@@ -35,6 +38,8 @@ void JointSends::EndScope() {
   if (holds && expects_more_ && MonotonicNs() - held_since_ns_ < kHeldNsMax) return;
   Flush();
 }
+
+uint64_t JointSends::put_offs() { return all_put_offs.load(std::memory_order_relaxed); }
 
 ssize_t JointSends::Send(int fd, const msghdr* message, int flags) {
   if (current == nullptr) return NextKernelCalls().sendmsg(fd, message, flags);
@@ -68,6 +73,7 @@ bool JointSends::PutOff(int fd, Use* use) {
   BeginToHold();
   use->is_put_off = true;
   put_off_.push_back(fd);
+  all_put_offs.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 

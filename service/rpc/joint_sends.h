@@ -10,7 +10,7 @@
 //
 // Whoever is the only one on its connection waits for nobody, and nobody's first message does.
 //
-// From the kJointOneByOne-th message on, a connection that epoll knows is put off: gRPC hears that
+// From message kJointOneByOne on, a connection that epoll knows is put off: gRPC hears that
 // the socket takes no more (EAGAIN), and adds up what the connection's streams have to send until
 // epoll reports it, which a flush asks for. Then it writes all of that at once, and what it does
 // for each write is done once as well. While it waits for that, gRPC wants a thread of its own to
@@ -35,6 +35,8 @@ namespace statehouse {
 
 // So many messages are held together; the first of them for as long as it takes to write them.
 inline constexpr size_t kJointSendsMax = 256;
+// A connection is put off at its message of that number. It costs two system calls and a wake-up of
+// gRPC's thread, so few messages are better held.
 inline constexpr uint32_t kJointOneByOne = 5;
 // For so long the end of a scope may leave something held; longer where the next takes longer.
 inline constexpr uint64_t kHeldNsMax = 500'000;
@@ -59,6 +61,8 @@ class JointSends final {
   // the next scopes: until then its end flushes nothing that has not been held for kHeldNsMax.
   // Nothing outside of a scope.
   static void ExpectMore(bool more);
+  // How often a connection was put off. For tests.
+  static uint64_t put_offs();
   // For gated_calls.cc, which is what the program calls instead of the kernel's.
   static ssize_t Send(int fd, const msghdr* message, int flags);
 
@@ -81,9 +85,9 @@ class JointSends final {
   uint64_t held_since_ns_ = 0;  // If anything is.
   uint64_t round_ = 1;          // Of flushes.
   size_t joined_ = 0;
-  std::vector<Use> uses_;  // By descriptor.
-  std::vector<int> held_;  // Of which something is held.
-  std::vector<int> put_off_;
+  std::vector<Use> uses_;     // By descriptor.
+  std::vector<int> held_;     // Of which something is held.
+  std::vector<int> put_off_;  // To be reported.
 };
 
 }  // namespace statehouse

@@ -56,7 +56,9 @@ bool TrySend(int fd, std::string text) {
   message.msg_iov = &space;
   message.msg_iovlen = 1;
   const ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
-  if (sent < 0) EXPECT_EQ(errno, EAGAIN);
+  if (sent < 0) {
+    EXPECT_EQ(errno, EAGAIN);
+  }
   return sent == static_cast<ssize_t>(text.size());
 }
 

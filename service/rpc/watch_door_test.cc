@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "service/rpc/grpc_door_test_support.h"
+#include "service/rpc/joint_sends.h"
+#include "service/rpc/sole_poller.h"
 #include "statehouse/v1/dict.grpc.pb.h"
 
 namespace statehouse {
@@ -565,6 +567,31 @@ TEST_F(WatchDoorTest, StreamsOfOneConnectionAreToldInFewerPacketsThanMessages) {
   }
 
   EXPECT_LT(packets, kConnections * kStreamsOfEach);
+  for (const auto& stream : streams) stream->context.TryCancel();
+}
+
+TEST_F(WatchDoorTest, AConnectionOfManyStreamsIsPutOffAndAllAreTold) {
+  ASSERT_TRUE(Eventually([] { return SolePoller::IsInForce(); }));
+  constexpr uint32_t kStreams = 100;
+  v1::WatchDictRequest request = Watch();
+  request.set_key("k");
+  const auto stub = v1::Dicts::NewStub(Channel());
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (uint32_t i = 0; i < kStreams; ++i) streams.push_back(Open(request, stub.get()));
+  for (const auto& stream : streams) ASSERT_GT(stream->AwaitSynced(), 0u);
+  const uint64_t before = JointSends::put_offs();
+
+  // As above, and not each event finds the streams idle; but each is told to all.
+  for (int event = 0; event < 1000 && JointSends::put_offs() == before; ++event) {
+    SetByCall("k", std::to_string(event));
+    for (const auto& stream : streams) {
+      const auto message = stream->Next();
+      ASSERT_TRUE(message.has_value());
+      EXPECT_EQ(message->changes().changes(0).value().string_value(), std::to_string(event));
+    }
+  }
+
+  EXPECT_GT(JointSends::put_offs(), before);
   for (const auto& stream : streams) stream->context.TryCancel();
 }
 
