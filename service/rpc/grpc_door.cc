@@ -152,6 +152,9 @@ void GrpcDoorImpl::Poll() {
     const JointSends::Scope scope(core_.sends());  // An event may send to a whole audience.
     static_cast<Event*>(tag)->OnEvent(ok);
   }
+  // Nobody has another turn.
+  const JointSends::Scope last(core_.sends());
+  JointSends::ExpectMore(false);
 }
 
 void GrpcDoorImpl::Shutdown(std::chrono::milliseconds grace) {

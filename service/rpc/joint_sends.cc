@@ -17,12 +17,17 @@ namespace {
 
 // The one whose scope the thread is in.
 thread_local JointSends* current = nullptr;
+// The one that the thread's last scope has left something in, until the next one.
+thread_local JointSends* between = nullptr;
 
 std::atomic<uint64_t> all_put_offs{0};
 
 }  // namespace
 
-JointSends::Scope::Scope(JointSends* sends) { current = sends; }
+JointSends::Scope::Scope(JointSends* sends) {
+  current = sends;
+  between = nullptr;
+}
 
 JointSends::Scope::~Scope() {
   current->EndScope();
@@ -35,13 +40,20 @@ void JointSends::ExpectMore(bool more) {
 
 void JointSends::EndScope() {
   const bool holds = !held_.empty() || !put_off_.empty();
-  if (holds && expects_more_ && MonotonicNs() - held_since_ns_ < kHeldNsMax) return;
+  if (holds && expects_more_ && MonotonicNs() - held_since_ns_ < kHeldNsMax) {
+    between = this;
+    return;
+  }
   Flush();
 }
 
 uint64_t JointSends::put_offs() { return all_put_offs.load(std::memory_order_relaxed); }
 
 ssize_t JointSends::Send(int fd, const msghdr* message, int flags) {
+  if (between != nullptr && between->IsPutOff(fd)) {
+    errno = EAGAIN;
+    return -1;
+  }
   if (current == nullptr) return NextKernelCalls().sendmsg(fd, message, flags);
   return current->Join(fd, message, flags);
 }
@@ -67,6 +79,11 @@ ssize_t JointSends::Join(int fd, const msghdr* message, int flags) {
   return sent;
 }
 
+bool JointSends::IsPutOff(int fd) const {
+  const auto at = static_cast<size_t>(fd);
+  return fd >= 0 && at < uses_.size() && uses_[at].round == round_ && uses_[at].is_put_off;
+}
+
 bool JointSends::PutOff(int fd, Use* use) {
   if (++use->messages < kJointOneByOne) return false;
   if (!SolePoller::IsInForce() || !ReadGate::Reports(fd)) return false;
@@ -82,6 +99,7 @@ void JointSends::BeginToHold() {
 }
 
 void JointSends::Flush() {
+  if (between == this) between = nullptr;
   for (const int fd : held_) {
     // It is on already, and said again it sends what is held.
     const int on = 1;

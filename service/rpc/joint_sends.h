@@ -14,7 +14,8 @@
 // the socket takes no more (EAGAIN), and adds up what the connection's streams have to send until
 // epoll reports it, which a flush asks for. Then it writes all of that at once, and what it does
 // for each write is done once as well. While it waits for that, gRPC wants a thread of its own to
-// poll; so this is done only where SolePoller keeps that away.
+// poll; so this is done only where SolePoller keeps that away. Between two turns of an audience it
+// stays put off, though epoll may report it for what its client sends.
 //
 // Who owns it: the door's polling thread, which has a scope for each event. Threads: that of its
 // scopes; what others send meanwhile goes out at once, and takes along what is held of that
@@ -77,6 +78,7 @@ class JointSends final {
   ssize_t Join(int fd, const msghdr* message, int flags);
   // Whether gRPC is to wait with the message, and all that follows.
   bool PutOff(int fd, Use* use);
+  bool IsPutOff(int fd) const;
   void BeginToHold();
   void Flush();
   void EndScope();
