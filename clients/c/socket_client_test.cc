@@ -1,5 +1,6 @@
 // Clients of the host that map no memory: what goes over the attach socket, what does not, and when
 // a client comes by that door. What the calls mean is tested with the other doors.
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -79,8 +80,8 @@ TEST_P(SocketClientTest, SmallCallsGoOverTheSocketAndLongRequestsByGrpc) {
   EXPECT_EQ(Calls("network", "GetEntry"), 0);  // Answers of any size come over the socket.
 }
 
-// They would keep others from the socket.
-TEST_P(SocketClientTest, WaitsGoByGrpc) {
+// They would keep others from the socket; looks do not.
+TEST_P(SocketClientTest, WaitsGoByGrpcAndLooksOverTheSocket) {
   sh_area* opened = nullptr;
   ASSERT_EQ(sh_area_open(client_.get(), "a", 64, &opened, nullptr), SH_OK);
   const AreaPtr area(opened);
@@ -99,6 +100,11 @@ TEST_P(SocketClientTest, WaitsGoByGrpc) {
   }));
   EXPECT_EQ(Calls("local", "WaitArea"), 0);
   EXPECT_EQ(Calls("local", "WaitEntry"), 0);
+  ASSERT_EQ(sh_wait(area.get(), 0, 0, &changed, &updates, nullptr), SH_OK);
+  wait.timeout_ms = 0;
+  ASSERT_EQ(sh_dict_wait(dict.get(), sh_text("k"), &wait, &met, nullptr, nullptr), SH_OK);
+  EXPECT_TRUE(testing::Eventually(
+      [&] { return Calls("local", "WaitArea") == 1 && Calls("local", "WaitEntry") == 1; }));
 }
 
 TEST_P(SocketClientTest, ABatchWithALongAnswerIsAnsweredInParts) {
@@ -201,6 +207,40 @@ TEST_P(SocketClientTest, ThreadsOfAForkedChildWhoseParentUsedGrpcTakeTurns) {
     is_over = true;
     adder.join();
     _exit(failures == 0 ? 0 : 1);
+  }
+  ASSERT_GT(child, 0);
+  EXPECT_EQ(testing::WaitForExit(child), 0);
+}
+
+TEST_P(SocketClientTest, WaitsOfAForkedChildWhoseParentUsedGrpcHaveTheirOwnConnections) {
+  sh_area* opened = nullptr;
+  ASSERT_EQ(sh_area_open(client_.get(), "a", 64, &opened, nullptr), SH_OK);
+  const AreaPtr area(opened);
+  const DictPtr dict = Open("d");
+  sh_entry_wait wait{};
+  wait.timeout_ms = kPatienceMs;
+  const auto wait_for_both = [&](int* both) {
+    int changed = 0;
+    int met = 0;
+    const bool ok =
+        sh_wait(area.get(), 0, kPatienceMs, &changed, nullptr, nullptr) == SH_OK &&
+        sh_dict_wait(dict.get(), sh_text("k"), &wait, &met, nullptr, nullptr) == SH_OK;
+    *both = ok && changed == 1 && met == 1 ? 1 : 0;
+  };
+  int told = 0;
+  const pid_t child = [&] {
+    int changed = 0;
+    EXPECT_EQ(sh_wait(area.get(), 0, 1, &changed, nullptr, nullptr), SH_OK);  // By gRPC.
+    return fork();
+  }();
+  if (child == 0) {
+    std::thread waits([&] { wait_for_both(&told); });
+    ::poll(nullptr, 0, 20);  // Most likely it waits, which keeps nobody from the socket.
+    const bool ok =
+        sh_fill(area.get(), 0, 1, 1, nullptr) == SH_OK &&
+        sh_dict_set_string(dict.get(), sh_text("k"), sh_text("v"), nullptr, nullptr) == SH_OK;
+    waits.join();
+    _exit(ok && told == 1 ? 0 : 1);
   }
   ASSERT_GT(child, 0);
   EXPECT_EQ(testing::WaitForExit(child), 0);

@@ -72,12 +72,14 @@ RingFollower::Sight RingFollower::Look(uint64_t revision, DictChange* change) {
   if (!is_one) return Sight::kOthers;
   if (place.lane == 0) return Sight::kNothing;
   const uint64_t bytes = has_given ? 0 : ReadFirst(place, change);
+  // Before the claim: what the daemon reads next has a later time.
+  const uint64_t time_ms = ChangeTimeMs();
   if (bytes == 0 || !Claim(revision, place.lane)) return Sight::kOthers;
   given_revision_ = revision + 1;
   given_lane_ = place.lane;
   given_end_ = place.begin + bytes;
   change->revision = given_revision_;
-  change->time_ms = ChangeTimeMs();
+  change->time_ms = time_ms;
   return Sight::kChange;
 }
 

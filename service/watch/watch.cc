@@ -105,6 +105,12 @@ bool Watch::HasToldAll() const {
          ask_.progress_ms == 0;
 }
 
+// Whether values are filled in, which takes time.
+bool Watch::HasGoneValues(const WatchEvent& event) {
+  return std::any_of(event.changes.begin(), event.changes.end(),
+                     [](const WatchEvent::Told& told) { return told.change->change.value_gone; });
+}
+
 Watch::Found Watch::Wait(uint64_t due_ns) {
   waits_ = true;
   is_notified_ = false;
@@ -440,8 +446,8 @@ Watch::Found Watch::TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* 
   if (!event->changes.empty()) {
     CountTold(*event, now_ns);
     // One that hands over is asked for that.
-    event->waits =
-        may_wait_ && dict_->ended.ok() && !has_log_ && previous_ == nullptr && HasToldAll();
+    event->waits = may_wait_ && dict_->ended.ok() && !has_log_ && previous_ == nullptr &&
+                   HasToldAll() && !HasGoneValues(*event);
     if (event->waits) (void)Wait(UINT64_MAX);
     lock.unlock();
     FillValues(event);
@@ -508,6 +514,7 @@ bool Watch::MayFallAsleep() {
 
 void Watch::FallAsleep() {
   dict_->awake.erase(this);
+  dict_->unsettled.erase(this);
   // No change concerns one that is handed over.
   asleep_at_ = is_handed_over() ? dict_->asleep.end() : dict_->asleep.emplace(*ask_.key, this);
   is_asleep_ = true;
@@ -518,6 +525,7 @@ void Watch::WakeUp(uint64_t head) {
   if (!std::exchange(is_asleep_, false)) return;
   if (asleep_at_ != dict_->asleep.end()) dict_->asleep.erase(asleep_at_);
   dict_->awake.insert(this);
+  if (!is_settled_) dict_->unsettled.insert(this);
   cursor_ = WatchMutantIs(WatchMutant::kWatchSleptTooLong) ? dict_->head : head;
 }
 

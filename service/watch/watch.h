@@ -200,6 +200,7 @@ class Watch final : public std::enable_shared_from_this<Watch> {
   Found TakeChanges(std::unique_lock<std::mutex>& lock, WatchEvent* event);
   void CountTold(const WatchEvent& event, uint64_t now_ns);
   bool HasToldAll() const;
+  static bool HasGoneValues(const WatchEvent& event);
   void TakeEach(uint64_t end, WatchEvent* event);
   void TakeLatest(uint64_t end, WatchEvent* event);
   PreviousValue Before(const DictChange& change) const;

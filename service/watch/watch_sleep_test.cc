@@ -161,6 +161,28 @@ TEST_F(WatchSleepTest, AStormIsReadInStrides) {
   EXPECT_EQ(hub->Turn(), 0u);
 }
 
+// A look without changes does not concern it, though its window waits for the next one.
+TEST_F(WatchSleepTest, OneWithAWindowSleepsUntilItsKeyChanges) {
+  WatchAsk with_window = Ask();
+  with_window.window_ns = 1'000'000;
+  const auto watcher = Live("k", with_window);
+  ChangeOthers();
+  ASSERT_EQ(hub->Totals().asleep, 1u);
+
+  Put("other", "again");
+  while (hub->Turn() == 0) continue;
+  EXPECT_GT(hub->Turn(), MonotonicNs() + 10'000'000) << "nothing is due";
+  EXPECT_FALSE(watcher->is_notified());
+  EXPECT_EQ(hub->Totals().asleep, 1u);
+
+  Put("k", "mine");
+  for (int turn = 0; turn < 1'000 && !watcher->is_notified(); ++turn) {
+    (void)hub->Turn();
+    SleepNs(100'000);
+  }
+  ExpectTold(*watcher, "k", "mine");
+}
+
 TEST_F(WatchSleepTest, WhatIsToldByTimeOrOfManyKeysStaysAwake) {
   WatchAsk with_progress = Ask();
   with_progress.progress_ms = kProgressMsMax;

@@ -130,8 +130,8 @@ struct WatchedDict {
   // key, or are handed over, and cost nothing meanwhile.
   std::unordered_set<Watch*> awake;
   std::multimap<std::string_view, Watch*> asleep;  // By their key, which is theirs.
-  // Those of the awake ones that a look without changes may concern: they are not live yet, or wait
-  // for a time.
+  // Those of the awake ones that a look without changes may concern: they are not live yet, wait
+  // for a time, or have a window.
   std::unordered_set<Watch*> unsettled;
   size_t waits = 0;  // Watches that are waits for an entry.
   // The changes since its first follower, for clients of this host; null: none. Whoever holds

@@ -180,7 +180,7 @@ StatusOr<WaitResult> NetworkWait(const sh_area& area, uint64_t since, Deadline d
         static_cast<int32_t>((slice % std::chrono::seconds(1)).count()));
     v1::WaitAreaResponse response;
     CallOptions options = OptionsFor(slice + area.timeout, true);
-    options.long_running = true;
+    options.long_running = slice.count() > 0;
     SH_RETURN_IF_ERROR(area.network->Call(Path("WaitArea"), request, &response, options));
     if (response.changed() || steady_clock::now() >= deadline) {
       return WaitResult{response.changed(), response.updates()};

@@ -61,7 +61,7 @@ Status NetworkDict::Wait(std::string_view key, const EntryWait& wait, Deadline d
     CallOptions options;
     options.deadline = steady_clock::now() + slice + timeout_;
     options.idempotent = true;
-    options.long_running = true;
+    options.long_running = slice.count() > 0;
     SH_RETURN_IF_ERROR(
         caller_->Call("/statehouse.v1.Dicts/WaitEntry", request, &response, options));
   } while (!response.met() && steady_clock::now() < deadline);

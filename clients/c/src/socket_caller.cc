@@ -8,14 +8,19 @@ namespace {
 constexpr char kOpenSession[] = "/statehouse.v1.Sessions/OpenSession";
 
 bool IsSmall(size_t request_bytes, const CallOptions& options) {
-  return request_bytes <= SocketCaller::kRequestBytesMax && !options.long_running &&
-         !options.unhurried;
+  return request_bytes <= SocketCaller::kRequestBytesMax && !options.unhurried;
 }
 
 }  // namespace
 
 bool SocketCaller::CallBySocket(const std::string& method, const std::string& request,
                                 const CallOptions& options, StatusOr<std::string>* response) {
+  if (options.long_running) {
+    // By gRPC, and where that is not to be had by a connection of its own.
+    if (network_->CheckUsable().reason() != Reason::kClientForked) return false;
+    *response = session_->Call(method, request, options);
+    return true;
+  }
   const Deadline free_by = std::chrono::steady_clock::now() + kPatience;
   if (session_->CallIfFree(method, request, options, free_by, response)) return true;
   if (network_->CheckUsable().reason() != Reason::kClientForked) return false;

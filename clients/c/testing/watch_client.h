@@ -116,8 +116,7 @@ inline bool IsReadable(int fd) {
   return poll(&waits, 1, 0) == 1 && (waits.revents & POLLIN) != 0;
 }
 
-// Threads of this process that read for watches.
-// The library's threads with this name: of streams ("statehouse-read"), of what is followed
+// Threads that the library has, by their name: of streams ("statehouse-read"), of what is followed
 // ("statehouse-flw").
 inline std::vector<pid_t> ThreadsNamed(const std::string& name) {
   std::vector<pid_t> threads;

@@ -66,7 +66,7 @@ class NetworkArea:
         while True:
             seconds = wait_slice(deadline)
             call = self._calls.wait(since, seconds)
-            changed: bool = self._session.call(call, seconds + self._session.timeout, True).changed
+            changed: bool = self._session.call(call, seconds + self._session.timeout, seconds > 0).changed
             if changed or time.monotonic() >= deadline:
                 return changed
 

@@ -105,8 +105,8 @@ class _Nothing:
         return b""
 
     @staticmethod
-    def FromString(serialized: bytes) -> None:
-        return None
+    def FromString(serialized: bytes) -> _Nothing:
+        return _Nothing()  # Not None, which grpcio takes for a failure.
 
 
 class RetryDelays:

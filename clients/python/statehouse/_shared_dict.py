@@ -458,7 +458,7 @@ class NetworkSharedDict(SharedDict):
         call, read = getattr(self._calls, request[0])(*request[1:])
         with named(call):
             timeout = call_timeout(request, self._session.timeout)
-            return read(self._session.call(call, timeout, request[0] == "wait"))
+            return read(self._session.call(call, timeout, request[0] == "wait" and request[-1] > 0))
 
 
 class LocalSharedDict(_local.Dict, SharedDict):
