@@ -197,7 +197,7 @@ TEST_P(SocketClientTest, ThreadsOfAForkedChildWhoseParentUsedGrpcTakeTurns) {
         if (sh_dict_add(dict.get(), sh_text("n"), 1, nullptr, nullptr) != SH_OK) ++failures;
       }
     });
-    for (int i = 0; i < kBatches; ++i) {  // Each keeps the socket busy for more than kPatience.
+    for (int i = 0; i < kBatches; ++i) {  // Each keeps the socket busy for long.
       const BatchPtr batch = Begin();
       for (int k = 0; k < 10; ++k) {
         sh_batch_dict_get(batch.get(), dict.get(), sh_text("k"), nullptr, nullptr);

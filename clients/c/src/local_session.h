@@ -21,6 +21,7 @@
 #include "clients/c/src/attach_connection.h"
 #include "clients/c/src/fork_registry.h"
 #include "clients/c/src/lane_pool.h"
+#include "engine/attach/protocol.h"
 #include "engine/base/status.h"
 #include "engine/state/area.h"
 
@@ -89,6 +90,11 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
   StatusOr<std::string> Call(const std::string& method, const std::string& request,
                              const CallOptions& options);
 
+  // What clients that map no memory send by packet, gRPC taking the rest: requests of so many bytes
+  // (a packet's body has the method and their heads, too), while others' calls keep the connection
+  // busy no longer.
+  static constexpr size_t kSmallRequestBytesMax = kAttachPartBytesMax - kAttachMethodBytesMax - 64;
+  static constexpr std::chrono::milliseconds kBusyPatience{2};
   // The same where the connection is free by `free_by`; else false, and nothing was sent.
   bool CallIfFree(const std::string& method, const std::string& request, const CallOptions& options,
                   Deadline free_by, StatusOr<std::string>* response);

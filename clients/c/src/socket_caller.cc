@@ -8,7 +8,7 @@ namespace {
 constexpr char kOpenSession[] = "/statehouse.v1.Sessions/OpenSession";
 
 bool IsSmall(size_t request_bytes, const CallOptions& options) {
-  return request_bytes <= SocketCaller::kRequestBytesMax && !options.unhurried;
+  return request_bytes <= LocalSession::kSmallRequestBytesMax && !options.unhurried;
 }
 
 }  // namespace
@@ -21,7 +21,7 @@ bool SocketCaller::CallBySocket(const std::string& method, const std::string& re
     *response = session_->Call(method, request, options);
     return true;
   }
-  const Deadline free_by = std::chrono::steady_clock::now() + kPatience;
+  const Deadline free_by = std::chrono::steady_clock::now() + LocalSession::kBusyPatience;
   if (session_->CallIfFree(method, request, options, free_by, response)) return true;
   if (network_->CheckUsable().reason() != Reason::kClientForked) return false;
   if (!session_->CallIfFree(method, request, options, options.deadline, response)) {

@@ -2,27 +2,22 @@
 // socket, which takes a third of what a call over gRPC does, and all others over gRPC.
 //
 // Who owns it: shared by the client handle and its areas and dicts. Threads: any at once; what
-// finds the socket busy for kPatience goes over gRPC, and in a forked child of a process that used
-// gRPC, which has none, waits for the socket. Always true: a call goes one way only, so it
+// finds the socket busy for kBusyPatience goes over gRPC, and in a forked child of a process that
+// used gRPC, which has none, waits for the socket. Waits go over gRPC, and in such a child by a
+// connection of their own. Always true: a call goes one way only, so it
 // is carried out once as over either. Failure: as LocalSession's calls and NetworkSession's.
 #pragma once
 
-#include <chrono>
 #include <memory>
 #include <string>
 
 #include "clients/c/src/local_session.h"
 #include "clients/c/src/network_session.h"
-#include "engine/attach/protocol.h"
 
 namespace statehouse {
 
 class SocketCaller final : public Caller {
  public:
-  static constexpr std::chrono::milliseconds kPatience{2};
-  // Of a request: a packet's body has its method and their heads, too.
-  static constexpr size_t kRequestBytesMax = kAttachPartBytesMax - kAttachMethodBytesMax - 64;
-
   SocketCaller(std::shared_ptr<LocalSession> session, std::shared_ptr<NetworkSession> network)
       : session_(std::move(session)), network_(std::move(network)) {}
 

@@ -9,10 +9,6 @@
 namespace statehouse::python {
 namespace {
 
-// As SocketCaller's (clients/c/src/socket_caller.h), which brings gRPC along.
-constexpr std::chrono::milliseconds kPatience{2};
-constexpr size_t kRequestBytesMax = kAttachPartBytesMax - kAttachMethodBytesMax - 64;
-
 SessionObject* Self(PyObject* self) { return reinterpret_cast<SessionObject*>(self); }
 
 void CloseWhenIdle(SessionObject* self) {
@@ -149,7 +145,7 @@ PyObject* CallIfFree(PyObject* object, PyObject* args) {
   if (self->closed) return RaiseClosed(name);
   int64_t timeout_ns = 0;
   if (!ParseSeconds(timeout, name, 0, &timeout_ns)) return nullptr;
-  if (static_cast<size_t>(request_bytes) > kRequestBytesMax) Py_RETURN_NONE;
+  if (static_cast<size_t>(request_bytes) > LocalSession::kSmallRequestBytesMax) Py_RETURN_NONE;
   const std::string method_copy(method);
   const std::string request_copy(request, static_cast<size_t>(request_bytes));
   StatusOr<std::string> response = std::string();
@@ -160,8 +156,8 @@ PyObject* CallIfFree(PyObject* object, PyObject* args) {
     CallOptions options;
     options.deadline = now + std::chrono::nanoseconds(timeout_ns);
     options.idempotent = idempotent != 0;
-    was_free =
-        self->session->CallIfFree(method_copy, request_copy, options, now + kPatience, &response);
+    was_free = self->session->CallIfFree(method_copy, request_copy, options,
+                                         now + LocalSession::kBusyPatience, &response);
   }
   if (!was_free) Py_RETURN_NONE;
   if (!response.ok()) return Raise(response.status(), name);

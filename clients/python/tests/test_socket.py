@@ -153,7 +153,9 @@ with statehouse.connect({service.url!r}, token={service.token!r}, transport="soc
     d = c.dict({area_name!r})
     d["k"] = [1]
     assert d["k"] == [1] and d.incr("n") == 1
-    assert c.area({area_name!r}, size=4096).add_u64(0, 1) == 1
+    a = c.area({area_name!r}, size=4096)
+    assert a.add_u64(0, 1) == 1
+    assert a.wait(0, timeout=0) and d.wait("n", timeout=0).value == 1  # Which only look.
     batch = c.batch()
     batch.dict({area_name!r}).get("k")
     assert batch.run() == [[1]]
