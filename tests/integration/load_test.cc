@@ -1,6 +1,7 @@
-// Everything at once: 2,000 connections, half of them with a watch, 200 with a session's batches,
-// four of them under way on each stream, and all others with calls. Every answer is right, every
-// watch comes to the last value, and the daemon's memory stays bounded.
+// Everything at once: 2,000 connections, half of them with a watch, 200 with a session of its own
+// that holds a lock and sends batches of all kinds, four of them under way on each stream, and all
+// others with calls. Every answer is right, every watch comes to the last value, no lock is lost,
+// and the daemon's memory stays bounded.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -14,6 +15,8 @@
 #include "engine/os/futex.h"
 #include "statehouse/v1/batch.pb.h"
 #include "statehouse/v1/dict.pb.h"
+#include "statehouse/v1/lock.pb.h"
+#include "statehouse/v1/session.pb.h"
 #include "statehouse/v1/watch.pb.h"
 #include "tests/support/daemon.h"
 #include "tests/support/http2.h"
@@ -25,13 +28,20 @@ namespace {
 constexpr size_t kConnections = 2000;
 constexpr size_t kWatches = 1000;
 constexpr size_t kBatchStreams = 200;
-constexpr size_t kThreads = 4;  // Of the test: each looks after a quarter of each kind.
-constexpr int kWindow = 4;      // Batches under way on a stream.
-constexpr int kBatchSize = 64;
+constexpr size_t kThreads = 4;   // Of the test: each looks after a quarter of each kind.
+constexpr int kWindow = 4;       // Batches under way on a stream.
+constexpr int kIncrements = 64;  // Of a batch,
+constexpr int kOtherVerbs = 5;   // which has so many other operations in front of them.
+constexpr int kBatchSize = kIncrements + kOtherVerbs;
+constexpr int64_t kTtlS = 30;  // Of sessions and their locks, renewed by each batch.
+constexpr uint64_t kWordBytes = 8;
 constexpr double kGrowthMibMax = 512;
 constexpr char kRunBatches[] = "/statehouse.v1.Batches/RunBatches";
 constexpr char kWatchDict[] = "/statehouse.v1.Dicts/WatchDict";
 constexpr char kIncrement[] = "/statehouse.v1.Dicts/IncrementEntry";
+constexpr char kOpenSession[] = "/statehouse.v1.Sessions/OpenSession";
+constexpr char kAcquireLock[] = "/statehouse.v1.Locks/AcquireLock";
+constexpr char kReleaseLock[] = "/statehouse.v1.Locks/ReleaseLock";
 constexpr uint32_t kRoom = 0x7fffffff - 65'535;
 
 double MemoryMib(pid_t pid) {
@@ -105,6 +115,9 @@ class LoadTest : public ::testing::Test {
     auto dict = client->OpenDict("load");
     ASSERT_TRUE(dict.ok());
     dict_ = std::make_unique<client::Dict>(*std::move(dict));
+    auto area = client->Open("load-area", kWordBytes * kBatchStreams);
+    ASSERT_TRUE(area.ok());
+    area_ = std::make_unique<client::Area>(*std::move(area));
     client_ = std::make_unique<client::Client>(*std::move(client));
   }
 
@@ -119,40 +132,113 @@ class LoadTest : public ::testing::Test {
     return request.SerializeAsString();
   }
 
-  std::string BatchOf(size_t stream) {
+  // A session with its lock, and the batches that it sends.
+  struct Worker {
+    size_t number = 0;
+    uint64_t session = 0;
+    uint64_t token = 0;
+    std::unique_ptr<Stream> stream;
+    std::string request;
+    int64_t batches = 0;  // That were answered.
+    std::string Name() const { return "w" + std::to_string(number); }
+  };
+
+  template <typename Response, typename Request>
+  Response Call(Http2Connection* connection, uint32_t stream, const char* path,
+                const Request& request) {
+    Response response;
+    const bool was_sent =
+        connection->Send(UnaryCall(stream, path, daemon_->token(), request.SerializeAsString()));
+    const auto answer = was_sent ? connection->Answer(stream) : std::nullopt;
+    Expect(answer.has_value() && response.ParseFromString(*answer), path);
+    return response;
+  }
+
+  void Begin(Worker* worker, Http2Connection* connection, uint32_t stream) {
+    v1::OpenSessionRequest open;
+    open.mutable_ttl()->set_seconds(kTtlS);
+    worker->session =
+        Call<v1::OpenSessionResponse>(connection, stream, kOpenSession, open).session_id();
+    v1::AcquireLockRequest acquire;
+    acquire.set_name(worker->Name());
+    acquire.set_session_id(worker->session);
+    acquire.set_request_id(1);
+    acquire.set_mode(v1::LOCK_MODE_EXCLUSIVE);
+    acquire.mutable_ttl()->set_seconds(kTtlS);
+    acquire.mutable_timeout();
+    const auto acquired =
+        Call<v1::AcquireLockResponse>(connection, stream + 2, kAcquireLock, acquire);
+    Expect(acquired.acquired(), "a lock that nobody wants was not had");
+    worker->token = acquired.token();
+    worker->request = BatchOf(*worker);
+    worker->stream = std::make_unique<Stream>(address_, kRunBatches, daemon_->token());
+    for (int i = 0; i < kWindow; ++i) worker->stream->Send(worker->request);
+  }
+  void End(Worker* worker, Http2Connection* connection, uint32_t stream) {
+    for (int i = 0; i < kWindow; ++i) CheckBatch(worker->stream->Receive(), worker);
+    batches_ += worker->batches;
+    v1::ReleaseLockRequest release;
+    release.set_name(worker->Name());
+    release.set_session_id(worker->session);
+    release.set_token(worker->token);
+    Expect(Call<v1::ReleaseLockResponse>(connection, stream, kReleaseLock, release).held(),
+           "a lock was lost");
+  }
+
+  std::string BatchOf(const Worker& worker) {
     v1::RunBatchesRequest request;
-    request.mutable_batch()->add_names("load");
-    for (int i = 0; i < kBatchSize; ++i) {
-      v1::Operation* const operation = request.mutable_batch()->add_operations();
-      operation->mutable_increment()->set_key("b" + std::to_string(stream));
+    v1::Batch* const batch = request.mutable_batch();
+    batch->add_names("load");
+    batch->add_names("load-area");
+    v1::EntrySet* const set = batch->add_operations()->mutable_set();
+    set->set_key("set by " + worker.Name());
+    set->mutable_value()->set_string_value(worker.Name());
+    batch->add_operations()->mutable_get()->set_key(set->key());
+    v1::WordAdd* const add = batch->add_operations()->mutable_add();
+    add->set_area(1);
+    add->set_pos(kWordBytes * worker.number);
+    add->set_type(v1::WORD_TYPE_U64);
+    v1::RenewLockRequest* const renew = batch->add_operations()->mutable_renew_lock();
+    renew->set_name(worker.Name());
+    renew->set_session_id(worker.session);
+    renew->set_token(worker.token);
+    renew->mutable_ttl()->set_seconds(kTtlS);
+    batch->add_operations()->mutable_renew_session()->set_session_id(worker.session);
+    for (int i = 0; i < kIncrements; ++i) {
+      batch->add_operations()->mutable_increment()->set_key(worker.Name());
     }
     return request.SerializeAsString();
   }
-  // Each batch adds kBatchSize to the stream's own entry, so each answer is known.
-  void CheckBatch(const std::optional<std::string>& message, int64_t* number) {
+  // Nobody else touches what the worker's batches touch, so each answer is known.
+  void CheckBatch(const std::optional<std::string>& message, Worker* worker) {
     v1::RunBatchesResponse response;
     if (!message.has_value() || !response.ParseFromString(*message)) {
       return Expect(false, "a batch was not answered");
     }
-    Expect(response.result().results_size() == kBatchSize, "a batch was not carried out");
-    for (const v1::OperationResult& result : response.result().results()) {
-      Expect(result.increment().number() == ++*number,
-             "an operation of a batch was lost or doubled");
+    const auto& results = response.result().results();
+    if (results.size() != kBatchSize) return Expect(false, "a batch was not carried out");
+    const int64_t before = worker->batches++;
+    Expect(results[0].set().version() > 0, "a set was refused");
+    Expect(results[1].get().value().string_value() == worker->Name(), "a set was not seen");
+    Expect(results[2].add().value().unsigned_value() == static_cast<uint64_t>(before + 1),
+           "an add was lost or doubled");
+    Expect(results[3].has_renew_lock(), "a lock was lost");
+    Expect(results[4].has_renew_session(), "a session was lost");
+    for (int i = 0; i < kIncrements; ++i) {
+      Expect(results[kOtherVerbs + i].increment().number() == before * kIncrements + i + 1,
+             "an increment was lost or doubled");
     }
   }
 
   // Batches and calls in turns, until the end.
   void Work(size_t thread) {
-    struct Batches {
-      std::unique_ptr<Stream> stream;
-      std::string request;
-      int64_t number = 0;
-    };
-    std::vector<Batches> batches;
-    for (size_t i = thread; i < kBatchStreams; i += kThreads) {
-      batches.push_back(
-          {std::make_unique<Stream>(address_, kRunBatches, daemon_->token()), BatchOf(i)});
-      for (int j = 0; j < kWindow; ++j) batches.back().stream->Send(batches.back().request);
+    Http2Connection connection(address_);
+    Expect(connection.valid() && connection.Send(Opening()), "connecting failed");
+    std::vector<Worker> workers;
+    uint32_t stream = 1;
+    for (size_t i = thread; i < kBatchStreams; i += kThreads, stream += 4) {
+      workers.emplace_back().number = i;
+      Begin(&workers.back(), &connection, stream);
     }
     v1::IncrementEntryRequest call;
     call.set_name("load");
@@ -165,23 +251,23 @@ class LoadTest : public ::testing::Test {
     }
     ++ready_;
     for (uint32_t turn = 0; !stop_; ++turn) {
-      for (Batches& some : batches) {
-        CheckBatch(some.stream->Receive(), &some.number);
-        some.stream->Send(some.request);
-        operations_ += kBatchSize;
+      for (Worker& worker : workers) {
+        CheckBatch(worker.stream->Receive(), &worker);
+        worker.stream->Send(worker.request);
       }
-      const uint32_t stream = 2 * turn + 1;
+      const uint32_t call_stream = 2 * turn + 1;
       for (const auto& caller : callers) {
-        Expect(caller->Send(UnaryCall(stream, kIncrement, daemon_->token(), request)), "no call");
+        Expect(caller->Send(UnaryCall(call_stream, kIncrement, daemon_->token(), request)),
+               "no call");
       }
       for (const auto& caller : callers) {
-        Expect(caller->Answer(stream).has_value(), "a call was not answered");
+        Expect(caller->Answer(call_stream).has_value(), "a call was not answered");
         ++calls_;
       }
     }
-    for (Batches& some : batches) {
-      for (int j = 0; j < kWindow; ++j) CheckBatch(some.stream->Receive(), &some.number);
-      batched_ += some.number;
+    for (Worker& worker : workers) {
+      End(&worker, &connection, stream);
+      stream += 2;
     }
   }
 
@@ -218,12 +304,12 @@ class LoadTest : public ::testing::Test {
   std::string address_;
   std::unique_ptr<client::Client> client_;
   std::unique_ptr<client::Dict> dict_;
+  std::unique_ptr<client::Area> area_;
   std::atomic<size_t> ready_{0};
   std::atomic<bool> stop_{false};
   std::atomic<int> failures_{0};
-  std::atomic<int64_t> operations_{0};
   std::atomic<int64_t> calls_{0};
-  std::atomic<int64_t> batched_{0};
+  std::atomic<int64_t> batches_{0};
 };
 
 TEST_F(LoadTest, ThousandsOfConnectionsWatchesAndBatchesAtOnce) {
@@ -247,23 +333,26 @@ TEST_F(LoadTest, ThousandsOfConnectionsWatchesAndBatchesAtOnce) {
   EXPECT_TRUE(dict_->Set("watched", "last").ok());
   for (std::thread& thread : threads) thread.join();
 
+  const int64_t batches = batches_.load();
   std::printf(
-      "%zu connections, %zu watches, %zu streams of batches: %lld operations of batches, %lld "
-      "calls, "
-      "%lld changes for all watches; memory %.0f MiB, before %.0f MiB\n",
-      kConnections, kWatches, kBatchStreams, static_cast<long long>(operations_.load()),
+      "%zu connections, %zu watches, %zu sessions with a lock and batches: %lld operations of "
+      "batches, %lld calls, %lld changes for all watches; memory %.0f MiB, before %.0f MiB\n",
+      kConnections, kWatches, kBatchStreams, static_cast<long long>(batches * kBatchSize),
       static_cast<long long>(calls_.load()), static_cast<long long>(sets), most, before);
   EXPECT_EQ(failures_, 0);
-  EXPECT_GT(operations_, 0);
+  EXPECT_GT(batches, static_cast<int64_t>(kBatchStreams) * kWindow);
   EXPECT_GT(calls_, 0);
   EXPECT_LT(most - before, kGrowthMibMax);
   EXPECT_EQ(daemon_->daemon_pid(), daemon);
   EXPECT_EQ(dict_->Get<int64_t>("called").value(), calls_.load());
-  int64_t sum = 0;
+  int64_t increments = 0;
+  uint64_t adds = 0;
   for (size_t i = 0; i < kBatchStreams; ++i) {
-    sum += dict_->Get<int64_t>("b" + std::to_string(i)).value().value_or(0);
+    increments += dict_->Get<int64_t>("w" + std::to_string(i)).value().value_or(0);
+    adds += area_->Load<uint64_t>(kWordBytes * i).value();
   }
-  EXPECT_EQ(sum, batched_.load());
+  EXPECT_EQ(increments, batches * kIncrements);
+  EXPECT_EQ(adds, static_cast<uint64_t>(batches));
 }
 
 }  // namespace
