@@ -143,6 +143,9 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
   GrpcDoorOptions options;
   options.message_bytes_max = config.network.message_bytes_max;
   options.keepalive_min_ping_s = config.network.keepalive_min_ping_s;
+  options.keepalive_s = config.network.keepalive_s;
+  options.keepalive_timeout_s = config.network.keepalive_timeout_s;
+  options.idle_s = config.network.idle_s;
   options.connections_max = config.network.connections_max;
   options.streams_per_connection_max = config.network.streams_per_connection_max;
   options.wasted_calls_per_second_max = config.network.wasted_calls_per_second_max;
@@ -154,6 +157,21 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
   const auto next_log = std::make_shared<std::atomic<steady_clock::time_point>>();
   options.on_connection_held = [metrics](const std::string&) { metrics->OnConnectionHeld(); };
   options.on_connection_ended = [metrics] { metrics->OnConnectionEnded(); };
+  options.on_connection_open = [metrics](int change) { metrics->OnConnectionOpen(change); };
+  const auto next_refused_log = std::make_shared<std::atomic<steady_clock::time_point>>();
+  options.on_connection_refused = [metrics, next_refused_log,
+                                   max = config.network.connections_max](const std::string& peer) {
+    metrics->OnConnectionRefused();
+    const auto now = steady_clock::now();
+    if (now < next_refused_log->load() ||
+        now < next_refused_log->exchange(now + kThrottledLogInterval)) {
+      return;
+    }
+    spdlog::warn(
+        "network door: a new connection of {} was closed at once: {} are open, which is the limit "
+        "(network.connections_max); raise it, or find out who opens them",
+        peer, max);
+  };
   options.on_connection_throttled = [metrics, next_log](const std::string& peer) {
     metrics->OnConnectionThrottled();
     const auto now = steady_clock::now();

@@ -42,6 +42,9 @@ struct Config {
     bool allow_plaintext = false;  // --allow-plaintext: beyond loopback without TLS.
     uint64_t message_bytes_max = kMessageBytesMax;
     uint32_t keepalive_min_ping_s = 5;  // Clients may ping an idle connection this often.
+    uint32_t keepalive_s = 120;         // A silent client is asked whether it is there; 0: never.
+    uint32_t keepalive_timeout_s = 20;  // It has so long to say so.
+    uint32_t idle_s = 3600;             // A connection without a call ends; 0: never.
     uint32_t connections_max = 20'000;
     uint32_t streams_per_connection_max = 65'536;  // Calls that have not ended.
     uint32_t wasted_calls_per_second_max = 200;    // Of a host; 0: no limit.

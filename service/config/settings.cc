@@ -100,6 +100,19 @@ std::vector<Setting> MakeSettings() {
           "Clients may ping an idle connection this often, in seconds.",
           [](const Config& c) { return OutOfRange(c.network.keepalive_min_ping_s, 1, 3600); }),
       SH_SETTING(
+          "network.keepalive_s", "", kNumber, network.keepalive_s,
+          "A connection from which nothing has come for so many seconds is pinged; 0: never. "
+          "Waits and watches of a host that is gone end that way.",
+          [](const Config& c) { return OutOfRange(c.network.keepalive_s, 0, 86'400); }),
+      SH_SETTING(
+          "network.keepalive_timeout_s", "", kNumber, network.keepalive_timeout_s,
+          "Without an answer to that ping after so many seconds the connection is closed.",
+          [](const Config& c) { return OutOfRange(c.network.keepalive_timeout_s, 1, 3600); }),
+      SH_SETTING("network.idle_s", "", kNumber, network.idle_s,
+                 "A connection without a call for so many seconds is closed; its client connects "
+                 "again when it needs to. 0: never.",
+                 [](const Config& c) { return OutOfRange(c.network.idle_s, 0, 604'800); }),
+      SH_SETTING(
           "network.connections_max", "", kNumber, network.connections_max,
           "Open connections; a further one is closed at once.",
           [](const Config& c) { return OutOfRange(c.network.connections_max, 1, 1'000'000); }),

@@ -12,6 +12,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "service/metrics/process_numbers.h"
+
 namespace statehouse {
 namespace {
 
@@ -65,6 +67,12 @@ class PrometheusMetrics final : public Metrics {
   }
   void OnConnectionHeld() override { connections_held_.fetch_add(1, std::memory_order_relaxed); }
   void OnConnectionEnded() override { connections_ended_.fetch_add(1, std::memory_order_relaxed); }
+  void OnConnectionOpen(int change) override {
+    connections_.fetch_add(change, std::memory_order_relaxed);
+  }
+  void OnConnectionRefused() override {
+    connections_refused_.fetch_add(1, std::memory_order_relaxed);
+  }
   void OnAttach(int change) override;
   std::string Scrape() override;
 
@@ -93,6 +101,8 @@ class PrometheusMetrics final : public Metrics {
   std::atomic<uint64_t> connections_throttled_{0};
   std::atomic<uint64_t> connections_held_{0};
   std::atomic<uint64_t> connections_ended_{0};
+  std::atomic<int64_t> connections_{0};
+  std::atomic<uint64_t> connections_refused_{0};
   std::atomic<int64_t> attached_{0};
   std::atomic<uint64_t> attachments_{0};
 };
@@ -207,10 +217,10 @@ MetricFamily PrometheusMetrics::AuthFamily() {
 }
 
 void AddCounter(std::vector<MetricFamily>* families, const char* name, const char* help,
-                uint64_t value) {
+                double value) {
   MetricFamily family = Family(name, help, MetricType::Counter);
   ClientMetric metric;
-  metric.counter.value = static_cast<double>(value);
+  metric.counter.value = value;
   family.metric.push_back(std::move(metric));
   families->push_back(std::move(family));
 }
@@ -426,6 +436,17 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   families->push_back(std::move(build));
   AddGauge(families, "process_start_time_seconds",
            "When this daemon started, in seconds since 1970.", start_time_s_);
+  const ProcessNumbers process = ReadProcessNumbers();
+  AddCounter(families, "process_cpu_seconds_total",
+             "Processor time of this daemon, in user and kernel mode.", process.cpu_seconds);
+  AddGauge(families, "process_resident_memory_bytes",
+           "Memory of this daemon that is not swapped out, what it has touched of areas and dicts "
+           "included.",
+           static_cast<double>(process.resident_bytes));
+  AddGauge(families, "process_open_fds", "Open descriptors of this daemon.",
+           static_cast<double>(process.open_descriptors));
+  AddGauge(families, "process_max_fds", "How many descriptors this daemon may have.",
+           static_cast<double>(process.descriptors_max));
   AddCounter(families, "statehouse_connections_throttled_total",
              "Connections of the network door that are read more slowly, for wasted calls.",
              connections_throttled_.load(std::memory_order_relaxed));
@@ -435,6 +456,11 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   AddCounter(families, "statehouse_connections_ended_total",
              "Connections of the network door that were ended after many pauses.",
              connections_ended_.load(std::memory_order_relaxed));
+  AddGauge(families, "statehouse_connections", "Open connections of the network door.",
+           static_cast<double>(connections_.load(std::memory_order_relaxed)));
+  AddCounter(families, "statehouse_connections_refused_total",
+             "New connections of the network door that were closed at once, for the limit of them.",
+             connections_refused_.load(std::memory_order_relaxed));
   AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
            "When the certificate ends, in seconds since 1970; 0 for none.",
            certificate_expiry_ ? static_cast<double>(certificate_expiry_()) : 0);

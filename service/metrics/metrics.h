@@ -72,6 +72,10 @@ class Metrics : public CallObserver {
   virtual void OnConnectionThrottled() = 0;
   virtual void OnConnectionHeld() = 0;
   virtual void OnConnectionEnded() = 0;
+  // A connection of the network door is open (+1) or closed (-1); one beyond the limit was closed
+  // at once.
+  virtual void OnConnectionOpen(int change) = 0;
+  virtual void OnConnectionRefused() = 0;
   // A worker attached (+1) or left (-1).
   virtual void OnAttach(int change) = 0;
   // The text exposition of everything, with the engine's totals read now.

@@ -1,9 +1,12 @@
 #include "service/metrics/metrics.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <thread>
 #include <vector>
+
+#include "service/metrics/process_numbers.h"
 
 namespace statehouse {
 namespace {
@@ -43,6 +46,36 @@ TEST_F(MetricsTest, CallsAreCountedByDoorMethodAndReason) {
 
   ExpectLine("statehouse_calls_total{door=\"network\",method=\"/a/One\",reason=\"OK\"} 2");
   ExpectLine("statehouse_calls_total{door=\"local\",method=\"/a/Two\",reason=\"STALLED\"} 1");
+}
+
+TEST_F(MetricsTest, ConnectionsAreCounted) {
+  metrics_->OnConnectionOpen(+1);
+  metrics_->OnConnectionOpen(+1);
+  metrics_->OnConnectionOpen(-1);
+  metrics_->OnConnectionRefused();
+
+  ExpectLine("statehouse_connections 1");
+  ExpectLine("statehouse_connections_refused_total 1");
+}
+
+TEST_F(MetricsTest, TheProcessIsWhatTheKernelSays) {
+  const ProcessNumbers before = ReadProcessNumbers();
+  EXPECT_GT(before.cpu_seconds, 0);
+  EXPECT_GT(before.descriptors_max, before.open_descriptors);
+  constexpr size_t kBytes = 64 << 20;
+  std::vector<char> touched(kBytes, 'x');
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+
+  const ProcessNumbers after = ReadProcessNumbers();
+
+  EXPECT_GE(after.resident_bytes, before.resident_bytes + kBytes / 2);
+  EXPECT_LT(after.resident_bytes, before.resident_bytes + kBytes * 2);
+  EXPECT_EQ(after.open_descriptors, before.open_descriptors + 2);
+  EXPECT_GT(after.cpu_seconds, before.cpu_seconds);
+  close(ends[0]);
+  close(ends[1]);
+  EXPECT_EQ(touched[kBytes - 1], 'x');
 }
 
 TEST_F(MetricsTest, AMethodThatIsNotKnownMakesNoNewSeries) {

@@ -25,9 +25,11 @@ namespace {
 constexpr int kRetryMs = 50;
 constexpr int kAcceptsPerTurn = 64;
 constexpr uint64_t kMillisecondNs = 1'000'000;
-// While connections are held, new ones are taken in together: a wake-up for each would cost others
-// more than it waits.
-constexpr long kStormPauseNs = 1'000'000;
+// While connections are held, what there is to do is done for so long, and then others have the
+// processor for so long: a wake-up for each new connection would cost them more than it waits, and
+// all that have left by then at once would keep them out for milliseconds.
+constexpr uint64_t kStormTurnNs = 200'000;
+constexpr long kStormPauseNs = 500'000;
 
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
@@ -44,7 +46,7 @@ Acceptor::Acceptor(std::vector<UniqueFd> listeners, AcceptorOptions options, Han
     : listeners_(std::move(listeners)),
       options_(std::move(options)),
       hand_on_(std::move(hand_on)),
-      gate_([this] { Wake(); }),
+      gate_([this] { Wake(); }, options_.on_open),
       debts_(options_.wasted_calls_per_second_max) {}
 
 Acceptor::~Acceptor() { Stop(); }
@@ -116,18 +118,21 @@ void Acceptor::Raise(std::string_view text, ReadGate::Standing standing) {
   if (held_.size() != 0) Wake();
 }
 
-std::optional<uint64_t> Acceptor::TakeHeld(uint64_t now_ns) {
-  std::optional<uint64_t> wait_ns;
-  std::vector<UniqueFd> due;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    due = held_.TakeDue(now_ns, &debts_, &wait_ns);
+std::optional<uint64_t> Acceptor::TakeHeld() {
+  const uint64_t until_ns = MonotonicNs() + kStormTurnNs;
+  for (;;) {
+    HeldConnections::Next next;
+    {
+      std::optional<uint64_t> wait_ns;
+      const std::lock_guard<std::mutex> lock(mutex_);
+      next = held_.TakeNext(MonotonicNs(), &debts_, &wait_ns);
+      if (!next.connection.valid()) return wait_ns;
+    }
+    const std::optional<TcpPeer> peer =
+        next.has_left ? std::nullopt : PeerOf(next.connection.get());
+    if (peer.has_value()) Take(std::move(next.connection), peer);
+    if (MonotonicNs() >= until_ns) return 0;
   }
-  for (UniqueFd& connection : due) {
-    const std::optional<TcpPeer> peer = PeerOf(connection.get());
-    if (peer.has_value()) Take(std::move(connection), peer);
-  }
-  return wait_ns;
 }
 
 void Acceptor::TakeOrHold(UniqueFd connection) {
@@ -151,8 +156,8 @@ void Acceptor::TakeOrHold(UniqueFd connection) {
 }
 
 int Acceptor::DoWhatIsDue() {
+  const std::optional<uint64_t> held_ns = TakeHeld();
   const uint64_t now_ns = MonotonicNs();
-  const std::optional<uint64_t> held_ns = TakeHeld(now_ns);
   std::optional<uint64_t> paused_ns;
   std::vector<TcpPeer> throttled;
   {
@@ -191,9 +196,9 @@ void Acceptor::Run() {
         (void)!::read(fd, &ignored, sizeof(ignored));
         continue;
       }
-      retry = !AcceptAll(fd) || retry;
+      retry = !AcceptSome(fd) || retry;
     }
-    if (held_.size() != 0 && count > 0) {
+    if (held_.size() != 0 && (count > 0 || wait_ms == 0)) {
       struct timespec pause = {0, kStormPauseNs};
       ::nanosleep(&pause, nullptr);
     }
@@ -205,20 +210,24 @@ void Acceptor::Run() {
   }
 }
 
-bool Acceptor::AcceptAll(int listener) {
+bool Acceptor::AcceptSome(int listener) {
+  const uint64_t until_ns = MonotonicNs() + kStormTurnNs;
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     UniqueFd connection(::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!connection.valid()) {
       return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM;
     }
     TakeOrHold(std::move(connection));
+    if (held_.size() != 0 && MonotonicNs() >= until_ns) break;
   }
   return true;
 }
 
 void Acceptor::Take(UniqueFd connection, const std::optional<TcpPeer>& peer) {
-  // Closed by its destructor.
-  if (gate_.open() >= options_.connections_max) return;
+  if (gate_.open() >= options_.connections_max) {  // Closed by its destructor.
+    if (options_.on_refused) options_.on_refused(peer.has_value() ? peer->ToString() : "unix");
+    return;
+  }
   const int on = 1;
   // Fails for unix sockets, which have nothing to delay.
   (void)::setsockopt(connection.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

@@ -44,7 +44,9 @@ struct AcceptorOptions {
   // Each may be called on any thread, and not use the acceptor. Null: nobody wants to know.
   std::function<void(const std::string& peer)> on_throttled;  // A connection has its first pause.
   std::function<void(const std::string& peer)> on_held;       // A new one waits to be taken.
-  std::function<void()> on_ended;  // One was ended that would have been paused further.
+  std::function<void()> on_ended;           // One was ended that would have been paused further.
+  std::function<void(int change)> on_open;  // +1: one is handed on; -1: it is closed.
+  std::function<void(const std::string& peer)> on_refused;  // One beyond `connections_max`.
 };
 
 class Acceptor final {
@@ -70,12 +72,13 @@ class Acceptor final {
   Acceptor(std::vector<UniqueFd> listeners, AcceptorOptions options, HandOn hand_on);
   Status Prepare();
   void Run();
-  // False when the listener cannot be read from for now.
-  bool AcceptAll(int listener);
+  // What is there, or a turn's worth of it. False when the listener cannot be read from for now.
+  bool AcceptSome(int listener);
   void TakeOrHold(UniqueFd connection);
   void Take(UniqueFd connection, const std::optional<TcpPeer>& peer);
-  // Takes those whose time has come; when the next one's comes.
-  std::optional<uint64_t> TakeHeld(uint64_t now_ns);
+  // Takes those whose time has come, or a turn's worth of them; in how many nanoseconds the next
+  // one's comes.
+  std::optional<uint64_t> TakeHeld();
   // How long the thread may sleep, in milliseconds; -1: until something happens.
   int DoWhatIsDue();
   void Wake();

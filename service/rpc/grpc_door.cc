@@ -86,6 +86,15 @@ void GrpcDoorImpl::Configure(grpc::ServerBuilder* builder) const {
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                               as_int(uint64_t{options.keepalive_min_ping_s} * 1000));
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  const auto as_ms = [&](uint32_t seconds) { return as_int(uint64_t{seconds} * 1000); };
+  // Who is gone without a word, or stopped, is asked for, and makes way.
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
+                              options.keepalive_s == 0 ? INT_MAX : as_ms(options.keepalive_s));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, as_ms(options.keepalive_timeout_s));
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  if (options.idle_s != 0) {
+    builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, as_ms(options.idle_s));
+  }
   builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMsMax);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                               as_int(options.streams_per_connection_max));
@@ -118,7 +127,8 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   const GrpcDoorOptions& options = core_.options();
   AcceptorOptions accepting{options.connections_max,    options.wasted_calls_per_second_max,
                             options.raise_priority,     options.on_connection_throttled,
-                            options.on_connection_held, options.on_connection_ended};
+                            options.on_connection_held, options.on_connection_ended,
+                            options.on_connection_open, options.on_connection_refused};
   SH_ASSIGN_OR_RETURN(
       acceptor_, Acceptor::Start(std::move(listeners), std::move(accepting),
                                  [this](UniqueFd connection) { HandOn(std::move(connection)); }));

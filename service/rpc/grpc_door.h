@@ -20,6 +20,9 @@ namespace statehouse {
 struct GrpcDoorOptions {
   uint64_t message_bytes_max = kMessageBytesMax;
   uint32_t keepalive_min_ping_s = 5;
+  uint32_t keepalive_s = 120;  // Of silence; 0: no client is asked whether it is there.
+  uint32_t keepalive_timeout_s = 20;
+  uint32_t idle_s = 3600;  // Without a call; 0: without end.
   uint32_t connections_max = 20'000;
   uint32_t streams_per_connection_max = 65'536;
   uint32_t wasted_calls_per_second_max = 200;  // Of a host (host_debts.h).
@@ -33,6 +36,9 @@ struct GrpcDoorOptions {
   std::function<void(const std::string& peer)> on_connection_throttled;
   std::function<void(const std::string& peer)> on_connection_held;
   std::function<void()> on_connection_ended;
+  // A connection is open (+1) or closed (-1); one was closed at once, because connections_max are.
+  std::function<void(int change)> on_connection_open;
+  std::function<void(const std::string& peer)> on_connection_refused;
 };
 
 // Who owns it: the composition root, which shuts it down before the dispatcher goes. Threads: any.

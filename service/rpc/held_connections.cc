@@ -3,7 +3,6 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 namespace statehouse {
@@ -24,31 +23,30 @@ bool HeldConnections::Hold(UniqueFd connection, const HostKey& host, uint64_t du
   return true;
 }
 
-std::vector<UniqueFd> HeldConnections::TakeDue(uint64_t now_ns, HostDebts* debts,
-                                               std::optional<uint64_t>* wait_ns) {
-  std::vector<UniqueFd> due;
+HeldConnections::Next HeldConnections::TakeNext(uint64_t now_ns, HostDebts* debts,
+                                                std::optional<uint64_t>* wait_ns) {
   wait_ns->reset();
-  for (auto host = hosts_.begin(); host != hosts_.end();) {
+  auto host = hosts_.upper_bound(last_);
+  for (size_t looked = 0; looked < hosts_.size(); ++looked, ++host) {
+    if (host == hosts_.end()) host = hosts_.begin();
     std::deque<Held>& held = host->second;
-    while (!held.empty()) {
-      const Held& first = held.front();
-      const uint64_t latest = first.latest_ns > now_ns ? first.latest_ns - now_ns : 0;
-      const uint64_t left = std::min(debts->DueIn(host->first, first.due, now_ns), latest);
-      if (left > 0) {
-        *wait_ns = std::min(wait_ns->value_or(left), left);
-        break;
-      }
-      if (HasLeft(first.connection.get())) {
-        debts->Refund(host->first);
-      } else {
-        due.push_back(std::move(held.front().connection));
-      }
-      held.pop_front();
-      size_.fetch_sub(1, std::memory_order_relaxed);
+    const Held& first = held.front();
+    const uint64_t latest = first.latest_ns > now_ns ? first.latest_ns - now_ns : 0;
+    const uint64_t left = std::min(debts->DueIn(host->first, first.due, now_ns), latest);
+    if (left > 0) {
+      *wait_ns = std::min(wait_ns->value_or(left), left);
+      continue;
     }
-    host = held.empty() ? hosts_.erase(host) : std::next(host);
+    last_ = host->first;
+    Next next{std::move(held.front().connection), false};
+    held.pop_front();
+    if (held.empty()) hosts_.erase(host);
+    size_.fetch_sub(1, std::memory_order_relaxed);
+    next.has_left = HasLeft(next.connection.get());
+    if (next.has_left) debts->Refund(last_);
+    return next;
   }
-  return due;
+  return {};
 }
 
 void HeldConnections::Clear() {

@@ -13,7 +13,6 @@
 #include <deque>
 #include <map>
 #include <optional>
-#include <vector>
 
 #include "engine/os/unique_fd.h"
 #include "service/rpc/host_debts.h"
@@ -30,9 +29,13 @@ class HeldConnections final {
   // Holds a connection of the host until HostDebts says that `due` has come, `latest_ns` at the
   // latest. False: there is no room, and it is closed.
   bool Hold(UniqueFd connection, const HostKey& host, uint64_t due, uint64_t latest_ns);
-  // Those whose time has come. `wait_ns`: until the next one's, none when nobody waits.
-  std::vector<UniqueFd> TakeDue(uint64_t now_ns, HostDebts* debts,
-                                std::optional<uint64_t>* wait_ns);
+  struct Next {
+    UniqueFd connection;    // Not valid: nobody's time has come.
+    bool has_left = false;  // Its client: the next one of its host may come in its place.
+  };
+  // One whose time has come; hosts take turns. `wait_ns`, where there is none: until then nobody's
+  // comes, none when nobody waits.
+  Next TakeNext(uint64_t now_ns, HostDebts* debts, std::optional<uint64_t>* wait_ns);
   size_t size() const { return size_.load(std::memory_order_relaxed); }
   void Clear();
 
@@ -44,6 +47,7 @@ class HeldConnections final {
   };
   const size_t held_max_;
   std::map<HostKey, std::deque<Held>> hosts_;  // None of them empty.
+  HostKey last_{};                             // The host that had the last turn.
   std::atomic<size_t> size_{0};
 };
 

@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <string>
+#include <vector>
+
 namespace statehouse {
 namespace {
 
@@ -36,7 +39,16 @@ class HeldConnectionsTest : public ::testing::Test {
         held_.Hold(std::move(pair.service), host, due, kNow + debts_.DueIn(host, due, kNow)));
     return std::move(pair.client);
   }
-  size_t TakeDue(uint64_t now_ns) { return held_.TakeDue(now_ns, &debts_, &wait_ns_).size(); }
+  // How many are taken whose client has not left.
+  size_t TakeDue(uint64_t now_ns) {
+    size_t taken = 0;
+    for (;;) {
+      const HeldConnections::Next next = held_.TakeNext(now_ns, &debts_, &wait_ns_);
+      if (!next.connection.valid()) return taken;
+      EXPECT_EQ(wait_ns_, std::nullopt);
+      if (!next.has_left) ++taken;
+    }
+  }
 
   HostDebts debts_{1000};
   HeldConnections held_;
@@ -66,6 +78,24 @@ TEST_F(HeldConnectionsTest, HostsDoNotWaitForEachOther) {
 
   EXPECT_EQ(TakeDue(kNow + kConnectionNs), 2u);
   EXPECT_EQ(held_.size(), 1u);
+}
+
+TEST_F(HeldConnectionsTest, HostsTakeTurns) {
+  std::vector<UniqueFd> clients;
+  for (const char* host : {"10.0.0.1", "10.0.0.2", "10.0.0.3"}) {
+    Exhaust(Host(host));
+    // Of the first host all have left, and each lets the next one come at once.
+    for (int i = 0; i < 3; ++i) clients.push_back(HoldOne(Host(host)));
+  }
+  for (int i = 0; i < 3; ++i) clients[i].Reset();
+
+  std::string left;
+  for (int i = 0; i < 6; ++i) {
+    const HeldConnections::Next next = held_.TakeNext(kNow + 2 * kConnectionNs, &debts_, &wait_ns_);
+    ASSERT_TRUE(next.connection.valid());
+    left += next.has_left ? 'x' : '-';
+  }
+  EXPECT_EQ(left, "x--x--");
 }
 
 TEST_F(HeldConnectionsTest, WhoHasLeftLetsTheNextOneCome) {

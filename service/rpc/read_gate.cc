@@ -152,7 +152,8 @@ thread_local Turn this_turn;
 
 }  // namespace
 
-ReadGate::ReadGate(std::function<void()> wake) : wake_(std::move(wake)) {}
+ReadGate::ReadGate(std::function<void()> wake, std::function<void(int)> on_open)
+    : wake_(std::move(wake)), on_open_(std::move(on_open)) {}
 
 ReadGate::~ReadGate() {
   EndPauses();
@@ -193,6 +194,7 @@ void ReadGate::Admit(int fd, const std::optional<TcpPeer>& peer) {
   slot->share_max.store(peer.has_value() ? kStrangerShareMax : kShareMax,
                         std::memory_order_relaxed);
   open_.fetch_add(1, std::memory_order_relaxed);
+  if (on_open_) on_open_(+1);
   if (peer.has_value()) {
     by_peer_.emplace(*peer, fd);
     to_raise_.fetch_add(1, std::memory_order_relaxed);
@@ -205,6 +207,7 @@ void ReadGate::Detach(int fd, Slot* slot) {
   slot->gate = nullptr;
   slot->epoll = -1;
   open_.fetch_sub(1, std::memory_order_relaxed);
+  if (on_open_) on_open_(-1);
   if (slot->standing != Standing::kUseful) to_raise_.fetch_sub(1, std::memory_order_relaxed);
   if (!slot->peer.has_value()) return;
   const auto [first, last] = by_peer_.equal_range(*slot->peer);

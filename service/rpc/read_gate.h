@@ -66,9 +66,10 @@ inline constexpr uint32_t kPausesMax = 500;
 
 class ReadGate final {
  public:
-  // `wake` is called when RearmDue is to be called earlier than it said. It must not block, nor use
-  // the gate.
-  explicit ReadGate(std::function<void()> wake);
+  // `wake` is called when RearmDue is to be called earlier than it said; `on_open`, which may be
+  // null, with +1 for each descriptor that is admitted and -1 when it is closed. They must not
+  // block, nor use the gate.
+  explicit ReadGate(std::function<void()> wake, std::function<void(int)> on_open = nullptr);
   ~ReadGate();
   ReadGate(const ReadGate&) = delete;
   ReadGate& operator=(const ReadGate&) = delete;
@@ -136,6 +137,7 @@ class ReadGate final {
   void AddWait(int fd, Slot* slot);
 
   const std::function<void()> wake_;
+  const std::function<void(int)> on_open_;
   std::atomic<size_t> open_{0};
   std::atomic<size_t> to_raise_{0};
   std::atomic<uint64_t> ended_{0};
