@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _batch_stream
+from . import _batch_stream, _short_calls
 from ._batch_stream import BEGIN_S, CHUNK_BYTES, MESSAGE_BYTES_MAX, BatchStream, Lost, is_failure
 from ._control import Call
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Batches of a stream that were sent and are not answered. All their answers fit into what the stream may still receive when it is used up.
 IN_FLIGHT_MAX = 32
+_MESSAGE_HEAD_BYTES_MAX = 8  # What is around the operations of a message.
 WAITING_MAX = 4096  # Batches that wait for that; further ones go by calls.
 
 
@@ -42,6 +43,72 @@ class _Exchange:
     def end(self, outcome: _Outcome) -> None:
         if not self.outcome.done():  # Its task was cancelled, or gave up.
             self.outcome.set_result(outcome)
+
+
+class _Gathered:
+    """Short calls of one turn of the event loop, which go out together when it ends. Each is waited for by its future, whose outcome is
+    kind and message of its result, or that of the exchange."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._operations: list[bytes] = []
+        self._size = 0
+        self._outcomes: list[asyncio.Future[Any]] = []
+        self._waited_for = 0
+        self._exchange: _Exchange | None = None
+        self._is_sent = False
+
+    @property
+    def was_sent(self) -> bool:
+        return self._exchange is not None and self._exchange.was_sent
+
+    def takes(self, operation: bytes) -> bool:
+        """Whether it can go out with those that are there."""
+        return not self._is_sent and self._size + len(operation) <= MESSAGE_BYTES_MAX - _MESSAGE_HEAD_BYTES_MAX
+
+    def add(self, operation: bytes) -> asyncio.Future[Any]:
+        self._operations.append(operation)
+        self._size += len(operation)
+        self._waited_for += 1
+        outcome: asyncio.Future[Any] = self.connection.loop.create_future()
+        self._outcomes.append(outcome)
+        return outcome
+
+    def leave(self) -> None:
+        """One of them is not waited for any more."""
+        self._waited_for -= 1
+        if self._waited_for == 0 and self._exchange is not None:
+            self._exchange.end(None)
+
+    def send(self) -> None:
+        if self._is_sent:
+            return
+        self._is_sent = True
+        exchange = None
+        if self._waited_for:
+            exchange = self.connection.start(_short_calls.message_of(b"".join(self._operations)))
+        if exchange is None:
+            return self._end_all(None)
+        self._exchange = exchange
+        exchange.outcome.add_done_callback(lambda future: self._take(future.result()))
+
+    def _take(self, outcome: _Outcome) -> None:
+        if not isinstance(outcome, bytes):
+            return self._end_all(outcome)
+        if is_failure(outcome):
+            return self._end_all(None)  # Refused as a whole: each call says it better.
+        try:
+            results = _short_calls.results_of(outcome, len(self._outcomes))
+        except ValueError as damage:
+            return self._end_all(damage)
+        for future, result in zip(self._outcomes, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    def _end_all(self, outcome: Any) -> None:
+        for future in self._outcomes:
+            if not future.done():
+                future.set_result(outcome)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -174,6 +241,8 @@ class AsyncBatchLink:
         # Plain sockets only: a token must not go where TLS is asked for.
         self._address = _batch_stream.address_of(session.target) if session.tls is None else None
         self._batches = 0
+        self._short_calls = 0
+        self._gathered: _Gathered | None = None
         self._not_before = 0.0
         self._pid = 0  # Of the process that used it first.
         self._connection: Connection | None = None
@@ -185,6 +254,7 @@ class AsyncBatchLink:
     async def call(self, call: Call) -> Any:
         """Carries a batch out, as the session's call does."""
         serialized = call.request.SerializeToString()
+        self._batches += 1
         connection = self._ready(serialized)
         exchange = None if connection is None else connection.start(serialized)
         if connection is None or exchange is None:
@@ -202,11 +272,55 @@ class AsyncBatchLink:
         if outcome is _LATE:
             connection.retire()  # Others that it has sent have their own time.
             if exchange.was_sent:
-                raise _batch_stream.late_error(self._session.target)
+                raise _batch_stream.late_error(self._session.target, call)
         if isinstance(outcome, Lost) and not _batch_stream.may_go_by_a_call(call, outcome, self._session.closed):
-            raise _batch_stream.lost_error(self._session.target, outcome)
+            raise _batch_stream.lost_error(self._session.target, call, outcome)
         # It was not carried out, or may be repeated, or was refused as a whole: the call says that better.
         return await self._session.call(call, deadline - time.monotonic())
+
+    async def call_short(self, call: Call, deadline: float) -> Any:
+        """The response of a call, or None where it is to go by itself: it is none for the stream, or the stream is not there, or failed
+        before the call was carried out. Tasks that call in one turn of the event loop share a message; nothing waits for company.
+        ``deadline`` is of time.monotonic(). Errors: the call's."""
+        operation = None if self._address is None else _short_calls.operation_of(call)
+        if operation is None:
+            return None
+        self._short_calls += 1
+        connection = self._ready(operation)
+        if connection is None:
+            return None
+        gathered = self._gathered
+        if gathered is None or gathered.connection is not connection or not gathered.takes(operation):
+            if gathered is not None:
+                gathered.send()
+            gathered = self._gathered = _Gathered(connection)
+            connection.loop.call_soon(gathered.send)
+        outcome = await self._outcome_of(gathered, gathered.add(operation), deadline)
+        if isinstance(outcome, tuple):
+            return _short_calls.response_of(call, *outcome)
+        if outcome is _LATE:
+            connection.retire()  # Others that it has sent have their own time.
+            if gathered.was_sent:
+                raise _batch_stream.late_error(self._session.target, call)
+        if isinstance(outcome, ValueError):
+            raise _short_calls.broken_error(call, str(outcome))
+        if isinstance(outcome, Lost) and not _batch_stream.may_go_by_a_call(call, outcome, self._session.closed):
+            raise _batch_stream.lost_error(self._session.target, call, outcome)
+        return None
+
+    async def _outcome_of(self, gathered: _Gathered, outcome: asyncio.Future[Any], deadline: float) -> Any:
+        def end() -> None:
+            if not outcome.done():
+                outcome.set_result(_LATE)
+
+        timer = gathered.connection.loop.call_later(deadline - time.monotonic(), end)
+        try:
+            return await outcome
+        finally:
+            timer.cancel()
+            gathered.leave()
+            if gathered.connection.retired:
+                gathered.connection.end_if_unused()
 
     async def close(self) -> None:
         """Ends it, also under tasks that wait for answers."""
@@ -237,7 +351,6 @@ class AsyncBatchLink:
 
     def _ready(self, serialized: bytes) -> Connection | None:
         """The connection that may take the batch. One is begun beside calls, if that is worth it: nobody waits for it."""
-        self._batches += 1
         if self._address is None or len(serialized) > MESSAGE_BYTES_MAX or self._session.closed:
             return None
         loop = asyncio.get_running_loop()
@@ -252,7 +365,8 @@ class AsyncBatchLink:
         if self._connection is not None and self._connection.loop is not loop:
             return None
         now = time.monotonic()
-        if self._beginning is None and self._batches > _batch_stream.BEGINS_AFTER and now >= self._not_before:
+        is_worth_it = self._batches > _batch_stream.BEGINS_AFTER or self._short_calls > _short_calls.BEGINS_AFTER
+        if self._beginning is None and is_worth_it and now >= self._not_before:
             self._not_before = now + _batch_stream.TRIED_AGAIN_AFTER_S
             self._beginning = loop.create_task(self._begin(self._address))
         return None

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import _batch_stream
+from . import _batch_stream, _short_calls
 from ._batch_stream import BEGIN_S, CHUNK_BYTES, MESSAGE_BYTES_MAX, BatchStream, Lost, is_failure
 from ._control import Call
 
@@ -27,9 +27,12 @@ class BatchLink:
         self._address = _batch_stream.address_of(session.target) if session.tls is None else None
         self._lock = threading.Lock()  # Guards what follows, but for close().
         self._batches = 0
+        self._short_calls = 0
         self._not_before = 0.0
         self._pid = 0
         self._socket: socket.socket | None = None
+        self._readable = select.poll()  # Of the socket.
+        self._buffer = memoryview(bytearray())
         self._stream: Any = None  # A BatchStream while there is a socket.
 
     def call(self, call: Call, timeout: float | None = None) -> Any:
@@ -37,8 +40,28 @@ class BatchLink:
         if not self._lock.acquire(blocking=False):
             return self._session.call(call, timeout)
         deadline = time.monotonic() + (self._session.timeout if timeout is None else timeout)
+        self._batches += 1
         answer = self._try(call, deadline)
         return self._session.call(call, deadline - time.monotonic()) if answer is None else answer
+
+    def call_short(self, call: Call, deadline: float) -> Any:
+        """The response of a call, or None where it is to go by itself: it is none for the stream, the stream is busy, or not there, or
+        failed before the call was carried out. ``deadline`` is of time.monotonic(). Errors: the call's."""
+        if self._address is None or self._session.closed:
+            return None
+        operation = _short_calls.operation_of(call)
+        if operation is None or not self._lock.acquire(blocking=False):
+            return None
+        self._short_calls += 1
+        message = _short_calls.Message(_short_calls.message_of(operation))
+        answer = self._try(call._replace(request=message), deadline)
+        if answer is None:
+            return None
+        try:
+            ((kind, result),) = _short_calls.results_of(answer, 1)
+        except ValueError as damage:
+            raise _short_calls.broken_error(call, str(damage)) from None
+        return _short_calls.response_of(call, kind, result)
 
     def close(self) -> None:
         """Ends it, also under a thread that waits for an answer."""
@@ -74,9 +97,9 @@ class BatchLink:
         except Lost as lost:
             if _batch_stream.may_go_by_a_call(call, lost, self._session.closed):
                 return None
-            raise _batch_stream.lost_error(self._session.target, lost) from None
+            raise _batch_stream.lost_error(self._session.target, call, lost) from None
         except TimeoutError:
-            raise _batch_stream.late_error(self._session.target) from None
+            raise _batch_stream.late_error(self._session.target, call) from None
         finally:
             if not keep:
                 self._drop()
@@ -84,7 +107,6 @@ class BatchLink:
 
     def _is_ready(self, serialized: bytes, deadline: float) -> bool:
         """Whether the batch can go over the stream, which is begun if it is worth it."""
-        self._batches += 1
         if self._address is None or len(serialized) > MESSAGE_BYTES_MAX or self._session.closed:
             return False
         if self._socket is not None and self._pid != os.getpid():
@@ -93,7 +115,8 @@ class BatchLink:
         if self._socket is not None:
             return self._is_alive() and bool(self._stream.takes(serialized))
         now = time.monotonic()
-        if self._batches <= _batch_stream.BEGINS_AFTER or now < self._not_before:
+        is_worth_it = self._batches > _batch_stream.BEGINS_AFTER or self._short_calls > _short_calls.BEGINS_AFTER
+        if not is_worth_it or now < self._not_before:
             return False
         self._not_before = now + _batch_stream.TRIED_AGAIN_AFTER_S
         return self._begin(self._address, min(deadline, now + BEGIN_S)) and bool(self._stream.takes(serialized))
@@ -112,6 +135,9 @@ class BatchLink:
                 self._socket, self._pid = made, os.getpid()
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setblocking(False)
+            self._readable = select.poll()
+            self._readable.register(made, select.POLLIN)
+            self._buffer = memoryview(bytearray(CHUNK_BYTES))
             self._stream = BatchStream(_batch_stream.authority_of(family, self._session.target), self._session.metadata)
             if not is_failure(self._exchange(b"", deadline)):
                 return True
@@ -124,11 +150,11 @@ class BatchLink:
         """Takes what came since the last answer. False where that was the end."""
         assert self._socket is not None
         try:
-            chunk = self._socket.recv(CHUNK_BYTES)
-            if chunk and self._stream.receive(chunk) is None and not self._stream.is_used_up:
+            if not self._readable.poll(0):
                 return True
-        except BlockingIOError:
-            return True
+            size = self._socket.recv_into(self._buffer)
+            if size and self._stream.receive(self._buffer[:size]) is None and not self._stream.is_used_up:
+                return True
         except (Lost, OSError):
             pass
         self._drop()
@@ -146,26 +172,28 @@ class BatchLink:
                     try:
                         outgoing = outgoing[self._socket.send(outgoing) :]
                     except BlockingIOError:
-                        self._wait(select.POLLOUT, deadline)
-                self._wait(select.POLLIN, deadline)
-                chunk = self._socket.recv(CHUNK_BYTES)
-                if not chunk:
+                        self._wait_for_room(deadline)
+                if not self._readable.poll(max(deadline - time.monotonic(), 0) * 1000):
+                    raise TimeoutError
+                size = self._socket.recv_into(self._buffer)
+                if not size:
                     raise Lost("the connection was closed")
-                answer = self._stream.receive(chunk)
+                answer = self._stream.receive(self._buffer[:size])
         except TimeoutError:
             raise
         except OSError as error:
             raise Lost(str(error)) from None
         return answer
 
-    def _wait(self, event: int, deadline: float) -> None:
+    def _wait_for_room(self, deadline: float) -> None:
         assert self._socket is not None
         poll = select.poll()
-        poll.register(self._socket, event)
+        poll.register(self._socket, select.POLLOUT)
         if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
             raise TimeoutError
 
     def _drop(self) -> None:
         found, self._socket, self._stream = self._socket, None, None
+        self._buffer = memoryview(bytearray())
         if found is not None:
             found.close()

@@ -14,7 +14,7 @@ from ._local import Noted, Operation
 # may have any size.
 CHANGES, ONCE, WIDE = 1, 2, 4
 # Fields of Operation in batch.proto, by method.
-_KINDS = {
+KINDS = {
     "ReadArea": 20, "WriteArea": 21, "FillArea": 22, "LoadWord": 23, "StoreWord": 24, "AddWord": 25, "CompareExchangeWord": 26,
     "BitwiseWord": 27, "DescribeDict": 33, "ClearDict": 36, "GetEntry": 37, "GetEntries": 38, "SetEntry": 39, "SetEntries": 40,
     "DeleteEntry": 41, "DeletePrefix": 42, "IncrementEntry": 43, "EditEntry": 44, "TouchEntry": 45, "TransactDict": 47,
@@ -53,7 +53,7 @@ class Long(OtherOperation):
     """The request of a verb: reads its answer as the call of its own would. ``verb`` is the generator that asked for it, if any."""
 
     def __init__(self, call: Call, read: Read, verb: Verb[Any] | None) -> None:
-        self.kind = _KINDS[call.method.rpartition("/")[2]]
+        self.kind = KINDS[call.method.rpartition("/")[2]]
         self._call = call
         self._read_answer = read
         self._verb = verb

@@ -246,9 +246,9 @@ def may_go_by_a_call(call: Call, lost: Lost, closed: bool) -> bool:
     return call.idempotent or lost.refused or closed
 
 
-def lost_error(target: str, lost: Lost) -> errors.Error:
-    return errors.by_name("UNAVAILABLE", f"{RUN_BATCHES} at {target}: {lost}")
+def lost_error(target: str, call: Call, lost: Lost) -> errors.Error:
+    return errors.by_name("UNAVAILABLE", f"{call.method} at {target}: {lost}", call.name)
 
 
-def late_error(target: str) -> errors.Error:
-    return errors.by_name("TIMEOUT", f"{RUN_BATCHES} at {target}: no answer before the deadline")
+def late_error(target: str, call: Call) -> errors.Error:
+    return errors.by_name("TIMEOUT", f"{call.method} at {target}: no answer before the deadline", call.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 from .errors import InvalidArgument
@@ -23,6 +24,7 @@ class Call(NamedTuple):
     name: str = ""
 
 
+@functools.cache
 def area_pb2() -> Any:
     """The generated messages, imported at the first control or network call."""
     from .v1 import area_pb2 as module

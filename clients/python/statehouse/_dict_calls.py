@@ -9,6 +9,7 @@ below, a path as a tuple of str and int.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ Entry = tuple[bytes, int, "float | None", int, int, int]
 Read = Callable[[Any], Any]
 
 
+@functools.cache
 def dict_pb2() -> Any:
     """The generated messages, imported at the first call."""
     from .v1 import dict_pb2 as module
@@ -36,6 +38,7 @@ def _module_of(method: str) -> Any:
     return _pb()[2 if method == "TransactDict" else 0]
 
 
+@functools.cache
 def _pb() -> tuple[Any, Any, Any, Any]:
     from .v1 import dict_pb2, entry_pb2, transaction_pb2, value_pb2
 

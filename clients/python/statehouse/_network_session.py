@@ -168,6 +168,10 @@ class NetworkSession:
         """Carries one call out. Only idempotent ones are sent again, and only after Unavailable. ``long_running``: its deadline may pass
         with a service that is there."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        if not long_running:
+            response = self.batches.call_short(call, deadline)
+            if response is not None:
+                return response
         delays = RetryDelays()
         while True:
             response = None

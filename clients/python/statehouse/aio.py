@@ -418,6 +418,9 @@ class _AsyncNetworkSession:
         import grpc
 
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        response = await self.batches.call_short(call, deadline)
+        if response is not None:
+            return response
         delays = RetryDelays()
         while True:
             if self.closed:
