@@ -71,6 +71,7 @@ struct Config {
 
   struct Http {
     std::string listen = "127.0.0.1:7701";  // --http-listen; empty: off.
+    bool allow_remote = false;              // Beyond loopback, where anybody may read it.
 
     friend bool operator==(const Http&, const Http&) = default;
   } http;

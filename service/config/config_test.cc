@@ -123,6 +123,8 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[network]\nstreams_per_connection_max = 1000001", "is not within"},
       {"[network]\nwasted_calls_per_second_max = 1000001", "is not within"},
       {"[http]\nlisten = \"example.com:80\"", "is no loopback address"},
+      {"[http]\nlisten = \"0.0.0.0:80\"", "http.allow_remote"},
+      {"[http]\nallow_remote = true\nlisten = \":80\"", "is no address"},
       {"[attach]\nleases_per_process_max = 0", "is not within"},
       {"[attach]\nleases_per_process_max = 512", "is not within"},
       {"[areas]\natomic_range_bytes = 5000", "is no power of two"},
@@ -247,6 +249,15 @@ TEST_F(LoadConfigTest, ListenIsRepeatableAndNoneTurnsItOff) {
   EXPECT_THAT(config->network.listen, ElementsAre("127.0.0.1:1", "127.0.0.1:2"));
 
   EXPECT_FALSE(LoadConfig({"--listen", "none", "--listen", "127.0.0.1:1"}, {}).ok());
+}
+
+TEST_F(LoadConfigTest, MetricsGoBeyondLoopbackWhereThatIsAllowed) {
+  const std::map<std::string, std::string> allowed = {{"STATEHOUSED_HTTP__ALLOW_REMOTE", "true"}};
+  const auto config = LoadConfig({"--http-listen", "0.0.0.0:7701"}, allowed);
+  ASSERT_TRUE(config.ok()) << config.status().ToString();
+  EXPECT_EQ(config->http.listen, "0.0.0.0:7701");
+  EXPECT_THAT(LoadConfig({"--http-listen", "0.0.0.0:7701"}, {}).status().message(),
+              HasSubstr("unless http.allow_remote is set"));
 }
 
 TEST_F(LoadConfigTest, OneAddressIsNotListenedAtTwice) {

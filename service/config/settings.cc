@@ -154,10 +154,18 @@ std::vector<Setting> MakeSettings() {
                  }),
       SH_SETTING(
           "http.listen", "--http-listen", kText, http.listen,
-          "Address of /metrics, /healthz and /readyz, loopback only; empty (flag: none): off.",
+          "Address of /metrics, /healthz and /readyz; empty (flag: none): off. Beyond loopback it "
+          "needs http.allow_remote.",
           [](const Config& c) {
-            return c.http.listen.empty() ? std::string() : RefuseListenAddress(c.http.listen);
+            if (c.http.listen.empty()) return std::string();
+            return c.http.allow_remote ? RefuseTcpAddress(c.http.listen)
+                                       : RefuseListenAddress(c.http.listen);
           }),
+      SH_SETTING("http.allow_remote", "", kBool, http.allow_remote,
+                 "Serve http.listen beyond loopback, for a Prometheus or a prober of another host: "
+                 "whoever reaches it reads rates and sizes, without a token and without TLS; no "
+                 "names of objects, no keys, no values.",
+                 Accept),
       SH_SETTING("auth.tokens_file", "--tokens-file", kText, auth.tokens_file,
                  "Access tokens; empty: tokens.toml in the runtime folder.",
                  [](const Config& c) { return RefusePath(c.auth.tokens_file); }),
@@ -468,8 +476,8 @@ std::string RefuseListenAddress(std::string_view address) {
   std::string why = RefuseTcpAddress(address);
   if (!why.empty() || IsLoopbackAddress(address)) return why;
   return "\"" + std::string(address.substr(0, 100)) +
-         "\" is no loopback address: it is served on 127.0.0.0/8, [::1] and localhost only; put a "
-         "proxy in front of it";
+         "\" is no loopback address: it is served on 127.0.0.0/8, [::1] and localhost only, unless "
+         "http.allow_remote is set";
 }
 
 }  // namespace statehouse
