@@ -146,7 +146,9 @@ class Server final : public ServiceControl {
   std::unique_ptr<AttachDoor> attach_;
   std::unique_ptr<HttpDoor> http_;
 
-  std::atomic<bool> draining_{false};
+  std::atomic<bool> drain_was_asked_{false};
+  std::atomic<bool> draining_{false};  // grace_ms_ is set.
+  std::atomic<bool> closing_{false};   // The drain has lingered; no call is begun any more.
   std::atomic<bool> drained_{false};
   std::atomic<int64_t> grace_ms_{0};
   std::thread drain_thread_;
@@ -397,8 +399,9 @@ ServiceControl::Facts Server::GetFacts() const {
 
 uint32_t Server::BeginDrain(milliseconds grace) {
   const uint32_t in_flight = dispatcher_->CallsInFlight();
-  if (!draining_.exchange(true)) {
+  if (!drain_was_asked_.exchange(true)) {
     grace_ms_ = std::max<int64_t>(grace.count(), 0);
+    draining_ = true;
     const uint64_t one = 1;
     if (write(events_.get(), &one, sizeof(one)) < 0)
       spdlog::error("waking for a drain failed: {}", strerror(errno));
@@ -412,10 +415,15 @@ void Server::Drain() {
   const auto left = [end] {
     return std::max(std::chrono::duration_cast<milliseconds>(end - Clock::now()), milliseconds(0));
   };
-  spdlog::info("draining: calls in flight may take {} ms", grace_ms_.load());
+  const int64_t linger_ms =
+      std::min(static_cast<int64_t>(config_.drain_linger_ms), grace_ms_.load());
+  spdlog::info("draining: plain calls are served for {} ms, calls in flight may take {} ms",
+               linger_ms, grace_ms_.load());
   if (http_ != nullptr) http_->SetReady(false);
   grpc_->SetServing(false);
   link_->NotifyStopping();
+  if (linger_ms > 0) SleepNs(static_cast<uint64_t>(linger_ms) * 1'000'000);
+  closing_ = true;
   dispatcher_->Shutdown();
   while (dispatcher_->CallsInFlight() > 0 && Clock::now() < end) {
     SleepNs(kDrainLookIntervalNs);
@@ -536,9 +544,9 @@ int Server::ServeUntilDrained() {
     while (read(signals_.get(), &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
       OnSignal(static_cast<int>(info.ssi_signo));
     }
-    if (!draining_) EndExpiredTokens();
+    if (!closing_) EndExpiredTokens();
     if (draining_ && !drain_thread_.joinable()) drain_thread_ = std::thread([this] { Drain(); });
-    if (ready == 0 && !draining_) {
+    if (ready == 0 && !closing_) {
       const uint32_t mended = engine_->Scrub();
       if (mended > 0) spdlog::warn("{} damaged stripe locks were mended", mended);
     }

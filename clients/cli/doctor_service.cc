@@ -264,8 +264,9 @@ Finding CheckVersion(const std::string& client, const std::string& service) {
 
 Finding CheckServing(const DoorAnswer& answer) {
   const v1::GetStatusResponse& status = answer.status;
-  Finding finding{.check = "drain-state",
-                  .why = "a service that drains refuses new calls, and ends"};
+  Finding finding{
+      .check = "drain-state",
+      .why = "a service that drains takes no new locks, sessions and watches, and ends"};
   if (answer.reason == SH_DRAINING || status.state() == v1::SERVING_STATE_DRAINING) {
     finding.verdict = Verdict::kProblem;
     finding.found = "the service is draining";

@@ -117,6 +117,10 @@ bool BatchRun::Step(const VerbContext& context) {
     return RunVerb(context, *verb, verb_request_);
   }
   if (operation.field == v1::Operation::kAcquireLock) {
+    if (core_.control().draining()) {
+      Refuse(WhileDraining(verb->path));
+      return true;
+    }
     v1::AcquireLockRequest request;
     if (Decode(operation.bytes, &request) &&
         (!request.has_timeout() || request.timeout().seconds() != 0 ||

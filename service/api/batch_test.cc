@@ -474,12 +474,21 @@ TEST_F(BatchTest, WhatIsNoMessageIsRefusedAsAWhole) {
   EXPECT_EQ(ReasonOf(response.result().results(0)), Reason::kInvalidArgument);
 }
 
-TEST_F(BatchTest, DrainingRefusesItAsAWhole) {
+TEST_F(BatchTest, DrainingRefusesALockAndWhatComesBehindIt) {
   service_.control().set_draining(true);
+  const v1::BatchResult result = Run(Batch(R"(names: "d" operations { increment { key: "n" } }
+                   operations { acquire_lock { name: "l" } }
+                   operations { increment { key: "n" } })"));
+  ASSERT_EQ(result.results_size(), 3);
+  EXPECT_EQ(result.results(0).increment().number(), 1);
+  EXPECT_EQ(ReasonOf(result.results(1)), Reason::kDraining);
+  EXPECT_EQ(ReasonOf(result.results(2)), Reason::kDraining);
+}
+
+TEST_F(BatchTest, AfterShutdownItIsRefusedAsAWhole) {
+  service_.dispatcher().Shutdown();
   EXPECT_EQ(Send(Batch(R"(names: "d" operations { increment { key: "n" } })")).status().reason(),
             Reason::kDraining);
-  service_.control().set_draining(false);
-  EXPECT_FALSE(Get("n").has_entry());
 }
 
 TEST_F(BatchTest, ADictThatGrowsInTheMiddleTakesEverything) {

@@ -28,13 +28,14 @@ constexpr std::string_view kWatchDict = "/statehouse.v1.Dicts/WatchDict";
 
 struct Method {
   std::string path;
-  bool while_draining = false;
   bool names_area = false;
   std::shared_ptr<PendingCall> (*run)(DispatcherCore&, const Lane&, std::string_view,
                                       Call) = nullptr;
   // No limit of its token's calls holds it up: else a token beyond it loses the locks and sessions
   // that it has, and nobody of it can give back what others of it wait for.
   bool is_unlimited = false;
+  // What it begins is meant to outlive the call, and so is not begun while the service drains.
+  bool begins_to_last = false;
 };
 
 bool IsUnlimited(std::string_view path) {
@@ -43,6 +44,11 @@ bool IsUnlimited(std::string_view path) {
       "/statehouse.v1.Sessions/RenewSession", "/statehouse.v1.Sessions/HoldSession",
       "/statehouse.v1.Sessions/CloseSession", "/statehouse.v1.Admin/Drain"};
   return std::find(std::begin(kUnlimited), std::end(kUnlimited), path) != std::end(kUnlimited);
+}
+
+bool BeginsToLast(std::string_view path) {
+  return path == "/statehouse.v1.Locks/AcquireLock" ||
+         path == "/statehouse.v1.Sessions/OpenSession";
 }
 
 // A call on the slow thread. It holds its messages, because a range goes on where its last turn
@@ -151,7 +157,7 @@ std::shared_ptr<PendingCall> RunSlow(DispatcherCore& core, const Lane& lane, std
 
 #define SH_VERB(service, name, runner, is_named)                          \
   Method {                                                                \
-    "/statehouse.v1." #service "/" #name, false, is_named,                \
+    "/statehouse.v1." #service "/" #name, is_named,                       \
         &runner<v1::name##Request, v1::name##Response, &statehouse::name> \
   }
 
@@ -169,7 +175,7 @@ std::vector<Method> AllMethods() {
       SH_VERB(Areas, AddWord, RunFast, true),
       SH_VERB(Areas, CompareExchangeWord, RunFast, true),
       SH_VERB(Areas, BitwiseWord, RunFast, true),
-      Method{"/statehouse.v1.Areas/WaitArea", false, true, &RunWait},
+      Method{"/statehouse.v1.Areas/WaitArea", true, &RunWait},
       SH_VERB(Dicts, CreateDict, RunSlow, true),
       SH_VERB(Dicts, DescribeDict, RunFast, true),
       SH_VERB(Dicts, ListDicts, RunSlow, false),
@@ -186,8 +192,8 @@ std::vector<Method> AllMethods() {
       SH_VERB(Dicts, DeletePrefix, RunSlow, true),
       SH_VERB(Dicts, ScanEntries, RunSlow, true),
       SH_VERB(Dicts, TransactDict, RunDictWrite, true),
-      Method{"/statehouse.v1.Dicts/WaitEntry", false, true, &RunWaitEntry},
-      Method{"/statehouse.v1.Locks/AcquireLock", false, true, &RunAcquire},
+      Method{"/statehouse.v1.Dicts/WaitEntry", true, &RunWaitEntry},
+      Method{"/statehouse.v1.Locks/AcquireLock", true, &RunAcquire},
       SH_VERB(Locks, RenewLock, RunFast, true),
       SH_VERB(Locks, ReleaseLock, RunFast, true),
       SH_VERB(Locks, DescribeLock, RunFast, true),
@@ -195,17 +201,17 @@ std::vector<Method> AllMethods() {
       SH_VERB(Locks, ForceReleaseLock, RunFast, true),
       SH_VERB(Sessions, OpenSession, RunFast, false),
       SH_VERB(Sessions, RenewSession, RunFast, false),
-      Method{"/statehouse.v1.Sessions/HoldSession", false, false, &RunHold},
+      Method{"/statehouse.v1.Sessions/HoldSession", false, &RunHold},
       SH_VERB(Sessions, CloseSession, RunFast, false),
       SH_VERB(Sessions, ListSessions, RunFast, false),
-      Method{"/statehouse.v1.Batches/RunBatch", false, false, &RunBatch},
-      Method{std::string(kRunBatches), false, false, &RunBatch},
+      Method{"/statehouse.v1.Batches/RunBatch", false, &RunBatch},
+      Method{std::string(kRunBatches), false, &RunBatch},
       SH_VERB(Admin, GetStatus, RunFast, false),
       SH_VERB(Admin, Drain, RunFast, false),
   };
   for (Method& method : methods) {
-    method.while_draining = method.path.find("/statehouse.v1.Admin/") == 0;
     method.is_unlimited = IsUnlimited(method.path);
+    method.begins_to_last = BeginsToLast(method.path);
   }
   return methods;
 }
@@ -386,15 +392,14 @@ class DispatcherImpl final : public Dispatcher {
     }
     if (now >= context.deadline) return PastDeadline(known->path);
     const bool stopped = stopped_.load(std::memory_order_relaxed);
-    if (stopped || (!known->while_draining && core_.control().draining())) {
-      return Status(Reason::kDraining,
-                    known->path + ": the service is draining before it stops; try its successor");
+    if (stopped || (known->begins_to_last && core_.control().draining())) {
+      return WhileDraining(known->path);
     }
     return Status();
   }
 
-  const Method watch_area_{std::string(kWatchArea), false, true, nullptr};
-  const Method watch_dict_{std::string(kWatchDict), false, true, nullptr};
+  const Method watch_area_{std::string(kWatchArea), true, nullptr, false, true};
+  const Method watch_dict_{std::string(kWatchDict), true, nullptr, false, true};
   BatchVerbs batch_verbs_;
   DispatcherCore core_;
   const std::vector<Method> methods_;

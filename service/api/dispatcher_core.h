@@ -52,6 +52,12 @@ inline Status PastDeadline(std::string_view method) {
   return Status(Reason::kTimeout, std::string(method) + ": the deadline passed before an answer");
 }
 
+inline Status WhileDraining(std::string_view method) {
+  return Status(Reason::kDraining, std::string(method) +
+                                       ": the service is draining before it stops; try its "
+                                       "successor");
+}
+
 // Everything of the dispatcher but its method table.
 class DispatcherCore {
  public:

@@ -352,7 +352,7 @@ TEST_F(VerbsTest, StatusTellsWhatTheControlAndTheEngineKnow) {
   EXPECT_FALSE(status->version().empty());
 }
 
-TEST_F(VerbsTest, DrainRefusesNewCallsButNotTheOperator) {
+TEST_F(VerbsTest, DrainRefusesWhatWouldOutliveItsCallAndServesTheRest) {
   service_.MakeArea("a", 8);
   v1::DrainRequest drain;
   drain.mutable_grace()->set_seconds(-1);
@@ -364,7 +364,22 @@ TEST_F(VerbsTest, DrainRefusesNewCallsButNotTheOperator) {
   EXPECT_EQ(drained->calls_in_flight(), 3u);
   EXPECT_EQ(service_.control().grace(), std::chrono::milliseconds(2000));
 
-  EXPECT_EQ(Read("a", 0, 1).status().reason(), Reason::kDraining);
+  for (const std::string& method : service_.dispatcher().Methods()) {
+    const bool lasts = method.ends_with("/AcquireLock") || method.ends_with("/OpenSession") ||
+                       method.ends_with("/WatchDict") || method.ends_with("/WatchArea");
+    Reason reason = Reason::kOk;
+    if (service_.dispatcher().Streams(method)) {
+      const auto stream = service_.dispatcher().OpenStream(
+          service_.Context(IdentityOf({"dict:*:read"})), method, "\xff\xff\xff", [] {});
+      reason = stream.status().reason();
+    } else {
+      Answer answer;
+      service_.Send(method, "\xff\xff\xff", &answer);
+      reason = answer.Await().status().reason();
+    }
+    EXPECT_EQ(reason, lasts ? Reason::kDraining : Reason::kInvalidArgument) << method;
+  }
+  EXPECT_TRUE(Read("a", 0, 1).ok());
   const auto status = service_.Call<v1::GetStatusResponse>("/statehouse.v1.Admin/GetStatus",
                                                            v1::GetStatusRequest());
   EXPECT_EQ(status->state(), v1::SERVING_STATE_DRAINING);

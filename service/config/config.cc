@@ -161,6 +161,7 @@ void Resolve(const std::map<std::string, std::string>& environment, Config* conf
     config->auth.tokens_file = config->runtime_dir + "/tokens.toml";
   }
   if (!config->dev) return;
+  if (is_default("drain_linger_ms")) config->drain_linger_ms = 0;
   if (is_default("network.listen")) config->network.listen = {"127.0.0.1:0"};
   if (is_default("http.listen")) config->http.listen = "127.0.0.1:0";
 }

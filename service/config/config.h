@@ -130,6 +130,8 @@ struct Config {
   } sessions;
 
   uint64_t drain_grace_ms = 10'000;
+  // Of the grace; 0 with `dev`, unless told: nobody balances load over it.
+  uint64_t drain_linger_ms = 500;
   std::string log_format = "auto";         // auto | text | json
   std::string log_level = "info";          // trace | debug | info | warn | error
   uint32_t slow_call_ms = 1000;            // A call that takes longer is logged; 0: none is.

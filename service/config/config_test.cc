@@ -111,6 +111,7 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"drain_grace_ms = -1", "0 or more"},
       {"drain_grace_ms = 3600001", "is not within 0 … 3600000"},
       {"drain_grace_ms = 4294967297", "beyond every limit"},
+      {"drain_linger_ms = 3600001", "is not within 0 … 3600000"},
       {"[network]\nlisten = \"127.0.0.1:1\"", "array of strings"},
       {"[network]\nlisten = [1]", "array of strings"},
       {"[network]\nlisten = [\":7700\"]", "is no address"},
@@ -291,6 +292,8 @@ TEST_F(LoadConfigTest, EveryFlagIsTaken) {
                                   "text",
                                   "--drain-grace",
                                   "0",
+                                  "--drain-linger",
+                                  "3600000",
                                   "--no-keeper",
                                   "--tls-certificate",
                                   "/c",
@@ -317,6 +320,7 @@ TEST_F(LoadConfigTest, EveryFlagIsTaken) {
   EXPECT_EQ(config->log_level, "trace");
   EXPECT_EQ(config->log_format, "text");
   EXPECT_EQ(config->drain_grace_ms, 0u);
+  EXPECT_EQ(config->drain_linger_ms, 3'600'000u);
 }
 
 TEST_F(LoadConfigTest, DevTakesFreePortsUnlessTold) {
@@ -326,6 +330,12 @@ TEST_F(LoadConfigTest, DevTakesFreePortsUnlessTold) {
 
   config = LoadConfig({"--dev", "--listen", "127.0.0.1:9"}, {});
   EXPECT_THAT(config->network.listen, ElementsAre("127.0.0.1:9"));
+}
+
+TEST_F(LoadConfigTest, DevStopsWithoutLingeringUnlessTold) {
+  EXPECT_EQ(LoadConfig({}, {})->drain_linger_ms, 500u);
+  EXPECT_EQ(LoadConfig({"--dev"}, {})->drain_linger_ms, 0u);
+  EXPECT_EQ(LoadConfig({"--dev", "--drain-linger", "500"}, {})->drain_linger_ms, 500u);
 }
 
 TEST_F(LoadConfigTest, EmptyFoldersAreResolved) {

@@ -75,6 +75,13 @@ std::vector<Setting> MakeSettings() {
                  "Milliseconds that calls in flight may take when the service stops.",
                  [](const Config& c) { return OutOfRange(c.drain_grace_ms, 0, 3'600'000); }),
       SH_SETTING(
+          "drain_linger_ms", "--drain-linger", kNumber, drain_linger_ms,
+          "Milliseconds of drain_grace_ms, at most all of it, that a service that stops goes "
+          "on serving plain calls, so that load balancers notice: /readyz is 503, health "
+          "NOT_SERVING, new leases, sessions and watches are refused. With --dev 0 unless "
+          "set.",
+          [](const Config& c) { return OutOfRange(c.drain_linger_ms, 0, 3'600'000); }),
+      SH_SETTING(
           "network.listen", "--listen", kTexts, network.listen,
           "Addresses of the network door; \"none\" as a flag, [] here: no TCP. Beyond loopback it "
           "needs TLS.",

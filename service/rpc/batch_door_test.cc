@@ -135,11 +135,11 @@ TEST_F(BatchDoorTest, ARevokedTokenEndsTheStreamBeforeItsNextBatch) {
   EXPECT_EQ(Number(), 1);
 }
 
-TEST_F(BatchDoorTest, DrainingRefusesBatchesAndAStopEndsTheStream) {
+TEST_F(BatchDoorTest, AServiceThatHasDrainedRefusesBatchesAndAStopEndsTheStream) {
   auto stream = Open();
   ASSERT_TRUE(stream->talk->Write(Increments(1)));
   EXPECT_EQ(LastNumber(stream->Next()), 1);
-  service_->control().set_draining(true);
+  service_->dispatcher().Shutdown();
   ASSERT_TRUE(stream->talk->Write(Increments(1)));
   EXPECT_EQ(stream->Next().failure().detail().reason(), v1::ERROR_REASON_DRAINING);
   std::thread stopper([this] { door_->Shutdown(std::chrono::seconds(30)); });

@@ -119,9 +119,10 @@ StatusOr<pid_t> Spawn(const std::vector<std::string>& arguments, const DaemonOpt
 std::vector<std::string> ArgumentsFor(const DaemonOptions& options, const std::string& runtime_dir,
                                       const std::string& tokens_file) {
   if (options.dev) return {STATEHOUSED_PATH, "--dev"};
-  std::vector<std::string> arguments = {STATEHOUSED_PATH, "--runtime-dir", runtime_dir,
-                                        "--tokens-file",  tokens_file,     "--listen",
-                                        "127.0.0.1:0",    "--http-listen", "127.0.0.1:0"};
+  std::vector<std::string> arguments = {
+      STATEHOUSED_PATH, "--runtime-dir", runtime_dir,   "--tokens-file",  tokens_file, "--listen",
+      "127.0.0.1:0",    "--http-listen", "127.0.0.1:0", "--drain-linger", "0"};  // Nobody balances
+                                                                                 // load over it.
   arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
   return arguments;
 }

@@ -168,6 +168,7 @@ def _start(address: Address) -> Client:
         file.write(address.tokens_file())
     log_path = address.folder / "statehoused.log"
     command = [find_binary(), "--runtime-dir", str(address.folder), "--listen", str(address), "--http-listen", "none"]
+    command += ["--drain-linger", "0"]  # Nobody balances load over it, and `stop` waits for its end.
     with open(log_path, "wb") as log:
         # A session of its own: neither the end of this process nor Ctrl-C in its terminal ends it.
         process = subprocess.Popen(
