@@ -138,6 +138,7 @@ class Server final : public ServiceControl {
   std::shared_ptr<WatchHub> watches_;
   std::shared_ptr<AreaHub> area_watches_;
   std::unique_ptr<Authenticator> authenticator_;
+  RefusedTokens refused_tokens_;
   ObserverRelay relay_;
   const std::shared_ptr<CallLog> call_log_ = std::make_shared<CallLog>();
   std::unique_ptr<Dispatcher> dispatcher_;
@@ -313,7 +314,7 @@ Status Server::StartDoors() {
   for (const auto& [name, fd] : inherited_)
     SH_RETURN_IF_ERROR(link_->Remove(name));  // Not configured any more.
   inherited_.clear();
-  const GrpcDoorOptions grpc_options = GrpcDoorOptionsOf(config_, metrics_.get());
+  const GrpcDoorOptions grpc_options = GrpcDoorOptionsOf(config_, metrics_.get(), &refused_tokens_);
   SH_ASSIGN_OR_RETURN(grpc_,
                       StartGrpcDoor(grpc_options, std::move(grpc_listeners), dispatcher_.get(),
                                     authenticator_.get(), engine_->DaemonLane(kGrpcLane)));
@@ -328,6 +329,9 @@ Status Server::StartDoors() {
                               engine_->DaemonLane(kDictMoveLane),
                               [watches = watches_](uint64_t dict_id, uint64_t log_id) {
                                 return watches->OpenFollowLog({dict_id, log_id});
+                              },
+                              [this](Reason reason, const std::string& peer) {
+                                refused_tokens_.Add(Door::kLocal, peer, reason, SteadySeconds());
                               }};
   SH_ASSIGN_OR_RETURN(attach_, StartAttachDoor(attach_options, std::move(attach_listener), parts));
   return Status();
@@ -545,6 +549,7 @@ int Server::ServeUntilDrained() {
       OnSignal(static_cast<int>(info.ssi_signo));
     }
     if (!closing_) EndExpiredTokens();
+    refused_tokens_.Tell(SteadySeconds());
     if (draining_ && !drain_thread_.joinable()) drain_thread_ = std::thread([this] { Drain(); });
     if (ready == 0 && !closing_) {
       const uint32_t mended = engine_->Scrub();
@@ -552,6 +557,7 @@ int Server::ServeUntilDrained() {
     }
   }
   drain_thread_.join();
+  refused_tokens_.TellAll();
   return kExitOk;
 }
 

@@ -138,7 +138,12 @@ Status RaiseDescriptorLimit() {
   return Status();
 }
 
-GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
+int64_t SteadySeconds() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
+GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, RefusedTokens* refused) {
   using std::chrono::steady_clock;
   GrpcDoorOptions options;
   options.message_bytes_max = config.network.message_bytes_max;
@@ -151,8 +156,9 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics) {
   options.wasted_calls_per_second_max = config.network.wasted_calls_per_second_max;
   options.raise_priority = config.network.raise_priority;
   options.tls = {config.tls.certificate_file, config.tls.key_file, config.tls.client_ca_file};
-  options.on_auth_failure = [metrics](Reason reason) {
+  options.on_auth_failure = [metrics, refused](Reason reason, const std::string& peer) {
     metrics->OnAuthFailure(Door::kNetwork, reason);
+    refused->Add(Door::kNetwork, peer, reason, SteadySeconds());
   };
   const auto next_log = std::make_shared<std::atomic<steady_clock::time_point>>();
   options.on_connection_held = [metrics](const std::string&) { metrics->OnConnectionHeld(); };

@@ -11,6 +11,7 @@
 #include "service/lease/lock_service.h"
 #include "service/listeners.h"
 #include "service/metrics/metrics.h"
+#include "service/refused_tokens.h"
 #include "service/rpc/grpc_door.h"
 #include "service/session/bound_entries.h"
 #include "service/session/session_table.h"
@@ -27,8 +28,10 @@ WatchHubOptions WatchHubOptionsOf(const Config& config);
 AreaHubOptions AreaHubOptionsOf(const Config& config);
 // Over the tokens file, and the key file of JSON Web Tokens where there is one.
 StatusOr<std::unique_ptr<Authenticator>> OpenAuthenticator(const Config::Auth& auth);
-// `metrics` outlives the door.
-GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics);
+// `metrics` and `refused` outlive the door.
+GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, RefusedTokens* refused);
+// Seconds of the steady clock.
+int64_t SteadySeconds();
 
 // Makes the areas that the configuration declares, or finds them as they are. Descriptors of
 // `inherited` named "config-fd.<number>" are used up; those that no area names are given up

@@ -59,6 +59,8 @@ struct AttachDoorParts {
   Lane move_lane;  // For its thread that moves dicts.
   // A descriptor of the follow log with this id of the dict with that one. Empty: there are none.
   std::function<StatusOr<UniqueFd>(uint64_t dict_id, uint64_t log_id)> open_follow_log;
+  // Told of every refused access token, and of whom: "unix:uid=1000,pid=4711". Empty: nobody is.
+  std::function<void(Reason, const std::string& peer)> on_auth_failure = {};
 };
 
 // Serves connections of `listener`: a bound, listening SOCK_SEQPACKET unix socket. Takes over the

@@ -69,6 +69,7 @@ class AttachLoop final {
   void OnPacket(Connection& connection, AttachPacket packet, std::vector<UniqueFd>* descriptors);
   void OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
                std::vector<UniqueFd>* descriptors);
+  void CountAuthFailure(const Connection& connection, Reason reason);
   Status LeaseFor(Connection& connection, std::vector<UniqueFd>* descriptors, LaneLease* lease);
   void OnOpenArea(Connection& connection, uint64_t request_id, const AttachOpenArea& open);
   StatusOr<std::shared_ptr<ServedArea>> FindReadable(const Connection& connection,

@@ -72,6 +72,11 @@ AttachDictOpened Describe(const DictRecord& record, bool writable) {
 
 }  // namespace
 
+void AttachLoop::CountAuthFailure(const Connection& connection, Reason reason) {
+  parts_.metrics->OnAuthFailure(Door::kLocal, reason);
+  if (parts_.on_auth_failure) parts_.on_auth_failure(reason, connection.PeerName());
+}
+
 void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
                          std::vector<UniqueFd>* descriptors) {
   if (connection.greeted()) {
@@ -89,7 +94,7 @@ void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const Atta
       hello.token, "unix:uid=" + std::to_string(connection.peer().uid));
   if (!identity.ok()) {
     if (IsAuthFailure(identity.status().reason())) {
-      parts_.metrics->OnAuthFailure(Door::kLocal, identity.status().reason());
+      CountAuthFailure(connection, identity.status().reason());
     }
     return connection.SendErrorAndClose(request_id, identity.status());
   }
@@ -327,14 +332,14 @@ Status AttachLoop::CheckIdentity(Connection& connection) {
   if (generation != connection.identity_generation_) {
     auto identity = parts_.authenticator->Revalidate(*connection.identity_);
     if (!identity.ok()) {
-      parts_.metrics->OnAuthFailure(Door::kLocal, identity.status().reason());
+      CountAuthFailure(connection, identity.status().reason());
       return identity.status();
     }
     connection.identity_ = *std::move(identity);
     connection.identity_generation_ = generation;
   }
   if (connection.identity_->ExpiredAt(UnixSeconds())) {
-    parts_.metrics->OnAuthFailure(Door::kLocal, Reason::kTokenExpired);
+    CountAuthFailure(connection, Reason::kTokenExpired);
     return Status(Reason::kTokenExpired, "the access token " + connection.identity_->token_id() +
                                              " has expired; make a new one");
   }

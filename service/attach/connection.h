@@ -33,6 +33,10 @@ class Connection final {
   uint64_t id() const { return id_; }
   int socket() const { return socket_.get(); }
   const ucred& peer() const { return peer_; }
+  // "unix:uid=1000,pid=4711"; the process is 0 where it is of another PID namespace.
+  std::string PeerName() const {
+    return "unix:uid=" + std::to_string(peer_.uid) + ",pid=" + std::to_string(peer_.pid);
+  }
   bool closing() const { return closing_; }
   // Packets wait to go out.
   bool owes() const { return !outgoing_.empty(); }

@@ -28,8 +28,8 @@ struct GrpcDoorOptions {
   uint32_t wasted_calls_per_second_max = 200;  // Of a host (host_debts.h).
   bool raise_priority = false;                 // Of its threads (door_thread.h).
   TlsFiles tls;                                // Of connections over TCP.
-  // Told of every refused access token, for the metrics; runs on the polling thread.
-  std::function<void(Reason)> on_auth_failure;
+  // Told of every refused access token, and of whom, as gRPC names it; runs on the polling thread.
+  std::function<void(Reason, const std::string& peer)> on_auth_failure;
   // Told of connections that are read more slowly because their calls come to nothing, of those
   // that wait to be taken because their host opens many, and of those that are ended because too
   // many are slowed down. Any thread.

@@ -72,7 +72,9 @@ class GrpcDoorTest : public ::testing::Test {
                                    ParseGrant("dict:*:read,write,create").value()}})
                  .value();
     authenticator_ = NewFileAuthenticator(tokens, 1000).value();
-    options.on_auth_failure = [this](Reason reason) { auth_failures_.fetch_add(1); };
+    options.on_auth_failure = [this](Reason reason, const std::string& peer) {
+      if (peer.starts_with("ipv4:127.0.0.1:")) auth_failures_.fetch_add(1);
+    };
     DispatcherOptions dispatcher_options;
     dispatcher_options.message_bytes_max = options.message_bytes_max;
     service_ = std::make_unique<TestService>(dispatcher_options);

@@ -106,7 +106,8 @@ void ServerCall::Route() {
   auto identity = Authenticate();
   if (!identity.ok()) {
     const Reason reason = identity.status().reason();
-    if (core_->options().on_auth_failure) core_->options().on_auth_failure(reason);
+    const auto& on_auth_failure = core_->options().on_auth_failure;
+    if (on_auth_failure) on_auth_failure(reason, context_.peer());
     CountWasted();
     return Finish(ToGrpcStatus(identity.status(), ""));
   }
@@ -206,9 +207,8 @@ void ServerCall::BeginServed(std::string_view request) {
   waker_ = std::make_shared<StreamWaker>(this);
   CallContext call = MakeContext();
   call.is_same_host = !ParsePeer(context_.peer()).has_value();
-  auto opened =
-      core_->dispatcher().OpenStream(call, context_.method(), request,
-                                     [core = core_, waker = waker_] { core->Wake(waker); });
+  auto opened = core_->dispatcher().OpenStream(
+      call, context_.method(), request, [core = core_, waker = waker_] { core->Wake(waker); });
   if (!opened.ok()) {
     return Finish(ToGrpcStatus(opened.status(), ObjectNameOf(context_.method(), request)));
   }

@@ -2,6 +2,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -10,6 +11,7 @@
 #include "service/exit_codes.h"
 #include "statehouse/v1/admin.grpc.pb.h"
 #include "statehouse/v1/area.grpc.pb.h"
+#include "tests/support/attach_client.h"
 #include "tests/support/daemon.h"
 
 namespace statehouse::testing {
@@ -134,6 +136,38 @@ TEST_F(NetworkDoorTest, AWrongTokenIsRefused) {
 
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
   EXPECT_EQ(daemon_->errors().find(daemon_->token()), std::string::npos);
+}
+
+TEST_F(NetworkDoorTest, RefusedTokensAreLoggedWithTheirHostAndWithoutTheToken) {
+  const auto admin = v1::Admin::NewStub(Channel(daemon_->tcp_address()));
+  const std::string secret(43, 'x');
+  v1::GetStatusResponse response;
+  for (int i = 0; i < 70; ++i) {
+    EXPECT_FALSE(admin->GetStatus(Context("sh1_aaaaaaaa_" + secret).get(), {}, &response).ok());
+  }
+  AttachClient worker;
+  ASSERT_TRUE(worker.Connect(daemon_->attach_socket()).ok());
+  EXPECT_FALSE(worker.Hello("sh1_aaaaaaaa_" + secret, false).ok());
+  const std::string at_once = daemon_->errors();
+
+  daemon_->Stop();
+
+  EXPECT_NE(at_once.find("refused access tokens of 127.0.0.1 at the network door: 1 since its last "
+                         "line (1 UNAUTHENTICATED), the latest from 127.0.0.1:"),
+            std::string::npos)
+      << at_once;
+  EXPECT_NE(at_once.find("refused access tokens of unix:uid=" + std::to_string(geteuid()) +
+                         " at the attach door: 1 since its last line (1 UNAUTHENTICATED), the "
+                         "latest from unix:uid=" +
+                         std::to_string(geteuid()) + ",pid=" + std::to_string(getpid())),
+            std::string::npos)
+      << at_once;
+  const std::string log = daemon_->errors();
+  EXPECT_NE(log.find("at the network door: 69 since its last line (59 UNAUTHENTICATED, 10 "
+                     "RATE_LIMITED)"),
+            std::string::npos)
+      << log;
+  EXPECT_EQ(log.find("xxx"), std::string::npos) << log;
 }
 
 TEST_F(NetworkDoorTest, MetricsCountCallsOfTheNetworkDoor) {
