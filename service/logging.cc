@@ -10,6 +10,7 @@
 #include <chrono>
 #include <ctime>
 
+#include "service/api/log_fields.h"
 #include "service/keeper/keeper_log.h"
 
 namespace statehouse {
@@ -28,9 +29,17 @@ class JsonFormatter final : public spdlog::formatter {
     const auto level = spdlog::level::to_string_view(message.level);
     fmt::format_to(std::back_inserter(out),
                    "{{\"time\":\"{}.{:03d}Z\",\"level\":\"{}\",\"process\":\"daemon\",\"pid\":{},"
-                   "\"message\":\"{}\"}}\n",
+                   "\"message\":\"{}\"",
                    time, ms % 1000, std::string_view(level.data(), level.size()), getpid(),
                    JsonEscape({message.payload.data(), message.payload.size()}));
+    if (const LogFields* const fields = LogFields::Of(message.source)) {
+      for (const LogFields::Field& field : fields->fields()) {
+        const char* const quote = field.is_number ? "" : "\"";
+        fmt::format_to(std::back_inserter(out), ",\"{}\":{}{}{}", field.name, quote,
+                       JsonEscape(field.value), quote);
+      }
+    }
+    fmt::format_to(std::back_inserter(out), "}}\n");
   }
   std::unique_ptr<spdlog::formatter> clone() const override {
     return std::make_unique<JsonFormatter>();

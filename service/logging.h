@@ -13,7 +13,8 @@ namespace statehouse {
 // error (checked by Config).
 void SetUpLogging(const std::string& format, const std::string& level);
 
-// {"time":"2026-01-31T12:00:00.123Z","level":"info","process":"daemon","pid":4711,"message":"…"}
+// {"time":"2026-01-31T12:00:00.123Z","level":"info","process":"daemon","pid":4711,"message":"…"},
+// and behind the message the fields of a line that has some (service/api/log_fields.h).
 std::unique_ptr<spdlog::formatter> NewJsonFormatter();
 
 }  // namespace statehouse

@@ -6,6 +6,7 @@
 
 #include <sstream>
 
+#include "service/api/log_fields.h"
 #include "statehouse/v1/dict.pb.h"
 
 namespace statehouse {
@@ -26,6 +27,31 @@ TEST(LoggingTest, EveryMessageIsOneLineOfJson) {
             std::string::npos)
       << line;
   EXPECT_EQ(line.find('\n'), line.size() - 1);
+}
+
+TEST(LoggingTest, FieldsFollowTheMessageInJsonAndAreLeftOutOfText) {
+  std::ostringstream out;
+  auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(out);
+  spdlog::logger logger("test", sink);
+  LogFields fields;
+  fields.Text("kind", "slow").Text("object", "a\"b\n").Text("peer", "").Number("count", 7);
+  fields.Milliseconds("ms", 1234.5678);
+
+  logger.set_formatter(NewJsonFormatter());
+  fields.Log(logger, spdlog::level::warn, "said {} as it is");
+  const std::string json = out.str();
+  out.str("");
+  logger.set_pattern("%l: [%@] %v");
+  fields.Log(logger, spdlog::level::warn, "said");
+  logger.set_formatter(NewJsonFormatter());
+  logger.warn("without");
+
+  EXPECT_NE(json.find("\"message\":\"said {} as it is\",\"kind\":\"slow\",\"object\":\"a\\\"b\\n\","
+                      "\"count\":7,\"ms\":1234.568}\n"),
+            std::string::npos)
+      << json;
+  EXPECT_EQ(out.str().find("warning: [] said\n{"), 0u) << out.str();
+  EXPECT_NE(out.str().find("\"message\":\"without\"}\n"), std::string::npos) << out.str();
 }
 
 // A client could fill the log with them.

@@ -4,26 +4,14 @@
 
 #include <algorithm>
 
+#include "service/api/log_fields.h"
 #include "service/rpc/tcp_peer.h"
 
 namespace statehouse {
 namespace {
 
-constexpr size_t kPeerShownMax = 200;
-
-std::string ShownPeer(std::string_view peer) {
-  if (const auto tcp = ParsePeer(peer)) return tcp->ToString();
-  // gRPC does not say who is at the other end of a unix socket.
-  if (peer.starts_with("unix:") && !peer.starts_with("unix:uid=")) return "grpc.sock";
-  std::string text(peer.substr(0, kPeerShownMax));
-  for (char& c : text) {
-    if (c < ' ' || c > '~') c = '?';
-  }
-  return text;
-}
-
 // Without what differs between two connections of one host: the port, or the process.
-std::string ShownHost(std::string_view peer) {
+std::string HostOf(std::string_view peer) {
   if (auto tcp = ParsePeer(peer)) {
     tcp->host = tcp->Host().bytes;
     const std::string text = tcp->ToString();
@@ -35,8 +23,7 @@ std::string ShownHost(std::string_view peer) {
 }  // namespace
 
 void RefusedTokens::Add(Door door, std::string_view peer, Reason reason, int64_t now_s) {
-  const std::string name =
-      ShownHost(peer) + " at the " + (door == Door::kLocal ? "attach" : "network") + " door";
+  const std::string name = HostOf(peer) + " at the " + std::string(DoorName(door)) + " door";
   const std::lock_guard<std::mutex> lock(mutex_);
   auto found = hosts_.find(name);
   if (found == hosts_.end() && hosts_.size() >= kRefusedHostsMax) {
@@ -47,7 +34,9 @@ void RefusedTokens::Add(Door door, std::string_view peer, Reason reason, int64_t
   if (is_new) found = hosts_.emplace(name, Host()).first;
   Host& host = found->second;
   ++host.counts[reason];
+  host.door = door;
   host.latest = ShownPeer(peer);
+  host.reason = reason;
   if (!is_new && now_s - host.told_s < kRefusedLineIntervalS) return;
   TellOne(name, &host);
   host.told_s = now_s;
@@ -84,8 +73,16 @@ void RefusedTokens::TellOne(const std::string& name, Host* host) {
     reasons += (reasons.empty() ? "" : ", ") + std::to_string(count) + " " +
                std::string(ReasonName(reason));
   }
-  spdlog::warn("refused access tokens of {}: {} since its last line ({}), the latest from {}", name,
-               total, reasons, host->latest);
+  LogFields fields;
+  fields.Text("kind", "refused_tokens")
+      .Text("door", DoorName(host->door))
+      .Text("peer", host->latest)
+      .Text("reason", ReasonName(host->reason))
+      .Number("count", total)
+      .Log(*spdlog::default_logger(), spdlog::level::warn,
+           fmt::format(
+               "refused access tokens of {}: {} since its last line ({}), the latest from {}", name,
+               total, reasons, host->latest));
   host->counts.clear();
 }
 

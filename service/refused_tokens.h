@@ -34,7 +34,9 @@ class RefusedTokens final {
   struct Host {
     int64_t told_s = 0;                 // When it had its last line.
     std::map<Reason, uint64_t> counts;  // Since then.
-    std::string latest;                 // Peer.
+    Door door = Door::kNetwork;
+    std::string latest;           // Peer, and …
+    Reason reason = Reason::kOk;  // … why.
   };
   // REQUIRES: mutex_ held.
   static void TellOne(const std::string& name, Host* host);

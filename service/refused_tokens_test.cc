@@ -68,12 +68,12 @@ TEST_F(RefusedTokensTest, EachHostAndDoorHasItsOwn) {
   for (const char* host :
        {"of 10.0.0.7 at the network door: 1 ", "of 10.0.0.8 at the network door: 1 ",
         "of [2001:db8::] at the network door: 1 ", "of grpc.sock at the network door: 1 ",
-        "of unix:uid=1000 at the attach door: 1 "}) {
+        "of unix:uid=1000 at the local door: 1 "}) {
     EXPECT_NE(text.find(host), std::string::npos) << host << "\n" << text;
   }
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 5) << text;
   refused_.TellAll();
-  EXPECT_NE(Logged().find("of unix:uid=1000 at the attach door: 1 since its last line "
+  EXPECT_NE(Logged().find("of unix:uid=1000 at the local door: 1 since its last line "
                           "(1 UNAUTHENTICATED), the latest from unix:uid=1000,pid=8"),
             std::string::npos);
 }

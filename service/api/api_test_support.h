@@ -188,6 +188,7 @@ class TestService {
     CallContext context;
     context.identity = std::move(identity);
     context.lane = engine_->DaemonLane(0);
+    context.peer = [] { return std::string("10.0.0.7:5"); };
     return context;
   }
 

@@ -143,6 +143,7 @@ bool BatchRun::RunVerb(const VerbContext& context, const BatchVerb& verb,
       CallClock::now(), call_.deadline,
       call_.identity,   [this](StatusOr<std::string> answer) {
               OnAnswer(std::move(answer)); }};
+  call.peer = call_.peer;
   core_.KeepName(call, request);
   verb.run(core_, context.lane, request, std::move(call));
   if (meeting_.load(std::memory_order_acquire) == 0) KeepRequest();

@@ -7,6 +7,8 @@
 #include <memory>
 #include <string>
 
+#include "service/api/log_fields.h"
+
 namespace statehouse {
 namespace {
 
@@ -23,12 +25,31 @@ std::string Shown(std::string_view name) {
   return text;
 }
 
-std::string Described(const LoggedCall& call) {
-  std::string_view method = call.method;
+std::string_view ShortMethod(std::string_view method) {
   if (method.starts_with(kPrefix)) method.remove_prefix(kPrefix.size());
-  std::string text(method);
+  return method;
+}
+
+std::string Described(const LoggedCall& call) {
+  std::string text(ShortMethod(call.method));
   if (!call.name.empty()) text += " \"" + Shown(call.name) + "\"";
-  return text + " by token " + std::string(call.token_id);
+  text.append(" by token ").append(call.token_id);
+  text.append(" at the ").append(DoorName(call.door)).append(" door");
+  if (!call.peer.empty()) text.append(" from ").append(Shown(call.peer));
+  return text;
+}
+
+LogFields FieldsOf(std::string_view kind, const LoggedCall& call) {
+  LogFields fields;
+  fields.Text("kind", kind)
+      .Text("method", ShortMethod(call.method))
+      .Text("object", Shown(call.name))
+      .Text("token_id", call.token_id)
+      .Text("door", DoorName(call.door))
+      .Text("peer", Shown(call.peer))
+      .Text("reason", ReasonName(call.reason))
+      .Milliseconds("ms", std::chrono::duration<double, std::milli>(call.took).count());
+  return fields;
 }
 
 template <size_t n>
@@ -78,7 +99,9 @@ void CallLog::Audit(const LoggedCall& call, int64_t now_s) {
     if (missed > 0) log->info("audit: {} more refused calls were not logged one by one", missed);
     if (!is_let_in) return;
   }
-  log->info("audit: {}: {}", Described(call), ReasonName(call.reason));
+  FieldsOf("audit", call)
+      .Log(*log, spdlog::level::info,
+           fmt::format("audit: {}: {}", Described(call), ReasonName(call.reason)));
 }
 
 void CallLog::Slow(const LoggedCall& call, int64_t now_s) {
@@ -86,9 +109,11 @@ void CallLog::Slow(const LoggedCall& call, int64_t now_s) {
   const bool is_let_in = slow_lines_.Take(now_s, &missed);
   if (missed > 0) spdlog::warn("{} more slow calls were not logged one by one", missed);
   if (!is_let_in) return;
-  spdlog::warn("slow call: {} took {} ms: {}", Described(call),
-               std::chrono::duration_cast<std::chrono::milliseconds>(call.took).count(),
-               ReasonName(call.reason));
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(call.took).count();
+  FieldsOf("slow", call)
+      .Log(*spdlog::default_logger(), spdlog::level::warn,
+           fmt::format("slow call: {} took {} ms: {}", Described(call), ms,
+                       ReasonName(call.reason)));
 }
 
 }  // namespace statehouse

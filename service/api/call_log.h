@@ -1,6 +1,6 @@
 // CallLog: what the service's log says of calls: those that took long, and those that make, empty
-// or remove objects or take them from others, with who made them. Names and token ids, never values
-// or tokens.
+// or remove objects or take them from others, with who made them and from where. Names and token
+// ids, never values, keys of dicts or tokens.
 //
 // Who owns it: the composition root, which changes its settings; the dispatcher tells it of calls.
 // Threads: any.
@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "engine/base/reason.h"
+#include "service/api/dispatcher.h"
 
 namespace statehouse {
 
@@ -21,9 +22,11 @@ inline constexpr uint32_t kSlowCallMsDefault = 1000;
 inline constexpr uint32_t kCallLinesMax = 10;
 
 struct LoggedCall {
+  Door door = Door::kNetwork;
   std::string_view method;
   std::string_view name;      // Of the object; empty where the method names none.
-  std::string_view token_id;  // Of the caller.
+  std::string_view token_id;  // Of the caller, …
+  std::string_view peer;      // … who is there; empty where nobody knows.
   Reason reason = Reason::kOk;
   std::chrono::nanoseconds took{};
 };

@@ -12,6 +12,7 @@
 #include "statehouse/v1/area.pb.h"
 #include "statehouse/v1/batch.pb.h"
 #include "statehouse/v1/dict.pb.h"
+#include "statehouse/v1/lock.pb.h"
 
 namespace statehouse {
 namespace {
@@ -38,16 +39,17 @@ class CapturedLog {
 };
 
 LoggedCall Call(std::string_view method, std::string_view name) {
-  return {method, name, "testtest", Reason::kOk, milliseconds(1234)};
+  return {Door::kNetwork, method, name, "testtest", "10.0.0.7:5", Reason::kOk, milliseconds(1234)};
 }
 
 TEST(CallLogTest, ASlowCallIsSaidWithWhoAndWhatAndHowLong) {
   const CapturedLog log;
   CallLog calls;
   calls.Slow(Call("/statehouse.v1.Dicts/ScanEntries", "web\n\x1b[2J\xff\"x\\"), 7);
-  EXPECT_EQ(log.text(),
-            "warning slow call: Dicts/ScanEntries \"web??[2J??x?\" by token testtest took 1234 ms: "
-            "OK\n");
+  EXPECT_EQ(
+      log.text(),
+      "warning slow call: Dicts/ScanEntries \"web??[2J??x?\" by token testtest at the network "
+      "door from 10.0.0.7:5 took 1234 ms: OK\n");
 }
 
 TEST(CallLogTest, WhatIsSlowIsASetting) {
@@ -100,10 +102,12 @@ TEST_F(AuditTest, SaysWhoMadeAndRemovedObjectsAndWhoWasRefused) {
   read.set_name("one");
   read.set_len(8);
   EXPECT_TRUE(service_.Call<v1::ReadAreaResponse>("/statehouse.v1.Areas/ReadArea", read).ok());
-  EXPECT_THAT(log_.text(), HasSubstr("info audit: Areas/CreateArea \"one\" by token testtest: OK"));
-  EXPECT_THAT(
-      log_.text(),
-      HasSubstr("info audit: Areas/DeleteArea \"one\" by token nobody12: PERMISSION_DENIED"));
+  EXPECT_THAT(log_.text(),
+              HasSubstr("info audit: Areas/CreateArea \"one\" by token testtest at the "
+                        "network door from 10.0.0.7:5: OK"));
+  EXPECT_THAT(log_.text(),
+              HasSubstr("info audit: Areas/DeleteArea \"one\" by token nobody12 at the "
+                        "network door from 10.0.0.7:5: PERMISSION_DENIED"));
   EXPECT_THAT(log_.text(), Not(HasSubstr("ReadArea")));
 }
 
@@ -116,7 +120,8 @@ TEST_F(AuditTest, AnOperationOfABatchIsAuditedAsItsCall) {
   set->mutable_value()->set_string_value("secret value");
   const auto done = service_.Call<v1::RunBatchResponse>("/statehouse.v1.Batches/RunBatch", batch);
   ASSERT_TRUE(done.ok()) << done.status().ToString();
-  EXPECT_THAT(log_.text(), HasSubstr("info audit: Dicts/CreateDict \"d\" by token testtest: OK"));
+  EXPECT_THAT(log_.text(), HasSubstr("info audit: Dicts/CreateDict \"d\" by token testtest at the "
+                                     "network door from 10.0.0.7:5: OK"));
   EXPECT_THAT(log_.text(), Not(HasSubstr("secret")));
 }
 
@@ -128,7 +133,8 @@ TEST_F(AuditTest, NamesWhatIsDoneAndNotWhatIsSaid) {
   Answer answer;
   (void)service_.Send("/statehouse.v1.Areas/DeleteArea", request, &answer);
   ASSERT_TRUE(answer.Await().ok());
-  EXPECT_THAT(log_.text(), HasSubstr("audit: Areas/DeleteArea \"victim\" by token testtest: OK"));
+  EXPECT_THAT(log_.text(), HasSubstr("audit: Areas/DeleteArea \"victim\" by token testtest at the "
+                                     "network door from 10.0.0.7:5: OK"));
   EXPECT_THAT(log_.text(), Not(HasSubstr("harmless")));
 }
 
@@ -138,7 +144,8 @@ TEST_F(AuditTest, AnIndexIsLoggedWithItsName) {
   remove.set_name("#0");
   ASSERT_TRUE(
       service_.Call<v1::DeleteAreaResponse>("/statehouse.v1.Areas/DeleteArea", remove).ok());
-  EXPECT_THAT(log_.text(), HasSubstr("Areas/DeleteArea \"#0 = one\" by token testtest: OK"));
+  EXPECT_THAT(log_.text(), HasSubstr("Areas/DeleteArea \"#0 = one\" by token testtest at the "
+                                     "network door from 10.0.0.7:5: OK"));
 }
 
 TEST_F(AuditTest, RefusedCallsAreNoFloodAndWhatIsDoneIsAlwaysLogged) {
@@ -158,6 +165,31 @@ TEST_F(AuditTest, RefusedCallsAreNoFloodAndWhatIsDoneIsAlwaysLogged) {
   };
   EXPECT_LE(count("Dicts/DeleteDict"), 2 * kCallLinesMax);  // Of two seconds, at most.
   EXPECT_EQ(count("Areas/CreateArea"), 20u);
+}
+
+TEST_F(AuditTest, AnEntrysLockIsLoggedWithoutTheKey) {
+  v1::CreateDictRequest dict;
+  for (const char* name : {"a/b", "c", "c/d"}) {
+    dict.set_name(name);
+    ASSERT_TRUE(
+        service_.Call<v1::CreateDictResponse>("/statehouse.v1.Dicts/CreateDict", dict).ok());
+  }
+  v1::ForceReleaseLockRequest force;
+  for (const char* name : {"dict/a/b/secret", "dict/c/d/secret", "dict/gone/secret/secret",
+                           "dict/plain", "dictionary/plain", "area/a/plain"}) {
+    force.set_name(name);
+    ASSERT_TRUE(service_
+                    .CallAs<v1::ForceReleaseLockResponse>(IdentityOf({"lock:*:admin"}),
+                                                          "/statehouse.v1.Locks/ForceReleaseLock",
+                                                          force)
+                    .ok());
+  }
+  for (const char* shown : {"\"dict/a/b/...\"", "\"dict/c/...\"", "\"dict/gone/...\"",
+                            "\"dict/plain\"", "\"dictionary/plain\"", "\"area/a/plain\""}) {
+    EXPECT_THAT(log_.text(), HasSubstr(std::string("audit: Locks/ForceReleaseLock ") + shown));
+    EXPECT_THAT(log_.text(), HasSubstr(std::string("took lock ") + shown));
+  }
+  EXPECT_THAT(log_.text(), Not(HasSubstr("secret")));
 }
 
 TEST(AuditSettingTest, CanBeTurnedOff) {

@@ -252,6 +252,7 @@ class DispatcherImpl final : public Dispatcher {
         found != by_path_.end() ? std::string_view(found->second->path) : "unknown";
     Call call{context.door, label, now, context.deadline, context.identity, std::move(done)};
     call.response_bytes_max = context.response_bytes_max;
+    call.peer = context.peer;
     core_.Begin();
     Status refused = Check(context, method, request.size(),
                            found == by_path_.end() ? nullptr : found->second, now);

@@ -27,6 +27,9 @@ class WatchHub;
 // The way in. The local door's operations never reach the daemon, so its calls are those over the
 // attach socket.
 enum class Door : uint8_t { kLocal, kNetwork };
+constexpr std::string_view DoorName(Door door) {
+  return door == Door::kLocal ? "local" : "network";
+}
 
 struct CallContext {
   Door door = Door::kNetwork;
@@ -35,6 +38,9 @@ struct CallContext {
   Lane lane;                                 // The calling thread's daemon lane.
   uint64_t response_bytes_max = UINT64_MAX;  // What the door can carry.
   bool is_same_host = false;                 // The caller came by a unix socket.
+  // Who calls, for the log: "10.0.0.7:51234", "unix:uid=1000,pid=4711". Asked on any thread and
+  // before the call is done, if at all. Empty: nobody knows.
+  std::function<std::string()> peer = {};
 };
 
 // A call that was parked (a wait). Destroying it does not cancel it.

@@ -42,6 +42,7 @@ struct Call {
   bool is_limited = false;  // It counts against the limit of its token until it is finished.
   std::string name = {};    // Of the object, where the log may need it.
   uint64_t response_bytes_max = UINT64_MAX;
+  std::function<std::string()> peer = {};  // As the context's.
 };
 
 inline uint64_t ToNs(CallClock::time_point at) {
@@ -178,8 +179,11 @@ class DispatcherCore {
     const bool is_audited =
         log_->audits() && reason != Reason::kRateLimited && CallLog::IsAudited(call.method);
     if (!is_slow && !is_audited) return;
-    const LoggedCall logged{call.method, call.name, call.identity->token_id(), reason,
-                            now - call.began};
+    const std::string peer = call.peer ? call.peer() : "";
+    const bool is_of_lock = call.method.starts_with("/statehouse.v1.Locks/");
+    const std::string name = is_of_lock ? LoggedLockName(*engine_, call.name) : call.name;
+    const LoggedCall logged{call.door, call.method,     name, call.identity->token_id(), peer,
+                            reason,    now - call.began};
     const auto second = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch());
     if (is_audited) log_->Audit(logged, second.count());
     if (is_slow) log_->Slow(logged, second.count());

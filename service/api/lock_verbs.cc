@@ -12,8 +12,9 @@
 namespace statehouse {
 namespace {
 
-constexpr size_t kPartiesMax = 1000;      // Of a description,
-constexpr size_t kListedPartiesMax = 10;  // and in a list.
+constexpr std::string_view kOfDict = "dict/";  // What the names of locks of entries begin with.
+constexpr size_t kPartiesMax = 1000;           // Of a description,
+constexpr size_t kListedPartiesMax = 10;       // and in a list.
 constexpr DurationBounds kTtlBounds{kLockTtlNsMin, kLockTtlNsMax, "100 ms to 7 days"};
 constexpr DurationBounds kHoldBounds{kLockTtlNsMin, UINT64_MAX, "100 ms and more"};
 
@@ -43,7 +44,6 @@ bool AllowsDerived(const Identity& identity, ObjectKind kind, std::string_view r
 }
 
 bool AllowsLock(const Engine& engine, const Identity& identity, std::string_view name, Verb verb) {
-  constexpr std::string_view kOfDict = "dict/";
   constexpr std::string_view kOfArea = "area/";
   if (identity.Allows(ObjectKind::kLock, name, verb)) return true;
   if (name.starts_with(kOfDict)) {
@@ -140,6 +140,21 @@ StatusOr<ListPlace> ParseListToken(std::string_view token, std::string_view pref
 }
 
 }  // namespace
+
+std::string LoggedLockName(const Engine& engine, std::string_view name) {
+  if (!name.starts_with(kOfDict)) return std::string(name);
+  const std::string_view rest = name.substr(kOfDict.size());
+  const size_t first = rest.find('/');
+  if (first == std::string_view::npos) return std::string(name);  // It has no key.
+  // The shortest dict that there is; else what every dict of this name begins with.
+  size_t shown = first;
+  for (size_t end = first; end != std::string_view::npos; end = rest.find('/', end + 1)) {
+    if (!engine.dicts().Find(rest.substr(0, end)).ok()) continue;
+    shown = end;
+    break;
+  }
+  return std::string(name.substr(0, kOfDict.size() + shown)) + "/...";
+}
 
 Status RequireLock(const Engine& engine, const Identity& identity, std::string_view name,
                    Verb verb) {
@@ -270,7 +285,9 @@ Status ForceReleaseLock(const VerbContext& context, const v1::ForceReleaseLockRe
   SH_ASSIGN_OR_RETURN(const uint32_t released,
                       context.locks->ForceRelease(request.name(), request.token()));
   spdlog::warn("token {} took lock \"{}\" from {} holders (asked for token {})",
-               context.identity->token_id(), ShownText(request.name()), released, request.token());
+               context.identity->token_id(),
+               ShownText(LoggedLockName(*context.engine, request.name())), released,
+               request.token());
   response->set_released(released);
   return Status();
 }

@@ -60,6 +60,10 @@ struct VerbContext {
 // megabytes.
 Status CheckName(std::string_view name);
 
+// A lock's name for the log: of the lock of an entry, `dict/<dict>/<key>`, without the key. Where
+// the name can stand for entries of several dicts, no more is shown than could be a dict's name.
+std::string LoggedLockName(const Engine& engine, std::string_view name);
+
 // The area that `name` or "#<index>" stands for, if the caller may do `verb` to it. A caller who
 // may neither `verb` nor read a name gets the same answer whether or not it exists.
 StatusOr<std::shared_ptr<ServedArea>> ResolveArea(const VerbContext& context, std::string_view name,

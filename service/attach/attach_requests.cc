@@ -74,7 +74,7 @@ AttachDictOpened Describe(const DictRecord& record, bool writable) {
 
 void AttachLoop::CountAuthFailure(const Connection& connection, Reason reason) {
   parts_.metrics->OnAuthFailure(Door::kLocal, reason);
-  if (parts_.on_auth_failure) parts_.on_auth_failure(reason, connection.PeerName());
+  if (parts_.on_auth_failure) parts_.on_auth_failure(reason, connection.peer_name().ToString());
 }
 
 void AttachLoop::OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
@@ -310,6 +310,8 @@ void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const Attac
   context.door = Door::kLocal;
   context.identity = connection.identity_;
   context.lane = parts_.lane;
+  // A copy: the connection may be gone before the call is done.
+  context.peer = [peer = connection.peer_name()] { return peer.ToString(); };
   constexpr uint64_t kFarNs = uint64_t{1} << 60;  // A deadline that far away is none.
   if (call.deadline_ns != 0 && call.deadline_ns < kFarNs) {
     context.deadline = Clock::now() + std::chrono::nanoseconds(call.deadline_ns);

@@ -26,6 +26,16 @@ namespace statehouse {
 // How long a packet with descriptors is tried while the kernel refuses it; then its request fails.
 inline constexpr std::chrono::milliseconds kSendBusyMax{5'000};
 
+// Who is at the other end, for the log.
+struct UnixPeer {
+  uid_t uid = 0;
+  pid_t pid = 0;  // 0: of another PID namespace.
+  // "unix:uid=1000,pid=4711"
+  std::string ToString() const {
+    return "unix:uid=" + std::to_string(uid) + ",pid=" + std::to_string(pid);
+  }
+};
+
 class Connection final {
  public:
   Connection(uint64_t id, UniqueFd socket, std::chrono::steady_clock::time_point hello_deadline);
@@ -33,10 +43,7 @@ class Connection final {
   uint64_t id() const { return id_; }
   int socket() const { return socket_.get(); }
   const ucred& peer() const { return peer_; }
-  // "unix:uid=1000,pid=4711"; the process is 0 where it is of another PID namespace.
-  std::string PeerName() const {
-    return "unix:uid=" + std::to_string(peer_.uid) + ",pid=" + std::to_string(peer_.pid);
-  }
+  UnixPeer peer_name() const { return {peer_.uid, peer_.pid}; }
   bool closing() const { return closing_; }
   // Packets wait to go out.
   bool owes() const { return !outgoing_.empty(); }

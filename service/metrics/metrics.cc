@@ -22,7 +22,7 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 
 constexpr size_t kDoors = 2;
-constexpr std::string_view kDoorNames[kDoors] = {"local", "network"};
+constexpr std::string_view kDoorNames[kDoors] = {DoorName(Door::kLocal), DoorName(Door::kNetwork)};
 
 // Upper bounds of the latency buckets, 10 us to 10 s.
 constexpr std::array<uint64_t, 13> kBucketsNs = {

@@ -200,6 +200,7 @@ CallContext ServerCall::MakeContext() {
   call.identity = kind_ == Kind::kBatches ? identity_ : std::move(identity_);
   call.deadline = Deadline();
   call.lane = core_->lane();
+  call.peer = [this] { return ShownPeer(context_.peer()); };
   return call;
 }
 

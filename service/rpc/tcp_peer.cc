@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kMappedBytes = 12;  // Before the four bytes of an IPv4 address.
 constexpr std::array<uint8_t, kMappedBytes> kMapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 constexpr size_t kNetworkBytes = 8;
+constexpr size_t kPeerShownMax = 200;
 
 bool IsMapped(const std::array<uint8_t, 16>& host) {
   return std::equal(kMapped.begin(), kMapped.end(), host.begin());
@@ -92,6 +93,16 @@ std::optional<TcpPeer> ParsePeer(std::string_view text) {
   if (::inet_pton(AF_INET, address.c_str(), &v4) != 1) return std::nullopt;
   peer.host = Mapped(v4);
   return peer;
+}
+
+std::string ShownPeer(std::string_view peer) {
+  if (const auto tcp = ParsePeer(peer)) return tcp->ToString();
+  if (peer.starts_with("unix:") && !peer.starts_with("unix:uid=")) return "grpc.sock";
+  std::string text(peer.substr(0, kPeerShownMax));
+  for (char& c : text) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return text;
 }
 
 }  // namespace statehouse

@@ -44,5 +44,8 @@ std::optional<TcpPeer> PeerOf(int fd);
 // Of what gRPC writes: "ipv4:127.0.0.1:51234", "ipv6:%5B::1%5D:51234" or "ipv6:[::1]:51234". None
 // for everything else.
 std::optional<TcpPeer> ParsePeer(std::string_view peer);
+// The same for the log: "10.0.0.7:51234", "grpc.sock" of a unix socket, of which gRPC does not say
+// who is there. What is neither is shown without what a terminal obeys.
+std::string ShownPeer(std::string_view peer);
 
 }  // namespace statehouse

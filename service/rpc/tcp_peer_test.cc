@@ -32,5 +32,14 @@ TEST(TcpPeerTest, AHostIsAnIpv4AddressOrAnIpv6Network) {
   EXPECT_NE(host("ipv6:[2001:db8::1]:1"), host("ipv6:[2001:db8:0:1::1]:1"));
 }
 
+TEST(TcpPeerTest, IsShownAsAnOperatorNamesIt) {
+  EXPECT_EQ(ShownPeer("ipv4:10.0.0.7:51234"), "10.0.0.7:51234");
+  EXPECT_EQ(ShownPeer("ipv6:%5B::1%5D:80"), "[::1]:80");
+  EXPECT_EQ(ShownPeer("unix:"), "grpc.sock");
+  EXPECT_EQ(ShownPeer("unix:uid=1000,pid=4711"), "unix:uid=1000,pid=4711");
+  EXPECT_EQ(ShownPeer("x\n\x1b"), "x??");
+  EXPECT_EQ(ShownPeer(std::string(201, 'x')).size(), 200u);
+}
+
 }  // namespace
 }  // namespace statehouse

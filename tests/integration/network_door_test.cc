@@ -157,7 +157,7 @@ TEST_F(NetworkDoorTest, RefusedTokensAreLoggedWithTheirHostAndWithoutTheToken) {
             std::string::npos)
       << at_once;
   EXPECT_NE(at_once.find("refused access tokens of unix:uid=" + std::to_string(geteuid()) +
-                         " at the attach door: 1 since its last line (1 UNAUTHENTICATED), the "
+                         " at the local door: 1 since its last line (1 UNAUTHENTICATED), the "
                          "latest from unix:uid=" +
                          std::to_string(geteuid()) + ",pid=" + std::to_string(getpid())),
             std::string::npos)
