@@ -476,24 +476,15 @@ void Server::ApplyReloadable() {
 void Server::ReloadConfig() {
   auto config = LoadConfig(options_.arguments, options_.environment);
   if (!config.ok()) {
-    spdlog::error("reloading the configuration failed, the old one stays: {}",
-                  config.status().message());
+    spdlog::error(
+        "reloading the configuration failed, the old one stays: {}; the next daemon would not "
+        "start with it, so mend it now (statehoused config check)",
+        config.status().message());
     return;
   }
-  const std::vector<ConfigChange> changes = CompareConfigs(loaded_, *config);
-  loaded_ = *std::move(config);
+  const Config before = std::exchange(loaded_, *std::move(config));
   ApplyReloadable();
-  if (changes.empty()) spdlog::info("configuration reloaded: nothing has changed");
-  for (const ConfigChange& change : changes) {
-    if (!change.is_reloadable) continue;
-    spdlog::info("configuration reloaded: {} is {}, was {}", change.key, change.after,
-                 change.before);
-  }
-  // Against what runs, so that it is said again until it is done, or undone.
-  for (const ConfigChange& change : CompareConfigs(started_, loaded_)) {
-    if (change.is_reloadable) continue;
-    spdlog::warn("configuration: {} has changed and takes a restart", change.key);
-  }
+  LogConfigChanges(started_, before, loaded_);
 }
 
 void Server::ReloadTokens() {

@@ -260,6 +260,23 @@ std::string EndpointsJson(const Endpoints& endpoints) {
          ", \"keeper_pid\": " + std::to_string(endpoints.keeper_pid) + "}\n";
 }
 
+void LogConfigChanges(const Config& started, const Config& before, const Config& now) {
+  const std::vector<ConfigChange> changes = CompareConfigs(before, now);
+  if (changes.empty()) spdlog::info("configuration reloaded: nothing has changed");
+  for (const ConfigChange& change : changes) {
+    if (!change.is_reloadable) continue;
+    spdlog::info("configuration reloaded: {} is {}, was {}", change.key, change.after,
+                 change.before);
+  }
+  // Against what runs, so that it is said again until it is done, or undone.
+  for (const ConfigChange& change : CompareConfigs(started, now)) {
+    if (change.is_reloadable) continue;
+    const std::string values =
+        change.before.empty() ? "" : " from " + change.before + " to " + change.after;
+    spdlog::warn("configuration: {} has changed{} and takes a restart", change.key, values);
+  }
+}
+
 std::string DescribeChange(const std::vector<std::string>& before,
                            const std::vector<std::string>& after) {
   const auto missing = [](const std::vector<std::string>& from,

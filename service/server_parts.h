@@ -59,6 +59,10 @@ struct Endpoints {
 };
 std::string EndpointsJson(const Endpoints& endpoints);
 
+// What a reload of the configuration has changed, and what waits for a restart. No setting holds a
+// secret: keys and tokens are in files that settings name.
+void LogConfigChanges(const Config& started, const Config& before, const Config& now);
+
 // "added ab12cd34; removed ef56gh78", or "nothing".
 std::string DescribeChange(const std::vector<std::string>& before,
                            const std::vector<std::string>& after);

@@ -302,17 +302,22 @@ TEST(LifecycleTest, HangupReloadsTheConfigurationAndSaysWhatChanged) {
     return Eventually([&] { return daemon->errors().find(text) != std::string::npos; });
   };
 
-  std::ofstream(config) << "[log]\nslow_call_ms = 0\naudit = false\n"
-                           "[areas]\ncount_max = 5\n[auth]\ncalls_at_once_max = 1\n";
+  std::ofstream(config) << "[log]\nslow_call_ms = 0\naudit = false\nformat = \"text\"\n"
+                           "[areas]\ncount_max = 5\n[auth]\ncalls_at_once_max = 1\n"
+                           "[[area]]\nname = \"declared\"\nsize = 4096\n";
   ASSERT_EQ(kill(daemon->keeper_pid(), SIGHUP), 0);
   EXPECT_TRUE(says("log.audit is false, was true")) << daemon->errors();
   EXPECT_TRUE(says("auth.calls_at_once_max is 1, was 0"));
-  EXPECT_TRUE(says("areas.count_max has changed and takes a restart"));
+  EXPECT_TRUE(says("areas.count_max has changed from 4096 to 5 and takes a restart"));
+  EXPECT_TRUE(says("log.format has changed from \\\"auto\\\" to \\\"text\\\" and takes a restart"));
+  EXPECT_TRUE(says("[[area]] has changed and takes a restart"));
   EXPECT_TRUE(CreateArea(&client, "unseen", 4096).ok());
 
   std::ofstream(config) << "[log\n";
   ASSERT_EQ(kill(daemon->keeper_pid(), SIGHUP), 0);
-  EXPECT_TRUE(says("reloading the configuration failed, the old one stays")) << daemon->errors();
+  EXPECT_TRUE(says("reloading the configuration failed, the old one stays: " + config + ":"))
+      << daemon->errors();
+  EXPECT_TRUE(says("the next daemon would not start with it, so mend it now"));
 
   std::ofstream(config) << "[log]\nslow_call_ms = 0\n[areas]\ncount_max = 5\n";
   ASSERT_EQ(kill(daemon->keeper_pid(), SIGHUP), 0);
