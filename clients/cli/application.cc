@@ -101,6 +101,8 @@ std::unique_ptr<CLI::App> MakeApplication(Globals* globals,
   AddMonitorCommand(app.get(), globals);
   AddTokenCommands(app.get(), globals);
   AddStatusCommand(app.get(), globals);
+  AddSessionCommands(app.get(), globals);
+  AddDrainCommand(app.get(), globals);
   AddTopCommand(app.get(), globals);
   AddLatencyCommand(app.get(), globals);
   AddBigCommands(app.get(), globals);

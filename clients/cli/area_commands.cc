@@ -394,38 +394,4 @@ void AddAreaCommands(CLI::App* app, const Globals* globals) {
   AddExchangeCommand(group, globals);
 }
 
-void AddStatusCommand(CLI::App* app, const Globals* globals) {
-  CLI::App* command =
-      app->add_subcommand("status", "Tells version, uptime and totals of the service");
-  command->callback([globals] {
-    const Client client = Connect(*globals);
-    sh_status status = {};
-    sh_error* error = nullptr;
-    Check(sh_get_status(client.get(), &status, &error), error);
-    const nlohmann::json object = {
-        {"version", status.version},
-        {"state", status.draining != 0 ? "draining" : "serving"},
-        {"door", DoorName(client.get())},
-        {"daemon_pid", status.daemon_pid},
-        {"generation", status.generation},
-        {"areas", status.areas},
-        {"attached_processes", status.attached_processes},
-        {"memory_bytes", status.memory_bytes},
-        {"memory_limit_bytes", status.memory_limit_bytes},
-        {"recoveries", status.recoveries},
-        {"locks_held", status.locks_held},
-        {"lock_waiters", status.lock_waiters},
-        {"sessions", status.sessions},
-        {"start_time_unix_ns", status.start_time_ns}};
-    if (globals->json) {
-      std::cout << object.dump(2) << "\n";
-      return;
-    }
-    for (const auto& [key, value] : object.items()) {
-      std::printf("%-20s %s\n", key.c_str(),
-                  value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
-    }
-  });
-}
-
 }  // namespace statehouse::cli

@@ -18,6 +18,8 @@ void AddWatchCommand(CLI::App* app, const Globals* globals);
 void AddMonitorCommand(CLI::App* app, const Globals* globals);
 void AddTokenCommands(CLI::App* app, const Globals* globals);
 void AddStatusCommand(CLI::App* app, const Globals* globals);
+void AddDrainCommand(CLI::App* app, const Globals* globals);
+void AddSessionCommands(CLI::App* app, const Globals* globals);
 void AddTopCommand(CLI::App* app, const Globals* globals);
 void AddLatencyCommand(CLI::App* app, const Globals* globals);
 void AddBenchCommand(CLI::App* app, const Globals* globals);

@@ -7,6 +7,7 @@
 
 #include "clients/cli/connection.h"
 #include "clients/cli/exit_codes.h"
+#include "clients/cli/service_call.h"
 #include "statehouse/v1/dict.pb.h"
 
 namespace statehouse::cli {
@@ -25,19 +26,8 @@ Response CallDicts(sh_client* client, const char* method, const Request& request
       return CallDicts<Response>(client, method, named, true);
     }
   }
-  const std::string path = std::string("/statehouse.v1.Dicts/") + method;
-  const std::string bytes = request.SerializeAsString();
-  void* answer = nullptr;
-  size_t answer_bytes = 0;
-  sh_error* error = nullptr;
-  Check(sh_call(client, path.c_str(), bytes.data(), bytes.size(), idempotent ? 1 : 0, &answer,
-                &answer_bytes, &error),
-        error);
-  Response response;
-  const bool good = response.ParseFromArray(answer, static_cast<int>(answer_bytes));
-  sh_call_free(answer);
-  if (!good) throw Failed{kExitError, path + ": the answer is no message of this release"};
-  return response;
+  return CallService<Response>(client, std::string("/statehouse.v1.Dicts/") + method, request,
+                               idempotent);
 }
 
 // JSON text to a value and back. Throw Failed.

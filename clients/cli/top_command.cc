@@ -29,16 +29,8 @@ struct Arguments {
 };
 
 v1::GetStatusResponse StatusOf(sh_client* client) {
-  void* answer = nullptr;
-  size_t bytes = 0;
-  sh_error* error = nullptr;
-  Check(sh_call(client, "/statehouse.v1.Admin/GetStatus", "", 0, 1, &answer, &bytes, &error),
-        error);
-  v1::GetStatusResponse status;
-  const bool good = status.ParseFromArray(answer, static_cast<int>(bytes));
-  sh_call_free(answer);
-  if (!good) throw Failed{kExitError, "GetStatus: the answer is no message of this release"};
-  return status;
+  return CallService<v1::GetStatusResponse>(client, "/statehouse.v1.Admin/GetStatus",
+                                            v1::GetStatusRequest(), true);
 }
 
 std::vector<sh_area_info> AreasOf(sh_client* client) {

@@ -37,6 +37,9 @@ class TreeTest : public ::testing::Test {
 TEST_F(TreeTest, CommandsAreCompleted) {
   EXPECT_THAT(Texts({"do"}), ElementsAre("doctor"));
   EXPECT_THAT(Texts({"dict", "des"}), ElementsAre("describe"));
+  EXPECT_THAT(Texts({"dr"}), ElementsAre("drain"));
+  EXPECT_THAT(Texts({"session", ""}), ElementsAre("ls"));
+  EXPECT_THAT(Texts({"drain", "--"}), Contains("--grace"));
   EXPECT_THAT(Texts({""}), Contains("watch"));
   EXPECT_THAT(Texts({""}), Not(Contains("reference"))) << "it is hidden";
   EXPECT_THAT(Texts({"-o", "json", "dict", "tou"}), ElementsAre("touch"));

@@ -62,6 +62,69 @@ TEST_F(CliOperatorTest, NoTableStandsAboveARefusal) {
   EXPECT_THAT(ran.errors, HasSubstr("UNAUTHENTICATED"));
 }
 
+TEST_F(CliOperatorTest, StatusTellsWhomToSignalAndHowMuchThereIs) {
+  Out("dict create d");
+  Out("dict set d k 1");
+  const std::string status = Out("-o json status");
+  EXPECT_THAT(status, HasSubstr("\"keeper_pid\": " + std::to_string(daemon_->keeper_pid()) + ","));
+  EXPECT_THAT(status, HasSubstr("\"dicts\": 1,"));
+  EXPECT_THAT(status, HasSubstr("\"dict_entries\": 1,"));
+  EXPECT_THAT(Out("status"),
+              HasSubstr("keeper_pid           " + std::to_string(daemon_->keeper_pid()) + "\n"));
+}
+
+TEST_F(CliOperatorTest, SessionsAreListedWithTheirLocks) {
+  EXPECT_EQ(Out("-o json session ls"), "[]\n");
+  EXPECT_THAT(Out("session ls"), HasSubstr("SESSION"));
+  const std::string held = "{} --transport network lock l --ttl 20s -- env STATEHOUSE_URL=" +
+                           ("statehouse+unix://" + daemon_->runtime_dir()) +
+                           " STATEHOUSE_TOKEN=" + daemon_->token() + " {cli} ";
+  const std::string token_id = daemon_->token().substr(4, 8);
+
+  const CommandLine::Ran table = Shell(held + "session ls");
+  const CommandLine::Ran json = Shell(held + "-o json session ls");
+
+  EXPECT_EQ(table.code, 0) << table.errors;
+  EXPECT_THAT(table.out, HasSubstr("  " + token_id + "   yes          1 "));
+  EXPECT_EQ(json.code, 0) << json.errors;
+  EXPECT_THAT(json.out, HasSubstr("\"token_id\": \"" + token_id + "\""));
+  EXPECT_THAT(json.out, HasSubstr("\"lock_count\": 1"));
+  EXPECT_THAT(json.out, HasSubstr("\"session_id\": "));
+}
+
+TEST_F(CliOperatorTest, DrainEndsTheServiceAndAsksFirst) {
+  const CommandLine::Ran unsure = Shell("{} drain");
+  EXPECT_EQ(unsure.code, 2);
+  EXPECT_THAT(unsure.errors, HasSubstr("say --yes"));
+  const CommandLine::Ran wrong = Shell("{} drain --yes --grace soon");
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.errors, HasSubstr("--grace: 'soon' is no time"));
+  EXPECT_THAT(Out("status"), HasSubstr("serving"));
+  const pid_t keeper = daemon_->keeper_pid();
+
+  const std::string out = Out("drain --yes --grace 7s");
+
+  EXPECT_EQ(out, "draining; calls in flight, this one included: 1\n");
+  EXPECT_EQ(WaitForExit(keeper), 0) << daemon_->errors();
+  daemon_->Forget();
+  EXPECT_THAT(daemon_->errors(), HasSubstr("calls in flight may take 7000 ms"));
+  EXPECT_EQ(Shell("{} drain --yes --grace 0").code, 6) << "nobody is there any more";
+}
+
+TEST_F(CliOperatorTest, DrainAndSessionsNeedAdminOfTheService) {
+  daemon_.reset();
+  DaemonOptions options;
+  options.grants = {"dict:*:read,write,create"};
+  Start(std::move(options));
+  for (const char* const words : {"drain --yes", "-o json drain --yes", "session ls"}) {
+    const CommandLine::Ran ran = Shell(std::string("{} ") + words);
+    EXPECT_EQ(ran.code, 7) << words;
+    EXPECT_EQ(ran.out, "") << words;
+    EXPECT_THAT(ran.errors, HasSubstr("PERMISSION_DENIED")) << words;
+  }
+  EXPECT_THAT(Out("status"), HasSubstr("serving"));
+}
+
 TEST_F(CliOperatorTest, BashCompletesCommandsOptionsAndLiveNames) {
   Out("dict create sessions");
   Out("dict create web:a/b");
