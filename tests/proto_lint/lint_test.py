@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pathlib
+import re
 import tempfile
 import unittest
 
@@ -120,8 +121,6 @@ class LintTest(unittest.TestCase):
         tested = {rule for rule, _, _ in BREAKS} | {"version"}
         for rule in tested:
             self.assertIn(f'"{rule}"', source)
-        import re
-
         reported = set(re.findall(r"report\(\s*[\w.()]+, \"([a-z-]+)\"", source))
         reported |= set(re.findall(r"need_name\(\w+, \w+, \"([a-z-]+)\"", source))
         self.assertEqual(reported - tested, set())
@@ -140,6 +139,18 @@ class LintTest(unittest.TestCase):
         self.assertEqual(self.lint(text, folder="grpc/acme/v1"), [])
         findings = self.lint(text.replace("  // Red.\n", ""), folder="grpc/acme/v1")
         self.assertEqual([finding[2] for finding in findings], ["comment"])
+
+    def test_no_proto_names_a_release_that_is_to_come(self):
+        root = pathlib.Path(lint.__file__).resolve().parents[2]
+        project = re.search(r"project\(statehouse VERSION ([\d.]+)", (root / "CMakeLists.txt").read_text(encoding="utf-8"))
+        now = tuple(map(int, project.group(1).split(".")))
+        named = {}
+        for path in sorted((root / "proto").rglob("*.proto")):
+            for since in re.findall(r"Since: ([\d.]+\d)", path.read_text(encoding="utf-8")):
+                named.setdefault(since, path.name)
+        self.assertIn(project.group(1), named)
+        later = {since: file for since, file in named.items() if tuple(map(int, since.split("."))) > now}
+        self.assertEqual(later, {})
 
     def test_exit_codes(self):
         out = io.StringIO()
