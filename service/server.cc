@@ -40,7 +40,6 @@
 #include "service/logging.h"
 #include "service/metrics/metrics.h"
 #include "service/rpc/grpc_door.h"
-#include "service/rpc/tls_files.h"
 #include "service/runtime_dir.h"
 #include "service/server_parts.h"
 #include "service/session/bound_entries.h"
@@ -269,12 +268,7 @@ Status Server::StartParts() {
   metrics_ = NewMetrics(
       engine_.get(), dispatcher_->Methods(), Version(),
       [this] { return LeaseNumbersOf(*locks_, *sessions_, *bound_); },
-      [this] { return WatchNumbersOf(*watches_, *area_watches_); },
-      [file = config_.tls.certificate_file]() -> int64_t {
-        if (file.empty()) return 0;
-        const auto expiry = CertificateExpiry(file);
-        return expiry.ok() ? *expiry : 0;
-      });
+      [this] { return WatchNumbersOf(*watches_, *area_watches_); });
   relay_.SetTarget(metrics_.get());
   ApplyReloadable();
   return Status();

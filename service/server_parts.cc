@@ -160,6 +160,17 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, Refuse
     metrics->OnAuthFailure(Door::kNetwork, reason);
     refused->Add(Door::kNetwork, peer, reason, SteadySeconds());
   };
+  options.on_tls_taken = [metrics, file = config.tls.certificate_file](int64_t expiry_unix_s) {
+    metrics->OnCertificate(expiry_unix_s);
+    spdlog::info("network door: the certificate in \"{}\" is in use; it ends at {}", file,
+                 TimeText(expiry_unix_s));
+  };
+  options.on_tls_refused = [](const Status& why, int64_t expiry_unix_s) {
+    spdlog::warn(
+        "network door: new TLS files are not taken: {}; the certificate and key from before stay "
+        "in use until they are mended: they end at {}, and a start with these files fails",
+        why.message(), TimeText(expiry_unix_s));
+  };
   const auto next_log = std::make_shared<std::atomic<steady_clock::time_point>>();
   options.on_connection_held = [metrics](const std::string&) { metrics->OnConnectionHeld(); };
   options.on_connection_ended = [metrics] { metrics->OnConnectionEnded(); };

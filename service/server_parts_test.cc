@@ -1,6 +1,10 @@
 #include "service/server_parts.h"
 
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <sstream>
 
 #include "service/command_line.h"
 #include "service/dev_mode.h"
@@ -85,6 +89,46 @@ TEST(ServerPartsTest, FailuresOfAStartHaveDocumentedCodes) {
   }
   EXPECT_FALSE(IsStartUpFailure(kExitOk));
   EXPECT_FALSE(IsStartUpFailure(kExitCutShort));
+}
+
+class CertificateMetrics final : public Metrics {
+ public:
+  void OnCall(Door, std::string_view, Reason, std::chrono::nanoseconds) override {}
+  void OnAuthFailure(Door, Reason) override {}
+  void OnConnectionThrottled() override {}
+  void OnConnectionHeld() override {}
+  void OnConnectionEnded() override {}
+  void OnConnectionOpen(int) override {}
+  void OnConnectionRefused() override {}
+  void OnCertificate(int64_t expiry_unix_s) override { expiry_unix_s_ = expiry_unix_s; }
+  void OnAttach(int) override {}
+  std::string Scrape() override { return ""; }
+  int64_t expiry_unix_s() const { return expiry_unix_s_; }
+
+ private:
+  int64_t expiry_unix_s_ = 0;
+};
+
+TEST(ServerPartsTest, OfTlsFilesTheMetricIsOfThoseInUseAndTheLogTellsOfBoth) {
+  std::ostringstream log;
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+      "test", std::make_shared<spdlog::sinks::ostream_sink_st>(log)));
+  CertificateMetrics metrics;
+  Config config;
+  config.tls.certificate_file = "/x/s.pem";
+  const GrpcDoorOptions options = GrpcDoorOptionsOf(config, &metrics);
+
+  options.on_tls_taken(86'400);
+  EXPECT_EQ(metrics.expiry_unix_s(), 86'400);
+  options.on_tls_refused(Status(Reason::kConfigInvalid, "TLS file \"/x/s.key\": no"), 86'400);
+  EXPECT_EQ(metrics.expiry_unix_s(), 86'400);
+
+  spdlog::set_default_logger(before);
+  for (const char* part : {"\"/x/s.pem\" is in use", "ends at 1970-01-02 00:00:00 UTC",
+                           "not taken: TLS file \"/x/s.key\": no; the", "stay in use"}) {
+    EXPECT_NE(log.str().find(part), std::string::npos) << part << " is not in\n" << log.str();
+  }
 }
 
 TEST(DevModeTest, HintsNameEveryDoorAndTheToken) {

@@ -54,8 +54,7 @@ ClientMetric Labelled(std::vector<std::pair<const char*, std::string_view>> labe
 class PrometheusMetrics final : public Metrics {
  public:
   PrometheusMetrics(Engine* engine, std::vector<std::string> methods, std::string version,
-                    std::function<LeaseNumbers()> leases, std::function<WatchNumbers()> watches,
-                    std::function<int64_t()> certificate_expiry);
+                    std::function<LeaseNumbers()> leases, std::function<WatchNumbers()> watches);
 
   void OnCall(Door door, std::string_view method, Reason reason,
               std::chrono::nanoseconds took) override;
@@ -72,6 +71,9 @@ class PrometheusMetrics final : public Metrics {
   }
   void OnConnectionRefused() override {
     connections_refused_.fetch_add(1, std::memory_order_relaxed);
+  }
+  void OnCertificate(int64_t expiry_unix_s) override {
+    certificate_expiry_.store(expiry_unix_s, std::memory_order_relaxed);
   }
   void OnAttach(int change) override;
   std::string Scrape() override;
@@ -91,7 +93,6 @@ class PrometheusMetrics final : public Metrics {
   Engine* const engine_;
   const std::function<LeaseNumbers()> leases_;
   const std::function<WatchNumbers()> watches_;
-  const std::function<int64_t()> certificate_expiry_;
   const std::string version_;
   const double start_time_s_;
   std::vector<std::string> methods_;                    // The last one is "unknown".
@@ -103,18 +104,17 @@ class PrometheusMetrics final : public Metrics {
   std::atomic<uint64_t> connections_ended_{0};
   std::atomic<int64_t> connections_{0};
   std::atomic<uint64_t> connections_refused_{0};
+  std::atomic<int64_t> certificate_expiry_{0};
   std::atomic<int64_t> attached_{0};
   std::atomic<uint64_t> attachments_{0};
 };
 
 PrometheusMetrics::PrometheusMetrics(Engine* engine, std::vector<std::string> methods,
                                      std::string version, std::function<LeaseNumbers()> leases,
-                                     std::function<WatchNumbers()> watches,
-                                     std::function<int64_t()> certificate_expiry)
+                                     std::function<WatchNumbers()> watches)
     : engine_(engine),
       leases_(std::move(leases)),
       watches_(std::move(watches)),
-      certificate_expiry_(std::move(certificate_expiry)),
       version_(std::move(version)),
       start_time_s_(static_cast<double>(time(nullptr))),
       methods_(std::move(methods)) {
@@ -462,8 +462,8 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
              "New connections of the network door that were closed at once, for the limit of them.",
              connections_refused_.load(std::memory_order_relaxed));
   AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
-           "When the certificate ends, in seconds since 1970; 0 for none.",
-           certificate_expiry_ ? static_cast<double>(certificate_expiry_()) : 0);
+           "When the certificate in use ends, in seconds since 1970; 0 for none.",
+           static_cast<double>(certificate_expiry_.load(std::memory_order_relaxed)));
 }
 
 std::string PrometheusMetrics::Scrape() {
@@ -483,11 +483,9 @@ std::string PrometheusMetrics::Scrape() {
 
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
                                     std::string version, std::function<LeaseNumbers()> leases,
-                                    std::function<WatchNumbers()> watches,
-                                    std::function<int64_t()> certificate_expiry) {
+                                    std::function<WatchNumbers()> watches) {
   return std::make_unique<PrometheusMetrics>(engine, std::move(methods), std::move(version),
-                                             std::move(leases), std::move(watches),
-                                             std::move(certificate_expiry));
+                                             std::move(leases), std::move(watches));
 }
 
 }  // namespace statehouse

@@ -76,6 +76,8 @@ class Metrics : public CallObserver {
   // at once.
   virtual void OnConnectionOpen(int change) = 0;
   virtual void OnConnectionRefused() = 0;
+  // The network door uses a certificate that ends then, in seconds since 1970.
+  virtual void OnCertificate(int64_t expiry_unix_s) = 0;
   // A worker attached (+1) or left (-1).
   virtual void OnAttach(int change) = 0;
   // The text exposition of everything, with the engine's totals read now.
@@ -83,11 +85,9 @@ class Metrics : public CallObserver {
 };
 
 // `methods` label the calls; `engine` and what `leases` and `watches` read outlive it.
-// `certificate_expiry` gives Unix time in seconds, 0 for none.
 std::unique_ptr<Metrics> NewMetrics(Engine* engine, std::vector<std::string> methods,
                                     std::string version,
                                     std::function<LeaseNumbers()> leases = nullptr,
-                                    std::function<WatchNumbers()> watches = nullptr,
-                                    std::function<int64_t()> certificate_expiry = nullptr);
+                                    std::function<WatchNumbers()> watches = nullptr);
 
 }  // namespace statehouse

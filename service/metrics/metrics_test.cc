@@ -162,7 +162,7 @@ TEST_F(MetricsTest, NothingIsLostBetweenThreads) {
 
 TEST_F(MetricsTest, TheEndOfTheCertificateIsAMetric) {
   ExpectLine("statehouse_tls_certificate_expiry_seconds 0");
-  metrics_ = NewMetrics(engine_.get(), {}, "1.2.3", nullptr, nullptr, [] { return 86'400; });
+  metrics_->OnCertificate(86'400);
   ExpectLine("statehouse_tls_certificate_expiry_seconds 86400");
 }
 

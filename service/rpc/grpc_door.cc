@@ -61,6 +61,7 @@ class GrpcDoorImpl final : public GrpcDoor {
   void Poll();
 
   DoorCore core_;
+  std::unique_ptr<TlsRenewal> renewal_;  // Null without TLS.
   using ConnectionAcceptor = grpc::experimental::ExternalConnectionAcceptor;
   std::unique_ptr<ConnectionAcceptor> plain_;
   std::unique_ptr<ConnectionAcceptor> tls_;  // Null: plain_ takes everything.
@@ -114,9 +115,11 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   plain_ = builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD,
                                                                 grpc::InsecureServerCredentials());
   if (core_.options().tls.enabled()) {
-    SH_RETURN_IF_ERROR(CheckTlsFiles(core_.options().tls));
-    tls_ = builder.experimental().AddExternalConnectionAcceptor(
-        Type::FROM_FD, TlsCredentials(core_.options().tls));
+    const GrpcDoorOptions& from = core_.options();
+    SH_ASSIGN_OR_RETURN(renewal_, TlsRenewal::Start({from.tls, from.tls_look_interval,
+                                                     from.on_tls_taken, from.on_tls_refused}));
+    tls_ = builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD,
+                                                                renewal_->Credentials());
   }
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
@@ -136,7 +139,7 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   return Status();
 }
 
-// On the acceptor's thread.
+// On the acceptor's thread, where the handshake begins, too: one at a time, as TlsRenewal requires.
 void GrpcDoorImpl::HandOn(UniqueFd connection) {
   sockaddr_storage own{};
   socklen_t bytes = sizeof(own);

@@ -13,7 +13,7 @@
 #include "engine/os/unique_fd.h"
 #include "service/api/dispatcher.h"
 #include "service/auth/authenticator.h"
-#include "service/rpc/tls_files.h"
+#include "service/rpc/tls_renewal.h"
 
 namespace statehouse {
 
@@ -28,6 +28,7 @@ struct GrpcDoorOptions {
   uint32_t wasted_calls_per_second_max = 200;  // Of a host (host_debts.h).
   bool raise_priority = false;                 // Of its threads (door_thread.h).
   TlsFiles tls;                                // Of connections over TCP.
+  std::chrono::milliseconds tls_look_interval = kTlsLookInterval;
   // Told of every refused access token, and of whom, as gRPC names it; runs on the polling thread.
   std::function<void(Reason, const std::string& peer)> on_auth_failure;
   // Told of connections that are read more slowly because their calls come to nothing, of those
@@ -39,6 +40,9 @@ struct GrpcDoorOptions {
   // A connection is open (+1) or closed (-1); one was closed at once, because connections_max are.
   std::function<void(int change)> on_connection_open;
   std::function<void(const std::string& peer)> on_connection_refused;
+  // Of TLS files, at the start and when they change (tls_renewal.h). Any thread.
+  std::function<void(int64_t expiry_unix_s)> on_tls_taken;
+  std::function<void(const Status& why, int64_t expiry_unix_s)> on_tls_refused;
 };
 
 // Who owns it: the composition root, which shuts it down before the dispatcher goes. Threads: any.

@@ -36,12 +36,18 @@ class TestFolder final {
   std::string path_;
 };
 
+// When a certificate is good, in seconds from now.
+struct TestTime {
+  long end_s = 3600;  // Negative: it has been good for as long.
+  long begin_s = end_s < 0 ? 2 * end_s : 0;
+};
+
 // Signs certificates for localhost and 127.0.0.1.
 class TestAuthority final {
  public:
   // Its own certificate goes to `file`.
   explicit TestAuthority(const std::string& file) : key_(EVP_EC_gen("P-256")) {
-    certificate_ = Make("authority", key_, 3600);
+    certificate_ = Make("authority", key_, TestTime{});
     X509V3_CTX context;
     X509V3_set_ctx(&context, certificate_, certificate_, nullptr, nullptr, 0);
     Extend(&context, certificate_, NID_basic_constraints, "critical,CA:TRUE");
@@ -55,11 +61,14 @@ class TestAuthority final {
   TestAuthority(const TestAuthority&) = delete;
   TestAuthority& operator=(const TestAuthority&) = delete;
 
-  // A certificate and its key, good for so many seconds from now.
+  // A certificate and its key.
   void Issue(const std::string& certificate_file, const std::string& key_file,
-             long seconds = 3600) const {
-    EVP_PKEY* const key = EVP_EC_gen("P-256");
-    X509* const certificate = Make("service", key, seconds);
+             TestTime time = {}) const {
+    Issue(certificate_file, key_file, time, EVP_EC_gen("P-256"));
+  }
+  void Issue(const std::string& certificate_file, const std::string& key_file, TestTime time,
+             EVP_PKEY* key) const {
+    X509* const certificate = Make("service", key, time);
     X509V3_CTX context;
     X509V3_set_ctx(&context, certificate_, certificate, nullptr, nullptr, 0);
     Extend(&context, certificate, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
@@ -73,12 +82,12 @@ class TestAuthority final {
   }
 
  private:
-  X509* Make(const char* name, EVP_PKEY* key, long seconds) const {
+  X509* Make(const char* name, EVP_PKEY* key, TestTime time) const {
     X509* const certificate = X509_new();
     X509_set_version(certificate, 2);
     ASN1_INTEGER_set(X509_get_serialNumber(certificate), ++serial_);
-    X509_gmtime_adj(X509_getm_notBefore(certificate), seconds < 0 ? 2 * seconds : 0);
-    X509_gmtime_adj(X509_getm_notAfter(certificate), seconds);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), time.begin_s);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), time.end_s);
     X509_set_pubkey(certificate, key);
     X509_NAME* const subject = X509_get_subject_name(certificate);
     X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC,

@@ -1,6 +1,8 @@
 // TLS at the network door: who gets in, who does not, and certificates that are renewed.
 #include <gmock/gmock.h>
 
+#include <mutex>
+
 #include "service/rpc/grpc_door_test_support.h"
 #include "service/rpc/test_certificates.h"
 #include "service/rpc/tls_files.h"
@@ -11,35 +13,77 @@ namespace {
 using std::chrono::seconds;
 using ::testing::HasSubstr;
 
+std::string Padded(const std::string& path, size_t bytes) {
+  const std::string text = ReadText(path);
+  return text + std::string(bytes - text.size(), '\n');
+}
+
 TEST(TlsFilesTest, SayWhatIsWrongWithThem) {
   const TestFolder folder;
   const TestAuthority authority(folder / "ca.pem");
   authority.Issue(folder / "a.pem", folder / "a.key");
   authority.Issue(folder / "b.pem", folder / "b.key");
-  authority.Issue(folder / "old.pem", folder / "old.key", -60);
+  authority.Issue(folder / "old.pem", folder / "old.key", {-60});
+  authority.Issue(folder / "early.pem", folder / "early.key", {7200, 3600});
+  authority.Issue(folder / "short.pem", folder / "short.key", {}, EVP_RSA_gen(512));
   std::ofstream(folder / "text.pem") << "hello\n";
-  const TlsFiles good{folder / "a.pem", folder / "a.key", folder / "ca.pem"};
-  EXPECT_TRUE(CheckTlsFiles(good).ok()) << CheckTlsFiles(good).ToString();
-  EXPECT_GT(CertificateExpiry(folder / "a.pem").value(), std::time(nullptr) + 3000);
+  const std::string whole = ReadText(folder / "ca.pem");
+  std::ofstream(folder / "cut.pem") << ReadText(folder / "a.pem") << whole.substr(0, 200);
+  std::ofstream(folder / "damaged.pem") << whole << whole.substr(0, 60) << "?" << whole.substr(61);
+  std::ofstream(folder / "large.pem") << Padded(folder / "a.pem", kTlsFileBytesMax + 1);
 
   struct Case {
     TlsFiles files;
     const char* says;
   };
   const Case cases[] = {
-      {{folder / "none.pem", folder / "a.key", ""}, "none.pem\": it cannot be read"},
-      {{folder / "a.pem", folder / "none.key", ""}, "none.key\": it cannot be read"},
+      {{folder / "none.pem", folder / "a.key", ""}, "none.pem\": it cannot be read (No such"},
+      {{folder / "a.pem", folder / "none.key", ""}, "none.key\": it cannot be read (No such"},
+      {{folder / "a.pem", folder / "", ""}, "it cannot be read (Is a directory)"},
+      {{folder / "a.pem", folder / "a.key", folder / "none.pem"}, "none.pem\": it cannot be read"},
+      {{folder / "large.pem", folder / "a.key", ""}, "larger than 1 MiB"},
       {{folder / "text.pem", folder / "a.key", ""}, "no certificate"},
+      {{folder / "cut.pem", folder / "a.key", ""}, "certificate number 2 cannot be read"},
       {{folder / "a.pem", folder / "text.pem", ""}, "no private key"},
       {{folder / "a.pem", folder / "b.key", ""}, "not the key of the certificate"},
-      {{folder / "old.pem", folder / "old.key", ""}, "is over"},
+      {{folder / "short.pem", folder / "short.key", ""}, "cannot be used: ee key too small"},
+      {{folder / "old.pem", folder / "old.key", ""}, "is over since"},
+      {{folder / "early.pem", folder / "early.key", ""}, "begins at"},
       {{folder / "a.pem", folder / "a.key", folder / "text.pem"}, "no certificate"},
+      {{folder / "a.pem", folder / "a.key", folder / "damaged.pem"}, "certificate number 2"},
   };
   for (const Case& one : cases) {
     const Status status = CheckTlsFiles(one.files);
     EXPECT_EQ(status.reason(), Reason::kConfigInvalid) << one.says;
     EXPECT_THAT(status.message(), HasSubstr(one.says));
   }
+}
+
+TEST(TlsFilesTest, AreTakenWhereTheyFit) {
+  const TestFolder folder;
+  const TestAuthority authority(folder / "ca.pem");
+  const TestAuthority other(folder / "other.pem");
+  authority.Issue(folder / "a.pem", folder / "a.key", {3600});
+  std::ofstream(folder / "chain.pem") << ReadText(folder / "a.pem") << ReadText(folder / "ca.pem");
+  std::ofstream(folder / "both.pem") << ReadText(folder / "a.key") << ReadText(folder / "a.pem");
+  std::ofstream(folder / "two.pem")
+      << ReadText(folder / "ca.pem") << ReadText(folder / "other.pem");
+  std::ofstream(folder / "large.pem") << Padded(folder / "a.pem", kTlsFileBytesMax);
+  const TlsFiles cases[] = {
+      {folder / "a.pem", folder / "a.key", ""},
+      {folder / "a.pem", folder / "a.key", folder / "two.pem"},
+      {folder / "chain.pem", folder / "a.key", ""},
+      {folder / "both.pem", folder / "both.pem", ""},
+      {folder / "large.pem", folder / "a.key", ""},
+  };
+  for (const TlsFiles& files : cases) {
+    const auto texts = ReadTlsFiles(files);
+    ASSERT_TRUE(texts.ok()) << texts.status().ToString();
+    const auto expiry = CheckTlsTexts(files, *texts);
+    ASSERT_TRUE(expiry.ok()) << expiry.status().ToString();
+    EXPECT_GT(*expiry, std::time(nullptr) + 3000);
+  }
+  EXPECT_EQ(TimeText(1'796'076'330), "2026-11-30 22:05:30 UTC");
 }
 
 class TlsDoorTest : public GrpcDoorTest {
@@ -68,8 +112,35 @@ class TlsDoorTest : public GrpcDoorTest {
     return grpc::SslCredentials(options);
   }
 
+  // What the door told of its files.
+  class Notes final {
+   public:
+    void Take(int64_t expiry_unix_s) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      expiries_.push_back(expiry_unix_s);
+    }
+    void Refuse(const Status& why, int64_t expiry_unix_s) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      EXPECT_EQ(expiry_unix_s, expiries_.back());
+      refusals_.push_back(why.message());
+    }
+    std::vector<int64_t> expiries() const {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      return expiries_;
+    }
+    std::vector<std::string> refusals() const {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      return refusals_;
+    }
+
+   private:
+    mutable std::mutex mutex_;
+    std::vector<int64_t> expiries_;
+    std::vector<std::string> refusals_;
+  };
   struct Material {
     TestFolder folder;
+    Notes notes;
     std::unique_ptr<TestAuthority> authority = std::make_unique<TestAuthority>(folder / "ca.pem");
     GrpcDoorOptions options;
   };
@@ -77,7 +148,14 @@ class TlsDoorTest : public GrpcDoorTest {
     auto made = std::make_unique<Material>();
     made->authority->Issue(made->folder / "service.pem", made->folder / "service.key");
     made->options.tls = {made->folder / "service.pem", made->folder / "service.key",
-                         mutual ? made->folder / "ca.pem" : ""};
+                         mutual ? made->folder / "clients.pem" : ""};
+    std::filesystem::copy(made->folder / "ca.pem", made->folder / "clients.pem");
+    made->options.tls_look_interval = std::chrono::milliseconds(10);
+    Notes* const notes = &made->notes;
+    made->options.on_tls_taken = [notes](int64_t expiry) { notes->Take(expiry); };
+    made->options.on_tls_refused = [notes](const Status& why, int64_t expiry) {
+      notes->Refuse(why, expiry);
+    };
     return made;
   }
   explicit TlsDoorTest(std::unique_ptr<Material> material)
@@ -86,6 +164,12 @@ class TlsDoorTest : public GrpcDoorTest {
   }
   const TestFolder& folder() const { return material_->folder; }
   TestAuthority& authority() { return *material_->authority; }
+  const Notes& notes() const { return material_->notes; }
+  // As a renewal should: a file is never seen half written.
+  void Put(const std::string& name, const std::string& text) const {
+    std::ofstream(folder() / "put") << text;
+    std::filesystem::rename(folder() / "put", folder() / name);
+  }
 
   std::unique_ptr<Material> material_;
 };
@@ -106,6 +190,69 @@ TEST_F(TlsDoorTest, TakesARenewedCertificateWithoutARestart) {
   std::filesystem::rename(folder() / "new.pem", folder() / "service.pem");
   EXPECT_TRUE(Eventually([&] { return Add(Trusting(folder() / "next.pem")).ok(); }));
   EXPECT_FALSE(Add(Trusting(folder() / "ca.pem")).ok());
+}
+
+TEST_F(TlsDoorTest, GoesOnWithTheOldFilesWhileTheNewOnesAreWrong) {
+  authority().Issue(folder() / "b.pem", folder() / "b.key");
+  authority().Issue(folder() / "old.pem", folder() / "old.key", {-60});
+  const std::string good = ReadText(folder() / "service.pem");
+  struct Case {
+    std::string certificate;  // Empty: the file is missing.
+    std::string key;
+    const char* says;
+  };
+  const std::string key = ReadText(folder() / "service.key");
+  const Case cases[] = {
+      {ReadText(folder() / "b.pem"), key, "not the key of the certificate"},
+      {"junk", key, "service.pem\": it holds no certificate"},
+      {"", key, "service.pem\": it cannot be read (No such file"},
+      {good, "junk", "service.key\": it holds no private key"},
+      {good, "", "service.key\": it cannot be read (No such file"},
+      {good.substr(0, good.size() / 2), key, "service.pem\": it holds no certificate"},
+      {ReadText(folder() / "old.pem"), ReadText(folder() / "old.key"), "is over since"},
+      {ReadText(folder() / "b.pem"), key, "not the key of the certificate"},
+  };
+  for (const Case& one : cases) {
+    Put("service.pem", one.certificate);
+    Put("service.key", one.key);
+    if (one.certificate.empty()) std::filesystem::remove(folder() / "service.pem");
+    if (one.key.empty()) std::filesystem::remove(folder() / "service.key");
+    EXPECT_TRUE(Eventually([&] {
+      const auto told = notes().refusals();
+      return !told.empty() && told.back().find(one.says) != std::string::npos;
+    })) << one.says;
+    EXPECT_TRUE(Add(Trusting(folder() / "ca.pem")).ok()) << one.says;
+  }
+  EXPECT_EQ(notes().expiries().size(), 1u);
+
+  const TestAuthority next(folder() / "next.pem");
+  next.Issue(folder() / "new.pem", folder() / "new.key", {7200});
+  Put("service.key", ReadText(folder() / "new.key"));
+  Put("service.pem", ReadText(folder() / "new.pem"));
+  EXPECT_TRUE(Eventually([&] { return notes().expiries().size() == 2; }));
+  EXPECT_GE(notes().expiries().back(), notes().expiries().front() + 3600);
+  EXPECT_TRUE(Add(Trusting(folder() / "next.pem")).ok());
+  EXPECT_FALSE(Add(Trusting(folder() / "ca.pem")).ok());
+}
+
+TEST_F(TlsDoorTest, SaysOnceOfEachChangeWhatIsWrong) {
+  const std::string good = ReadText(folder() / "service.pem");
+  authority().Issue(folder() / "b.pem", folder() / "b.key");
+  authority().Issue(folder() / "c.pem", folder() / "c.key");
+  size_t changes = 0;
+  // The first two are wrong in the same words.
+  for (const std::string& text :
+       {ReadText(folder() / "b.pem"), ReadText(folder() / "c.pem"), std::string("junk")}) {
+    Put("service.pem", text);
+    ++changes;
+    EXPECT_TRUE(Eventually([&] { return notes().refusals().size() >= changes; }));
+    EXPECT_EQ(notes().refusals().size(), changes);
+  }
+  // What is in use is no change.
+  Put("service.pem", good);
+  EXPECT_TRUE(Add(Trusting(folder() / "ca.pem")).ok());
+  EXPECT_EQ(notes().refusals().size(), changes);
+  EXPECT_EQ(notes().expiries().size(), 1u);
 }
 
 class TlsStormTest : public TlsDoorTest {
@@ -156,6 +303,28 @@ TEST_F(MutualTlsDoorTest, ServesClientsWithACertificateOfItsAuthority) {
   EXPECT_EQ(Add(Trusting(folder() / "ca.pem", folder() / "stranger.pem", folder() / "stranger.key"))
                 .error_code(),
             grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(MutualTlsDoorTest, TakesOtherAuthoritiesOfClientsWhereTheyCanBeRead) {
+  const TestAuthority other(folder() / "other.pem");
+  authority().Issue(folder() / "client.pem", folder() / "client.key");
+  other.Issue(folder() / "stranger.pem", folder() / "stranger.key");
+  const auto client =
+      Trusting(folder() / "ca.pem", folder() / "client.pem", folder() / "client.key");
+  const auto stranger =
+      Trusting(folder() / "ca.pem", folder() / "stranger.pem", folder() / "stranger.key");
+
+  Put("clients.pem", "junk");
+  EXPECT_TRUE(Eventually([&] { return notes().refusals().size() == 1; }));
+  EXPECT_THAT(notes().refusals().front(), HasSubstr("clients.pem\": it holds no certificate"));
+  EXPECT_TRUE(Add(client).ok());
+  EXPECT_FALSE(Add(stranger).ok());
+  EXPECT_FALSE(Add(Trusting(folder() / "ca.pem")).ok());
+
+  Put("clients.pem", ReadText(folder() / "other.pem"));
+  EXPECT_TRUE(Eventually([&] { return notes().expiries().size() == 2; }));
+  EXPECT_TRUE(Add(stranger).ok());
+  EXPECT_FALSE(Add(client).ok());
 }
 
 }  // namespace

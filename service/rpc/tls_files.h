@@ -1,14 +1,10 @@
-// TlsFiles: the PEM files of the network door's TLS, and the credentials made of them.
+// TlsFiles: the PEM files of the network door's TLS, what they hold, and whether it will do.
 //
-// gRPC looks at the files every few seconds and uses what they hold for the connections from then
-// on, so a certificate is renewed by replacing its files; where they do not fit each other, it goes
-// on with what it has.
+// Threads: any.
 #pragma once
 
-#include <grpcpp/security/server_credentials.h>
-
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 
 #include "engine/base/status.h"
@@ -23,13 +19,30 @@ struct TlsFiles {
   bool enabled() const { return !certificate_file.empty(); }
 };
 
-// OK, or CONFIG_INVALID: what is wrong with which file. A certificate whose time is over is wrong.
+// Of each file. A host's whole list of authorities has about 220 KiB.
+inline constexpr size_t kTlsFileBytesMax = 1 << 20;
+
+// What the files held when they were read, one after the other.
+struct TlsTexts {
+  std::string certificate;
+  std::string key;
+  std::string client_ca;  // Empty where there is no such file.
+
+  bool operator==(const TlsTexts&) const = default;
+};
+
+// CONFIG_INVALID: which file, and why it cannot be read.
+StatusOr<TlsTexts> ReadTlsFiles(const TlsFiles& files);
+
+// When the certificate ends, in seconds since 1970, of texts that fit each other and that a server
+// can begin with now; or CONFIG_INVALID: what is wrong with which file. A certificate whose time is
+// over, or has not come, is wrong.
+StatusOr<int64_t> CheckTlsTexts(const TlsFiles& files, const TlsTexts& texts);
+
+// Both.
 Status CheckTlsFiles(const TlsFiles& files);
 
-// REQUIRES: CheckTlsFiles is OK with them.
-std::shared_ptr<grpc::ServerCredentials> TlsCredentials(const TlsFiles& files);
-
-// When the certificate ends, in seconds since 1970. CONFIG_INVALID.
-StatusOr<int64_t> CertificateExpiry(const std::string& certificate_file);
+// "2026-11-30 22:05:30 UTC".
+std::string TimeText(int64_t unix_s);
 
 }  // namespace statehouse
