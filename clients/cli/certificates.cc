@@ -5,7 +5,10 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 
+#include <cerrno>
 #include <chrono>
 #include <ctime>
 #include <memory>
@@ -30,6 +33,34 @@ using Context = std::unique_ptr<SSL_CTX, Freer<SSL_CTX_free>>;
 using Session = std::unique_ptr<SSL, Freer<SSL_free>>;
 using Certificate = std::unique_ptr<X509, Freer<X509_free>>;
 using Memory = std::unique_ptr<BIO, Freer<BIO_free>>;
+
+// OpenSSL writes to sockets as to files, so one whose other end is closed sends SIGPIPE, which ends
+// a program that did not ask for it. As long as this object is there the calling thread gets EPIPE
+// only; elsewhere the signal stays as it is, for who pipes our output into `head`.
+class PipeSignalBlock final {
+ public:
+  PipeSignalBlock() {
+    sigset_t pending;
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &signals_, &before_);
+  }
+  ~PipeSignalBlock() {
+    // Ours came to this thread, and is taken before it can be delivered.
+    const timespec now{};
+    while (!was_pending_ && sigtimedwait(&signals_, nullptr, &now) < 0 && errno == EINTR) continue;
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  PipeSignalBlock(const PipeSignalBlock&) = delete;
+  PipeSignalBlock& operator=(const PipeSignalBlock&) = delete;
+
+ private:
+  sigset_t signals_{};
+  sigset_t before_{};
+  bool was_pending_ = false;
+};
 
 CertificateFacts FactsOf(X509* certificate) {
   CertificateFacts facts;
@@ -65,6 +96,7 @@ Certificate Handshake(SSL* session, int fd, std::chrono::steady_clock::time_poin
 
 CertificateFacts CertificateOfServer(const std::string& address, uint64_t timeout_ms) {
   CertificateFacts facts;
+  const PipeSignalBlock no_pipe_signal;  // Destroyed after the session.
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
   const StatusOr<UniqueFd> fd = ConnectTcp(address, timeout_ms);
   if (!fd.ok()) {

@@ -6,6 +6,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,6 +14,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "clients/cli/sockets.h"
 
@@ -209,6 +211,57 @@ TEST_F(DoctorTest, AClosedPortAndOneThatIsNotStatehouseAreProblems) {
          CheckTcpDoor("statehouse://" + port, port, At(""), &answer));
   Expect(Verdict::kWarning, "Connection timed out", CheckHttpDoor(port, 100));
   Expect(Verdict::kGood, "off", CheckHttpDoor("", 100));
+}
+
+// Takes connections and closes them at once, until it is destroyed.
+class ClosingListener final {
+ public:
+  ClosingListener() : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    EXPECT_EQ(bind(socket_.get(), reinterpret_cast<const sockaddr*>(&at), size), 0);
+    EXPECT_EQ(getsockname(socket_.get(), reinterpret_cast<sockaddr*>(&at), &size), 0);
+    EXPECT_EQ(listen(socket_.get(), 64), 0);
+    address_ = "127.0.0.1:" + std::to_string(ntohs(at.sin_port));
+    thread_ = std::thread([this] {
+      for (;;) {
+        const UniqueFd taken(accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        if (!taken.valid()) return;
+      }
+    });
+  }
+  ~ClosingListener() {
+    shutdown(socket_.get(), SHUT_RDWR);
+    thread_.join();
+  }
+  const std::string& address() const { return address_; }
+
+ private:
+  const UniqueFd socket_;
+  std::string address_;
+  std::thread thread_;
+};
+
+// OpenSSL answers an end that it did not expect with an alert, to a connection that is reset by
+// then.
+TEST_F(DoctorTest, ADoorThatTakesConnectionsAndClosesThemIsTold) {
+  constexpr int kTries = 50;
+  const ClosingListener listener;
+  for (int i = 0; i < kTries; ++i) {
+    const CertificateFacts facts = CertificateOfServer(listener.address(), 5'000);
+    ASSERT_FALSE(facts.expires_unix_s.has_value());
+    ASSERT_NE(facts.error.find(listener.address()), std::string::npos) << facts.error;
+  }
+  sigset_t pending;
+  sigpending(&pending);
+  EXPECT_EQ(sigismember(&pending, SIGPIPE), 0);
+  DoorAnswer answer;
+  const std::string url = "statehouse+tls://" + listener.address();
+  const Finding finding = CheckTcpDoor(url, listener.address(), At(""), &answer);
+  EXPECT_EQ(finding.verdict, Verdict::kProblem) << finding.found;
+  ExpectExplained(finding);
 }
 
 TEST_F(DoctorTest, ATokenThatIsRefusedIsTold) {
