@@ -35,6 +35,7 @@
 #include "service/exit_codes.h"
 #include "service/http/http_door.h"
 #include "service/keeper/keeper_link.h"
+#include "service/kept_tls.h"
 #include "service/lease/lock_service.h"
 #include "service/listeners.h"
 #include "service/logging.h"
@@ -211,8 +212,8 @@ Status Server::PrepareMemory() {
   for (auto it = inherited_.begin(); it != inherited_.end();) {
     const auto current = it++;
     const std::string& name = current->first;
-    const bool ours =
-        name.starts_with("listen.") || name.starts_with("config-fd.") || name.starts_with("dev-");
+    const bool ours = name.starts_with("listen.") || name.starts_with("config-fd.") ||
+                      name.starts_with("dev-") || name == kKeptTlsName;
     if (name.starts_with("feed.")) {
       feeds.insert(inherited_.extract(current));
     } else if (!ours) {
@@ -305,10 +306,12 @@ Status Server::StartDoors() {
     SH_ASSIGN_OR_RETURN(
         http_, StartHttpDoor(std::move(http_listener), [this] { return metrics_->Scrape(); }));
   }
+  GrpcDoorOptions grpc_options =
+      GrpcDoorOptionsOf(config_, metrics_.get(), &refused_tokens_, link_.get());
+  grpc_options.kept_tls = TakeKeptTls(grpc_options.tls, &inherited_);
   for (const auto& [name, fd] : inherited_)
     SH_RETURN_IF_ERROR(link_->Remove(name));  // Not configured any more.
   inherited_.clear();
-  const GrpcDoorOptions grpc_options = GrpcDoorOptionsOf(config_, metrics_.get(), &refused_tokens_);
   SH_ASSIGN_OR_RETURN(grpc_,
                       StartGrpcDoor(grpc_options, std::move(grpc_listeners), dispatcher_.get(),
                                     authenticator_.get(), engine_->DaemonLane(kGrpcLane)));

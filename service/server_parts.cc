@@ -15,6 +15,7 @@
 #include "service/auth/jwt_authenticator.h"
 #include "service/exit_codes.h"
 #include "service/keeper/keeper_log.h"
+#include "service/kept_tls.h"
 
 namespace statehouse {
 namespace {
@@ -143,7 +144,8 @@ int64_t SteadySeconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(now).count();
 }
 
-GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, RefusedTokens* refused) {
+GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, RefusedTokens* refused,
+                                  DescriptorVault* vault) {
   using std::chrono::steady_clock;
   GrpcDoorOptions options;
   options.message_bytes_max = config.network.message_bytes_max;
@@ -160,15 +162,19 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, Refuse
     metrics->OnAuthFailure(Door::kNetwork, reason);
     refused->Add(Door::kNetwork, peer, reason, SteadySeconds());
   };
-  options.on_tls_taken = [metrics, file = config.tls.certificate_file](int64_t expiry_unix_s) {
+  options.on_tls_taken = [metrics, vault, files = options.tls](const TlsTexts& texts,
+                                                               int64_t expiry_unix_s) {
     metrics->OnCertificate(expiry_unix_s);
-    spdlog::info("network door: the certificate in \"{}\" is in use; it ends at {}", file,
+    spdlog::info("network door: its TLS has a certificate that ends at {}",
                  TimeText(expiry_unix_s));
+    const Status kept = KeepTls(files, texts, vault);
+    if (!kept.ok()) spdlog::error("{}", kept.message());
   };
   options.on_tls_refused = [](const Status& why, int64_t expiry_unix_s) {
     spdlog::warn(
-        "network door: new TLS files are not taken: {}; the certificate and key from before stay "
-        "in use until they are mended: they end at {}, and a start with these files fails",
+        "network door: the TLS files are not taken: {}; the certificate and key from before, which "
+        "end at {}, stay in use until the files are mended; a service that is stopped and started "
+        "with these files ends with an error",
         why.message(), TimeText(expiry_unix_s));
   };
   const auto next_log = std::make_shared<std::atomic<steady_clock::time_point>>();

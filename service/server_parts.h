@@ -28,8 +28,9 @@ WatchHubOptions WatchHubOptionsOf(const Config& config);
 AreaHubOptions AreaHubOptionsOf(const Config& config);
 // Over the tokens file, and the key file of JSON Web Tokens where there is one.
 StatusOr<std::unique_ptr<Authenticator>> OpenAuthenticator(const Config::Auth& auth);
-// `metrics` and `refused` outlive the door.
-GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, RefusedTokens* refused);
+// `metrics`, `refused` and `vault`, which keeps the TLS files in use, outlive the door.
+GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, RefusedTokens* refused,
+                                  DescriptorVault* vault);
 // Seconds of the steady clock.
 int64_t SteadySeconds();
 

@@ -9,6 +9,8 @@
 #include "service/command_line.h"
 #include "service/dev_mode.h"
 #include "service/exit_codes.h"
+#include "service/kept_tls_test_support.h"
+#include "service/refused_tokens.h"
 
 namespace statehouse {
 namespace {
@@ -117,15 +119,17 @@ TEST(ServerPartsTest, OfTlsFilesTheMetricIsOfThoseInUseAndTheLogTellsOfBoth) {
   CertificateMetrics metrics;
   Config config;
   config.tls.certificate_file = "/x/s.pem";
-  const GrpcDoorOptions options = GrpcDoorOptionsOf(config, &metrics);
+  KeepingVault vault;
+  RefusedTokens refused;
+  const GrpcDoorOptions options = GrpcDoorOptionsOf(config, &metrics, &refused, &vault);
 
-  options.on_tls_taken(86'400);
+  options.on_tls_taken({"certificate", "key", ""}, 86'400);
   EXPECT_EQ(metrics.expiry_unix_s(), 86'400);
   options.on_tls_refused(Status(Reason::kConfigInvalid, "TLS file \"/x/s.key\": no"), 86'400);
   EXPECT_EQ(metrics.expiry_unix_s(), 86'400);
 
   spdlog::set_default_logger(before);
-  for (const char* part : {"\"/x/s.pem\" is in use", "ends at 1970-01-02 00:00:00 UTC",
+  for (const char* part : {"a certificate that ends at 1970-01-02 00:00:00 UTC",
                            "not taken: TLS file \"/x/s.key\": no; the", "stay in use"}) {
     EXPECT_NE(log.str().find(part), std::string::npos) << part << " is not in\n" << log.str();
   }

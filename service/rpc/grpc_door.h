@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ struct GrpcDoorOptions {
   bool raise_priority = false;                 // Of its threads (door_thread.h).
   TlsFiles tls;                                // Of connections over TCP.
   std::chrono::milliseconds tls_look_interval = kTlsLookInterval;
+  std::optional<TlsTexts> kept_tls;  // Of an earlier daemon (tls_renewal.h).
   // Told of every refused access token, and of whom, as gRPC names it; runs on the polling thread.
   std::function<void(Reason, const std::string& peer)> on_auth_failure;
   // Told of connections that are read more slowly because their calls come to nothing, of those
@@ -41,7 +43,7 @@ struct GrpcDoorOptions {
   std::function<void(int change)> on_connection_open;
   std::function<void(const std::string& peer)> on_connection_refused;
   // Of TLS files, at the start and when they change (tls_renewal.h). Any thread.
-  std::function<void(int64_t expiry_unix_s)> on_tls_taken;
+  std::function<void(const TlsTexts& texts, int64_t expiry_unix_s)> on_tls_taken;
   std::function<void(const Status& why, int64_t expiry_unix_s)> on_tls_refused;
 };
 

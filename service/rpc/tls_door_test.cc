@@ -86,9 +86,51 @@ TEST(TlsFilesTest, AreTakenWhereTheyFit) {
   EXPECT_EQ(TimeText(1'796'076'330), "2026-11-30 22:05:30 UTC");
 }
 
+TEST(TlsRenewalTest, BeginsWithWhatWasKeptWhereTheFilesAreWrong) {
+  const TestFolder folder;
+  const TestAuthority authority(folder / "ca.pem");
+  authority.Issue(folder / "a.pem", folder / "a.key");
+  authority.Issue(folder / "b.pem", folder / "b.key");
+  authority.Issue(folder / "old.pem", folder / "old.key", {-60});
+  const TlsTexts a{ReadText(folder / "a.pem"), ReadText(folder / "a.key"), ""};
+  const TlsTexts b{ReadText(folder / "b.pem"), ReadText(folder / "b.key"), ""};
+  const TlsTexts old{ReadText(folder / "old.pem"), ReadText(folder / "old.key"), ""};
+  std::vector<TlsTexts> taken;
+  std::vector<std::string> refused;
+  TlsRenewalOptions options;
+  options.look_interval = std::chrono::hours(1);
+  options.on_taken = [&](const TlsTexts& texts, int64_t) { taken.push_back(texts); };
+  options.on_refused = [&](const Status& why, int64_t) { refused.push_back(why.message()); };
+
+  // They are right: what was kept is not asked.
+  options.files = {folder / "a.pem", folder / "a.key", ""};
+  options.kept = b;
+  EXPECT_TRUE(TlsRenewal::Start(options).ok());
+  EXPECT_EQ(taken, std::vector<TlsTexts>{a});
+  EXPECT_TRUE(refused.empty());
+
+  options.files = {folder / "a.pem", folder / "none.key", ""};
+  EXPECT_TRUE(TlsRenewal::Start(options).ok());
+  EXPECT_EQ(taken, (std::vector<TlsTexts>{a, b}));
+  ASSERT_EQ(refused.size(), 1u);
+  EXPECT_THAT(refused.front(), HasSubstr("none.key"));
+
+  // Both are wrong, or there is nothing else: the error is of the files.
+  for (const std::optional<TlsTexts>& kept : {std::optional<TlsTexts>(old), {}}) {
+    options.kept = kept;
+    const auto renewal = TlsRenewal::Start(options);
+    EXPECT_EQ(renewal.status().reason(), Reason::kConfigInvalid);
+    EXPECT_THAT(renewal.status().message(), HasSubstr("none.key"));
+  }
+  EXPECT_EQ(taken.size(), 2u);
+  EXPECT_EQ(refused.size(), 1u);
+}
+
 class TlsDoorTest : public GrpcDoorTest {
  protected:
   explicit TlsDoorTest(bool mutual = false) : TlsDoorTest(Files(mutual)) {}
+  // It looks at the files, and tells of them, until it ends.
+  ~TlsDoorTest() override { door_.reset(); }
 
   // A call over a connection of its own.
   grpc::Status Add(const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
@@ -152,7 +194,7 @@ class TlsDoorTest : public GrpcDoorTest {
     std::filesystem::copy(made->folder / "ca.pem", made->folder / "clients.pem");
     made->options.tls_look_interval = std::chrono::milliseconds(10);
     Notes* const notes = &made->notes;
-    made->options.on_tls_taken = [notes](int64_t expiry) { notes->Take(expiry); };
+    made->options.on_tls_taken = [notes](const TlsTexts&, int64_t expiry) { notes->Take(expiry); };
     made->options.on_tls_refused = [notes](const Status& why, int64_t expiry) {
       notes->Refuse(why, expiry);
     };

@@ -60,10 +60,27 @@ class TlsRenewal::ServerCredentials final : public grpc::ServerCredentials {
 };
 
 StatusOr<std::unique_ptr<TlsRenewal>> TlsRenewal::Start(TlsRenewalOptions options) {
-  SH_ASSIGN_OR_RETURN(TlsTexts texts, ReadTlsFiles(options.files));
-  SH_ASSIGN_OR_RETURN(const int64_t expiry, CheckTlsTexts(options.files, texts));
-  if (options.on_taken) options.on_taken(expiry);
-  std::unique_ptr<TlsRenewal> renewal(new TlsRenewal(std::move(options), std::move(texts), expiry));
+  TlsTexts texts;
+  StatusOr<TlsTexts> found = ReadTlsFiles(options.files);
+  StatusOr<int64_t> expiry = found.ok() ? CheckTlsTexts(options.files, *found) : found.status();
+  Status refused;
+  if (expiry.ok()) {
+    texts = *std::move(found);
+  } else {
+    refused = expiry.status();
+    if (options.kept.has_value()) expiry = CheckTlsTexts(options.files, *options.kept);
+    if (!expiry.ok()) return refused;
+    texts = *std::move(options.kept);
+  }
+  if (options.on_taken) options.on_taken(texts, *expiry);
+  std::unique_ptr<TlsRenewal> renewal(
+      new TlsRenewal(std::move(options), std::move(texts), *expiry));
+  if (!refused.ok()) {
+    // Told at once, and not again by the looks that find the same.
+    const size_t fingerprint = found.ok() ? FingerprintOf(*found) : 0;
+    renewal->Refuse(refused, fingerprint);
+    renewal->Refuse(refused, fingerprint);
+  }
   renewal->thread_ = std::thread([raw = renewal.get()] { raw->Run(); });
   return renewal;
 }
@@ -112,7 +129,8 @@ void TlsRenewal::Look() {
       is_new_ = true;
     }
     expiry_unix_s_ = *expiry;
-    if (options_.on_taken) options_.on_taken(expiry_unix_s_);
+    // Nobody but this thread changes what is in use.
+    if (options_.on_taken) options_.on_taken(in_use_, expiry_unix_s_);
   }
   refused_.clear();
 }

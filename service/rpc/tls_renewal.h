@@ -1,10 +1,10 @@
 // TlsRenewal: the certificate, key and authorities that the network door's TLS uses, and new ones
 // when their files have changed.
 //
-//   files ──► [read every kTlsLookInterval] ──► [check] ── sound ──► in use, from the next
-//   handshake
-//                                                  └── not, twice the same ──► told; the old ones
-//                                                  stay
+//   files ──► [read every 5 s] ──► [check] ── sound ──► in use from the next handshake
+//                                     └── not, at two looks ──► told; the old ones stay
+//
+// At the start the old ones are those that an earlier daemon has kept, if it has.
 //
 // Who owns it: the door, which destroys it after gRPC's server. Threads: one of its own looks at
 // the files; Credentials and its handshakes from any other, one at a time. Always true: what gRPC
@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -35,15 +36,16 @@ inline constexpr std::chrono::milliseconds kTlsLookInterval{5'000};
 struct TlsRenewalOptions {
   TlsFiles files;
   std::chrono::milliseconds look_interval = kTlsLookInterval;
+  std::optional<TlsTexts> kept;  // Used where the files are wrong at the start.
   // On its own thread, and on the caller's of Start. Null: nobody wants to know. Times are when the
   // certificate in use ends, in seconds since 1970.
-  std::function<void(int64_t expiry_unix_s)> on_taken;
+  std::function<void(const TlsTexts& texts, int64_t expiry_unix_s)> on_taken;
   std::function<void(const Status& why, int64_t expiry_unix_s)> on_refused;
 };
 
 class TlsRenewal final {
  public:
-  // Errors: CONFIG_INVALID.
+  // Errors: CONFIG_INVALID, of the files.
   static StatusOr<std::unique_ptr<TlsRenewal>> Start(TlsRenewalOptions options);
   ~TlsRenewal();
   TlsRenewal(const TlsRenewal&) = delete;

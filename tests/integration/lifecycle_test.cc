@@ -11,6 +11,7 @@
 
 #include "service/auth/token_file.h"
 #include "service/exit_codes.h"
+#include "service/rpc/test_certificates.h"
 #include "statehouse/v1/area.pb.h"
 #include "tests/support/attach_client.h"
 #include "tests/support/daemon.h"
@@ -256,6 +257,32 @@ TEST(LifecycleTest, ACertificateThatIsNotThereEndsTheStart) {
   ASSERT_TRUE(ending.ok());
   EXPECT_EQ(ending->code, kExitConfig);
   EXPECT_NE(ending->errors.find("/none/service.pem"), std::string::npos) << ending->errors;
+}
+
+TEST(LifecycleTest, ADaemonThatWasKilledHasItsTlsAgainAlthoughTheFilesAreSpoiled) {
+  const TestFolder folder;
+  const TestAuthority authority(folder / "ca.pem");
+  authority.Issue(folder / "service.pem", folder / "service.key");
+  DaemonOptions options;
+  options.arguments = {"--tls-certificate", folder / "service.pem", "--tls-key",
+                       folder / "service.key"};
+  const auto daemon = MustStart(options);
+  ASSERT_NE(daemon, nullptr);
+  const auto expiry = [&daemon] {
+    const std::string metrics = daemon->HttpGet("/metrics");
+    const size_t at = metrics.find("\nstatehouse_tls_certificate_expiry_seconds ");
+    return at == std::string::npos ? "" : metrics.substr(at + 1, metrics.find('\n', at + 1) - at);
+  };
+  const std::string before = expiry();
+  EXPECT_NE(before, "");
+  std::ofstream(folder / "service.pem") << "junk";
+
+  ASSERT_TRUE(daemon->KillDaemonAndWait().ok()) << daemon->errors();
+
+  EXPECT_EQ(expiry(), before);
+  EXPECT_NE(daemon->errors().find("are not taken: TLS file"), std::string::npos)
+      << daemon->errors();
+  EXPECT_EQ(daemon->Stop(), kExitOk);
 }
 
 TEST(LifecycleTest, HangupReloadsTokensAndClosesRevokedConnections) {
