@@ -1,6 +1,6 @@
 // libFuzzer target: no sequence of valid requests leaves a state that is not sound, or answers with
 // something else than the model. Two bytes are a choice; what comes after the last one is not asked
-// for. The service's own code is not instrumented, the engine's is.
+// for.
 #include <gtest/gtest.h>
 #include <spdlog/sinks/null_sink.h>
 #include <spdlog/spdlog.h>
