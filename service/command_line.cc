@@ -10,6 +10,7 @@
 #include "service/config/config.h"
 #include "service/exit_codes.h"
 #include "service/server.h"
+#include "service/server_parts.h"
 
 extern char** environ;
 
@@ -32,9 +33,12 @@ constexpr const char* kUsage =
     "  statehoused config default             print the default configuration as TOML\n"
     "  statehoused config check [settings]    check a configuration and print nothing when it is "
     "right;\n"
-    "                                         files that it names and ports are not looked at\n"
+    "                                         with --files also certificates, keys and the tokens "
+    "file, as\n"
+    "                                         a start would; never ports\n"
     "  statehoused config show [settings]     print the configuration in effect and where each "
     "value comes from\n"
+    "                                         (--origin says the same)\n"
     "  statehoused --version | --help\n"
     "\n";
 
@@ -51,6 +55,23 @@ Status UnknownCommand(const std::string& what) {
       Reason::kInvalidArgument,
       "\"" + what +
           "\" is no command; there is: config default, config check, config show (see --help)");
+}
+
+// Takes a flag of a subcommand out of its settings; whether it was there.
+bool TakeFlag(std::vector<std::string>* settings, std::string_view flag) {
+  return std::erase(*settings, flag) > 0;
+}
+
+// What a start would say of the files that a configuration names. The tokens of --dev are made at
+// its start.
+std::vector<std::string> WrongFiles(const Config& config) {
+  std::vector<std::string> wrong;
+  const TlsFiles tls = TlsFilesOf(config);
+  const Status fit = tls.enabled() ? CheckTlsFiles(tls) : Status();
+  if (!fit.ok()) wrong.push_back(fit.message());
+  const Status known = config.dev ? Status() : OpenAuthenticator(config.auth).status();
+  if (!known.ok()) wrong.push_back(known.message());
+  return wrong;
 }
 
 bool IsHelp(const std::string& argument) { return argument == "--help" || argument == "-h"; }
@@ -85,6 +106,9 @@ StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments
     return UnknownCommand(arguments[0]);
   }
   line.settings.assign(arguments.begin() + static_cast<ptrdiff_t>(first), arguments.end());
+  const std::string verb = line.command.empty() ? "" : line.command[1];
+  if (verb == "show") (void)TakeFlag(&line.settings, "--origin");  // It always does.
+  line.checks_files = verb == "check" && TakeFlag(&line.settings, "--files");
   const bool internal = line.role == Role::kDaemon || line.role == Role::kNextKeeper;
   for (const std::string& argument : line.settings) {
     if (internal) break;
@@ -93,6 +117,12 @@ StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments
     if (argument == kNoKeeperFlag && line.role == Role::kKeeper) line.role = Role::kDaemon;
   }
   if (!line.command.empty()) line.role = Role::kPrint;
+  if (verb == "default" && line.command[0] == "config" && !line.settings.empty()) {
+    return Status(Reason::kInvalidArgument,
+                  "config default: \"" + line.settings.front() +
+                      "\" is not understood; it takes nothing more (config show prints what "
+                      "settings give)");
+  }
   return line;
 }
 
@@ -139,7 +169,10 @@ int RunPrintCommand(const CommandLine& line) {
     return kExitConfig;
   }
   if (line.command[1] == "show") printf("%s", DescribeConfig(*config).c_str());
-  return kExitOk;
+  const std::vector<std::string> wrong =
+      line.checks_files ? WrongFiles(*config) : std::vector<std::string>();
+  for (const std::string& what : wrong) fprintf(stderr, "statehoused: %s\n", what.c_str());
+  return wrong.empty() ? kExitOk : kExitConfig;
 }
 
 }  // namespace statehouse

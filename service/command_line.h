@@ -26,9 +26,11 @@ struct CommandLine {
   pid_t adopted_daemon = 0;           // kNextKeeper.
   std::vector<std::string> settings;  // What is left: for the configuration.
   std::vector<std::string> command;   // kPrint: {"config", "show"}, {"--help"}, …
+  bool checks_files = false;          // config check: what the configuration names, too.
 };
 
-// `arguments` excludes the program's name. INVALID_ARGUMENT for a subcommand that is not known.
+// `arguments` excludes the program's name. INVALID_ARGUMENT for a subcommand that is not known, or
+// that takes nothing more.
 StatusOr<CommandLine> ParseCommandLine(const std::vector<std::string>& arguments);
 
 // The arguments that start a daemon, or the next keeper of daemon `pid`, with the same settings.

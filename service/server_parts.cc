@@ -121,6 +121,10 @@ Status CreateDeclaredAreas(const Config& config, Engine* engine, InheritedDescri
   return Status();
 }
 
+TlsFiles TlsFilesOf(const Config& config) {
+  return {config.tls.certificate_file, config.tls.key_file, config.tls.client_ca_file};
+}
+
 StatusOr<std::unique_ptr<Authenticator>> OpenAuthenticator(const Config::Auth& auth) {
   const CallLimits limits{auth.calls_per_second_max, auth.calls_at_once_max};
   SH_ASSIGN_OR_RETURN(std::unique_ptr<Authenticator> tokens,
@@ -157,7 +161,7 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, Refuse
   options.streams_per_connection_max = config.network.streams_per_connection_max;
   options.wasted_calls_per_second_max = config.network.wasted_calls_per_second_max;
   options.raise_priority = config.network.raise_priority;
-  options.tls = {config.tls.certificate_file, config.tls.key_file, config.tls.client_ca_file};
+  options.tls = TlsFilesOf(config);
   options.on_auth_failure = [metrics, refused](Reason reason, const std::string& peer) {
     metrics->OnAuthFailure(Door::kNetwork, reason);
     refused->Add(Door::kNetwork, peer, reason, SteadySeconds());

@@ -11,6 +11,7 @@
 #include "service/exit_codes.h"
 #include "service/kept_tls_test_support.h"
 #include "service/refused_tokens.h"
+#include "service/rpc/test_certificates.h"
 
 namespace statehouse {
 namespace {
@@ -28,6 +29,10 @@ TEST(CommandLineTest, EachRoleIsRecognised) {
       {{"--internal-daemon", "--dev"}, Role::kDaemon, {"--dev"}},
       {{"--internal-keeper=42", "--dev"}, Role::kNextKeeper, {"--dev"}},
       {{"config", "check", "--dev"}, Role::kPrint, {"--dev"}},
+      {{"config", "check", "--files", "--dev"}, Role::kPrint, {"--dev"}},
+      {{"config", "show", "--dev", "--origin"}, Role::kPrint, {"--dev"}},
+      {{"config", "default"}, Role::kPrint, {}},
+      {{"config", "default", "--help"}, Role::kPrint, {"--help"}},
       {{"--dev", "--help"}, Role::kPrint, {"--dev", "--help"}},
       {{"--version"}, Role::kPrint, {"--version"}},
   };
@@ -40,12 +45,48 @@ TEST(CommandLineTest, EachRoleIsRecognised) {
 }
 
 TEST(CommandLineTest, WhatIsNoCommandIsRefused) {
-  const std::vector<std::string> cases[] = {
-      {"start"}, {"config"}, {"config", "edit"}, {"--internal-keeper=x"}, {"--internal-keeper=-1"}};
+  const std::vector<std::string> cases[] = {{"start"},
+                                            {"config"},
+                                            {"config", "edit"},
+                                            {"config", "default", "extra", "words"},
+                                            {"config", "default", "--files"},
+                                            {"--internal-keeper=x"},
+                                            {"--internal-keeper=-1"}};
   for (const auto& arguments : cases) {
     EXPECT_EQ(ParseCommandLine(arguments).status().reason(), Reason::kInvalidArgument)
         << ::testing::PrintToString(arguments);
   }
+}
+
+// What `config check` ends with and says.
+std::pair<int, std::string> Check(std::vector<std::string> settings) {
+  settings.insert(settings.begin(), {"config", "check"});
+  ::testing::internal::CaptureStderr();
+  const int code = RunPrintCommand(ParseCommandLine(settings).value());
+  return {code, ::testing::internal::GetCapturedStderr()};
+}
+
+TEST(CommandLineTest, CheckLooksAtTheFilesWhereItIsTold) {
+  const TestFolder folder;
+  const TestAuthority authority(folder / "ca.pem");
+  authority.Issue(folder / "a.pem", folder / "a.key");
+  authority.Issue(folder / "b.pem", folder / "b.key");
+  std::ofstream(folder / "junk.toml") << "junk";
+  const auto settings = [&](const char* key, const char* tokens) {
+    return std::vector<std::string>{"--tls-certificate", folder / "a.pem", "--tls-key",
+                                    folder / key,        "--tokens-file",  folder / tokens};
+  };
+  std::vector<std::string> wrong = settings("b.key", "junk.toml");
+  EXPECT_EQ(Check(wrong), (std::pair<int, std::string>(kExitOk, "")));
+  wrong.push_back("--files");
+  const auto [code, says] = Check(wrong);
+  EXPECT_EQ(code, kExitConfig);
+  EXPECT_NE(says.find("b.key\": it is not the key of"), std::string::npos) << says;
+  EXPECT_NE(says.find("junk.toml"), std::string::npos) << says;
+  std::vector<std::string> right = settings("a.key", "none.toml");
+  right.push_back("--files");
+  EXPECT_EQ(Check(right), (std::pair<int, std::string>(kExitOk, "")));
+  EXPECT_FALSE(std::filesystem::exists(folder / "none.toml"));
 }
 
 TEST(CommandLineTest, TheNextProcessesGetTheSameSettings) {
