@@ -147,7 +147,7 @@ Finding CheckCertificate(const std::string& check, const CertificateFacts& facts
   finding.fix = check == "client-certificate"
                     ? "renew the file that certificate_file names"
                     : "rename a renewed certificate and key into place; the service takes them "
-                      "within seconds, without a restart";
+                      "within seconds, without a restart, or its log says why not";
   return finding;
 }
 
