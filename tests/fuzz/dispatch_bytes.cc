@@ -21,9 +21,11 @@ namespace {
 
 namespace pb = google::protobuf;
 
-constexpr int kRequestsMax = 16;  // Of one input.
-constexpr int kMessagesMax = 32;  // Of one stream.
-constexpr int kLooksMax = 1000;   // Until what other threads remove is gone.
+constexpr int kRequestsMax = 16;     // Of one input.
+constexpr size_t kStreamsMax = 4;    // Open at once.
+constexpr int kMessagesMax = 32;     // Of a stream, after each request.
+constexpr int kStreamLooksMax = 50;  // At the end, for messages that come late.
+constexpr int kLooksMax = 1000;      // Until what other threads remove is gone.
 constexpr uint64_t kAreaBytes = 160;
 constexpr uint64_t kIdPlaceholder = 1;
 
@@ -256,6 +258,8 @@ void DispatchBytes::Run(std::string_view bytes, bool thoroughly) {
   const pb::LogSilencer silencer;  // Of text that is no UTF-8.
   Reset();
   answered_ = 0;
+  streams_begun_ = 0;
+  messages_ = 0;
   for (int i = 0; i < kRequestsMax && !bytes.empty(); ++i) {
     const auto choice = static_cast<uint8_t>(bytes.front());
     size_t length = 0;
@@ -266,7 +270,10 @@ void DispatchBytes::Run(std::string_view bytes, bool thoroughly) {
     length = std::min(length, bytes.size());
     Send((choice & 0x7f) % methods_.size(), choice < 0x80, std::string(bytes.substr(0, length)));
     bytes.remove_prefix(length);
+    PollStreams(1);
   }
+  PollStreams(kStreamLooksMax);
+  streams_.clear();
   CheckState(thoroughly);
 }
 
@@ -333,18 +340,35 @@ void DispatchBytes::OpenStream(const std::string& method, const CallContext& con
   auto stream = service_->dispatcher().OpenStream(context, method, request, [] {});
   if (!stream.ok()) return TakeRefusal(stream.status(), method, request);
   ++answered_;
-  for (int i = 0; i < kMessagesMax; ++i) {
+  ++streams_begun_;
+  if (streams_.size() < kStreamsMax) streams_.push_back({method, request, *std::move(stream)});
+}
+
+void DispatchBytes::PollStreams(int looks) {
+  std::erase_if(streams_, [&](const OpenedStream& opened) { return !PollStream(opened, looks); });
+}
+
+bool DispatchBytes::PollStream(const OpenedStream& opened, int looks) {
+  for (int messages = 0; messages < kMessagesMax;) {
     std::string message;
     Status status;
-    switch ((*stream)->Poll(&message, &status)) {
+    switch (opened.stream->Poll(&message, &status)) {
       case ServedStream::Found::kMessage:
       case ServedStream::Found::kLastMessage:
-        RequireMessage(DescriptorOf(method).output_type(), message, method);
+        RequireMessage(DescriptorOf(opened.method).output_type(), message, opened.method);
+        ++messages;
+        ++messages_;
         break;
-      case ServedStream::Found::kNothing: return;
-      case ServedStream::Found::kEnd: return TakeRefusal(status, method, request);
+      case ServedStream::Found::kNothing:
+        if (--looks <= 0) return true;
+        std::this_thread::yield();  // Another thread of the service makes them.
+        break;
+      case ServedStream::Found::kEnd:
+        TakeRefusal(status, opened.method, opened.request);
+        return false;
     }
   }
+  return true;
 }
 
 DispatchBytes::State DispatchBytes::StateNow() {

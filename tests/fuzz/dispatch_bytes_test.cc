@@ -67,6 +67,23 @@ TEST_F(DispatchBytesTest, TheSeedOfEachMethodIsTaken) {
   }
 }
 
+TEST_F(DispatchBytesTest, StreamsAreBegunAndHaveMessages) {
+  DispatchBytes bytes;
+  int streams = 0;
+  for (const std::string& seed : bytes.Seeds()) {
+    bytes.Run(seed, /*thoroughly=*/false);
+    if (bytes.streams() == 0) continue;
+    // A snapshot and its end. Which of them come in time is chance.
+    EXPECT_TRUE(Eventually([&] {
+      bytes.Run(seed, /*thoroughly=*/false);
+      return bytes.messages() > 1;
+    })) << "method "
+        << static_cast<int>(seed.front());
+    ++streams;
+  }
+  EXPECT_EQ(streams, 2);
+}
+
 TEST_F(DispatchBytesTest, AnyBytesAreAnsweredAndLeaveASoundState) {
   DispatchBytes bytes;
   Source source(bytes.Seeds());
