@@ -27,7 +27,7 @@
 namespace statehouse {
 
 inline constexpr uint64_t kDictSegmentMagic = 0x3130544349444853;  // "SHDICT01"
-inline constexpr uint16_t kDictSegmentAbiMinor = 3;  // Readers ignore what they do not know.
+inline constexpr uint16_t kDictSegmentAbiMinor = 4;  // Readers ignore what they do not know.
 
 inline constexpr uint64_t kDictLineOffset = 4096;
 inline constexpr uint64_t kAdmissionLineOffset = 4160;
@@ -104,8 +104,14 @@ struct alignas(kCacheLineBytes) AllocatorLine {
   std::atomic<uint64_t> heads[kSizeClasses];      // First free block of a class (BlockRef); 0 none.
   std::atomic<uint64_t> bump_next[kSizeClasses];  // Position of the next block never used …
   std::atomic<uint64_t> bump_end[kSizeClasses];   // … and where they end.
+  // 0: slabs get memory when they are touched. Else the service has a limit of memory: only slabs
+  // below this one have theirs and may be used, and whoever needs another one asks the service.
+  std::atomic<uint64_t> slabs_backed;
 };
 static_assert(kAllocatorLineOffset + sizeof(AllocatorLine) <= kWaitLinesOffset);
+
+// In slabs_backed: the service has no more memory, and the dict makes room within what it has.
+inline constexpr uint64_t kBackingRefused = uint64_t{1} << 63;
 
 // Slab table: 0 free, 1 … 39 cut into blocks of that class, kExtentHead + n the first of an extent
 // of n slabs, kExtentRest one of the others.

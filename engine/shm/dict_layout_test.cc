@@ -37,6 +37,8 @@ TEST(DictLayoutTest, LinesStandWhereTheFormatSays) {
   EXPECT_EQ(offsetof(AllocatorLine, heads), 16u);
   EXPECT_EQ(offsetof(AllocatorLine, bump_next), 336u);
   EXPECT_EQ(offsetof(AllocatorLine, bump_end), 656u);
+  EXPECT_EQ(offsetof(AllocatorLine, slabs_backed), 976u);
+  EXPECT_EQ(sizeof(AllocatorLine), 1024u);
 }
 
 TEST(DictLayoutTest, BucketsAndEntriesStandWhereTheFormatSays) {

@@ -16,6 +16,8 @@ constexpr uint32_t kEntriesPerBucket = 4;
 constexpr uint64_t kBucketsMin = 64;
 // Headers and bucket tables up to this size get their page tables filled when they are mapped.
 constexpr uint64_t kPopulateBytesMax = 64 << 20;
+// Of a lane: the pages that every operation touches: sums, magazines, the first redo pairs.
+constexpr uint64_t kPreparedLaneBytes = 2 * kPageBytes;
 
 constexpr uint64_t RoundUp(uint64_t bytes, uint64_t unit) {
   return (bytes + unit - 1) / unit * unit;
@@ -93,6 +95,13 @@ uint64_t DictGeometry::rings_offset() const {
 }
 uint64_t DictGeometry::operations_offset() const {
   return rings_offset() + lane_count * kChangeRingBytes;
+}
+uint64_t DictGeometry::first_bytes() const {
+  // As Map fills it, or where it is too large for that, as DictStore allocates it.
+  const uint64_t head = lanes_offset() <= kPopulateBytesMax
+                            ? lanes_offset()
+                            : kSlabTableOffset + lanes_offset() - buckets_offset();
+  return head + (kLanesPerBlock - 1) * kPreparedLaneBytes;
 }
 uint64_t DictGeometry::data_offset() const { return operations_offset() + kOperationBytes; }
 
@@ -203,8 +212,7 @@ Status Dict::PrepareLanes(uint32_t first_lane, uint32_t lane_count) {
   for (uint32_t id = std::max(first_lane, 1u); id < end; ++id) {
     const Lane lane{id, kOperationTimeoutNsDefault};
     DictLaneRecord& record = Record(id);
-    // The pages that every operation touches: sums, magazines, the first redo pairs.
-    Populate(reinterpret_cast<std::byte*>(&record), 2 * kPageBytes, true);
+    Populate(reinterpret_cast<std::byte*>(&record), kPreparedLaneBytes, true);
     // Where that takes too long, the lane's first change tries again.
     untidy_[id] = !TidyAll(lane).ok();
   }

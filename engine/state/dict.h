@@ -58,6 +58,8 @@ struct DictGeometry {
   uint64_t operations_offset() const;
   uint64_t data_offset() const;
   uint64_t segment_bytes() const { return data_offset() + data_bytes; }
+  // Memory that a new segment holds once the daemon has its lanes in it: no slab yet.
+  uint64_t first_bytes() const;
 
   friend bool operator==(const DictGeometry&, const DictGeometry&) = default;
 };
@@ -302,8 +304,23 @@ class Dict final {
 
   DictStats Stats() const;
 
+  // Where the service has a limit of memory, a dict uses only slabs that have theirs, and asks for
+  // more: whether there are such that have none yet, so that asking may help after
+  // MEMORY_EXHAUSTED; the word that changes when the service answers (DictStore::BackMore).
+  bool AwaitsBacking() const;
+  // Slabs from here on are not to be used: there are none, or they have no memory.
+  uint64_t UsableSlabs() const;
+  uint64_t slabs_backed() const;
+
   // The daemon's part.
   //
+  // The word: how many slabs have memory, with the unused first one; 0: each gets it when it is
+  // touched. With kBackingRefused there is no more, and the dict makes room: only one that evicts
+  // is told so.
+  void SetSlabsBacked(uint64_t word);
+  bool BackingIsRefused() const;
+  // One past the last slab that is cut into blocks.
+  uint64_t SlabsInUse() const;
   // The bound entries of one bucket, expired ones too. STALLED: it does not stand still. DATA_LOSS:
   // some of its entries are damaged, and *bound has the others.
   Status FindBound(uint32_t bucket, std::vector<DictBinding>* bound,

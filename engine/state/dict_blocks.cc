@@ -31,6 +31,7 @@ class Dict::AllocatorSection final {
       next_[code] = Get64(line_.bump_next[code]);
       end_[code] = Get64(line_.bump_end[code]);
     }
+    end_slab_ = dict_.UsableSlabs();
     hint_ = std::min<uint64_t>(Get64(line_.slab_hint), dict_.geometry_.slab_count());
     hint_ = std::max<uint64_t>(hint_, 1);  // The first slab is never used.
     from_ = hint_;
@@ -120,7 +121,7 @@ class Dict::AllocatorSection final {
   // The first of `count` free slabs in a row; 0: there are none. Never gives the same slab twice.
   uint64_t FindSlabs(uint64_t count) {
     uint64_t run = 0;
-    for (uint64_t slab = from_; slab < dict_.geometry_.slab_count(); ++slab) {
+    for (uint64_t slab = from_; slab < end_slab_; ++slab) {
       run = Get64(dict_.slabs_[slab]) == 0 ? run + 1 : 0;
       if (run < count) continue;
       const uint64_t first = slab + 1 - count;
@@ -137,11 +138,44 @@ class Dict::AllocatorSection final {
   uint64_t heads_[kSizeClasses];
   uint64_t next_[kSizeClasses];
   uint64_t end_[kSizeClasses];
+  uint64_t end_slab_ = 0;
   uint64_t hint_ = 0;
   uint64_t from_ = 0;
 };
 
+uint64_t Dict::UsableSlabs() const {
+  const uint64_t backed = allocator_->slabs_backed.load(std::memory_order_acquire);
+  return backed == 0 ? geometry_.slab_count()
+                     : std::min<uint64_t>(backed & ~kBackingRefused, geometry_.slab_count());
+}
+
+bool Dict::AwaitsBacking() const { return UsableSlabs() < geometry_.slab_count(); }
+
+bool Dict::BackingIsRefused() const {
+  return (allocator_->slabs_backed.load(std::memory_order_relaxed) & kBackingRefused) != 0;
+}
+
+uint64_t Dict::slabs_backed() const {
+  return allocator_->slabs_backed.load(std::memory_order_acquire);
+}
+
+void Dict::SetSlabsBacked(uint64_t word) {
+  // SYNC: dict.backed — the slabs below have their memory before anybody uses them.
+  allocator_->slabs_backed.store(word, std::memory_order_release);
+}
+
+uint64_t Dict::SlabsInUse() const {
+  uint64_t end = geometry_.slab_count();
+  while (end > 1 && Get64(slabs_[end - 1]) == 0) --end;
+  return end;
+}
+
 Status Dict::RefuseFull() const {
+  if (AwaitsBacking()) {
+    return Status(Reason::kMemoryExhausted,
+                  "dict \"" + name_ + "\": the service has no memory for it within its limit " +
+                      "(areas.memory_max); nothing was evicted");
+  }
   return Status(Reason::kMemoryExhausted, "dict \"" + name_ + "\" is full: its " +
                                               std::to_string(geometry_.data_bytes - kSlabBytes) +
                                               " bytes (max_bytes) are in use; nothing was evicted");

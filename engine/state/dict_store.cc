@@ -21,6 +21,11 @@ constexpr uint64_t kSalvageEveryMs = 1000;
 // Of each dict in one round of maintenance, at least; and a whole round takes so many rounds.
 constexpr uint32_t kMaintainBucketsMin = 4096;
 constexpr uint32_t kMaintainRounds = 16;
+// How many slabs get their memory at once: as many as there are, within these; of a large dict an
+// eighth.
+constexpr uint64_t kBackedAtOnceMin = 4;
+constexpr uint64_t kBackedAtOnceFew = 64;
+constexpr uint64_t kBackedAtOnceMax = 256;
 
 int64_t UnixNs() {
   timespec now;
@@ -45,6 +50,11 @@ void SetGeometry(DictRecord* record, uint64_t entries) {
   record->geometry = DictGeometry::For(std::min(record->max_entries, entries), record->max_bytes);
   record->geometry.default_ttl_ms = default_ttl_ms;
   record->geometry.evict = record->evict && record->geometry.entries_max == record->max_entries;
+}
+
+uint64_t NextEntries(const DictRecord& record, DictStore::Move how) {
+  if (how == DictStore::Move::kClear) return kFirstEntries;
+  return record.geometry.entries_max * (how == DictStore::Move::kGrow ? kGrowth : 1);
 }
 
 }  // namespace
@@ -126,7 +136,9 @@ Status DictStore::RestoreOne(const DictRecord& record, UniqueFd segment) {
   // all the same: only this store says what becomes of a dict.
   dict->SetState(DictState::kLive);
   SH_RETURN_IF_ERROR(dict->PrepareLanes(0, kLanesPerBlock));
-  Serve(std::make_shared<ServedDict>(record, std::move(dict), std::move(segment)));
+  const auto served = std::make_shared<ServedDict>(record, std::move(dict), std::move(segment));
+  RestoreBacking(*served);
+  Serve(served);
   return Status();
 }
 
@@ -203,7 +215,13 @@ StatusOr<DictStore::Created> DictStore::Create(const DictSpec& spec) {
   record.geometry.default_ttl_ms = spec.default_ttl_ms.value_or(0);
   SetGeometry(&record, kFirstEntries);
   record.create_time_ns = UnixNs();
+  MemoryBudget::Reservation reserved;
+  if (options_.memory != nullptr) {
+    SH_ASSIGN_OR_RETURN(reserved, options_.memory->Reserve(record.geometry.first_bytes(),
+                                                           "creating dict \"" + spec.name + "\""));
+  }
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedDict> served, MakeSegment(std::move(record), 1));
+  if (IsLimited()) BackWhatIsUsed(*served);
   SH_RETURN_IF_ERROR(Publish(served, nullptr));
   return Created{std::move(served), true};
 }
@@ -293,6 +311,12 @@ Status DictStore::ClearDict(const Lane& lane, const std::shared_ptr<ServedDict>&
 
 Status DictStore::MoveLocked(const Lane& lane, const std::shared_ptr<ServedDict>& served, Move how,
                              uint64_t* entries) {
+  // Until the new segment is the one that is measured.
+  const auto reserved = ReserveForMove(*served, how);
+  if (!reserved.ok()) {
+    const std::lock_guard<std::mutex> backing(served->backing_mutex_);
+    return MakesDo(*served) ? Status() : reserved.status();
+  }
   Dict& from = served->dict();
   from.SetState(DictState::kMoving);
   const auto target = CopyToNewSegment(lane, *served, how);
@@ -321,9 +345,7 @@ StatusOr<std::shared_ptr<ServedDict>> DictStore::CopyToNewSegment(const Lane& la
   record.revision_base = stats.revision;
   record.evictions_base = stats.evictions;
   record.expirations_base = stats.expirations;
-  uint64_t entries = record.geometry.entries_max;
-  if (how == Move::kGrow) entries *= kGrowth;
-  if (how == Move::kClear) entries = kFirstEntries;
+  const uint64_t entries = NextEntries(record, how);
   const HashSeed seed = record.geometry.seed;
   SetGeometry(&record, entries);
   // The same seed in a larger table keeps the order of entries, so that a scan goes on where it
@@ -340,7 +362,103 @@ StatusOr<std::shared_ptr<ServedDict>> DictStore::CopyToNewSegment(const Lane& la
     return dropped.status();
   }
   repairs_.fetch_add(*dropped, std::memory_order_relaxed);
+  if (IsLimited()) BackWhatIsUsed(*target);
   return target;
+}
+
+// What the segment after a move can take at most. The blocks of a class need no more slabs than
+// they have, and one more of each class for the copying lane.
+StatusOr<MemoryBudget::Reservation> DictStore::ReserveForMove(ServedDict& served, Move how) {
+  if (options_.memory == nullptr) return MemoryBudget::Reservation();
+  const DictRecord& record = served.record();
+  DictRecord next = record;
+  SetGeometry(&next, NextEntries(record, how));
+  const uint64_t first = next.geometry.first_bytes();
+  if (how == Move::kClear) {
+    // Without entries it ends with less than it began with: the way out of a full service.
+    return options_.memory->Count(first);
+  }
+  const Dict& dict = served.dict();
+  // A worker of an older release does not ask before it uses another slab.
+  const uint64_t backed = IsLimited() ? dict.UsableSlabs() : 1;
+  const uint64_t slabs = std::max(backed, dict.SlabsInUse()) - 1;
+  const uint64_t most = std::min<uint64_t>(slabs + std::min<uint64_t>(slabs, kSizeClasses),
+                                           record.geometry.slab_count() - 1);
+  return options_.memory->Reserve(
+      first + most * kSlabBytes,
+      (how == Move::kGrow ? "growing dict \"" : "mending dict \"") + record.name + "\"");
+}
+
+// The last daemon may have had no limit where this one has, and the other way round.
+void DictStore::RestoreBacking(ServedDict& served) const {
+  const uint64_t slabs = served.dict().slabs_backed() & ~kBackingRefused;
+  if (!IsLimited()) {
+    served.dict().SetSlabsBacked(0);
+  } else if (slabs == 0 || slabs > served.record().geometry.slab_count()) {
+    BackWhatIsUsed(served);
+  } else {
+    served.backed_ = slabs;
+    served.dict().SetSlabsBacked(slabs);
+  }
+}
+
+// From here on the dict uses only slabs that have their memory: those that it has begun to use.
+// REQUIRES: it is not served yet.
+void DictStore::BackWhatIsUsed(ServedDict& served) const {
+  const uint64_t slabs = served.dict().SlabsInUse();
+  // Where there is no memory it is as it was: a touch may fail.
+  (void)AllocateRange(served.segment_.get(), served.record().geometry.data_offset() + kSlabBytes,
+                      (slabs - 1) * kSlabBytes);
+  served.backed_ = slabs;
+  served.dict().SetSlabsBacked(slabs);
+}
+
+Status DictStore::BackMore(ServedDict& served) {
+  const std::lock_guard<std::mutex> backing(served.backing_mutex_);
+  const DictGeometry& geometry = served.record().geometry;
+  const uint64_t slabs = served.backed_ & ~kBackingRefused;
+  if (slabs == 0 || slabs >= geometry.slab_count()) return Status();
+  const uint64_t few = std::clamp(slabs, kBackedAtOnceMin, kBackedAtOnceFew);
+  const uint64_t wanted =
+      std::min({std::max(few, slabs / 8), kBackedAtOnceMax, geometry.slab_count() - slabs});
+  const auto reserved = options_.memory->ReserveUpTo(
+      wanted * kSlabBytes, kSlabBytes, "dict \"" + served.record().name + "\": another part of it");
+  Status status = reserved.status();
+  if (status.ok()) {
+    status = AllocateRange(served.segment_.get(), geometry.data_offset() + slabs * kSlabBytes,
+                           reserved->bytes());
+  }
+  if (!status.ok()) return MakesDo(served) ? Status() : status;
+  served.backed_ = slabs + reserved->bytes() / kSlabBytes;
+  served.dict().SetSlabsBacked(served.backed_);
+  return Status();
+}
+
+// There is no memory for it: whether it was told just now to make room within what it has.
+// REQUIRES: its backing_mutex_ is held.
+bool DictStore::MakesDo(ServedDict& served) const {
+  if (!served.record().evict || (served.backed_ & kBackingRefused) != 0) return false;
+  served.backed_ |= kBackingRefused;
+  served.dict().SetSlabsBacked(served.backed_);
+  return true;
+}
+
+// From now on memory may be free again; and what a worker wrote over the word does not stay.
+void DictStore::TendBacking(ServedDict& served) const {
+  const std::lock_guard<std::mutex> backing(served.backing_mutex_);
+  served.backed_ &= ~kBackingRefused;
+  if (served.dict().slabs_backed() != served.backed_) {
+    served.dict().SetSlabsBacked(served.backed_);
+  }
+}
+
+uint64_t DictStore::MemoryBytes() const {
+  uint64_t bytes = 0;
+  for (const std::shared_ptr<ServedDict>& served : All()) {
+    const StatusOr<uint64_t> held = served->MemoryBytes();
+    if (held.ok()) bytes += *held;
+  }
+  return bytes;
 }
 
 StatusOr<UniqueFd> DictStore::OpenForWorker(const ServedDict& served, uint32_t block,
@@ -386,6 +504,7 @@ uint32_t DictStore::Maintain(const Lane& lane,
       const std::lock_guard<std::mutex> recovering(recovery_mutex_);
       mended += served->dict().Scrub(&served->scrub_at_, buckets, is_leased);
     }
+    TendBacking(*served);
     // A bucket that is held or damaged is left to the operations that need it.
     (void)served->dict().Expire(lane, &served->expire_at_, buckets);
   }

@@ -24,6 +24,7 @@
 #include "engine/state/descriptor_vault.h"
 #include "engine/state/dict.h"
 #include "engine/state/dict_catalogue.h"
+#include "engine/state/memory_budget.h"
 
 namespace statehouse {
 
@@ -62,6 +63,9 @@ class ServedDict final {
   const std::unique_ptr<Dict> dict_;
   const UniqueFd segment_;
   const uint64_t since_ms_;  // When this segment began to be served.
+  std::mutex backing_mutex_;
+  // What Dict::SetSlabsBacked was told last; guarded by backing_mutex_. Workers can write the word.
+  uint64_t backed_ = 0;
   // Where maintenance goes on; its thread only.
   uint32_t scrub_at_ = 0;
   uint32_t expire_at_ = 0;
@@ -83,6 +87,7 @@ struct DictTotals {
 struct DictStoreOptions {
   uint32_t dicts_max = kDictsMax;
   uint64_t dict_bytes_max = kDictBytesMax;
+  MemoryBudget* memory = nullptr;  // It outlives the store; none: no limit.
 };
 
 class DictStore final {
@@ -118,13 +123,21 @@ class DictStore final {
   };
   // Moves a dict to a new segment, if `served` is still the current one. Writers wait meanwhile,
   // for about 0.2 microseconds an entry. Errors: STALLED (a writer is stuck inside; the dict
-  // stays), MEMORY_EXHAUSTED.
+  // stays), MEMORY_EXHAUSTED (both segments are there for a moment, and both count; kClear is
+  // never refused for that, since it ends with less; a dict that evicts is told to make room in the
+  // segment that it has).
   Status MoveDict(const Lane& lane, const std::shared_ptr<ServedDict>& served, Move how);
 
   // As MoveDict with kClear, and tells how many entries went. *cleared false: `served` is no longer
   // the current segment, and nothing happened.
   Status ClearDict(const Lane& lane, const std::shared_ptr<ServedDict>& served, uint64_t* entries,
                    bool* cleared);
+
+  // Gives some more slabs their memory, if the dict has such that have none (Dict::AwaitsBacking).
+  // OK: it has, or a dict that evicts was told to make room. MEMORY_EXHAUSTED.
+  Status BackMore(ServedDict& served);
+  // Bytes that the segments of all dicts hold.
+  uint64_t MemoryBytes() const;
 
   // A descriptor of the segment for the worker of `block` (0: a worker without lanes).
   StatusOr<UniqueFd> OpenForWorker(const ServedDict& served, uint32_t block, Access access);
@@ -151,6 +164,12 @@ class DictStore final {
                                                          Move how);
   Status Publish(const std::shared_ptr<ServedDict>& served, ServedDict* before);
   StatusOr<std::shared_ptr<ServedDict>> MakeSegment(DictRecord record, uint64_t first_version);
+  bool IsLimited() const { return options_.memory != nullptr && options_.memory->limit() != 0; }
+  StatusOr<MemoryBudget::Reservation> ReserveForMove(ServedDict& served, Move how);
+  void RestoreBacking(ServedDict& served) const;
+  void BackWhatIsUsed(ServedDict& served) const;
+  bool MakesDo(ServedDict& served) const;
+  void TendBacking(ServedDict& served) const;
   std::shared_ptr<ServedDict> FindLocked(std::string_view name) const;
   void Serve(std::shared_ptr<ServedDict> served);
   std::vector<std::shared_ptr<ServedDict>> All() const;

@@ -37,7 +37,7 @@ class Dict::Transaction final {
         dict_.untidy_[section_.lane.id] = true;
       }
       if (status.reason() == Reason::kMemoryExhausted && !is_staged && keep_entries_ &&
-          results_bytes_ > FewestResultsBytes()) {
+          !dict_.AwaitsBacking() && results_bytes_ > FewestResultsBytes()) {
         keep_entries_ = false;  // The change matters more than what is told of it twice.
         results_bytes_ = FewestResultsBytes();
         continue;

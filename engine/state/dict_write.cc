@@ -170,7 +170,10 @@ Status Dict::MakeRoom(const Lane& lane, uint32_t code, Status full) {
   uint32_t bucket = BucketOf(hash_internal::Fold(NowNs(), geometry_.seed.a | 1));
   const auto expired = Expire(lane, &bucket, kExpireBuckets);
   if (expired.ok() && *expired > 0) return Status();
-  if (!geometry_.evict) return full;
+  // Memory that the service may still give comes before an eviction. Once it refused a dict that
+  // evicts, that makes room within what it has, in a table that was to grow too.
+  const bool evicts = BackingIsRefused() || (geometry_.evict && !(memory && AwaitsBacking()));
+  if (!evicts) return full;
   return EvictOne(lane, memory && !IsExtent(code) ? code : 0) ? Status() : full;
 }
 

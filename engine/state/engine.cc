@@ -34,20 +34,33 @@ Status RandomBytes(void* to, size_t bytes) {
   return ErrnoStatus("reading random bytes");
 }
 
-// Bytes that an area will certainly hold: its data and the control pages that every mutation
-// touches.
-uint64_t FixedMemoryBytes(const AreaGeometry& geometry, AreaBacking backing) {
+// Memory that a new area holds: its data, the control pages that every mutation touches, and the
+// daemon's lanes.
+uint64_t FirstBytes(const AreaGeometry& geometry, AreaBacking backing) {
   const uint64_t control = kStripeLinesOffset + geometry.stripe_count * sizeof(StripeLine);
   const uint64_t data = backing == AreaBacking::kMemory ? geometry.size : 0;
-  return (control + kPageBytes - 1) / kPageBytes * kPageBytes +
-         (data + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uint64_t lanes = kLanesPerBlock * sizeof(LaneRecord);
+  uint64_t bytes = 0;
+  for (const uint64_t part : {control, lanes, data}) {
+    bytes += (part + kPageBytes - 1) / kPageBytes * kPageBytes;
+  }
+  return bytes;
 }
 
 }  // namespace
 
-void Engine::State::AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes) {
+uint64_t Engine::State::AreaBytes() const {
+  const std::shared_lock<std::shared_mutex> lock(mutex);
+  uint64_t bytes = 0;
+  for (const auto& [index, served] : by_index) {
+    const StatusOr<uint64_t> held = AllocatedBytes(served->control_.get());
+    if (held.ok()) bytes += *held;
+  }
+  return bytes;
+}
+
+void Engine::State::AddServed(std::shared_ptr<ServedArea> served, uint32_t slot) {
   slots[served->info().id] = slot;
-  memory_bytes += bytes;
   by_index[served->info().index] = served;
   by_name[served->info().name] = std::move(served);
 }
@@ -108,7 +121,7 @@ Status Engine::State::Restore(std::map<std::string, UniqueFd>& inherited) {
     }
     std::shared_ptr<ServedArea> served = *std::move(mapped);
     RecoverLanes(served->area(), 0, kLanesPerBlock);  // The last daemon's own.
-    AddServed(served, entry.slot, FixedMemoryBytes(entry.geometry, served->info().backing));
+    AddServed(served, entry.slot);
   }
   if (damaged > 0) {
     return Status(Reason::kDataLoss,
@@ -144,7 +157,11 @@ StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
   }
   state->registry = std::make_unique<LaneRegistry>(state->catalogue.get());
   state->catalogue->head().generation.fetch_add(1, std::memory_order_relaxed);
-  SH_ASSIGN_OR_RETURN(state->dicts, DictStore::Start({options.dicts_max, options.dict_bytes_max},
+  state->memory = std::make_unique<MemoryBudget>(options.memory_bytes_max, [state = state.get()] {
+    return state->AreaBytes() + state->dicts->MemoryBytes();
+  });
+  SH_ASSIGN_OR_RETURN(state->dicts, DictStore::Start({options.dicts_max, options.dict_bytes_max,
+                                                      state->memory.get()},
                                                      &inherited, vault, &state->start_warnings));
   SH_ASSIGN_OR_RETURN(state->locks,
                       LockStore::Start(options.locks_max, &inherited, &state->catalogue->head(),
@@ -220,21 +237,12 @@ StatusOr<UniqueFd> Engine::State::OpenBacking(AreaSpec& spec) const {
   return fd;
 }
 
-Status Engine::State::CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const {
+Status Engine::State::CheckCount(const AreaSpec& spec) const {
   if (by_index.size() >= options.areas_max) {
     return Status(Reason::kLimitExceeded, "creating area \"" + spec.name +
                                               "\": " + std::to_string(by_index.size()) +
                                               " areas exist, the limit (areas.count_max) is " +
                                               std::to_string(options.areas_max));
-  }
-  const uint64_t needed = FixedMemoryBytes(geometry, spec.backing);
-  if (options.memory_bytes_max != 0 &&
-      (needed > options.memory_bytes_max || memory_bytes > options.memory_bytes_max - needed)) {
-    return Status(Reason::kMemoryExhausted,
-                  "creating area \"" + spec.name + "\" needs " + std::to_string(needed) +
-                      " bytes: " + std::to_string(memory_bytes) + " of " +
-                      std::to_string(options.memory_bytes_max) +
-                      " (areas.memory_max) are in use; nothing was evicted");
   }
   return Status();
 }
@@ -277,7 +285,7 @@ StatusOr<std::shared_ptr<ServedArea>> Engine::State::Make(AreaSpec spec,
   const std::unique_lock<std::shared_mutex> lock(mutex);
   SH_RETURN_IF_ERROR(catalogue->Add(&entry));
   catalogue->head().next_index.fetch_add(1, std::memory_order_relaxed);
-  AddServed(served, entry.slot, FixedMemoryBytes(geometry, spec.backing));
+  AddServed(served, entry.slot);
   return served;
 }
 
@@ -306,8 +314,11 @@ StatusOr<Engine::Created> Engine::CreateArea(AreaSpec spec) {
                                              std::to_string(info.geometry.size) + " bytes" +
                                              (same ? "" : " or another backing"));
     }
-    SH_RETURN_IF_ERROR(state_->CheckLimits(spec, geometry));
+    SH_RETURN_IF_ERROR(state_->CheckCount(spec));
   }
+  SH_ASSIGN_OR_RETURN(const MemoryBudget::Reservation reserved,
+                      state_->memory->Reserve(FirstBytes(geometry, spec.backing),
+                                              "creating area \"" + spec.name + "\""));
   SH_ASSIGN_OR_RETURN(std::shared_ptr<ServedArea> served, state_->Make(std::move(spec), geometry));
   return Created{std::move(served), true};
 }
@@ -347,7 +358,6 @@ Status Engine::DeleteArea(std::string_view name) {
   state_->catalogue->Remove(state_->slots[info.id]);
   state_->Sum(*served, &state_->retired_local, &state_->retired_daemon);
   state_->slots.erase(info.id);
-  state_->memory_bytes -= FixedMemoryBytes(info.geometry, info.backing);
   for (auto& [block, ids] : state_->attachments) ids.erase(info.id);
   state_->by_index.erase(info.index);
   state_->by_name.erase(info.name);
@@ -391,10 +401,10 @@ void Engine::State::Sum(const ServedArea& served, LaneCounters* local, LaneCount
 }
 
 EngineTotals Engine::Totals() const {
-  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
   EngineTotals totals;
+  totals.memory_bytes = state_->memory->Used();
+  const std::shared_lock<std::shared_mutex> lock(state_->mutex);
   totals.areas = static_cast<uint32_t>(state_->by_index.size());
-  totals.memory_bytes = state_->memory_bytes;
   totals.attached_processes = static_cast<uint32_t>(state_->registry->LeasedBlocks().size());
   const CatalogueHead& head = state_->catalogue->head();
   totals.generation = head.generation.load(std::memory_order_relaxed);

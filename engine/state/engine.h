@@ -93,14 +93,14 @@ struct EngineOptions {
   uint64_t dict_bytes_max = kDictBytesMax;  // The largest max_bytes of a dict.
   uint32_t locks_max = kLocksMaxDefault;    // Of a new state; one that is taken over keeps its own.
   uint64_t area_bytes_max = kAreaBytesMax;
-  uint64_t memory_bytes_max = 0;  // 0: no limit.
+  uint64_t memory_bytes_max = 0;  // Of areas and dicts together; 0: no limit.
   uint64_t atomic_range_bytes = kAtomicRangeBytesDefault;
   uint64_t operation_timeout_ns = kOperationTimeoutNsDefault;
 };
 
 struct EngineTotals {
   uint32_t areas = 0;
-  uint64_t memory_bytes = 0;
+  uint64_t memory_bytes = 0;  // Of areas and dicts.
   uint32_t attached_processes = 0;
   uint64_t generation = 0;  // 1 for the first daemon of this state.
   uint64_t recoveries = 0;  // Dead lane blocks recovered, over all generations.

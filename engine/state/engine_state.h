@@ -14,6 +14,7 @@
 #include "engine/state/engine.h"
 #include "engine/state/lane_registry.h"
 #include "engine/state/lock_store.h"
+#include "engine/state/memory_budget.h"
 
 namespace statehouse {
 
@@ -23,12 +24,14 @@ struct Engine::State {
 
   // Lock order: create_mutex, mutex, recovery_mutex. create_mutex makes areas one at a time, so
   // that their memory can be allocated and handed to the vault while others go on looking areas up.
-  // `mutex` guards the maps, catalogue and registry; shared for look-ups.
+  // `mutex` guards the maps, catalogue and registry; shared for look-ups. `memory` looks areas and
+  // dicts up, so nobody reserves while he holds `mutex`.
   std::mutex create_mutex;
   mutable std::shared_mutex mutex;
   std::mutex recovery_mutex;  // One recovery at a time.
   std::unique_ptr<Catalogue> catalogue;
   std::unique_ptr<LaneRegistry> registry;
+  std::unique_ptr<MemoryBudget> memory;
   std::unique_ptr<DictStore> dicts;  // With locks of its own; called without ours.
   std::unique_ptr<LockStore> locks;
   std::map<std::string, std::shared_ptr<ServedArea>, std::less<>> by_name;
@@ -38,14 +41,14 @@ struct Engine::State {
   std::set<uint32_t> recovering;                       // Blocks; each by one thread.
   std::vector<SurvivingLease> survivors;
   std::vector<std::string> start_warnings;
-  uint64_t memory_bytes = 0;
   LaneCounters retired_local;  // Of deleted areas.
   LaneCounters retired_daemon;
   DaemonLanes daemon_lanes;
   ForeignWords foreign_words;    // Guarded by recovery_mutex.
   std::mutex maintenance_mutex;  // Of the maintenance lane; nothing else is taken before it.
 
-  void AddServed(std::shared_ptr<ServedArea> served, uint32_t slot, uint64_t bytes);
+  void AddServed(std::shared_ptr<ServedArea> served, uint32_t slot);
+  uint64_t AreaBytes() const;
   Status Restore(std::map<std::string, UniqueFd>& inherited);
   StatusOr<std::shared_ptr<ServedArea>> MapEntry(const CatalogueEntry& entry, UniqueFd control,
                                                  UniqueFd data);
@@ -59,7 +62,7 @@ struct Engine::State {
   Lane LaneOf(uint32_t thread_index) const;
   std::shared_ptr<ServedArea> Find(std::string_view name) const;
   StatusOr<UniqueFd> OpenBacking(AreaSpec& spec) const;
-  Status CheckLimits(const AreaSpec& spec, const AreaGeometry& geometry) const;
+  Status CheckCount(const AreaSpec& spec) const;
   StatusOr<std::shared_ptr<ServedArea>> Make(AreaSpec spec, const AreaGeometry& geometry);
   void Sum(const ServedArea& served, LaneCounters* local, LaneCounters* daemon) const;
 };

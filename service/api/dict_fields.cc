@@ -272,6 +272,13 @@ Status MoveIfItHelps(const VerbContext& context, const std::shared_ptr<ServedDic
     case Reason::kDictMoved: return Status();  // It is there again under its name.
     case Reason::kDataLoss: how = DictStore::Move::kSalvage; break;
     default:
+      if (failure.reason() == Reason::kMemoryExhausted && served->dict().AwaitsBacking()) {
+        if (context.fast) {
+          return Status(Reason::kStalled,
+                        "dict \"" + served->record().name + "\" has to get memory first");
+        }
+        return context.engine->dicts().BackMore(*served);
+      }
       if (!full || !DictStore::CanGrow(*served)) return failure;
       // Without eviction a larger table gives no more bytes.
       if (failure.reason() == Reason::kMemoryExhausted && !served->record().evict) return failure;

@@ -107,8 +107,8 @@ class BindingGuard final {
   std::vector<BoundEntries::Intent> intents_;
 };
 
-// Runs `operation` on the dict, follows it when it moves, makes it larger when it is full below its
-// limits, and leaves what is damaged behind.
+// Runs `operation` on the dict, follows it when it moves, makes it larger or gives it memory when
+// it is full below its limits, and leaves what is damaged behind.
 template <typename Operation>
 Status WithDict(const VerbContext& context, std::string_view name, Verb verb,
                 const Operation& operation) {

@@ -3,6 +3,8 @@
 
 #include "engine/value/limits.h"
 #include "service/api/dict_verbs_test_support.h"
+#include "statehouse/v1/admin.pb.h"
+#include "statehouse/v1/area.pb.h"
 
 namespace statehouse {
 namespace {
@@ -164,6 +166,108 @@ TEST_F(DictVerbsTest, APageOfAScanIsBoundedInEntriesAndInBytes) {
   scan.set_prefix(std::string(kDictKeyBytesMax, 'p'));
   scan.clear_page_token();
   EXPECT_EQ(SH_DICT_CALL(service_, ScanEntries, scan)->entries_size(), 0);
+}
+
+// A service with a limit of memory, an area of 1 MiB and a dict.
+class LimitedMemoryTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kLimit = 6 << 20;
+  // The ring and the records of a lane that writes come on top; they are counted afterwards.
+  static constexpr uint64_t kLaneBytes = 256 << 10;
+
+  void SetUp() override {
+    service_.MakeArea("a", 1 << 20);
+    v1::CreateDictRequest create;
+    create.set_name("d");
+    ASSERT_TRUE(SH_DICT_CALL(service_, CreateDict, create).ok());
+  }
+  static EngineOptions Limited() {
+    EngineOptions options;
+    options.memory_bytes_max = kLimit;
+    return options;
+  }
+  Status Set(int number, size_t bytes) {
+    v1::SetEntryRequest request;
+    request.set_name("d");
+    request.set_key("key" + std::to_string(number));
+    request.mutable_value()->set_bytes_value(std::string(bytes, 'v'));
+    return SH_DICT_CALL(service_, SetEntry, request).status();
+  }
+  v1::GetStatusResponse GetStatus() {
+    const auto status = service_.Call<v1::GetStatusResponse>("/statehouse.v1.Admin/GetStatus",
+                                                             v1::GetStatusRequest());
+    EXPECT_TRUE(status.ok());
+    return status.ok() ? *status : v1::GetStatusResponse();
+  }
+
+  TestService service_{{}, Limited()};
+};
+
+TEST_F(LimitedMemoryTest, SetsAreRefusedAtTheLimitAndTheStatusShowsWhatIsHeld) {
+  const uint64_t before = GetStatus().memory_bytes();
+  EXPECT_GT(before, 1u << 20);
+  int entries = 0;
+  Status refused;
+  for (; entries < 5000 && refused.ok(); ++entries) refused = Set(entries, 10'000);
+
+  EXPECT_EQ(refused.reason(), Reason::kMemoryExhausted);
+  EXPECT_NE(refused.message().find("dict \"d\""), std::string::npos) << refused.message();
+  EXPECT_NE(refused.message().find("of 6291456 (areas.memory_max)"), std::string::npos)
+      << refused.message();
+  const v1::GetStatusResponse status = GetStatus();
+  EXPECT_GE(status.memory_bytes() - before, (static_cast<uint64_t>(entries) - 1) * 10'000);
+  EXPECT_GT(status.memory_bytes(), kLimit - kSlabBytes);
+  EXPECT_LE(status.memory_bytes(), kLimit + kLaneBytes);
+  EXPECT_EQ(status.memory_limit_bytes(), kLimit);
+  v1::DescribeDictRequest dict;
+  dict.set_name("d");
+  v1::DescribeAreaRequest area;
+  area.set_name("a");
+  const auto of_dict = SH_DICT_CALL(service_, DescribeDict, dict);
+  const auto of_area =
+      service_.Call<v1::DescribeAreaResponse>("/statehouse.v1.Areas/DescribeArea", area);
+  ASSERT_TRUE(of_dict.ok() && of_area.ok());
+  EXPECT_EQ(status.memory_bytes(), of_dict->dict().memory_bytes() + of_area->area().memory_bytes());
+}
+
+TEST_F(LimitedMemoryTest, WhatIsDeletedGivesRoomToTheNextCall) {
+  Status refused;
+  int entries = 0;
+  for (; entries < 5000 && refused.ok(); ++entries) refused = Set(entries, 10'000);
+  ASSERT_EQ(refused.reason(), Reason::kMemoryExhausted);
+  v1::CreateDictRequest create;
+  create.set_name("e");
+  EXPECT_EQ(SH_DICT_CALL(service_, CreateDict, create).status().reason(), Reason::kMemoryExhausted);
+
+  v1::DeleteAreaRequest area;
+  area.set_name("a");
+  ASSERT_TRUE(service_.Call<v1::DeleteAreaResponse>("/statehouse.v1.Areas/DeleteArea", area).ok());
+
+  EXPECT_TRUE(SH_DICT_CALL(service_, CreateDict, create).ok());
+  EXPECT_TRUE(Set(entries, 10'000).ok());
+  v1::ClearDictRequest clear;
+  clear.set_name("d");
+  EXPECT_TRUE(SH_DICT_CALL(service_, ClearDict, clear).ok());
+  EXPECT_LT(GetStatus().memory_bytes(), 2u << 20);
+}
+
+TEST_F(LimitedMemoryTest, ATransactionGetsItsMemoryWholeOrIsRefused) {
+  const auto transact = [this](int values) {
+    v1::TransactDictRequest request;
+    request.set_name("d");
+    for (int i = 0; i < values; ++i) {
+      v1::Step::Set* const set = request.add_then_steps()->mutable_set();
+      set->set_key("t" + std::to_string(values) + "." + std::to_string(i));
+      set->mutable_value()->set_bytes_value(std::string(500'000, 'v'));
+    }
+    return SH_DICT_CALL(service_, TransactDict, request).status();
+  };
+
+  EXPECT_TRUE(transact(6).ok());
+  EXPECT_EQ(transact(7).reason(), Reason::kMemoryExhausted);
+  v1::ScanEntriesRequest scan;
+  scan.set_name("d");
+  EXPECT_EQ(SH_DICT_CALL(service_, ScanEntries, scan)->entries_size(), 6);
 }
 
 }  // namespace

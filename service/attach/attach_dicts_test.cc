@@ -157,6 +157,48 @@ TEST_F(AttachDictsTest, ANeedThatNoMoveMeetsIsRefusedWithItsReason) {
   EXPECT_EQ((*engine_->dicts().Find("w2"))->record().generation, 1u);
 }
 
+TEST_F(AttachDictsTest, AWorkerWhoseDictHasNoMemoryIsGivenSomeUpToTheLimit) {
+  EngineOptions options;
+  options.memory_bytes_max = 3 << 20;
+  metrics_.reset();
+  auto limited = Engine::Start(options, {}, &vault_);
+  ASSERT_TRUE(limited.ok());
+  engine_ = *std::move(limited);
+  metrics_ = NewMetrics(engine_.get(), {"/x"}, "0");
+  StartDoor();
+  const auto served = Create("w1");
+  const UniqueFd worker = Worker();
+  const auto opened = Open(worker, {"w1"});
+  ASSERT_TRUE(opened.ok()) << opened.status().ToString();
+  const auto dict = Map(*opened, Access::kReadWrite);
+  ASSERT_TRUE(dict.ok() && (*dict)->PrepareLanes(first_lane_, kLanesPerBlock).ok());
+  DictResult result;
+
+  // The first set finds no memory, which the door gives; then several go without it.
+  const std::string value(4000, 'v');
+  int entries = 0;
+  int asked = 0;
+  Status refused;
+  while (refused.ok() && entries < 2000) {
+    const Status set = (*dict)->Set(Lane{first_lane_}, std::to_string(entries),
+                                    DictValue::Bytes(value), {}, &result);
+    entries += set.ok() ? 1 : 0;
+    if (set.ok()) continue;
+    ASSERT_EQ(set.reason(), Reason::kMemoryExhausted) << set.ToString();
+    const auto answer = Open(worker, {"w1", 1, AttachDictNeed::kRoomForBytes});
+    refused = answer.status();
+    ++asked;
+    if (answer.ok()) EXPECT_EQ(answer->generation, 1u);
+  }
+
+  EXPECT_EQ(refused.reason(), Reason::kMemoryExhausted);
+  EXPECT_NE(refused.message().find("of 3145728 (areas.memory_max)"), std::string::npos)
+      << refused.message();
+  EXPECT_GT(entries, 400);
+  EXPECT_LT(asked, 10);
+  EXPECT_LE(engine_->Totals().memory_bytes, (3u << 20) + (256 << 10));  // With the worker's lane.
+}
+
 TEST_F(AttachDictsTest, WhoMayNotWriteMovesNothing) {
   StartDoor();
   Create("r1");

@@ -186,6 +186,7 @@ class LocalDict final {
   // What the failure says that the segment needs; empty where the daemon cannot help.
   std::optional<AttachDictNeed> NeedAfter(const Status& failure) const;
   void WaitWhileMoving(uint32_t generation, Deadline deadline) const;
+  std::optional<uint64_t> BackedOf(uint32_t generation) const;
   void LetDaemonLook(std::string_view key, Deadline deadline) const;
   // Makes the lanes of the thread's attachment ready in the current segment.
   Status PrepareLanes();

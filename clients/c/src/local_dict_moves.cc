@@ -123,11 +123,18 @@ std::optional<AttachDictNeed> LocalDict::NeedAfter(const Status& failure) const 
       if (can_grow) return AttachDictNeed::kRoomForEntries;
       return std::nullopt;
     case Reason::kMemoryExhausted:
-      if (can_grow) return AttachDictNeed::kRoomForBytes;
+      if (can_grow || use->dict->AwaitsBacking()) return AttachDictNeed::kRoomForBytes;
       return std::nullopt;
     case Reason::kDataLoss: return AttachDictNeed::kRepair;
     default: return std::nullopt;
   }
+}
+
+// Of a segment that is still the current one.
+std::optional<uint64_t> LocalDict::BackedOf(uint32_t generation) const {
+  const Use<Mapping> use(current_);
+  if (use->generation != generation) return std::nullopt;
+  return use->dict->slabs_backed();
 }
 
 void LocalDict::WaitWhileMoving(uint32_t generation, Deadline deadline) const {
@@ -162,6 +169,7 @@ Status LocalDict::Follow(uint32_t generation, std::string_view key, const Status
 Status LocalDict::FollowUntil(uint32_t generation, std::string_view key, const Status& failure,
                               Deadline deadline) {
   const std::optional<AttachDictNeed> need = NeedAfter(failure);
+  const std::optional<uint64_t> backed = BackedOf(generation);
   if (need == AttachDictNeed::kNothing) WaitWhileMoving(generation, deadline);
   if (need == AttachDictNeed::kRepair && !writable()) {
     if (key.empty()) return failure;
@@ -176,6 +184,9 @@ Status LocalDict::FollowUntil(uint32_t generation, std::string_view key, const S
   if (need == AttachDictNeed::kNothing && current.dict->state() == DictState::kLive) {
     return Status();  // The move was given up.
   }
+  const bool awaits =
+      need == AttachDictNeed::kRoomForBytes && backed.has_value() && current.dict->AwaitsBacking();
+  if (awaits && current.dict->slabs_backed() != *backed) return Status();  // As above.
   AttachOpenDict open;
   open.name = "#" + std::to_string(facts_.index);
   open.generation = generation;
@@ -186,12 +197,15 @@ Status LocalDict::FollowUntil(uint32_t generation, std::string_view key, const S
     if (refused.reason() == Reason::kDictNotFound) {
       usable_.store(kReplaced, std::memory_order_relaxed);
     }
-    // The same reason: the daemon cannot help, and this side knows more of what happened.
-    return refused.reason() == failure.reason() ? failure : refused;
+    // The same reason: the daemon cannot help, and this side knows more of what happened. Only the
+    // daemon knows of the memory of all.
+    return refused.reason() == failure.reason() && !awaits ? failure : refused;
   }
   const auto& opened = std::get<AttachDictOpened>(received->packet.message);
+  const bool answered = awaits && current.dict->slabs_backed() != *backed;
   SH_RETURN_IF_ERROR(Adopt(opened, received->descriptors));
-  const bool helped = opened.generation != generation || need == AttachDictNeed::kNothing;
+  const bool helped =
+      opened.generation != generation || need == AttachDictNeed::kNothing || answered;
   return helped ? Status() : failure;
 }
 

@@ -70,11 +70,11 @@ Status FakeDaemon::Vault::Remove(const std::string& name) {
   return Status();
 }
 
-FakeDaemon::FakeDaemon() {
+FakeDaemon::FakeDaemon(const EngineOptions& options) {
   const char* const base = std::getenv("TMPDIR");
   runtime_dir_ = std::string(base != nullptr ? base : "/tmp") + "/statehouse-fake-XXXXXX";
   Demand(::mkdtemp(runtime_dir_.data()) != nullptr, "making a temporary folder");
-  StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(EngineOptions(), {}, &vault_);
+  StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(options, {}, &vault_);
   Demand(engine.ok(), "starting an engine");
   engine_ = *std::move(engine);
   Serve();
@@ -284,10 +284,13 @@ AttachMessage FakeDaemon::AnswerOpenDict(const Connection& connection, const Att
       !read_only_) {
     const auto how =
         open.need == AttachDictNeed::kRepair ? DictStore::Move::kSalvage : DictStore::Move::kGrow;
-    if (how == DictStore::Move::kGrow && !DictStore::CanGrow(**served)) {
+    const bool backs =
+        open.need == AttachDictNeed::kRoomForBytes && (*served)->dict().AwaitsBacking();
+    if (!backs && how == DictStore::Move::kGrow && !DictStore::CanGrow(**served)) {
       return AttachError{Reason::kLimitExceeded, 0, "it is as large as it may be"};
     }
-    const Status moved = dicts.MoveDict(engine_->DaemonLane(kServingLane), *served, how);
+    const Status moved = backs ? dicts.BackMore(**served)
+                               : dicts.MoveDict(engine_->DaemonLane(kServingLane), *served, how);
     if (!moved.ok()) return ErrorOf(moved);
     served = dicts.Find(open.name);
     if (!served.ok()) return ErrorOf(served.status());

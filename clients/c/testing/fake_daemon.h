@@ -25,7 +25,7 @@ class FakeDaemon final {
   using CallHandler =
       std::function<StatusOr<std::string>(const std::string& method, const std::string& request)>;
 
-  FakeDaemon();
+  explicit FakeDaemon(const EngineOptions& options = {});
   ~FakeDaemon();
   FakeDaemon(const FakeDaemon&) = delete;
   FakeDaemon& operator=(const FakeDaemon&) = delete;
