@@ -271,7 +271,7 @@ Finding CheckProcessLimits(pid_t daemon, const HostFiles& files) {
 Finding CheckCgroupMemory(pid_t daemon, uint64_t memory_limit_bytes, const HostFiles& files) {
   Finding finding{.check = "cgroup-memory",
                   .why =
-                      "beyond its cgroup's limit the kernel kills the daemon; below "
+                      "beyond its cgroup's limit the kernel kills the daemon; at "
                       "areas.memory_max it refuses with MEMORY_EXHAUSTED and loses nothing"};
   const std::string groups = TextOf(files.proc + "/" + std::to_string(daemon) + "/cgroup");
   const size_t at = groups.rfind("0::", 0) == 0 ? 0 : groups.find("\n0::");

@@ -95,7 +95,7 @@ struct Config {
   struct Areas {
     uint32_t count_max = kAreasMax;
     uint64_t size_max = kAreaBytesMax;
-    uint64_t memory_max = 0;  // All areas together; 0: no limit.
+    uint64_t memory_max = 0;  // All areas and dicts together; 0: no limit.
     uint64_t atomic_range_bytes = kAtomicRangeBytesDefault;
     std::string
         file_root;  // File-backed areas must lie below it; empty: none are allowed over RPC.

@@ -217,7 +217,7 @@ std::vector<Setting> MakeSettings() {
       SH_SETTING("areas.size_max", "", kBytes, areas.size_max, "Largest area.",
                  [](const Config& c) { return OutOfRange(c.areas.size_max, 1, kAreaBytesMax); }),
       SH_SETTING("areas.memory_max", "--memory-max", kBytes, areas.memory_max,
-                 "Memory of all areas together; 0: no limit.", Accept),
+                 "Memory of all areas and dicts together; 0: no limit.", Accept),
       SH_SETTING("areas.atomic_range_bytes", "", kBytes, areas.atomic_range_bytes,
                  "Largest range that is written atomically: a power of two.",
                  [](const Config& c) {

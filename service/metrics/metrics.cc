@@ -250,7 +250,7 @@ void PrometheusMetrics::AddEngine(std::vector<MetricFamily>* families) {
   const EngineTotals totals = engine_->Totals();
   AddGauge(families, "statehouse_areas", "Areas that exist.", totals.areas);
   AddGauge(families, "statehouse_memory_bytes",
-           "Bytes of memory in areas and their control structures.",
+           "Bytes of memory that areas and dicts hold, control structures included.",
            static_cast<double>(totals.memory_bytes));
   AddGauge(families, "statehouse_memory_limit_bytes",
            "The limit of statehouse_memory_bytes; 0 means none.",

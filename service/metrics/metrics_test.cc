@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -113,6 +114,44 @@ TEST_F(MetricsTest, TheEngineIsReadWhenScraped) {
   ExpectLine("statehouse_generation 1");
   ExpectLine("statehouse_area_mutations_total{origin=\"daemon\"} 1");
   ExpectLine("statehouse_area_mutations_total{origin=\"worker\"} 0");
+}
+
+TEST_F(MetricsTest, TheMemoryOfAreasAndDictsIsOneGauge) {
+  const auto gauge = [this](const std::string& name) {
+    const std::string text = "\n" + metrics_->Scrape();
+    const size_t at = text.find("\n" + name + " ");
+    return at == std::string::npos ? -1.0
+                                   : std::strtod(text.c_str() + at + name.size() + 2, nullptr);
+  };
+  EXPECT_EQ(gauge("statehouse_memory_bytes"), 0);
+  EXPECT_EQ(gauge("statehouse_memory_limit_bytes"), 0);
+  AreaSpec spec;
+  spec.name = "x";
+  spec.size = 1 << 20;
+  ASSERT_TRUE(engine_->CreateArea(std::move(spec)).ok());
+  DictSpec dict;
+  dict.name = "d";
+  const auto made = engine_->dicts().Create(dict);
+  ASSERT_TRUE(made.ok());
+  const double before = gauge("statehouse_memory_bytes");
+  EXPECT_GT(before, 1 << 20);
+
+  // 400 blocks of 10,240 bytes in slabs of six.
+  const std::string value(10'000, 'v');
+  DictResult result;
+  for (int i = 0; i < 400; ++i) {
+    ASSERT_TRUE(made->dict->dict()
+                    .Set(engine_->DaemonLane(0), "k" + std::to_string(i), DictValue::Bytes(value),
+                         {}, &result)
+                    .ok());
+  }
+
+  const double grown = gauge("statehouse_memory_bytes") - before;
+  EXPECT_GE(grown, 4'000'000);
+  EXPECT_LE(grown, 4'600'000);
+  ASSERT_TRUE(engine_->dicts().Delete("d").ok());
+  ASSERT_TRUE(engine_->DeleteArea("x").ok());
+  EXPECT_EQ(gauge("statehouse_memory_bytes"), 0);
 }
 
 TEST_F(MetricsTest, FailuresOfAuthenticationAndAttachmentsAreCounted) {

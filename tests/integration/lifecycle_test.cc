@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -13,6 +14,7 @@
 #include "service/exit_codes.h"
 #include "service/rpc/test_certificates.h"
 #include "statehouse/v1/area.pb.h"
+#include "statehouse/v1/dict.pb.h"
 #include "tests/support/attach_client.h"
 #include "tests/support/daemon.h"
 
@@ -88,6 +90,54 @@ TEST(LifecycleTest, AKilledDaemonComesBackWithTheSameStateAndPorts) {
   EXPECT_EQ(daemon->tcp_address(), tcp);
   EXPECT_EQ(daemon->http_address(), http);
   EXPECT_EQ(daemon->keeper_pid(), keeper);
+  EXPECT_EQ(daemon->Stop(), 0);
+}
+
+TEST(LifecycleTest, TheMemoryOfDictsIsLimitedAndCountedAfterAKillToo) {
+  DaemonOptions options;
+  options.arguments = {"--memory-max", "4M"};
+  const auto daemon = MustStart(options);
+  ASSERT_NE(daemon, nullptr);
+  const auto gauge = [&] {
+    const std::string name = "\nstatehouse_memory_bytes ";
+    const std::string text = daemon->HttpGet("/metrics");
+    const size_t at = text.find(name);
+    return at == std::string::npos ? 0.0 : std::strtod(text.c_str() + at + name.size(), nullptr);
+  };
+  const auto set = [](AttachClient* client, int number) {
+    v1::SetEntryRequest request;
+    request.set_name("d");
+    request.set_key("key" + std::to_string(number));
+    request.mutable_value()->set_bytes_value(std::string(10'000, 'v'));
+    return client->Call("/statehouse.v1.Dicts/SetEntry", request.SerializeAsString()).status();
+  };
+  int entries = 0;
+  {
+    AttachClient client = Connected(*daemon);
+    ASSERT_TRUE(CreateArea(&client, "a", 1 << 20).ok());
+    v1::CreateDictRequest create;
+    create.set_name("d");
+    ASSERT_TRUE(client.Call("/statehouse.v1.Dicts/CreateDict", create.SerializeAsString()).ok());
+    Status refused;
+    while (entries < 1000 && (refused = set(&client, entries)).ok()) ++entries;
+    EXPECT_EQ(refused.reason(), Reason::kMemoryExhausted) << refused.ToString();
+  }
+  EXPECT_GT(entries, 200);
+  const double used = gauge();
+  EXPECT_GE(used, (1 << 20) + entries * 10'000.0);
+  EXPECT_LE(used, (4 << 20) + (256 << 10));  // With what the daemon's lanes take.
+
+  const Status again = daemon->KillDaemonAndWait();
+  ASSERT_TRUE(again.ok()) << again.ToString();
+
+  EXPECT_GE(gauge(), used);
+  EXPECT_LE(gauge(), used + (256 << 10));
+  AttachClient client = Connected(*daemon);
+  EXPECT_EQ(set(&client, entries).reason(), Reason::kMemoryExhausted);
+  v1::DeleteAreaRequest remove;
+  remove.set_name("a");
+  ASSERT_TRUE(client.Call("/statehouse.v1.Areas/DeleteArea", remove.SerializeAsString()).ok());
+  EXPECT_TRUE(set(&client, entries).ok());
   EXPECT_EQ(daemon->Stop(), 0);
 }
 
