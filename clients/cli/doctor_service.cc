@@ -20,6 +20,8 @@ namespace statehouse::cli {
 namespace {
 
 constexpr double kMemoryShareHigh = 0.9;
+// A dict takes its memory in parts of this size at least: with less left, its inserts are refused.
+constexpr uint64_t kMemoryPartBytes = 64 << 10;
 constexpr int64_t kClockDifferenceNs = 1'000'000'000;
 
 constexpr const char* kWhyAttach =
@@ -289,9 +291,11 @@ Finding CheckMemory(const v1::GetStatusResponse& status) {
   if (limit == 0) return finding;
   const double share = static_cast<double>(status.memory_bytes()) / static_cast<double>(limit);
   if (share < kMemoryShareHigh) return finding;
-  finding.verdict = share >= 1 ? Verdict::kProblem : Verdict::kWarning;
+  const bool full = status.memory_bytes() + kMemoryPartBytes > limit;
+  finding.verdict = full ? Verdict::kProblem : Verdict::kWarning;
   finding.fix =
-      "delete areas or dicts (statehouse big shows the largest), or raise areas.memory_max";
+      "delete areas or dicts, or clear dicts (statehouse big shows the largest), or raise "
+      "areas.memory_max";
   return finding;
 }
 

@@ -312,12 +312,17 @@ TEST_F(DoctorTest, VersionsStateAndMemoryAsTheServiceTellsThem) {
 
   status.set_memory_bytes(899);
   Expect(Verdict::kGood, "none", CheckMemory(status));
-  status.set_memory_limit_bytes(1000);
-  Expect(Verdict::kGood, "899 B", CheckMemory(status));
-  status.set_memory_bytes(900);
-  Expect(Verdict::kWarning, "900 B", CheckMemory(status));
-  status.set_memory_bytes(1000);
-  Expect(Verdict::kProblem, "1000 B", CheckMemory(status));
+  // At the last part that a dict can get, and one byte past it.
+  constexpr uint64_t kLimit = 100 << 20;
+  status.set_memory_limit_bytes(kLimit);
+  status.set_memory_bytes(kLimit / 10 * 9 - 1);
+  Expect(Verdict::kGood, "limit 100.0 MiB", CheckMemory(status));
+  status.set_memory_bytes(kLimit / 10 * 9);
+  Expect(Verdict::kWarning, "90.0 MiB in use", CheckMemory(status));
+  status.set_memory_bytes(kLimit - (64 << 10));
+  Expect(Verdict::kWarning, "99.9 MiB in use", CheckMemory(status));
+  status.set_memory_bytes(kLimit - (64 << 10) + 1);
+  Expect(Verdict::kProblem, "99.9 MiB in use", CheckMemory(status));
 }
 
 TEST_F(DoctorTest, ClocksThatDifferByMoreThanASecond) {

@@ -421,8 +421,8 @@ Status DictStore::BackMore(ServedDict& served) {
   const uint64_t few = std::clamp(slabs, kBackedAtOnceMin, kBackedAtOnceFew);
   const uint64_t wanted =
       std::min({std::max(few, slabs / 8), kBackedAtOnceMax, geometry.slab_count() - slabs});
-  const auto reserved = options_.memory->ReserveUpTo(
-      wanted * kSlabBytes, kSlabBytes, "dict \"" + served.record().name + "\": another part of it");
+  const auto reserved = options_.memory->ReserveUpTo(wanted * kSlabBytes, kSlabBytes,
+                                                     "dict \"" + served.record().name + "\"");
   Status status = reserved.status();
   if (status.ok()) {
     status = AllocateRange(served.segment_.get(), geometry.data_offset() + slabs * kSlabBytes,
