@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <span>
 
 #include "service/config/settings.h"
 
@@ -97,6 +98,16 @@ struct BadToml {
   const char* message;
 };
 
+void ExpectRefused(std::span<const BadToml> rows) {
+  for (const BadToml& row : rows) {
+    const auto config = ParseConfigToml(row.text, "x.toml", Config());
+    ASSERT_FALSE(config.ok()) << row.text;
+    EXPECT_EQ(config.status().reason(), Reason::kConfigInvalid);
+    EXPECT_THAT(config.status().message(), HasSubstr(row.message)) << row.text;
+    EXPECT_THAT(config.status().message(), HasSubstr("x.toml:")) << row.text;
+  }
+}
+
 TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
   const BadToml rows[] = {
       {"\n[network]\nlissten = []",
@@ -123,9 +134,6 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[network]\nstreams_per_connection_max = 99", "is not within"},
       {"[network]\nstreams_per_connection_max = 1000001", "is not within"},
       {"[network]\nwasted_calls_per_second_max = 1000001", "is not within"},
-      {"[http]\nlisten = \"example.com:80\"", "is no loopback address"},
-      {"[http]\nlisten = \"0.0.0.0:80\"", "http.allow_remote"},
-      {"[http]\nallow_remote = true\nlisten = \":80\"", "is no address"},
       {"[attach]\nleases_per_process_max = 0", "is not within"},
       {"[attach]\nleases_per_process_max = 512", "is not within"},
       {"[areas]\natomic_range_bytes = 5000", "is no power of two"},
@@ -160,13 +168,34 @@ TEST(ConfigTomlTest, RefusesWithFileLineColumnAndTheNearestName) {
       {"[[area]]\nnam = \"a\"", "did you mean \"area.name\"?"},
       {"[network", "x.toml:1"},
   };
-  for (const BadToml& row : rows) {
-    const auto config = ParseConfigToml(row.text, "x.toml", Config());
-    ASSERT_FALSE(config.ok()) << row.text;
-    EXPECT_EQ(config.status().reason(), Reason::kConfigInvalid);
-    EXPECT_THAT(config.status().message(), HasSubstr(row.message)) << row.text;
-    EXPECT_THAT(config.status().message(), HasSubstr("x.toml:")) << row.text;
-  }
+  ExpectRefused(rows);
+}
+
+TEST(ConfigTomlTest, RefusesAddressesOfHttpThatNobodyAllowed) {
+  const BadToml rows[] = {
+      {"[http]\nlisten = \"example.com:80\"", "is no loopback address"},
+      {"[http]\nlisten = \"0.0.0.0:80\"", "http.allow_remote"},
+      {"[http]\nallow_remote = true\nlisten = \":80\"", "is no address"},
+  };
+  ExpectRefused(rows);
+}
+
+TEST(ConfigLimitsTest, LimitsOfIdleConnectionsAtTheirEndsAndPast) {
+  Config config = Parsed("[network]\nkeepalive_s = 0\nkeepalive_timeout_s = 1\nidle_s = 0\n");
+  EXPECT_EQ(config.network.keepalive_s, 0u);
+  EXPECT_EQ(config.network.keepalive_timeout_s, 1u);
+  EXPECT_EQ(config.network.idle_s, 0u);
+  config = Parsed("[network]\nkeepalive_s = 86400\nkeepalive_timeout_s = 3600\nidle_s = 604800\n");
+  EXPECT_EQ(config.network.keepalive_s, 86'400u);
+  EXPECT_EQ(config.network.keepalive_timeout_s, 3600u);
+  EXPECT_EQ(config.network.idle_s, 604'800u);
+  const BadToml rows[] = {
+      {"[network]\nkeepalive_s = 86401", "is not within 0 … 86400"},
+      {"[network]\nkeepalive_timeout_s = 0", "is not within 1 … 3600"},
+      {"[network]\nkeepalive_timeout_s = 3601", "is not within 1 … 3600"},
+      {"[network]\nidle_s = 604801", "is not within 0 … 604800"},
+  };
+  ExpectRefused(rows);
 }
 
 TEST(ConfigTomlTest, CharactersBeyondAsciiAreKeptInStringsAndRefusedElsewhere) {
