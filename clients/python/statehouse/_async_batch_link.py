@@ -51,9 +51,10 @@ class _Gathered:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._operations: list[bytes] = []
+        self._calls: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._size = 0
-        self._outcomes: list[asyncio.Future[Any]] = []
+        self._values = 0  # That their answers may hold.
+        self._changes_value = False
         self._waited_for = 0
         self._exchange: _Exchange | None = None
         self._is_sent = False
@@ -62,16 +63,19 @@ class _Gathered:
     def was_sent(self) -> bool:
         return self._exchange is not None and self._exchange.was_sent
 
-    def takes(self, operation: bytes) -> bool:
-        """Whether it can go out with those that are there."""
-        return not self._is_sent and self._size + len(operation) <= MESSAGE_BYTES_MAX - _MESSAGE_HEAD_BYTES_MAX
+    def takes(self, operation: bytes, answer: _short_calls.Answer) -> bool:
+        """Whether it can go out with those that are there: what changes something must have room for its answer, which is told once."""
+        is_roomy = self._values + answer.values <= _short_calls.VALUES_MAX
+        is_told = is_roomy or not (self._changes_value or answer.changes_value)
+        return not self._is_sent and is_told and self._size + len(operation) <= MESSAGE_BYTES_MAX - _MESSAGE_HEAD_BYTES_MAX
 
-    def add(self, operation: bytes) -> asyncio.Future[Any]:
-        self._operations.append(operation)
-        self._size += len(operation)
-        self._waited_for += 1
+    def add(self, operation: bytes, answer: _short_calls.Answer) -> asyncio.Future[Any]:
         outcome: asyncio.Future[Any] = self.connection.loop.create_future()
-        self._outcomes.append(outcome)
+        self._calls.append((operation, outcome))
+        self._size += len(operation)
+        self._values += answer.values
+        self._changes_value = self._changes_value or answer.changes_value
+        self._waited_for += 1
         return outcome
 
     def leave(self) -> None:
@@ -84,9 +88,10 @@ class _Gathered:
         if self._is_sent:
             return
         self._is_sent = True
+        self._calls = [call for call in self._calls if not call[1].done()]  # Else its task was cancelled.
         exchange = None
-        if self._waited_for:
-            exchange = self.connection.start(_short_calls.message_of(b"".join(self._operations)))
+        if self._calls:
+            exchange = self.connection.start(_short_calls.message_of(b"".join([operation for operation, _ in self._calls])))
         if exchange is None:
             return self._end_all(None)
         self._exchange = exchange
@@ -98,15 +103,15 @@ class _Gathered:
         if is_failure(outcome):
             return self._end_all(None)  # Refused as a whole: each call says it better.
         try:
-            results = _short_calls.results_of(outcome, len(self._outcomes))
+            results = _short_calls.results_of(outcome, len(self._calls))
         except ValueError as damage:
             return self._end_all(damage)
-        for future, result in zip(self._outcomes, results, strict=True):
+        for (_, future), result in zip(self._calls, results, strict=True):
             if not future.done():
                 future.set_result(result)
 
     def _end_all(self, outcome: Any) -> None:
-        for future in self._outcomes:
+        for _, future in self._calls:
             if not future.done():
                 future.set_result(outcome)
 
@@ -169,16 +174,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def _catch_up(self) -> None:
         """Takes what came while the loop was busy: nothing is sent to a service that has left."""
-        if self._transport is None or not self._poll.poll(0):
-            return
-        try:
-            size = self._socket.recv_into(self._buffer)
-        except OSError as error:
-            return self.end(Lost(str(error)))
-        if size:
-            self.buffer_updated(size)
-        else:
-            self.eof_received()
+        while self._transport is not None and self._poll.poll(0):  # The end may stand behind a ping.
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except OSError as error:
+                return self.end(Lost(str(error)))
+            if size:
+                self.buffer_updated(size)
+            else:
+                self.eof_received()
 
     def _pump(self) -> None:
         """Sends what there is room for."""
@@ -282,20 +286,23 @@ class AsyncBatchLink:
         """The response of a call, or None where it is to go by itself: it is none for the stream, or the stream is not there, or failed
         before the call was carried out. Tasks that call in one turn of the event loop share a message; nothing waits for company.
         ``deadline`` is of time.monotonic(). Errors: the call's."""
-        operation = None if self._address is None else _short_calls.operation_of(call)
+        if self._address is None or time.monotonic() >= deadline:
+            return None
+        operation = _short_calls.operation_of(call)
         if operation is None:
             return None
         self._short_calls += 1
         connection = self._ready(operation)
         if connection is None:
             return None
+        answer = _short_calls.answer_of(call)
         gathered = self._gathered
-        if gathered is None or gathered.connection is not connection or not gathered.takes(operation):
-            if gathered is not None:
+        if gathered is None or gathered.connection is not connection or not gathered.takes(operation, answer):
+            if gathered is not None and gathered.connection.loop is connection.loop:
                 gathered.send()
             gathered = self._gathered = _Gathered(connection)
             connection.loop.call_soon(gathered.send)
-        outcome = await self._outcome_of(gathered, gathered.add(operation), deadline)
+        outcome = await self._outcome_of(gathered, gathered.add(operation, answer), deadline)
         if isinstance(outcome, tuple):
             return _short_calls.response_of(call, *outcome)
         if outcome is _LATE:

@@ -47,14 +47,16 @@ class BatchLink:
     def call_short(self, call: Call, deadline: float) -> Any:
         """The response of a call, or None where it is to go by itself: it is none for the stream, the stream is busy, or not there, or
         failed before the call was carried out. ``deadline`` is of time.monotonic(). Errors: the call's."""
-        if self._address is None or self._session.closed:
+        if self._address is None or self._session.closed or time.monotonic() >= deadline:
             return None
         operation = _short_calls.operation_of(call)
-        if operation is None or not self._lock.acquire(blocking=False):
+        if operation is None:
+            return None
+        message = call._replace(request=_short_calls.Message(_short_calls.message_of(operation)))
+        if not self._lock.acquire(blocking=False):
             return None
         self._short_calls += 1
-        message = _short_calls.Message(_short_calls.message_of(operation))
-        answer = self._try(call._replace(request=message), deadline)
+        answer = self._try(message, deadline)
         if answer is None:
             return None
         try:
@@ -119,19 +121,23 @@ class BatchLink:
         if not is_worth_it or now < self._not_before:
             return False
         self._not_before = now + _batch_stream.TRIED_AGAIN_AFTER_S
-        return self._begin(self._address, min(deadline, now + BEGIN_S)) and bool(self._stream.takes(serialized))
+        # What that takes a call by grpcio may still need.
+        return self._begin(self._address, now + min(BEGIN_S, (deadline - now) / 2)) and bool(self._stream.takes(serialized))
 
     def _begin(self, address: tuple[int, Any], deadline: float) -> bool:
         """Connects, and asks for an empty batch: then the service lets us in, and knows streams of batches."""
         family, where = address
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            return False
         try:
             if family == socket.AF_UNIX:
                 made = socket.socket(family)
                 self._socket, self._pid = made, os.getpid()
-                made.settimeout(BEGIN_S)
+                made.settimeout(seconds)
                 made.connect(where)
             else:
-                made = socket.create_connection(where, BEGIN_S)
+                made = socket.create_connection(where, seconds)
                 self._socket, self._pid = made, os.getpid()
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             made.setblocking(False)
@@ -139,7 +145,8 @@ class BatchLink:
             self._readable.register(made, select.POLLIN)
             self._buffer = memoryview(bytearray(CHUNK_BYTES))
             self._stream = BatchStream(_batch_stream.authority_of(family, self._session.target), self._session.metadata)
-            if not is_failure(self._exchange(b"", deadline)):
+            # Whoever closed the client while it connected had no socket to end.
+            if not self._session.closed and not is_failure(self._exchange(b"", deadline)):
                 return True
         except (Lost, OSError):
             pass  # Then there is none.
@@ -150,10 +157,11 @@ class BatchLink:
         """Takes what came since the last answer. False where that was the end."""
         assert self._socket is not None
         try:
-            if not self._readable.poll(0):
-                return True
-            size = self._socket.recv_into(self._buffer)
-            if size and self._stream.receive(self._buffer[:size]) is None and not self._stream.is_used_up:
+            while self._readable.poll(0):  # The end may stand behind a ping.
+                size = self._socket.recv_into(self._buffer)
+                if not size or self._stream.receive(self._buffer[:size]) is not None or self._stream.is_used_up:
+                    break
+            else:
                 return True
         except (Lost, OSError):
             pass

@@ -4,19 +4,39 @@ it takes by grpcio. The service carries each out as the call that it would be, w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import _batch_wire, _local, errors
 from ._batch_operations import KINDS
 from ._control import Call
+from ._dict_calls import DICTS
 from ._local import Operation
 
 # Of one entry or word, or of a number of keys that the request bounds: what may take long would keep those behind it waiting.
 _SHORT = {
     "/statehouse.v1.Areas/": ("LoadWord", "StoreWord", "AddWord", "CompareExchangeWord", "BitwiseWord"),
-    "/statehouse.v1.Dicts/": ("GetEntry", "SetEntry", "DeleteEntry", "IncrementEntry", "EditEntry", "TouchEntry", "TransactDict"),
+    DICTS: ("GetEntry", "SetEntry", "DeleteEntry", "IncrementEntry", "EditEntry", "TouchEntry", "TransactDict"),
 }
 _KIND_OF = {service + method: KINDS[method] for service, methods in _SHORT.items() for method in methods}
+
+
+class Answer(NamedTuple):
+    """What an answer may hold: so many values of up to 1 MiB, and whether they are told once, because the call changes something."""
+
+    values: int
+    changes_value: bool
+
+
+VALUES_MAX = 15  # For which an answer surely has room.
+_WORD = Answer(0, False)
+_ANSWERS = {
+    "GetEntry": Answer(1, False),
+    "SetEntry": Answer(1, True),
+    "DeleteEntry": Answer(1, True),
+    "EditEntry": Answer(1, True),
+    "TransactDict": Answer(VALUES_MAX, True),
+}
+_ANSWER_OF = {DICTS + method: answer for method, answer in _ANSWERS.items()}
 REQUEST_BYTES_MAX = 4096  # Of a longer one the copies cost as much as a call.
 BEGINS_AFTER = 16  # Calls of a client: fewer are not worth a second connection.
 
@@ -28,6 +48,12 @@ def operation_of(call: Call) -> bytes | None:
         return None
     request = call.request.SerializeToString()
     return _batch_wire.operation(kind, request) if len(request) <= REQUEST_BYTES_MAX else None
+
+
+def answer_of(call: Call) -> Answer:
+    if getattr(call.request, "return_previous", True):
+        return _ANSWER_OF.get(call.method, _WORD)
+    return _WORD  # Versions always have room.
 
 
 def message_of(operations: bytes) -> bytes:

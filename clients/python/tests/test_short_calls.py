@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 
 import statehouse
 import statehouse.aio
-from statehouse import _batch_stream, _batch_wire, _short_calls
+from statehouse import _batch_link, _batch_stream, _batch_wire, _short_calls
 from statehouse._batch_link import BatchLink
 from statehouse._batch_stream import frame
 from statehouse._control import Call
@@ -22,7 +23,7 @@ from statehouse._wire import put_varint
 from conftest import PATIENCE_S, Service, wait_until
 from test_aio_batch_link import until
 from test_aio_dict import run
-from test_batch_link import DATA, OPENED, message, misbehaving
+from test_batch_link import DATA, OPENED, PING, message, misbehaving
 from test_fork import in_child
 
 GET = "/statehouse.v1.Dicts/GetEntry"
@@ -205,6 +206,55 @@ def test_a_killed_daemon_costs_nothing(
     wait_until(lambda: shared.incr("n") and link_of(client)._socket is not None, "another stream")
 
 
+def test_an_idle_client_notices_that_the_daemon_was_killed(
+    service: Service, far: tuple[statehouse.Client, statehouse.SharedDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What adds to a word is not sent again, so it must not be sent to a service that has left, also behind a ping that nobody read."""
+    client, shared = far
+    area = client.area(shared.name, size=8)
+    monkeypatch.setattr(_batch_stream, "TRIED_AGAIN_AFTER_S", 0.0)
+    link_of(client)._not_before = 0.0
+    for number in range(1, 6):
+        assert area.add_u64(0) == 2 * number - 1
+        wait_until(lambda: shared.get("nothing") is None and link_of(client)._socket is not None, "the stream")
+        has_ended = select.poll()
+        has_ended.register(link_of(client)._socket, select.POLLRDHUP)
+        service.kill_daemon()
+        wait_until(lambda: has_ended.poll(0), "the end of the connection")
+        with service.connect("network") as other:
+            other.status()  # Of the next daemon: this client's other connection has ended, too.
+        assert area.add_u64(0) == 2 * number
+    client.areas.delete(shared.name)
+
+
+def test_a_time_that_is_over_sends_nothing(far: tuple[statehouse.Client, statehouse.SharedDict]) -> None:
+    client, shared = far
+    used = link_of(client)._socket
+    increment = Call("/statehouse.v1.Dicts/IncrementEntry", _Request(), _Response, True)
+    assert link_of(client).call_short(increment, time.monotonic()) is None and link_of(client)._socket is used
+    assert shared.get("n") is None
+
+
+def test_a_client_that_is_closed_while_it_connects_sends_nothing(service: Service, area_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service.connect("network") as other:
+        other.area(area_name, size=8)
+        client = service.connect("network")
+        area = client.area(area_name)
+        for number in range(1, _short_calls.BEGINS_AFTER + 1):
+            assert area.add_u64(0) == number
+        connect = socket.socket.connect
+
+        def close_and_connect(made: socket.socket, address: Any) -> None:
+            client.close()
+            connect(made, address)
+
+        monkeypatch.setattr(_batch_link.socket, "socket", type("Socket", (socket.socket,), {"connect": close_and_connect}))
+        with pytest.raises(statehouse.ClientClosed):
+            area.add_u64(0)
+        assert link_of(client)._socket is None and other.area(area_name).load_u64(0) == _short_calls.BEGINS_AFTER
+        other.areas.delete(area_name)
+
+
 def test_a_forked_child_has_its_own(far: tuple[statehouse.Client, statehouse.SharedDict]) -> None:
     client, shared = far
     used = link_of(client)._socket
@@ -261,8 +311,8 @@ def failure(reason: int, text: bytes = b"why") -> bytes:
     return _batch_wire.field(b"\x0a", bytes((8, reason))) + _batch_wire.field(b"\x12", text)
 
 
-def serving(data: bytes) -> Callable[[socket.socket, int], None]:
-    """Opens the stream, then sends this for the first call, and closes."""
+def serving(data: bytes, then: bytes = b"") -> Callable[[socket.socket, int], None]:
+    """Opens the stream, then sends this for the first call, and a moment later the rest, and closes."""
 
     def serve(connection: socket.socket, number: int) -> None:
         received = b""
@@ -276,6 +326,9 @@ def serving(data: bytes) -> Callable[[socket.socket, int], None]:
             received += chunk
         if data:
             connection.sendall(data)
+        if then:
+            time.sleep(0.05)  # So that it is not read together with the answer.
+            connection.sendall(then)
         connection.shutdown(socket.SHUT_RDWR)
 
     return serve
@@ -331,6 +384,17 @@ def test_what_becomes_of_an_answer(tmp_path: Any, sent: bytes, idempotent: bool,
         else:
             assert link.call_short(get(idempotent), deadline) == outcome
         assert not calls
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_end_behind_a_ping_is_seen_before_anything_is_sent(tmp_path: Any) -> None:
+    answered = framed(answer((GET_KIND, b"the answer")))
+    with misbehaving(serving(answered, then=frame(PING, 0, 0, bytes(8))), tmp_path) as (link, _):
+        assert link.call_short(get(False), time.monotonic() + PATIENCE_S) == b"the answer"
+        has_ended = select.poll()
+        has_ended.register(link._socket, select.POLLRDHUP)
+        wait_until(lambda: has_ended.poll(0), "the end of the connection")
+        assert link.call_short(get(False), time.monotonic() + PATIENCE_S) is None and link._socket is None
 
 
 @pytest.mark.usefixtures("at_once")
@@ -413,6 +477,34 @@ def test_a_cancelled_task_leaves_the_others_alone(service: Service, area_name: s
             assert isinstance(done[1], asyncio.CancelledError)
             assert [type(one) for one in done].count(int) == 3
         assert not connection.retired and await d.get("n") in range(150, 201)
+
+    run(service, "network", area_name, check)
+
+
+def test_a_task_that_is_cancelled_before_its_turn_ends_sends_nothing(service: Service, area_name: str) -> None:
+    async def check(client: Client, d: Dict) -> None:
+        await begun(client, d)
+        for number in range(1, 11):
+            kept, cancelled = asyncio.ensure_future(d.incr("kept")), asyncio.ensure_future(d.incr("cancelled"))
+            asyncio.get_running_loop().call_soon(cancelled.cancel)  # Behind the tasks' first steps, before what they asked for.
+            assert await kept == number
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+        assert await d.get("cancelled") is None
+
+    run(service, "network", area_name, check)
+
+
+def test_what_is_told_once_has_room_beside_large_values(service: Service, area_name: str) -> None:
+    async def check(client: Client, d: Dict) -> None:
+        large = bytes((1 << 20) - 64)
+        for number in range(20):
+            await d.set(str(number), large)
+        await begun(client, d)
+        gets = [d.get(str(number)) for number in range(18)]
+        pops = [d.pop("18"), d.pop("19")]
+        *values, popped, other = await asyncio.gather(*gets, *pops)
+        assert popped == other == large and all(value == large for value in values)
 
     run(service, "network", area_name, check)
 
