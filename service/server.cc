@@ -149,6 +149,7 @@ class Server final : public ServiceControl {
 
   std::atomic<bool> drain_was_asked_{false};
   std::atomic<bool> draining_{false};  // grace_ms_ is set.
+  bool was_signalled_ = false;         // To stop. The main thread's.
   std::atomic<bool> closing_{false};   // The drain has lingered; no call is begun any more.
   std::atomic<bool> drained_{false};
   std::atomic<int64_t> grace_ms_{0};
@@ -513,7 +514,9 @@ void Server::OnSignal(int signal) {
     return ReloadTokens();
   }
   spdlog::info("{} received", strsignal(signal));
-  if (draining_) CutShort();
+  // The first one after a call of Drain is not the second: whoever stops the service may have
+  // asked it to drain before.
+  if (std::exchange(was_signalled_, true)) CutShort();
   BeginDrain(milliseconds(config_.drain_grace_ms));
 }
 

@@ -168,11 +168,12 @@ std::vector<Setting> MakeSettings() {
             return c.http.allow_remote ? RefuseTcpAddress(c.http.listen)
                                        : RefuseListenAddress(c.http.listen);
           }),
-      SH_SETTING("http.allow_remote", "", kBool, http.allow_remote,
-                 "Serve http.listen beyond loopback, for a Prometheus or a prober of another host: "
-                 "whoever reaches it reads rates and sizes, without a token and without TLS; no "
-                 "names of objects, no keys, no values.",
-                 Accept),
+      SH_SETTING(
+          "http.allow_remote", "", kBool, http.allow_remote,
+          "Serve http.listen beyond loopback, for a Prometheus or a prober of another host: "
+          "whoever reaches it reads rates and sizes, without a token and without TLS; no "
+          "names of objects, no keys, no values; it can also keep others from being answered.",
+          Accept),
       SH_SETTING("auth.tokens_file", "--tokens-file", kText, auth.tokens_file,
                  "Access tokens; empty: tokens.toml in the runtime folder.",
                  [](const Config& c) { return RefusePath(c.auth.tokens_file); }),

@@ -42,6 +42,12 @@ std::string EncodeHealth(HealthCheckResponse::ServingStatus status) {
   return response.SerializeAsString();
 }
 
+// As gRPC has it; of a unix socket the address that its client bound it to says nothing.
+std::string PeerName(const grpc::ServerContext& context) {
+  std::string peer = context.peer();
+  return peer.starts_with("unix:") ? "unix:" : peer;
+}
+
 Status Undecodable(const std::string& method) {
   return Status(Reason::kInvalidArgument,
                 method + ": the request is not a valid message of this method");
@@ -107,7 +113,7 @@ void ServerCall::Route() {
   if (!identity.ok()) {
     const Reason reason = identity.status().reason();
     const auto& on_auth_failure = core_->options().on_auth_failure;
-    if (on_auth_failure) on_auth_failure(reason, context_.peer());
+    if (on_auth_failure) on_auth_failure(reason, PeerName(context_));
     CountWasted();
     return Finish(ToGrpcStatus(identity.status(), ""));
   }
@@ -200,7 +206,7 @@ CallContext ServerCall::MakeContext() {
   call.identity = kind_ == Kind::kBatches ? identity_ : std::move(identity_);
   call.deadline = Deadline();
   call.lane = core_->lane();
-  call.peer = [this] { return ShownPeer(context_.peer()); };
+  call.peer = [this] { return ShownPeer(PeerName(context_)); };
   return call;
 }
 

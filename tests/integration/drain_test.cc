@@ -235,6 +235,22 @@ TEST_F(DrainTest, ABatchIsCarriedOutUpToWhereItTakesALock) {
   ASSERT_NO_FATAL_FAILURE(ExpectCutShort());
 }
 
+TEST_F(DrainTest, TheFirstSignalAfterACallOfDrainCutsNothingShort) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--drain-linger", kForEver, "--drain-grace", kForEver}));
+  ASSERT_NO_FATAL_FAILURE(CreateObjects());
+  v1::DrainResponse response;
+  ASSERT_TRUE(v1::Admin::NewStub(channel_)->Drain(Context(), {}, &response).ok());
+  ASSERT_TRUE(Eventually([&] { return ProbeSees("503"); })) << daemon_->errors();
+
+  ASSERT_NO_FATAL_FAILURE(BeginDrain());
+
+  ASSERT_TRUE(Eventually([&] {
+    return daemon_->errors().find("Terminated received") != std::string::npos;
+  })) << daemon_->errors();
+  EXPECT_TRUE(Set("served").ok());
+  ASSERT_NO_FATAL_FAILURE(ExpectCutShort());
+}
+
 // Also over a connection that says nothing: the watch and the wait end when it has lingered.
 TEST_F(DrainTest, ItEndsByItselfWhenItHasLingered) {
   ASSERT_NO_FATAL_FAILURE(Start({"--drain-linger", "2000", "--drain-grace", kForEver}));

@@ -45,6 +45,16 @@ class UnitFileTest(unittest.TestCase):
         checked = subprocess.run([STATEHOUSED, "config", "check", *flags], capture_output=True, text=True, check=False)
         self.assertEqual((checked.returncode, checked.stderr), (0, ""))
 
+    def test_the_daemon_uses_the_folder_that_systemd_makes(self) -> None:
+        unit = settings()
+        words = unit["ExecStart"][0].split()
+        self.assertEqual(words[words.index("--runtime-dir") + 1], "/run/" + unit["RuntimeDirectory"][0])
+        self.assertEqual(unit["RuntimeDirectoryMode"], ["0700"])
+
+    def test_no_number_of_failures_makes_systemd_forget_the_memory(self) -> None:
+        self.assertEqual(settings()["StartLimitIntervalSec"], ["0"])
+        self.assertEqual(settings()["Restart"], ["on-failure"])
+
     def test_systemd_keeps_as_many_descriptors_as_there_can_be_objects(self) -> None:
         kept = int(settings()["FileDescriptorStoreMax"][0])
         areas = 2 * limit("kAreasMax")  # Control memory, and a file.
@@ -60,7 +70,6 @@ class UnitFileTest(unittest.TestCase):
 
     def test_systemd_can_tell_that_it_serves(self) -> None:
         self.assertEqual(settings()["Type"], ["notify"])
-        self.assertEqual(settings()["RuntimeDirectoryMode"], ["0700"])
 
 
 if __name__ == "__main__":
