@@ -110,6 +110,15 @@ def check_registered():
             yield f"{name}: is in no CMakeLists.txt, so it never runs"
 
 
+def check_package():
+    """Every file of the Python package is one that the build copies."""
+    copied = set(re.findall(r"^\s+(statehouse/\S+)$", (ROOT / "clients/python/CMakeLists.txt").read_text(), re.MULTILINE))
+    for name in tracked("clients/python/statehouse/*.py", "clients/python/statehouse/compat/*.py"):
+        module = name.removeprefix("clients/python/")
+        if module not in copied and not module.startswith("statehouse/v1/"):  # Those are generated.
+            yield f"clients/python/CMakeLists.txt: {module} is missing"
+
+
 def long_functions(name, lines):
     """Functions as clang-format lays them out: they begin at column 0 and end with '}' at column 0."""
     start = None
@@ -137,6 +146,7 @@ def main():
     for name in tracked(*LOCK_FILES):
         problems += check_hosts(name, (ROOT / name).read_text().split("\n"))
     problems += check_registered()
+    problems += check_package()
     ratchet = ROOT / "tests/tidy/long_functions.txt"
     listed = {line for line in ratchet.read_text().split("\n") if line and not line.startswith("#")}
     problems += [f"{title}: longer than {FUNCTION_LINES_MAX} lines" for title in sorted(seen_long - listed)]
