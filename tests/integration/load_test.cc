@@ -103,7 +103,10 @@ class Stream final {
 class LoadTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto daemon = Daemon::Start();
+    DaemonOptions options_of_daemon;
+    // Its connections are read one after the other, for minutes, so that pings go unread.
+    options_of_daemon.environment = {"STATEHOUSED_NETWORK__KEEPALIVE_S=0"};
+    auto daemon = Daemon::Start(options_of_daemon);
     ASSERT_TRUE(daemon.ok()) << daemon.status().ToString();
     daemon_ = *std::move(daemon);
     address_ = daemon_->tcp_address();
