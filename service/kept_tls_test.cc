@@ -7,7 +7,7 @@
 
 #include <string>
 
-#include "service/kept_tls_test_support.h"
+#include "engine/state/test_keeping_vault.h"
 
 namespace statehouse {
 namespace {
@@ -31,11 +31,11 @@ TEST(KeptTlsTest, TheNextDaemonFindsWhatWasKeptLast) {
   ASSERT_TRUE(KeepTls(kFiles, first, &vault).ok());
   ASSERT_TRUE(KeepTls(kFiles, last, &vault).ok());
   struct stat facts {};
-  ASSERT_EQ(fstat(vault.kept()["tls"].get(), &facts), 0);
+  ASSERT_EQ(fstat(vault.kept["tls"].get(), &facts), 0);
   EXPECT_EQ(facts.st_mode & 0777u, 0600u);
 
-  EXPECT_EQ(TakeKeptTls(kFiles, &vault.kept()), last);
-  EXPECT_TRUE(vault.kept().empty());
+  EXPECT_EQ(TakeKeptTls(kFiles, &vault.kept), last);
+  EXPECT_TRUE(vault.kept.empty());
 }
 
 TEST(KeptTlsTest, WhatIsOfOtherFilesIsLeftToBeRemoved) {
@@ -44,8 +44,8 @@ TEST(KeptTlsTest, WhatIsOfOtherFilesIsLeftToBeRemoved) {
                                  TlsFiles{"/x/s.pem", "/x/s.key", ""}, TlsFiles{}}) {
     KeepingVault vault;
     ASSERT_TRUE(KeepTls(kFiles, {"certificate", "key", "authorities"}, &vault).ok());
-    EXPECT_EQ(TakeKeptTls(others, &vault.kept()), std::nullopt);
-    EXPECT_EQ(vault.kept().count("tls"), 1u);
+    EXPECT_EQ(TakeKeptTls(others, &vault.kept), std::nullopt);
+    EXPECT_EQ(vault.kept.count("tls"), 1u);
   }
 }
 

@@ -300,9 +300,8 @@ Status Server::StartDoors() {
                             runtime_dir_->attach_socket()};
   SH_ASSIGN_OR_RETURN(UniqueFd attach_listener, OpenListener(attach, &inherited_, link_.get()));
   if (!config_.http.listen.empty()) {
-    const ListenerSpec http{ListenerKind::kTcp, "listen.http", config_.http.listen,
-                            /*loopback_only=*/!config_.http.allow_remote};
-    SH_ASSIGN_OR_RETURN(UniqueFd http_listener, OpenListener(http, &inherited_, link_.get()));
+    SH_ASSIGN_OR_RETURN(UniqueFd http_listener,
+                        OpenListener(HttpListenerOf(config_), &inherited_, link_.get()));
     SH_ASSIGN_OR_RETURN(http_address_, ListenerAddress(http_listener.get()));
     SH_ASSIGN_OR_RETURN(
         http_, StartHttpDoor(std::move(http_listener), [this] { return metrics_->Scrape(); }));

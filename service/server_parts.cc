@@ -148,6 +148,11 @@ int64_t SteadySeconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(now).count();
 }
 
+ListenerSpec HttpListenerOf(const Config& config) {
+  return {ListenerKind::kTcp, "listen.http", config.http.listen,
+          /*loopback_only=*/!config.http.allow_remote};
+}
+
 GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, RefusedTokens* refused,
                                   DescriptorVault* vault) {
   using std::chrono::steady_clock;

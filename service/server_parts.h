@@ -26,6 +26,7 @@ int ExitCodeOf(const Status& failure);
 EngineOptions EngineOptionsOf(const Config& config);
 WatchHubOptions WatchHubOptionsOf(const Config& config);
 AreaHubOptions AreaHubOptionsOf(const Config& config);
+ListenerSpec HttpListenerOf(const Config& config);
 // Of the network door.
 TlsFiles TlsFilesOf(const Config& config);
 // Over the tokens file, and the key file of JSON Web Tokens where there is one.

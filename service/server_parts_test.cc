@@ -6,10 +6,10 @@
 
 #include <sstream>
 
+#include "engine/state/test_keeping_vault.h"
 #include "service/command_line.h"
 #include "service/dev_mode.h"
 #include "service/exit_codes.h"
-#include "service/kept_tls_test_support.h"
 #include "service/refused_tokens.h"
 #include "service/rpc/test_certificates.h"
 
@@ -151,6 +151,16 @@ class CertificateMetrics final : public Metrics {
  private:
   int64_t expiry_unix_s_ = 0;
 };
+
+TEST(ServerPartsTest, HttpIsOfOtherHostsOnlyWhereThatIsAllowed) {
+  Config config;
+  config.http.listen = "127.0.0.1:7";
+  EXPECT_TRUE(HttpListenerOf(config).loopback_only);
+  config.http.allow_remote = true;
+  const ListenerSpec allowed = HttpListenerOf(config);
+  EXPECT_FALSE(allowed.loopback_only);
+  EXPECT_EQ(allowed.address, "127.0.0.1:7");
+}
 
 TEST(ServerPartsTest, OfTlsFilesTheMetricIsOfThoseInUseAndTheLogTellsOfBoth) {
   std::ostringstream log;

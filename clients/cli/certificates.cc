@@ -15,6 +15,7 @@
 
 #include "clients/cli/doctor.h"
 #include "clients/cli/sockets.h"
+#include "engine/base/freer.h"
 
 namespace statehouse::cli {
 namespace {
@@ -22,13 +23,6 @@ namespace {
 constexpr int64_t kDay = 86'400;
 constexpr int64_t kSoonDays = 14;
 
-template <auto kFree>
-struct Freer {
-  template <typename T>
-  void operator()(T* owned) const {
-    kFree(owned);
-  }
-};
 using Context = std::unique_ptr<SSL_CTX, Freer<SSL_CTX_free>>;
 using Session = std::unique_ptr<SSL, Freer<SSL_free>>;
 using Certificate = std::unique_ptr<X509, Freer<X509_free>>;

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "engine/state/engine.h"
+#include "engine/state/test_keeping_vault.h"
 #include "gtest/gtest.h"
 
 namespace statehouse {
@@ -53,30 +54,14 @@ TEST(MemoryBudgetTest, WithoutALimitEverythingIsGivenAndCounted) {
   EXPECT_EQ(budget.Used(), (uint64_t{1} << 40) + 5);
 }
 
-// Keeps duplicates, as the keeper does.
-class KeepingVault final : public DescriptorVault {
- public:
-  Status Store(const std::string& name, int fd) override {
-    kept[name] = UniqueFd(dup(fd));
-    return Status();
-  }
-  Status Remove(const std::string& name) override {
-    kept.erase(name);
-    return Status();
-  }
-  std::map<std::string, UniqueFd> kept;
-};
-
 class MemoryLimitTest : public testing::Test {
  protected:
   // A new daemon takes over what there is, as after a kill.
   void Start(uint64_t limit) {
     engine_.reset();
-    std::map<std::string, UniqueFd> inherited;
-    for (const auto& [name, fd] : vault_.kept) inherited[name] = UniqueFd(dup(fd.get()));
     EngineOptions options;
     options.memory_bytes_max = limit;
-    auto started = Engine::Start(options, std::move(inherited), &vault_);
+    auto started = Engine::Start(options, vault_.GiveAll(), &vault_);
     ASSERT_TRUE(started.ok()) << started.status().ToString();
     engine_ = std::move(*started);
   }

@@ -1,32 +1,11 @@
 #include "engine/state/session_store.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 
-#include <map>
+#include "engine/state/test_keeping_vault.h"
 
 namespace statehouse {
 namespace {
-
-class KeepingVault final : public DescriptorVault {
- public:
-  Status Store(const std::string& name, int fd) override {
-    kept_[name].Reset(fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    return Status();
-  }
-  Status Remove(const std::string& name) override {
-    kept_.erase(name);
-    return Status();
-  }
-  UniqueFd Give(const std::string& name) {
-    const auto found = kept_.find(name);
-    if (found == kept_.end()) return UniqueFd();
-    return UniqueFd(fcntl(found->second.get(), F_DUPFD_CLOEXEC, 0));
-  }
-
- private:
-  std::map<std::string, UniqueFd> kept_;
-};
 
 class SessionStoreTest : public ::testing::Test {
  protected:

@@ -11,21 +11,9 @@
 
 #include "engine/state/dict_feed.h"
 #include "engine/state/test_dict.h"
+#include "engine/state/test_keeping_vault.h"
 
 namespace statehouse {
-
-class NoVault final : public DescriptorVault {
- public:
-  Status Store(const std::string& name, int fd) override {
-    kept[name] = UniqueFd(dup(fd));
-    return Status();
-  }
-  Status Remove(const std::string& name) override {
-    kept.erase(name);
-    return Status();
-  }
-  std::map<std::string, UniqueFd> kept;
-};
 
 class DictFeedTest : public testing::Test {
  protected:
@@ -75,7 +63,7 @@ class DictFeedTest : public testing::Test {
     return DictFeed::Adopt(options, UniqueFd(dup(fd)), served, history);
   }
 
-  NoVault vault;
+  KeepingVault vault;
   std::unique_ptr<DictStore> store;
   std::shared_ptr<ServedDict> served;
   std::unique_ptr<DictFeed> feed;

@@ -15,18 +15,12 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/freer.h"
 #include "engine/os/unique_fd.h"
 
 namespace statehouse {
 namespace {
 
-template <auto kFree>
-struct Freer {
-  template <typename T>
-  void operator()(T* owned) const {
-    kFree(owned);
-  }
-};
 using Memory = std::unique_ptr<BIO, Freer<BIO_free>>;
 using Certificate = std::unique_ptr<X509, Freer<X509_free>>;
 using Key = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;

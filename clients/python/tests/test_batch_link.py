@@ -423,6 +423,25 @@ def answering(*answers: bytes) -> Callable[[socket.socket, int], None]:
     return serve
 
 
+def silent(done: threading.Event) -> Callable[[socket.socket, int], None]:
+    """Opens the stream, and says nothing more until it is told to end."""
+
+    def serve(connection: socket.socket, number: int) -> None:
+        open_stream(connection)
+        done.wait(PATIENCE_S)
+
+    return serve
+
+
+def open_stream(connection: socket.socket) -> bytes:
+    """Answers the empty batch; what was received."""
+    received = b""
+    while message(b"") not in received:
+        received += connection.recv(1 << 16)
+    connection.sendall(OPENED)
+    return received
+
+
 OPENED = frame(HEADERS, 4, 1, b"\x88") + frame(DATA, 0, 1, message(b"\x0a\0"))
 
 
@@ -498,15 +517,7 @@ def test_a_window_that_stays_shut_is_for_calls(tmp_path: Any) -> None:
 @pytest.mark.usefixtures("at_once")
 def test_no_answer_is_a_timeout_and_ends_the_stream(tmp_path: Any) -> None:
     done = threading.Event()
-
-    def serve(connection: socket.socket, number: int) -> None:
-        received = b""
-        while message(b"") not in received:
-            received += connection.recv(1 << 16)
-        connection.sendall(OPENED)
-        done.wait(PATIENCE_S)
-
-    with misbehaving(serve, tmp_path) as (link, calls):
+    with misbehaving(silent(done), tmp_path) as (link, calls):
         with pytest.raises(statehouse.Timeout):
             link.call(call(True))
         done.set()
@@ -519,10 +530,7 @@ def test_closing_wakes_who_waits_for_an_answer(tmp_path: Any) -> None:
     done = threading.Event()
 
     def serve(connection: socket.socket, number: int) -> None:
-        received = b""
-        while message(b"") not in received:
-            received += connection.recv(1 << 16)
-        connection.sendall(OPENED)
+        received = open_stream(connection)
         while message(b"batch") not in received:
             received += connection.recv(1 << 16)
         asked.set()

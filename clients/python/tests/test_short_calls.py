@@ -14,7 +14,7 @@ import pytest
 
 import statehouse
 import statehouse.aio
-from statehouse import _batch_link, _batch_stream, _batch_wire, _short_calls
+from statehouse import _async_batch_link, _batch_link, _batch_stream, _batch_wire, _short_calls
 from statehouse._batch_link import BatchLink
 from statehouse._batch_stream import frame
 from statehouse._control import Call
@@ -23,7 +23,7 @@ from statehouse._wire import put_varint
 from conftest import PATIENCE_S, Service, wait_until
 from test_aio_batch_link import until
 from test_aio_dict import run
-from test_batch_link import DATA, OPENED, PING, message, misbehaving
+from test_batch_link import DATA, PING, message, misbehaving, open_stream, silent
 from test_fork import in_child
 
 GET = "/statehouse.v1.Dicts/GetEntry"
@@ -301,6 +301,9 @@ def get(idempotent: bool) -> Call:
     return Call(GET, _Request(), _Response, idempotent, "an object")
 
 
+POP = Call("/statehouse.v1.Dicts/DeleteEntry", _Request(), _Response, True)
+
+
 def answer(*results: tuple[int, bytes]) -> bytes:
     """A RunBatchesResponse."""
     field = _batch_wire.field
@@ -311,14 +314,11 @@ def failure(reason: int, text: bytes = b"why") -> bytes:
     return _batch_wire.field(b"\x0a", bytes((8, reason))) + _batch_wire.field(b"\x12", text)
 
 
-def serving(data: bytes, then: bytes = b"") -> Callable[[socket.socket, int], None]:
-    """Opens the stream, then sends this for the first call, and a moment later the rest, and closes."""
+def serving(data: bytes, then: bytes = b"", when: threading.Event | None = None) -> Callable[[socket.socket, int], None]:
+    """Opens the stream, then sends this for the first call, the rest when it is told to, and closes."""
 
     def serve(connection: socket.socket, number: int) -> None:
-        received = b""
-        while message(b"") not in received:
-            received += connection.recv(1 << 16)
-        connection.sendall(OPENED)
+        received = open_stream(connection)
         while b"request" not in received:
             chunk = connection.recv(1 << 16)
             if not chunk:
@@ -326,8 +326,8 @@ def serving(data: bytes, then: bytes = b"") -> Callable[[socket.socket, int], No
             received += chunk
         if data:
             connection.sendall(data)
-        if then:
-            time.sleep(0.05)  # So that it is not read together with the answer.
+        if when is not None:
+            assert when.wait(PATIENCE_S)
             connection.sendall(then)
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -388,9 +388,10 @@ def test_what_becomes_of_an_answer(tmp_path: Any, sent: bytes, idempotent: bool,
 
 @pytest.mark.usefixtures("at_once")
 def test_the_end_behind_a_ping_is_seen_before_anything_is_sent(tmp_path: Any) -> None:
-    answered = framed(answer((GET_KIND, b"the answer")))
-    with misbehaving(serving(answered, then=frame(PING, 0, 0, bytes(8))), tmp_path) as (link, _):
+    answered, was_read = framed(answer((GET_KIND, b"the answer"))), threading.Event()
+    with misbehaving(serving(answered, frame(PING, 0, 0, bytes(8)), was_read), tmp_path) as (link, _):
         assert link.call_short(get(False), time.monotonic() + PATIENCE_S) == b"the answer"
+        was_read.set()
         has_ended = select.poll()
         has_ended.register(link._socket, select.POLLRDHUP)
         wait_until(lambda: has_ended.poll(0), "the end of the connection")
@@ -400,15 +401,7 @@ def test_the_end_behind_a_ping_is_seen_before_anything_is_sent(tmp_path: Any) ->
 @pytest.mark.usefixtures("at_once")
 def test_no_answer_in_time_is_a_timeout(tmp_path: Any) -> None:
     done = threading.Event()
-
-    def serve(connection: socket.socket, number: int) -> None:
-        received = b""
-        while message(b"") not in received:
-            received += connection.recv(1 << 16)
-        connection.sendall(OPENED)
-        done.wait(PATIENCE_S)
-
-    with misbehaving(serve, tmp_path) as (link, _):
+    with misbehaving(silent(done), tmp_path) as (link, _):
         with pytest.raises(statehouse.Timeout, match="GetEntry"):
             link.call_short(get(True), time.monotonic() + 0.3)
         done.set()
@@ -454,6 +447,26 @@ def test_tasks_of_a_turn_share_a_message(service: Service, area_name: str, by_gr
         assert await asyncio.gather(*[d.get(str(number)) for number in range(100)]) == values
 
     run(service, "network", area_name, check)
+
+
+def test_a_message_takes_as_many_values_as_its_answer_has_room_for() -> None:
+    async def check() -> None:
+        connection: Any = type("Far", (), {"loop": asyncio.get_running_loop()})()
+        read, changed, word = (_short_calls.answer_of(one) for one in (get(True), POP, get(True)._replace(method="AddWord")))
+        assert (read, changed, word) == ((1, False), (1, True), (0, False))
+        # Of reads any number: one that has no room goes by a call.
+        reads = _async_batch_link._Gathered(connection)
+        for _ in range(_short_calls.VALUES_MAX + 1):
+            assert reads.takes(b"", read)
+            reads.add(b"", read)
+        assert reads.takes(b"", word) and not reads.takes(b"", changed)
+        changes = _async_batch_link._Gathered(connection)
+        for _ in range(_short_calls.VALUES_MAX):
+            assert changes.takes(b"", changed)
+            changes.add(b"", changed)
+        assert changes.takes(b"", word) and not changes.takes(b"", changed) and not changes.takes(b"", read)
+
+    asyncio.run(check())
 
 
 def test_each_task_has_its_own_error(service: Service, area_name: str) -> None:
