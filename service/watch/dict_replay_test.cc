@@ -121,6 +121,21 @@ class Scene : public DictReplayTest {
       if (i % 50 == 0) hub->Turn();
     }
   }
+  // Those that know all are told of a change before the hub knows it, and others follow.
+  void TellFromRings() {
+    hub->Turn();
+    TakeAll();
+    Change();
+    TakeAll();
+    for (int i = 0; i < 3; ++i) Change();
+  }
+  void TakeAll() {
+    for (const auto& follower : followers_) {
+      for (int i = 0; i < 100 && follower->is_open(); ++i) {
+        if (follower->Take() == Watch::Found::kNothing) break;
+      }
+    }
+  }
   void Do(uint64_t what) {
     const size_t i = random_() % kFollowers;
     if (what < 90) {
@@ -144,6 +159,8 @@ class Scene : public DictReplayTest {
       Overrun();
     } else if (what == 144) {
       LeaveBehind();
+    } else if (what < 155) {
+      TellFromRings();
     }
   }
   void Open(size_t i) { followers_[i]->Open(*hub, served, /*is_lost=*/random_() % 20 == 0); }
