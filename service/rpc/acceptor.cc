@@ -25,11 +25,6 @@ namespace {
 constexpr int kRetryMs = 50;
 constexpr int kAcceptsPerTurn = 64;
 constexpr uint64_t kMillisecondNs = 1'000'000;
-// While connections are held, what there is to do is done for so long, and then others have the
-// processor for so long: a wake-up for each new connection would cost them more than it waits, and
-// all that have left by then at once would keep them out for milliseconds.
-constexpr uint64_t kStormTurnNs = 200'000;
-constexpr long kStormPauseNs = 500'000;
 
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
@@ -118,23 +113,6 @@ void Acceptor::Raise(std::string_view text, ReadGate::Standing standing) {
   if (held_.size() != 0) Wake();
 }
 
-std::optional<uint64_t> Acceptor::TakeHeld() {
-  const uint64_t until_ns = MonotonicNs() + kStormTurnNs;
-  for (;;) {
-    HeldConnections::Next next;
-    {
-      std::optional<uint64_t> wait_ns;
-      const std::lock_guard<std::mutex> lock(mutex_);
-      next = held_.TakeNext(MonotonicNs(), &debts_, &wait_ns);
-      if (!next.connection.valid()) return wait_ns;
-    }
-    const std::optional<TcpPeer> peer =
-        next.has_left ? std::nullopt : PeerOf(next.connection.get());
-    if (peer.has_value()) Take(std::move(next.connection), peer);
-    if (MonotonicNs() >= until_ns) return 0;
-  }
-}
-
 void Acceptor::TakeOrHold(UniqueFd connection) {
   const std::optional<TcpPeer> peer = PeerOf(connection.get());
   if (!peer.has_value()) return Take(std::move(connection), peer);
@@ -156,7 +134,11 @@ void Acceptor::TakeOrHold(UniqueFd connection) {
 }
 
 int Acceptor::DoWhatIsDue() {
-  const std::optional<uint64_t> held_ns = TakeHeld();
+  const std::optional<uint64_t> held_ns =
+      held_.TakeTurn(MonotonicNs, &mutex_, &debts_, [this](UniqueFd connection) {
+        const std::optional<TcpPeer> peer = PeerOf(connection.get());
+        if (peer.has_value()) Take(std::move(connection), peer);  // Else it has left just now.
+      });
   const uint64_t now_ns = MonotonicNs();
   std::optional<uint64_t> paused_ns;
   std::vector<TcpPeer> throttled;

@@ -76,9 +76,6 @@ class Acceptor final {
   bool AcceptSome(int listener);
   void TakeOrHold(UniqueFd connection);
   void Take(UniqueFd connection, const std::optional<TcpPeer>& peer);
-  // Takes those whose time has come, or a turn's worth of them; in how many nanoseconds the next
-  // one's comes.
-  std::optional<uint64_t> TakeHeld();
   // How long the thread may sleep, in milliseconds; -1: until something happens.
   int DoWhatIsDue();
   void Wake();

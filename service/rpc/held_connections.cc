@@ -1,20 +1,9 @@
 #include "service/rpc/held_connections.h"
 
-#include <poll.h>
-
 #include <algorithm>
 #include <utility>
 
 namespace statehouse {
-namespace {
-
-bool HasLeft(int fd) {
-  pollfd left{fd, POLLRDHUP, 0};
-  return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
-
-}  // namespace
-
 bool HeldConnections::Hold(UniqueFd connection, const HostKey& host, uint64_t due,
                            uint64_t latest_ns) {
   if (size() >= held_max_) return false;
@@ -47,6 +36,23 @@ HeldConnections::Next HeldConnections::TakeNext(uint64_t now_ns, HostDebts* debt
     return next;
   }
   return {};
+}
+
+std::optional<uint64_t> HeldConnections::TakeTurn(const std::function<uint64_t()>& clock,
+                                                  std::mutex* mutex, HostDebts* debts,
+                                                  const std::function<void(UniqueFd)>& take) {
+  const uint64_t until_ns = clock() + kStormTurnNs;
+  do {
+    Next next;
+    {
+      std::optional<uint64_t> wait_ns;
+      const std::lock_guard<std::mutex> lock(*mutex);
+      next = TakeNext(clock(), debts, &wait_ns);
+      if (!next.connection.valid()) return wait_ns;
+    }
+    if (!next.has_left) take(std::move(next.connection));
+  } while (clock() < until_ns);
+  return 0;
 }
 
 void HeldConnections::Clear() {

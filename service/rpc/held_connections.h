@@ -11,7 +11,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
+#include <mutex>
 #include <optional>
 
 #include "engine/os/unique_fd.h"
@@ -21,6 +23,11 @@
 namespace statehouse {
 
 inline constexpr size_t kHeldMax = 8192;
+// While connections are held, what there is to do is done for so long, and then others have the
+// processor for so long: a wake-up for each new connection would cost them more than it waits, and
+// all that have left by then at once would keep them out for milliseconds.
+inline constexpr uint64_t kStormTurnNs = 200'000;
+inline constexpr uint64_t kStormPauseNs = 500'000;
 
 class HeldConnections final {
  public:
@@ -36,6 +43,11 @@ class HeldConnections final {
   // One whose time has come; hosts take turns. `wait_ns`, where there is none: until then nobody's
   // comes, none when nobody waits.
   Next TakeNext(uint64_t now_ns, HostDebts* debts, std::optional<uint64_t>* wait_ns);
+  // Takes one after another whose time has come until a turn is over, by `clock`: each whose client
+  // has not left. `debts` is used under `mutex`, and nothing else is. In how many nanoseconds the
+  // next one's time comes (0: the turn was over before), none when nobody waits.
+  std::optional<uint64_t> TakeTurn(const std::function<uint64_t()>& clock, std::mutex* mutex,
+                                   HostDebts* debts, const std::function<void(UniqueFd)>& take);
   size_t size() const { return size_.load(std::memory_order_relaxed); }
   void Clear();
 

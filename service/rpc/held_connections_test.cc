@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,40 @@ TEST_F(HeldConnectionsTest, WhoHasLeftLetsTheNextOneCome) {
 
   EXPECT_EQ(TakeDue(kNow + kConnectionNs), 1u);
   EXPECT_EQ(held_.size(), 0u);
+}
+
+TEST_F(HeldConnectionsTest, ATurnEndsInTimeThoughAllWhoWaitHaveLeft) {
+  constexpr uint64_t kLooks = 10;  // At the clock, in a turn; two for each that is taken.
+  Exhaust(Host("10.0.0.1"));
+  for (uint64_t i = 0; i < 2 * kLooks; ++i) HoldOne(Host("10.0.0.1"));
+  const UniqueFd last = HoldOne(Host("10.0.0.1"));
+  std::mutex mutex;
+  uint64_t now_ns = kNow + kConnectionNs;
+  uint64_t taken = 0;
+  const auto turn = [&] {
+    return held_.TakeTurn([&] { return now_ns += kStormTurnNs / kLooks; }, &mutex, &debts_,
+                          [&](UniqueFd) { ++taken; });
+  };
+
+  EXPECT_EQ(turn(), 0u);
+  EXPECT_EQ(held_.size(), 2 * kLooks + 1 - kLooks / 2);
+  EXPECT_EQ(taken, 0u);
+  for (int turns = 1; turn() == 0u; ++turns) ASSERT_LT(turns, 6);
+  EXPECT_EQ(held_.size(), 0u);
+  EXPECT_EQ(taken, 1u) << "the one that has stayed";
+}
+
+TEST_F(HeldConnectionsTest, ATurnEndsWhenNobodysTimeHasCome) {
+  Exhaust(Host("10.0.0.1"));
+  const UniqueFd first = HoldOne(Host("10.0.0.1"));
+  const UniqueFd second = HoldOne(Host("10.0.0.1"));
+  std::mutex mutex;
+  size_t taken = 0;
+
+  EXPECT_EQ(held_.TakeTurn([] { return kNow + kConnectionNs; }, &mutex, &debts_,
+                           [&](UniqueFd) { ++taken; }),
+            kConnectionNs);
+  EXPECT_EQ(taken, 1u);
 }
 
 TEST_F(HeldConnectionsTest, OneWhoseHostWasForgottenIsTakenInTimeAllTheSame) {

@@ -1,7 +1,6 @@
 #include "service/rpc/read_gate.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -19,11 +18,6 @@ namespace {
 constexpr size_t kPageSlots = 256;
 constexpr size_t kPages = kGatedDescriptorsMax / kPageSlots;
 constexpr size_t kPartsMax = 64;  // Of a message's space; gRPC offers no more.
-
-bool HasLeft(int fd) {
-  pollfd left{fd, POLLRDHUP, 0};
-  return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -72,6 +73,11 @@ std::optional<TcpPeer> PeerOf(int fd) {
   std::memcpy(peer.host.data(), &v6.sin6_addr, peer.host.size());
   peer.port = ntohs(v6.sin6_port);
   return peer;
+}
+
+bool HasLeft(int fd) {
+  pollfd left{fd, POLLRDHUP, 0};
+  return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 std::optional<TcpPeer> ParsePeer(std::string_view text) {

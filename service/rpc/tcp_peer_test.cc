@@ -1,6 +1,9 @@
 #include "service/rpc/tcp_peer.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include "engine/os/unique_fd.h"
 
 namespace statehouse {
 namespace {
@@ -30,6 +33,19 @@ TEST(TcpPeerTest, AHostIsAnIpv4AddressOrAnIpv6Network) {
   EXPECT_NE(host("ipv4:10.0.0.1:1"), host("ipv4:10.0.0.2:1"));
   EXPECT_EQ(host("ipv6:[2001:db8::1]:1"), host("ipv6:[2001:db8::ffff:2]:1"));
   EXPECT_NE(host("ipv6:[2001:db8::1]:1"), host("ipv6:[2001:db8:0:1::1]:1"));
+}
+
+TEST(TcpPeerTest, HasLeftWhoHasClosedOrSendsNoMore) {
+  for (const bool closes : {true, false}) {
+    int fds[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    UniqueFd client(fds[0]);
+    const UniqueFd service(fds[1]);
+    ASSERT_EQ(send(client.get(), "x", 1, 0), 1);
+    EXPECT_FALSE(HasLeft(service.get()));
+    closes ? client.Reset() : static_cast<void>(shutdown(client.get(), SHUT_WR));
+    EXPECT_TRUE(HasLeft(service.get())) << "though there is something to read";
+  }
 }
 
 TEST(TcpPeerTest, IsShownAsAnOperatorNamesIt) {
