@@ -15,6 +15,7 @@
 
 #include "engine/base/limits.h"
 #include "service/config/toml_parser.h"
+#include "service/config/toml_text.h"
 
 namespace statehouse {
 namespace {
@@ -260,25 +261,8 @@ class FileReader final {
   const std::string file_name_;
 };
 
-std::string Quote(std::string_view text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      quoted.append(1, '\\').append(1, c);
-    } else if (byte < 0x20 || byte == 0x7f) {
-      char escape[8];
-      std::snprintf(escape, sizeof(escape), "\\u%04X", byte);
-      quoted.append(escape);
-    } else {
-      quoted.append(1, c);
-    }
-  }
-  return quoted.append("\"");
-}
-
 std::string FormatEntry(const TokenRecord& record) {
-  std::string text = "[[token]]\nid = " + Quote(record.id) + "\nhash = \"";
+  std::string text = "[[token]]\nid = " + QuoteToml(record.id) + "\nhash = \"";
   for (const unsigned char byte : record.hash) {
     char hex[3];
     std::snprintf(hex, sizeof(hex), "%02x", byte);
@@ -286,7 +270,7 @@ std::string FormatEntry(const TokenRecord& record) {
   }
   text.append("\"\n");
   if (!record.description.empty()) {
-    text.append("description = ").append(Quote(record.description)).append("\n");
+    text.append("description = ").append(QuoteToml(record.description)).append("\n");
   }
   if (record.expires_unix_s != 0) {
     text.append("expires = ").append(FormatTimestamp(record.expires_unix_s)).append("\n");
@@ -298,13 +282,13 @@ std::string FormatEntry(const TokenRecord& record) {
   append_number("calls_at_once", record.calls_at_once);
   text.append("grants = [\n");
   for (const Grant& grant : record.grants) {
-    text.append("  {kind = ").append(Quote(ObjectKindName(grant.kind)));
-    text.append(", pattern = ").append(Quote(grant.pattern)).append(", verbs = [");
+    text.append("  {kind = ").append(QuoteToml(ObjectKindName(grant.kind)));
+    text.append(", pattern = ").append(QuoteToml(grant.pattern)).append(", verbs = [");
     const std::string formatted = FormatGrant(grant);
     std::string_view verbs = std::string_view(formatted).substr(formatted.rfind(':') + 1);
     for (bool first = true;; first = false) {
       const size_t comma = verbs.find(',');
-      text.append(first ? "" : ", ").append(Quote(verbs.substr(0, comma)));
+      text.append(first ? "" : ", ").append(QuoteToml(verbs.substr(0, comma)));
       if (comma == std::string_view::npos) break;
       verbs.remove_prefix(comma + 1);
     }

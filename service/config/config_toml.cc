@@ -7,6 +7,7 @@
 #include "service/config/config.h"
 #include "service/config/settings.h"
 #include "service/config/toml_parser.h"
+#include "service/config/toml_text.h"
 
 namespace statehouse {
 namespace {

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
 #include <type_traits>
 #include <utility>
 
 #include "service/config/jwt_settings.h"
+#include "service/config/toml_text.h"
 
 namespace statehouse {
 namespace {
@@ -413,23 +413,6 @@ Status ApplySetting(const Setting& setting, SettingValue value, const std::strin
   const std::string why = setting.refuse(*config);
   if (why.empty()) return Status();
   return Status(Reason::kConfigInvalid, where + ": " + std::string(setting.key) + ": " + why);
-}
-
-std::string QuoteToml(std::string_view text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      quoted.append(1, '\\').append(1, c);
-    } else if (byte < 0x20 || byte == 0x7f) {
-      char escape[8];
-      std::snprintf(escape, sizeof(escape), "\\u%04X", byte);
-      quoted.append(escape);
-    } else {
-      quoted.append(1, c);
-    }
-  }
-  return quoted.append("\"");
 }
 
 std::string FormatSetting(const SettingValue& value) {

@@ -47,7 +47,6 @@ Status ApplySetting(const Setting& setting, SettingValue value, const std::strin
 
 // As TOML.
 std::string FormatSetting(const SettingValue& value);
-std::string QuoteToml(std::string_view text);
 
 // "STATEHOUSED_NETWORK__LISTEN" for "network.listen".
 std::string VariableName(std::string_view key);
