@@ -174,17 +174,23 @@ GrpcDoorOptions GrpcDoorOptionsOf(const Config& config, Metrics* metrics, Refuse
   options.on_tls_taken = [metrics, vault, files = options.tls](const TlsTexts& texts,
                                                                int64_t expiry_unix_s) {
     metrics->OnCertificate(expiry_unix_s);
+    metrics->OnTlsFilesRefused(false);
     spdlog::info("network door: its TLS has a certificate that ends at {}",
                  TimeText(expiry_unix_s));
     const Status kept = KeepTls(files, texts, vault);
     if (!kept.ok()) spdlog::error("{}", kept.message());
   };
-  options.on_tls_refused = [](const Status& why, int64_t expiry_unix_s) {
+  options.on_tls_refused = [metrics](const Status& why, int64_t expiry_unix_s) {
+    metrics->OnTlsFilesRefused(true);
     spdlog::warn(
         "network door: the TLS files are not taken: {}; the certificate and key from before, which "
         "end at {}, stay in use until the files are mended; a service that is stopped and started "
         "with these files ends with an error",
         why.message(), TimeText(expiry_unix_s));
+  };
+  options.on_tls_mended = [metrics] {
+    metrics->OnTlsFilesRefused(false);
+    spdlog::info("network door: the TLS files are again those that are in use");
   };
   const auto next_log = std::make_shared<std::atomic<steady_clock::time_point>>();
   options.on_connection_held = [metrics](const std::string&) { metrics->OnConnectionHeld(); };

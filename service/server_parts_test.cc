@@ -144,12 +144,15 @@ class CertificateMetrics final : public Metrics {
   void OnConnectionOpen(int) override {}
   void OnConnectionRefused() override {}
   void OnCertificate(int64_t expiry_unix_s) override { expiry_unix_s_ = expiry_unix_s; }
+  void OnTlsFilesRefused(bool refused) override { files_refused_ = refused; }
   void OnAttach(int) override {}
   std::string Scrape() override { return ""; }
   int64_t expiry_unix_s() const { return expiry_unix_s_; }
+  bool files_refused() const { return files_refused_; }
 
  private:
   int64_t expiry_unix_s_ = 0;
+  bool files_refused_ = false;
 };
 
 TEST(ServerPartsTest, HttpIsOfOtherHostsOnlyWhereThatIsAllowed) {
@@ -162,7 +165,7 @@ TEST(ServerPartsTest, HttpIsOfOtherHostsOnlyWhereThatIsAllowed) {
   EXPECT_EQ(allowed.address, "127.0.0.1:7");
 }
 
-TEST(ServerPartsTest, OfTlsFilesTheMetricIsOfThoseInUseAndTheLogTellsOfBoth) {
+TEST(ServerPartsTest, OfTlsFilesTheExpiryIsOfThoseInUseAndTheLogTellsOfBoth) {
   std::ostringstream log;
   const auto before = spdlog::default_logger();
   spdlog::set_default_logger(std::make_shared<spdlog::logger>(
@@ -176,12 +179,21 @@ TEST(ServerPartsTest, OfTlsFilesTheMetricIsOfThoseInUseAndTheLogTellsOfBoth) {
 
   options.on_tls_taken({"certificate", "key", ""}, 86'400);
   EXPECT_EQ(metrics.expiry_unix_s(), 86'400);
-  options.on_tls_refused(Status(Reason::kConfigInvalid, "TLS file \"/x/s.key\": no"), 86'400);
+  EXPECT_FALSE(metrics.files_refused());
+  const Status why(Reason::kConfigInvalid, "TLS file \"/x/s.key\": no");
+  options.on_tls_refused(why, 86'400);
   EXPECT_EQ(metrics.expiry_unix_s(), 86'400);
+  EXPECT_TRUE(metrics.files_refused());
+  options.on_tls_mended();
+  EXPECT_FALSE(metrics.files_refused());
+  options.on_tls_refused(why, 86'400);
+  options.on_tls_taken({"certificate", "key", ""}, 86'400);
+  EXPECT_FALSE(metrics.files_refused());
 
   spdlog::set_default_logger(before);
-  for (const char* part : {"a certificate that ends at 1970-01-02 00:00:00 UTC",
-                           "not taken: TLS file \"/x/s.key\": no; the", "stay in use"}) {
+  for (const char* part :
+       {"a certificate that ends at 1970-01-02 00:00:00 UTC",
+        "not taken: TLS file \"/x/s.key\": no; the", "stay in use", "again those"}) {
     EXPECT_NE(log.str().find(part), std::string::npos) << part << " is not in\n" << log.str();
   }
 }

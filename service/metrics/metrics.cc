@@ -75,6 +75,9 @@ class PrometheusMetrics final : public Metrics {
   void OnCertificate(int64_t expiry_unix_s) override {
     certificate_expiry_.store(expiry_unix_s, std::memory_order_relaxed);
   }
+  void OnTlsFilesRefused(bool refused) override {
+    tls_files_refused_.store(refused, std::memory_order_relaxed);
+  }
   void OnAttach(int change) override;
   std::string Scrape() override;
 
@@ -105,6 +108,7 @@ class PrometheusMetrics final : public Metrics {
   std::atomic<int64_t> connections_{0};
   std::atomic<uint64_t> connections_refused_{0};
   std::atomic<int64_t> certificate_expiry_{0};
+  std::atomic<bool> tls_files_refused_{false};
   std::atomic<int64_t> attached_{0};
   std::atomic<uint64_t> attachments_{0};
 };
@@ -464,6 +468,9 @@ void PrometheusMetrics::AddProcess(std::vector<MetricFamily>* families) {
   AddGauge(families, "statehouse_tls_certificate_expiry_seconds",
            "When the certificate in use ends, in seconds since 1970; 0 for none.",
            static_cast<double>(certificate_expiry_.load(std::memory_order_relaxed)));
+  AddGauge(families, "statehouse_tls_files_refused",
+           "1 while the newest TLS files are not taken and those from before are in use; else 0.",
+           tls_files_refused_.load(std::memory_order_relaxed) ? 1 : 0);
 }
 
 std::string PrometheusMetrics::Scrape() {

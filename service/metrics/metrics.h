@@ -78,6 +78,8 @@ class Metrics : public CallObserver {
   virtual void OnConnectionRefused() = 0;
   // The network door uses a certificate that ends then, in seconds since 1970.
   virtual void OnCertificate(int64_t expiry_unix_s) = 0;
+  // It does (true) or does not any more (false) refuse the newest TLS files on the disk.
+  virtual void OnTlsFilesRefused(bool refused) = 0;
   // A worker attached (+1) or left (-1).
   virtual void OnAttach(int change) = 0;
   // The text exposition of everything, with the engine's totals read now.

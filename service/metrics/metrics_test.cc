@@ -205,5 +205,13 @@ TEST_F(MetricsTest, TheEndOfTheCertificateIsAMetric) {
   ExpectLine("statehouse_tls_certificate_expiry_seconds 86400");
 }
 
+TEST_F(MetricsTest, RefusedTlsFilesAreAMetric) {
+  ExpectLine("statehouse_tls_files_refused 0");
+  metrics_->OnTlsFilesRefused(true);
+  ExpectLine("statehouse_tls_files_refused 1");
+  metrics_->OnTlsFilesRefused(false);
+  ExpectLine("statehouse_tls_files_refused 0");
+}
+
 }  // namespace
 }  // namespace statehouse

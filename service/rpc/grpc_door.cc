@@ -116,9 +116,9 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
                                                                 grpc::InsecureServerCredentials());
   if (core_.options().tls.enabled()) {
     const GrpcDoorOptions& from = core_.options();
-    SH_ASSIGN_OR_RETURN(renewal_,
-                        TlsRenewal::Start({from.tls, from.tls_look_interval, from.kept_tls,
-                                           from.on_tls_taken, from.on_tls_refused}));
+    SH_ASSIGN_OR_RETURN(
+        renewal_, TlsRenewal::Start({from.tls, from.tls_look_interval, from.kept_tls,
+                                     from.on_tls_taken, from.on_tls_refused, from.on_tls_mended}));
     tls_ = builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD,
                                                                 renewal_->Credentials());
   }

@@ -45,6 +45,7 @@ struct GrpcDoorOptions {
   // Of TLS files, at the start and when they change (tls_renewal.h). Any thread.
   std::function<void(const TlsTexts& texts, int64_t expiry_unix_s)> on_tls_taken;
   std::function<void(const Status& why, int64_t expiry_unix_s)> on_tls_refused;
+  std::function<void()> on_tls_mended;
 };
 
 // Who owns it: the composition root, which shuts it down before the dispatcher goes. Threads: any.

@@ -166,6 +166,10 @@ class TlsDoorTest : public GrpcDoorTest {
       EXPECT_EQ(expiry_unix_s, expiries_.back());
       refusals_.push_back(why.message());
     }
+    void Mend() {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ++mendings_;
+    }
     std::vector<int64_t> expiries() const {
       const std::lock_guard<std::mutex> lock(mutex_);
       return expiries_;
@@ -174,11 +178,16 @@ class TlsDoorTest : public GrpcDoorTest {
       const std::lock_guard<std::mutex> lock(mutex_);
       return refusals_;
     }
+    size_t mendings() const {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      return mendings_;
+    }
 
    private:
     mutable std::mutex mutex_;
     std::vector<int64_t> expiries_;
     std::vector<std::string> refusals_;
+    size_t mendings_ = 0;
   };
   struct Material {
     TestFolder folder;
@@ -198,6 +207,7 @@ class TlsDoorTest : public GrpcDoorTest {
     made->options.on_tls_refused = [notes](const Status& why, int64_t expiry) {
       notes->Refuse(why, expiry);
     };
+    made->options.on_tls_mended = [notes] { notes->Mend(); };
     return made;
   }
   explicit TlsDoorTest(std::unique_ptr<Material> material)
@@ -273,6 +283,7 @@ TEST_F(TlsDoorTest, GoesOnWithTheOldFilesWhileTheNewOnesAreWrong) {
   Put("service.pem", ReadText(folder() / "new.pem"));
   EXPECT_TRUE(Eventually([&] { return notes().expiries().size() == 2; }));
   EXPECT_GE(notes().expiries().back(), notes().expiries().front() + 3600);
+  EXPECT_EQ(notes().mendings(), 0u);
   EXPECT_TRUE(Add(Trusting(folder() / "next.pem")).ok());
   EXPECT_FALSE(Add(Trusting(folder() / "ca.pem")).ok());
 }
@@ -290,10 +301,17 @@ TEST_F(TlsDoorTest, SaysOnceOfEachChangeWhatIsWrong) {
     EXPECT_TRUE(Eventually([&] { return notes().refusals().size() >= changes; }));
     EXPECT_EQ(notes().refusals().size(), changes);
   }
-  // What is in use is no change.
+  EXPECT_EQ(notes().mendings(), 0u);
+  // What is in use is no change, but the end of what was told.
   Put("service.pem", good);
+  EXPECT_TRUE(Eventually([&] { return notes().mendings() == 1; }));
   EXPECT_TRUE(Add(Trusting(folder() / "ca.pem")).ok());
   EXPECT_EQ(notes().refusals().size(), changes);
+  // A second time, too; and once for each.
+  Put("service.pem", "junk");
+  EXPECT_TRUE(Eventually([&] { return notes().refusals().size() == changes + 1; }));
+  Put("service.pem", good);
+  EXPECT_TRUE(Eventually([&] { return notes().mendings() == 2; }));
   EXPECT_EQ(notes().expiries().size(), 1u);
 }
 

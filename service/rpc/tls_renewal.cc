@@ -131,7 +131,10 @@ void TlsRenewal::Look() {
     expiry_unix_s_ = *expiry;
     // Nobody but this thread changes what is in use.
     if (options_.on_taken) options_.on_taken(in_use_, expiry_unix_s_);
+  } else if (mending_owed_ && options_.on_mended) {
+    options_.on_mended();
   }
+  mending_owed_ = false;
   refused_.clear();
 }
 
@@ -144,6 +147,7 @@ void TlsRenewal::Refuse(const Status& why, size_t fingerprint) {
     return;
   }
   if (std::exchange(refusal_told_, true)) return;
+  mending_owed_ = true;
   if (options_.on_refused) options_.on_refused(why, expiry_unix_s_);
 }
 

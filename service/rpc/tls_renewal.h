@@ -10,7 +10,8 @@
 // the files; Credentials and its handshakes from any other, one at a time. Always true: what gRPC
 // gets has passed CheckTlsTexts as a whole, byte for byte; the key is in memory only. Failure:
 // files that cannot be read or do not fit change nothing. Once they are found so at two looks,
-// `on_refused` is told; one look may fall between the two renames of a renewal.
+// `on_refused` is told; one look may fall between the two renames of a renewal. It holds until
+// `on_taken` or `on_mended` is told.
 #pragma once
 
 #include <grpcpp/security/server_credentials.h>
@@ -41,6 +42,7 @@ struct TlsRenewalOptions {
   // certificate in use ends, in seconds since 1970.
   std::function<void(const TlsTexts& texts, int64_t expiry_unix_s)> on_taken;
   std::function<void(const Status& why, int64_t expiry_unix_s)> on_refused;
+  std::function<void()> on_mended;  // The files hold what is in use again.
 };
 
 class TlsRenewal final {
@@ -75,7 +77,8 @@ class TlsRenewal final {
   int64_t expiry_unix_s_;
   std::string refused_;  // Why, at the last look; empty: they were in use.
   size_t refused_fingerprint_ = 0;
-  bool refusal_told_ = false;
+  bool refusal_told_ = false;  // This one.
+  bool mending_owed_ = false;  // One was told since the last on_taken and on_mended.
   std::thread thread_;
 };
 

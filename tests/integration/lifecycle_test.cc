@@ -318,18 +318,21 @@ TEST(LifecycleTest, ADaemonThatWasKilledHasItsTlsAgainAlthoughTheFilesAreSpoiled
                        folder / "service.key"};
   const auto daemon = MustStart(options);
   ASSERT_NE(daemon, nullptr);
-  const auto expiry = [&daemon] {
+  const auto line_of = [&daemon](const std::string& metric) {
     const std::string metrics = daemon->HttpGet("/metrics");
-    const size_t at = metrics.find("\nstatehouse_tls_certificate_expiry_seconds ");
-    return at == std::string::npos ? "" : metrics.substr(at + 1, metrics.find('\n', at + 1) - at);
+    const size_t at = metrics.find("\n" + metric + " ");
+    if (at == std::string::npos) return std::string();
+    return metrics.substr(at + 1, metrics.find('\n', at + 1) - at - 1);
   };
-  const std::string before = expiry();
+  const std::string before = line_of("statehouse_tls_certificate_expiry_seconds");
   EXPECT_NE(before, "");
+  EXPECT_EQ(line_of("statehouse_tls_files_refused"), "statehouse_tls_files_refused 0");
   std::ofstream(folder / "service.pem") << "junk";
 
   ASSERT_TRUE(daemon->KillDaemonAndWait().ok()) << daemon->errors();
 
-  EXPECT_EQ(expiry(), before);
+  EXPECT_EQ(line_of("statehouse_tls_certificate_expiry_seconds"), before);
+  EXPECT_EQ(line_of("statehouse_tls_files_refused"), "statehouse_tls_files_refused 1");
   EXPECT_NE(daemon->errors().find("are not taken: TLS file"), std::string::npos)
       << daemon->errors();
   EXPECT_EQ(daemon->Stop(), kExitOk);
