@@ -83,8 +83,7 @@ void Drain(const Globals& globals, const DrainArguments& arguments) {
     std::cout << nlohmann::json{{"calls_in_flight", answer.calls_in_flight()}}.dump(2) << "\n";
     return;
   }
-  std::printf("draining; calls in flight, this one included: %" PRIu32 "\n",
-              answer.calls_in_flight());
+  std::printf("draining; other calls in flight: %" PRIu32 "\n", answer.calls_in_flight());
 }
 
 uint64_t Milliseconds(const google::protobuf::Duration& duration) {

@@ -60,7 +60,9 @@ Status Drain(const VerbContext& context, const v1::DrainRequest& request,
     grace =
         std::min(kGraceMax, std::chrono::milliseconds(seconds * 1000 + asked.nanos() / 1'000'000));
   }
-  response->set_calls_in_flight(context.control->BeginDrain(grace));
+  // This call is one of them.
+  const uint32_t in_flight = context.control->BeginDrain(grace);
+  response->set_calls_in_flight(in_flight - std::min(in_flight, uint32_t{1}));
   return Status();
 }
 

@@ -38,6 +38,7 @@ class ForgetfulVault final : public DescriptorVault {
 
 class RememberingControl final : public ServiceControl {
  public:
+  static constexpr uint32_t kInFlight = 3;  // With the call that asks.
   Facts GetFacts() const override {
     Facts facts;
     facts.start_unix_ns = 1'500'000'000;
@@ -52,7 +53,7 @@ class RememberingControl final : public ServiceControl {
   uint32_t BeginDrain(std::chrono::milliseconds grace) override {
     grace_ = grace;
     draining_ = true;
-    return 3;
+    return kInFlight;
   }
   std::chrono::milliseconds grace() const { return grace_; }
   void set_draining(bool draining) { draining_ = draining; }

@@ -118,7 +118,10 @@ bool BatchRun::Step(const VerbContext& context) {
   }
   if (operation.field == v1::Operation::kAcquireLock) {
     if (core_.control().draining()) {
-      Refuse(WhileDraining(verb->path));
+      // What comes behind it is served while the drain lingers; where it is not to be, the
+      // successor may be asked for the whole rest.
+      const Status why = WhileDraining(verb->path);
+      plan_.stop_at_failure ? Refuse(why) : RefuseOne(why);
       return true;
     }
     v1::AcquireLockRequest request;
@@ -171,8 +174,8 @@ void BatchRun::TakeAnswer() {
   ++next_;
 }
 
-// The operation under way has failed.
-void BatchRun::Refuse(const Status& why) {
+// The operation under way has failed, and nothing else.
+void BatchRun::RefuseOne(const Status& why) {
   const BatchOperation& operation = plan_.operations[next_];
   const BatchVerb* const verb = core_.batch_verbs().Find(operation.field);
   std::string_view name;
@@ -182,7 +185,14 @@ void BatchRun::Refuse(const Status& why) {
     name = ObjectNameOf(verb->path, operation.bytes);
   }
   results_->AddFailure(why, name);
-  const size_t failed = next_++;
+  ++next_;
+}
+
+// The operation under way has failed, which may be the end of the batch.
+void BatchRun::Refuse(const Status& why) {
+  const size_t failed = next_;
+  RefuseOne(why);
+  // The service stops, and nothing is begun any more.
   if (why.reason() == Reason::kDraining) return RefuseRest(why);
   if (!plan_.stop_at_failure) return;
   RefuseRest(Status(Reason::kCancelled, "batch: not carried out, because operation " +

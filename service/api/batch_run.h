@@ -61,6 +61,7 @@ class BatchRun final {
   bool RunVerb(const VerbContext& context, const BatchVerb& verb, std::string_view request);
   void OnAnswer(StatusOr<std::string> answer);
   void TakeAnswer();
+  void RefuseOne(const Status& why);
   void Refuse(const Status& why);
   void RefuseRest(const Status& why);
   // The request does not outlive the thread's call to Begin.

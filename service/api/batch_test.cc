@@ -474,15 +474,31 @@ TEST_F(BatchTest, WhatIsNoMessageIsRefusedAsAWhole) {
   EXPECT_EQ(ReasonOf(response.result().results(0)), Reason::kInvalidArgument);
 }
 
-TEST_F(BatchTest, DrainingRefusesALockAndWhatComesBehindIt) {
+TEST_F(BatchTest, ADrainRefusesALockAndNothingElse) {
   service_.control().set_draining(true);
-  const v1::BatchResult result = Run(Batch(R"(names: "d" operations { increment { key: "n" } }
+  v1::RunBatchRequest request = Batch(R"(names: "d" operations { increment { key: "n" } }
                    operations { acquire_lock { name: "l" } }
-                   operations { increment { key: "n" } })"));
-  ASSERT_EQ(result.results_size(), 3);
+                   operations { increment { key: "n" } }
+                   operations { acquire_lock { name: "l" timeout {} } }
+                   operations { describe_lock { name: "l" } }
+                   operations { list_dicts {} }
+                   operations { increment_entry { name: "d" key: "n" } })");
+  const v1::BatchResult result = Run(request);
+  ASSERT_EQ(result.results_size(), 7);
+  for (const int refused : {1, 3}) {
+    EXPECT_EQ(ReasonOf(result.results(refused)), Reason::kDraining);
+    EXPECT_EQ(result.results(refused).failure().detail().name(), "l");
+  }
   EXPECT_EQ(result.results(0).increment().number(), 1);
-  EXPECT_EQ(ReasonOf(result.results(1)), Reason::kDraining);
-  EXPECT_EQ(ReasonOf(result.results(2)), Reason::kDraining);
+  EXPECT_EQ(result.results(2).increment().number(), 2);
+  EXPECT_TRUE(result.results(4).has_describe_lock()) << result.results(4).DebugString();
+  EXPECT_TRUE(result.results(5).has_list_dicts()) << result.results(5).DebugString();
+  EXPECT_EQ(result.results(6).increment_entry().value().int_value(), 3);
+
+  request.mutable_batch()->set_stop_at_failure(true);
+  const v1::BatchResult stopped = Run(request);
+  EXPECT_EQ(stopped.results(0).increment().number(), 4);
+  for (int i = 1; i < 7; ++i) EXPECT_EQ(ReasonOf(stopped.results(i)), Reason::kDraining);
 }
 
 TEST_F(BatchTest, AfterShutdownItIsRefusedAsAWhole) {

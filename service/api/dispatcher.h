@@ -79,7 +79,8 @@ class ServiceControl {
   };
   virtual Facts GetFacts() const = 0;
   virtual bool draining() const = 0;
-  // Returns at once with the calls in flight; the drain goes on in the background.
+  // Returns at once with the calls in flight, that of Drain included where one asks; the drain goes
+  // on in the background.
   virtual uint32_t BeginDrain(std::chrono::milliseconds grace) = 0;
 };
 

@@ -104,7 +104,7 @@ TEST_F(CliOperatorTest, DrainEndsTheServiceAndAsksFirst) {
 
   const std::string out = Out("drain --yes --grace 7s");
 
-  EXPECT_EQ(out, "draining; calls in flight, this one included: 1\n");
+  EXPECT_EQ(out, "draining; other calls in flight: 0\n");
   EXPECT_EQ(WaitForExit(keeper), 0) << daemon_->errors();
   daemon_->Forget();
   EXPECT_THAT(daemon_->errors(), HasSubstr("calls in flight may take 7000 ms"));

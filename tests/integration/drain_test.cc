@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -84,14 +85,19 @@ class DrainTest : public ::testing::Test {
     *session = response.session_id();
     return status;
   }
-  grpc::Status Acquire(uint64_t session, const std::string& name, uint64_t* token) {
+  v1::AcquireLockRequest LockRequest(uint64_t session, const std::string& name) {
     v1::AcquireLockRequest request;
     request.set_name(name);
     request.set_session_id(session);
     request.set_request_id(next_request_++);
     request.set_mode(v1::LOCK_MODE_EXCLUSIVE);
+    request.mutable_ttl()->set_seconds(3600);
+    return request;
+  }
+  grpc::Status Acquire(uint64_t session, const std::string& name, uint64_t* token) {
     v1::AcquireLockResponse response;
-    const grpc::Status status = locks_->AcquireLock(Context(), request, &response);
+    const grpc::Status status =
+        locks_->AcquireLock(Context(), LockRequest(session, name), &response);
     *token = response.token();
     return status;
   }
@@ -131,6 +137,13 @@ class DrainTest : public ::testing::Test {
     keeper_ = daemon_->keeper_pid();
     ASSERT_EQ(kill(keeper_, SIGTERM), 0);
     ASSERT_TRUE(Eventually([&] { return ProbeSees("503"); })) << daemon_->errors();
+  }
+  // After a call of Drain.
+  void ExpectTheFirstSignalCutsNothing() {
+    ASSERT_NO_FATAL_FAILURE(BeginDrain());
+    ASSERT_TRUE(Eventually([&] {
+      return daemon_->errors().find("Terminated received") != std::string::npos;
+    })) << daemon_->errors();
   }
   // A second signal.
   void ExpectCutShort() {
@@ -211,7 +224,7 @@ TEST_F(DrainTest, WhatIsThereIsServedWhileItLingers) {
   EXPECT_FALSE(watch->Read(&change));
 }
 
-TEST_F(DrainTest, ABatchIsCarriedOutUpToWhereItTakesALock) {
+TEST_F(DrainTest, OfABatchOnlyWhatTakesALockIsRefused) {
   ASSERT_NO_FATAL_FAILURE(Start({"--drain-linger", kForEver, "--drain-grace", kForEver}));
   ASSERT_NO_FATAL_FAILURE(CreateObjects());
   ASSERT_NO_FATAL_FAILURE(BeginDrain());
@@ -228,10 +241,47 @@ TEST_F(DrainTest, ABatchIsCarriedOutUpToWhereItTakesALock) {
   ASSERT_TRUE(status.ok()) << status.error_message();
   ASSERT_EQ(response.result().results_size(), 3);
   EXPECT_EQ(response.result().results(0).increment().number(), 1);
-  for (const int refused : {1, 2}) {
-    EXPECT_EQ(response.result().results(refused).failure().detail().reason(),
-              v1::ERROR_REASON_DRAINING);
-  }
+  EXPECT_EQ(response.result().results(1).failure().detail().reason(), v1::ERROR_REASON_DRAINING);
+  EXPECT_EQ(response.result().results(2).increment().number(), 2);
+  ASSERT_NO_FATAL_FAILURE(ExpectCutShort());
+}
+
+TEST_F(DrainTest, ItTellsHowManyOtherCallsAreInFlight) {
+  ASSERT_NO_FATAL_FAILURE(Start({"--drain-linger", kForEver, "--drain-grace", kForEver}));
+  ASSERT_NO_FATAL_FAILURE(CreateObjects());
+  uint64_t session = 0;
+  uint64_t token = 0;
+  ASSERT_TRUE(Open(&session).ok());
+  ASSERT_TRUE(Acquire(session, "held", &token).ok());
+  const auto admin = v1::Admin::NewStub(channel_);
+  v1::DrainResponse response;
+
+  v1::AcquireLockResponse acquired;
+  std::thread waiter([&, context = Context(), request = LockRequest(session, "held")] {
+    EXPECT_TRUE(locks_->AcquireLock(context, request, &acquired).ok());
+  });
+  const bool waits = Eventually([&] {
+    v1::GetStatusResponse status;
+    return admin->GetStatus(Context(), {}, &status).ok() && status.lock_waiters() == 1;
+  });
+  const grpc::Status with_one = admin->Drain(Context(), {}, &response);
+  const uint32_t beside_one = response.calls_in_flight();
+  v1::ReleaseLockRequest release;
+  release.set_name("held");
+  release.set_session_id(session);
+  release.set_token(token);
+  v1::ReleaseLockResponse released;
+  EXPECT_TRUE(locks_->ReleaseLock(Context(), release, &released).ok());
+  waiter.join();
+  EXPECT_TRUE(acquired.acquired());
+  const grpc::Status alone = admin->Drain(Context(), {}, &response);
+
+  EXPECT_TRUE(waits);
+  EXPECT_TRUE(with_one.ok()) << with_one.error_message();
+  EXPECT_EQ(beside_one, 1u);
+  EXPECT_TRUE(alone.ok()) << alone.error_message();
+  EXPECT_EQ(response.calls_in_flight(), 0u);
+  ASSERT_NO_FATAL_FAILURE(ExpectTheFirstSignalCutsNothing());
   ASSERT_NO_FATAL_FAILURE(ExpectCutShort());
 }
 
@@ -242,11 +292,8 @@ TEST_F(DrainTest, TheFirstSignalAfterACallOfDrainCutsNothingShort) {
   ASSERT_TRUE(v1::Admin::NewStub(channel_)->Drain(Context(), {}, &response).ok());
   ASSERT_TRUE(Eventually([&] { return ProbeSees("503"); })) << daemon_->errors();
 
-  ASSERT_NO_FATAL_FAILURE(BeginDrain());
+  ASSERT_NO_FATAL_FAILURE(ExpectTheFirstSignalCutsNothing());
 
-  ASSERT_TRUE(Eventually([&] {
-    return daemon_->errors().find("Terminated received") != std::string::npos;
-  })) << daemon_->errors();
   EXPECT_TRUE(Set("served").ok());
   ASSERT_NO_FATAL_FAILURE(ExpectCutShort());
 }
