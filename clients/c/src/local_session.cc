@@ -286,6 +286,10 @@ StatusOr<AttachConnection::Received> LocalSession::Exchange(Control* control, bo
                                                             const AttachMessage& message,
                                                             const CallOptions& options) {
   RetryPause retry;
+  if (steady_clock::now() >= options.deadline) {
+    return Status(Reason::kTimeout, "attach socket of " + options_.runtime_dir +
+                                        ": the deadline passed, so the request was not sent");
+  }
   for (;;) {
     SH_RETURN_IF_ERROR(EnsureConnected(control, want_lanes, options.deadline));
     bool sent = false;

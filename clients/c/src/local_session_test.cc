@@ -207,6 +207,36 @@ TEST_F(LocalSessionTest, CallsAreAnsweredAndErrorsKeepTheirReason) {
   EXPECT_EQ(session->Call("/other", "", CallOptions{Soon()}).status().reason(), Reason::kDraining);
 }
 
+TEST_F(LocalSessionTest, ACallWhoseTimeIsOverIsNotSent) {
+  daemon_.HandleCalls([](const std::string&, const std::string&) {
+    return StatusOr<std::string>(std::string("done"));
+  });
+  const auto session = Attach();
+  ASSERT_TRUE(session->Call("/x", "", CallOptions{Soon()}).ok());
+  const auto expect_not_sent = [&](const CallOptions& options) {
+    StatusOr<std::string> response(std::string{});
+    ASSERT_TRUE(session->CallIfFree("/x", "", options, Soon(), &response));
+    for (const Status& status : {response.status(), session->Call("/x", "", options).status()}) {
+      EXPECT_EQ(status.reason(), Reason::kTimeout);
+      EXPECT_THAT(status.message(), testing::HasSubstr("was not sent"));
+    }
+  };
+
+  CallOptions over{steady_clock::now()};
+  expect_not_sent(over);
+  over.idempotent = true;
+  expect_not_sent(over);
+  over.long_running = true;
+  expect_not_sent(over);
+  daemon_.StopServing();  // Nor is anybody waited for.
+  expect_not_sent(over);
+  daemon_.Serve();
+
+  EXPECT_EQ(daemon_.calls(), 1);
+  EXPECT_EQ(daemon_.hellos_without_lanes(), 0);  // The first call took the attachment's.
+  EXPECT_TRUE(session->Call("/x", "", CallOptions{Soon()}).ok());
+}
+
 TEST_F(LocalSessionTest, AnAnswerThatCannotBeReadMayBelongToACallThatWasCarriedOut) {
   daemon_.HandleCalls([](const std::string& method, const std::string&) {
     if (method == "/x") return StatusOr<std::string>(std::string("done"));
