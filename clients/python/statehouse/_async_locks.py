@@ -26,6 +26,9 @@ class AsyncLock:
         self._task: asyncio.Task[Any] | None = None
         self._cancelled_for_loss = False
 
+    def __repr__(self) -> str:
+        return f"{repr(self._blocking)[:-1]}, asynchronous>"
+
     @property
     def name(self) -> str:
         return self._blocking.name

@@ -102,6 +102,10 @@ class Client:
         self.locks = Locks(self)
         self._leasing: Leasing | None = None
 
+    def __repr__(self) -> str:
+        closed = ", closed" if self.closed else ""
+        return f"<statehouse {self.transport} client of {self._streams.address}{closed}>"
+
     @property
     def transport(self) -> str:
         """The door in use: "local", "socket" or "network"."""

@@ -20,6 +20,7 @@ from . import _wire, errors
 from ._batch_link import BatchLink
 from ._control import Call
 
+_UNIX = "unix:"  # Of a target.
 _HEALTH = "/grpc.health.v1.Health/Check"
 _MESSAGE_BYTES_MAX = (16 << 20) + 4096
 CHANNEL_OPTIONS = [
@@ -154,6 +155,13 @@ class NetworkSession:
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def address(self) -> str:
+        """Where the service is, as connect() takes it; never with a token."""
+        if self.target.startswith(_UNIX):
+            return f"statehouse+unix://{os.path.dirname(self.target.removeprefix(_UNIX))}"
+        return f"{'statehouse' if self.tls is None else 'statehouse+tls'}://{self.target}"
 
     def close(self) -> None:
         """Later calls, and those under way, raise ClientClosed."""

@@ -242,6 +242,9 @@ class Watching(Generic[EventType]):
         self._failure: errors.Error | None = None
         self._begin()
 
+    def __repr__(self) -> str:
+        return f"<statehouse watch of {self._reader.name}{', closed' if self._is_closed else ''}>"
+
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._pump = _Pump(self._session, self._reader)
@@ -360,6 +363,9 @@ class AsyncWatching(Generic[EventType]):
         self._stream: Any = None
         self._delays = RetryDelays()
         self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<statehouse watch of {self._reader.name}{', closed' if self._is_closed else ''}, asynchronous>"
 
     async def next(self) -> EventType:
         """The next event."""

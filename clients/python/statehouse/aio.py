@@ -113,6 +113,9 @@ class AsyncClient:
         self.dicts = AsyncDicts(self)
         self.locks = AsyncLocks(self)
 
+    def __repr__(self) -> str:
+        return f"{repr(self._blocking)[:-1]}, asynchronous>"
+
     @property
     def transport(self) -> str:
         return self._blocking.transport
