@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "clients/c/testing/batch_client.h"
+#include "clients/c/testing/fake_daemon.h"
 
 namespace statehouse {
 namespace {
@@ -95,9 +96,8 @@ TEST_P(SocketClientTest, WaitsGoByGrpcAndLooksOverTheSocket) {
   int met = 1;
   ASSERT_EQ(sh_dict_wait(dict.get(), sh_text("k"), &wait, &met, nullptr, nullptr), SH_OK);
   EXPECT_EQ(met, 0);
-  EXPECT_TRUE(testing::Eventually([&] {
-    return Calls("network", "WaitArea") == 1 && Calls("network", "WaitEntry") == 1;
-  }));
+  EXPECT_TRUE(testing::Eventually(
+      [&] { return Calls("network", "WaitArea") == 1 && Calls("network", "WaitEntry") == 1; }));
   EXPECT_EQ(Calls("local", "WaitArea"), 0);
   EXPECT_EQ(Calls("local", "WaitEntry"), 0);
   ASSERT_EQ(sh_wait(area.get(), 0, 0, &changed, &updates, nullptr), SH_OK);
@@ -222,9 +222,8 @@ TEST_P(SocketClientTest, WaitsOfAForkedChildWhoseParentUsedGrpcHaveTheirOwnConne
   const auto wait_for_both = [&](int* both) {
     int changed = 0;
     int met = 0;
-    const bool ok =
-        sh_wait(area.get(), 0, kPatienceMs, &changed, nullptr, nullptr) == SH_OK &&
-        sh_dict_wait(dict.get(), sh_text("k"), &wait, &met, nullptr, nullptr) == SH_OK;
+    const bool ok = sh_wait(area.get(), 0, kPatienceMs, &changed, nullptr, nullptr) == SH_OK &&
+                    sh_dict_wait(dict.get(), sh_text("k"), &wait, &met, nullptr, nullptr) == SH_OK;
     *both = ok && changed == 1 && met == 1 ? 1 : 0;
   };
   int told = 0;
@@ -260,7 +259,41 @@ TEST_P(SocketClientTest, AProcessThatGetsNoMoreLanesComesByTheSocket) {
   const DictPtr dict = Open(client, "d", &spec);
   EXPECT_EQ(sh_dict_add(dict.get(), sh_text("n"), 1, nullptr, nullptr), SH_OK);
   // Who asks for memory is told that there is none.
-  EXPECT_EQ(TryConnect(Url("?transport=local"), daemon_->token(), &client), SH_LIMIT_EXCEEDED);
+  EXPECT_EQ(TryConnect(Url("?transport=local"), daemon_->token(), &client), SH_LANES_EXHAUSTED);
+}
+
+TEST(SocketChoiceTest, IsOfNoLimitButThatOfLanes) {
+  struct Case {
+    Reason refusal;
+    sh_reason told;  // SH_OK: it came by the socket.
+    int by_socket;
+  };
+  const Case cases[] = {
+      {Reason::kLanesExhausted, SH_OK, 1},
+      {Reason::kLimitExceeded, SH_LIMIT_EXCEEDED, 0},
+      {Reason::kMemoryExhausted, SH_MEMORY_EXHAUSTED, 0},
+      {Reason::kPermissionDenied, SH_PERMISSION_DENIED, 0},
+  };
+  for (const Case& one : cases) {
+    FakeDaemon daemon;
+    daemon.RefuseLanes(one.refusal);
+    const std::string url = "statehouse+unix://" + daemon.runtime_dir() + "?timeout=60s";
+    sh_client* client = nullptr;
+    sh_error* error = nullptr;
+
+    EXPECT_EQ(sh_connect(url.c_str(), nullptr, &client, &error), one.told);
+
+    EXPECT_EQ(daemon.hellos_without_lanes(), one.by_socket);
+    if (one.told == SH_OK) {
+      ASSERT_NE(client, nullptr);
+      EXPECT_EQ(sh_transport_of(client), SH_TRANSPORT_SOCKET);
+    } else {
+      ASSERT_NE(error, nullptr);
+      EXPECT_STREQ(sh_error_message(error), "no lanes for this one");
+    }
+    sh_error_free(error);
+    sh_close(client);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Doors, SocketClientTest, ::testing::Values(SH_TRANSPORT_SOCKET), DoorName);

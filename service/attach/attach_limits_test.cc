@@ -222,7 +222,7 @@ TEST_F(AttachLimitsTest, AProcessAtItsLimitOfLeasesGetsNoFurtherOneAndOthersDo) 
 
   const UniqueFd three = Attached();
 
-  ExpectErrorAndClosure(three, Reason::kLimitExceeded);
+  ExpectErrorAndClosure(three, Reason::kLanesExhausted);
   EXPECT_TRUE(Greeted().valid());  // Without lanes there is no such limit.
   // A child is another process; it ends with 0 when it got its lanes.
   const pid_t child = fork();
@@ -250,7 +250,7 @@ TEST_F(AttachLimitsTest, ALeaseWithoutItsConnectionStillCounts) {
   StartDoor(options);
   ASSERT_TRUE(Welcomed(Attached()));
 
-  ExpectErrorAndClosure(Attached(), Reason::kLimitExceeded);
+  ExpectErrorAndClosure(Attached(), Reason::kLanesExhausted);
 }
 
 TEST_F(AttachLimitsTest, ADescriptorBesideAnotherPacketThanHelloEndsTheConnection) {

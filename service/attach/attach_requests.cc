@@ -134,7 +134,7 @@ Status AttachLoop::LeaseFor(Connection& connection, std::vector<UniqueFd>* descr
   }
   const std::optional<uint64_t> process = ProcessKeyOf(pidfd.get());
   if (process.has_value() && leases_->CountOf(*process) >= options_.leases_per_process_max) {
-    return Status(Reason::kLimitExceeded,
+    return Status(Reason::kLanesExhausted,
                   "attaching: process " + std::to_string(*pid) + " has its limit of " +
                       std::to_string(options_.leases_per_process_max) +
                       " leases (attach.leases_per_process_max); share one client between its "

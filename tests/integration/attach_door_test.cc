@@ -317,7 +317,7 @@ TEST_F(AttachDoorTest, AProcessAtItsLimitOfLeasesIsRefusedAndToldWhichSettingItI
 
   const Status refused = beyond.Hello(daemon_->token(), true).status();
 
-  EXPECT_EQ(refused.reason(), Reason::kLimitExceeded);
+  EXPECT_EQ(refused.reason(), Reason::kLanesExhausted);
   EXPECT_NE(refused.message().find("attach.leases_per_process_max"), std::string::npos);
   EXPECT_EQ(ServiceStatus().attached_processes(), 16u);
 }

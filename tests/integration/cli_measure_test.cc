@@ -254,7 +254,7 @@ TEST_F(CliMeasureTest, BenchRefusesWhatItCannotDo) {
   }
   const CommandLine::Ran many = Shell("{} bench --door local --connections 17 --for 100ms");
   EXPECT_EQ(many.code, 1) << many.errors;
-  EXPECT_THAT(many.errors, HasSubstr("LIMIT_EXCEEDED"));
+  EXPECT_THAT(many.errors, HasSubstr("LANES_EXHAUSTED"));
   EXPECT_EQ(Shell("{} bench --door local --connections 15 --op get --for 50ms").code, 0);
   ExpectNothingLeft("bench");
   daemon_.reset();

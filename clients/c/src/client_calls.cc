@@ -52,11 +52,6 @@ StatusOr<ConnectArguments> ArgumentsOf(const char* url, const sh_options* option
   return arguments;
 }
 
-// The reasons for which a process gets no lanes that concern the lanes alone.
-bool GetsNoLanes(Reason reason) {
-  return reason == Reason::kLanesExhausted || reason == Reason::kLimitExceeded;
-}
-
 Status OpenDoor(const Endpoint& endpoint, const std::string& client_name, sh_client* client) {
   LocalSessionOptions options;
   options.runtime_dir = endpoint.runtime_dir;
@@ -70,7 +65,9 @@ Status OpenDoor(const Endpoint& endpoint, const std::string& client_name, sh_cli
       client->local_caller = std::make_unique<LocalCaller>(client->local);
       return Status();
     }
-    if (endpoint.chosen || !GetsNoLanes(attached.status().reason())) return attached.status();
+    // What calls need not. Whatever else is wrong with the local door is wrong for the socket, too.
+    const bool lanes_alone = attached.status().reason() == Reason::kLanesExhausted;
+    if (endpoint.chosen || !lanes_alone) return attached.status();
   }
   if (endpoint.local || endpoint.socket) {
     SH_ASSIGN_OR_RETURN(std::shared_ptr<LocalSession> session,

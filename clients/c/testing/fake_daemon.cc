@@ -231,6 +231,8 @@ AttachMessage FakeDaemon::AnswerHello(Connection* connection, const AttachHello&
   welcome.daemon_generation = 1;
   welcome.server_version = "fake";
   if (hello.want_lanes) {
+    const Reason refusal = lanes_refusal_;
+    if (refusal != Reason::kOk) return AttachError{refusal, 0, "no lanes for this one"};
     if (pidfd < 0) return AttachError{Reason::kInvalidArgument, 0, "the pidfd is missing"};
     const UniqueFd own(::fcntl(pidfd, F_DUPFD_CLOEXEC, 0));
     StatusOr<LaneLease> lease = engine_->LeaseLanes(own);

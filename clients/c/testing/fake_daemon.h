@@ -45,6 +45,8 @@ class FakeDaemon final {
 
   // Connections that say Hello with another token are refused. Default: "".
   void RequireToken(const std::string& token);
+  // Connections that ask for lanes are refused with this reason and "no lanes for this one".
+  void RefuseLanes(Reason reason) { lanes_refusal_ = reason; }
   void OpenAreasReadOnly() { read_only_ = true; }
   void HandleCalls(CallHandler handler);
   // Drops the next answer and closes its connection instead, as a daemon does that is killed after
@@ -105,6 +107,7 @@ class FakeDaemon final {
   std::mutex mutex_;  // Guards token_ and handler_.
   std::string token_;
   CallHandler handler_;
+  std::atomic<Reason> lanes_refusal_{Reason::kOk};
   std::atomic<bool> read_only_{false};
   std::atomic<bool> lose_next_answer_{false};
   std::atomic<bool> garble_next_answer_{false};

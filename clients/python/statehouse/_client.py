@@ -68,8 +68,9 @@ def open_client(endpoint: Endpoint, *, has_socket: bool) -> Client:
     if door == "local":
         try:
             return Client(_local.Session(runtime_dir, token, name, seconds), seconds, target, token)
-        except errors.LimitExceeded:  # Of lanes, which calls need not.
-            if chosen:
+        except errors.LimitExceeded as error:
+            # Calls need no lanes. Any other limit is the socket's, too.
+            if chosen or error.reason != "LANES_EXHAUSTED":
                 raise
             door = "socket"
     network = NetworkSession(target, token, seconds, tls)

@@ -76,6 +76,7 @@ class FakeDaemon:
         self.answer: Answerer = lambda asked: asked.answer(status("fake"))
         self.asked: list[Asked] = []
         self.connections = 0
+        self.lanes_refusal = ""  # The reason for which nobody gets lanes.
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(folder / "attach.sock"))
         self._listener.listen()
@@ -108,6 +109,9 @@ class FakeDaemon:
                     return
                 kind, request_id, fields = fields_of(received)
                 if kind == HELLO:
+                    if self.lanes_refusal and fields[3] != b"\0":
+                        Asked(connection, request_id, {**fields, 2: b""}).refuse(self.lanes_refusal, "no lanes for this one")
+                        return
                     assert fields[3] == b"\0"  # No lanes.
                     connection.send(packet(WELCOME, request_id, NO_LANES))
                     continue
@@ -241,6 +245,20 @@ def test_closing_ends_a_call_of_another_thread(daemon: FakeDaemon) -> None:
     assert [type(error) for error in raised] == [statehouse.ClientClosed] and client.closed
     with pytest.raises(statehouse.ClientClosed):
         client.status()
+
+
+@pytest.mark.parametrize(("refusal", "connections"), [("LANES_EXHAUSTED", 2), ("LIMIT_EXCEEDED", 1), ("MEMORY_EXHAUSTED", 1)])
+def test_auto_takes_the_socket_for_want_of_lanes_only(daemon: FakeDaemon, refusal: str, connections: int) -> None:
+    daemon.lanes_refusal = refusal
+    url = f"statehouse+unix://{daemon.folder}"
+    if refusal == "LANES_EXHAUSTED":
+        with statehouse.connect(url, timeout=PATIENCE_S) as client:
+            assert client.transport == "socket" and client.status().version == "fake"
+    else:
+        with pytest.raises(statehouse.Error, match="no lanes for this one") as raised:
+            statehouse.connect(url, timeout=PATIENCE_S)
+        assert raised.value.reason == refusal
+    assert daemon.connections == connections
 
 
 def test_what_finds_the_socket_busy_goes_by_grpc(daemon: FakeDaemon, service: Service) -> None:
