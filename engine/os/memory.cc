@@ -5,6 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+
 #include "engine/base/limits.h"
 #include "engine/os/errno_status.h"
 
@@ -22,6 +25,10 @@
 
 namespace statehouse {
 namespace {
+
+// A signal, also one that stops the process, ends a call with EINTR and undoes all that it
+// allocated. So a call asks for little: most are through between two signals, however many come.
+constexpr uint64_t kAllocatedAtOnceBytes = 64 << 10;
 
 constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW;
 
@@ -68,10 +75,15 @@ StatusOr<PublishedMemory> CreatePublishedMemory(const std::string& name, uint64_
 }
 
 Status AllocateRange(int fd, uint64_t offset, uint64_t bytes) {
-  if (bytes == 0) return Status();
-  if (fallocate(fd, 0, static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0) {
-    return ErrnoStatus("allocating " + std::to_string(bytes) + " bytes of shared memory",
-                       Reason::kMemoryExhausted);
+  uint64_t done = 0;
+  while (done < bytes) {
+    const uint64_t piece = std::min(bytes - done, kAllocatedAtOnceBytes);
+    if (fallocate(fd, 0, static_cast<off_t>(offset + done), static_cast<off_t>(piece)) == 0) {
+      done += piece;
+    } else if (errno != EINTR) {
+      return ErrnoStatus("allocating " + std::to_string(bytes) + " bytes of shared memory",
+                         Reason::kMemoryExhausted);
+    }
   }
   return Status();
 }

@@ -23,6 +23,7 @@ struct PublishedMemory {
 StatusOr<PublishedMemory> CreatePublishedMemory(const std::string& name, uint64_t bytes);
 
 // Allocates [offset, offset + bytes) now, so that no later touch can fail for lack of memory.
+// Signals do not end it. When it fails, a part of the range may have its memory.
 Status AllocateRange(int fd, uint64_t offset, uint64_t bytes);
 
 // The size of the file behind `fd`, and the memory it holds.

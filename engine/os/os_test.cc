@@ -4,13 +4,17 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstring>
+#include <optional>
 #include <thread>
 
+#include "engine/base/limits.h"
 #include "engine/os/barrier.h"
 #include "engine/os/fault_guard.h"
 #include "engine/os/futex.h"
@@ -18,6 +22,37 @@
 #include "engine/os/process.h"
 #include "engine/os/record_lock.h"
 #include "gtest/gtest.h"
+
+namespace statehouse {
+namespace {
+
+// Signals that come while memory is being allocated, each after so many pages. A real one ends the
+// call on most kernels, but not on all.
+constexpr uint32_t kSignalsMost = 10'000;
+struct Signals {
+  uint64_t pages_between = 0;
+  uint64_t pages_left = 0;
+  uint32_t interrupted = 0;
+};
+std::optional<Signals> signals;
+
+}  // namespace
+}  // namespace statehouse
+
+// In place of the C library's: as Linux does it for shared memory, whose pages are undone.
+extern "C" int fallocate(int fd, int mode, off_t offset, off_t bytes) {
+  const auto pages = static_cast<uint64_t>(bytes + 4095) / 4096;
+  if (auto& coming = statehouse::signals; coming.has_value()) {
+    if (pages > coming->pages_left) {
+      coming->pages_left = coming->pages_between;
+      // The last one is for a caller that would try again for ever.
+      errno = ++coming->interrupted < statehouse::kSignalsMost ? EINTR : ENOSPC;
+      return -1;
+    }
+    coming->pages_left -= pages;
+  }
+  return static_cast<int>(syscall(SYS_fallocate, fd, mode, offset, bytes));
+}
 
 namespace statehouse {
 namespace {
@@ -38,6 +73,32 @@ TEST(MemoryTest, AllocateRangeHoldsMemoryAndSparseRangesDoNot) {
   ASSERT_TRUE(AllocateRange(fd->get(), 0, 8192).ok());
 
   EXPECT_EQ(*AllocatedBytes(fd->get()), 8192u);
+}
+
+TEST(MemoryTest, AllocateRangeGoesOnHoweverOftenSignalsInterruptIt) {
+  constexpr uint64_t kBytes = 8 << 20;
+  auto fd = CreateSealedMemory("test", kBytes + kPageBytes);
+  ASSERT_TRUE(fd.ok());
+  signals = Signals{.pages_between = 100, .pages_left = 50};
+
+  const Status allocated = AllocateRange(fd->get(), kPageBytes, kBytes - 100);
+
+  const uint32_t interrupted = signals->interrupted;
+  signals.reset();
+  EXPECT_TRUE(allocated.ok()) << allocated.ToString();
+  EXPECT_EQ(*AllocatedBytes(fd->get()), kBytes);
+  EXPECT_GE(interrupted, kBytes / kPageBytes / 100);
+}
+
+TEST(MemoryTest, AnAllocationThatIsRefusedTellsOfTheWholeRange) {
+  auto fd = CreateSealedMemory("test", 1 << 20);
+  ASSERT_TRUE(fd.ok());
+
+  const Status refused = AllocateRange(fd->get(), 0, (1 << 20) + 1);  // It cannot grow.
+
+  EXPECT_EQ(refused.reason(), Reason::kMemoryExhausted);
+  EXPECT_TRUE(refused.message().starts_with("allocating 1048577 bytes of shared memory"))
+      << refused.message();
 }
 
 TEST(MemoryTest, ReadOnlyDescriptionCannotBeMappedForWriting) {
