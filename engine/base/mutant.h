@@ -30,6 +30,11 @@ enum class Mutant {
   kDictLockBeforeIntent = 19,     // A lock is taken before it is noted whose it is.
   kDictArmedBeforeRedo = 20,      // The tag is stored before the redo record is counted.
   kDictWatchNotTold = 21,         // A change does not wake who waits for it.
+  kDictBackedBeforeMemory = 22,   // Slabs may be used before they have their memory.
+  kDictUnbackedUsed = 23,         // A lane uses slabs that have no memory.
+  kDictWordKept = 24,             // What a worker writes over the word of backed slabs stays …
+  kDictWordTrusted = 25,          // … or is what the next daemon goes by.
+  kDictSpareKept = 26,            // Memory that a killed daemon allocated is never given back.
   // Of locks.
   kLockRedoNotArmed = 31,     // The redo record is never armed.
   kLockTagKept = 32,          // The bucket is released while the redo is still armed.

@@ -88,6 +88,15 @@ Status AllocateRange(int fd, uint64_t offset, uint64_t bytes) {
   return Status();
 }
 
+Status ReleaseRange(int fd, uint64_t offset, uint64_t bytes) {
+  if (bytes == 0) return Status();
+  if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                static_cast<off_t>(bytes)) != 0) {
+    return ErrnoStatus("giving back " + std::to_string(bytes) + " bytes of shared memory");
+  }
+  return Status();
+}
+
 StatusOr<uint64_t> FileBytes(int fd) {
   struct stat facts;
   if (fstat(fd, &facts) != 0) return ErrnoStatus("reading a file's size", Reason::kBackingInvalid);

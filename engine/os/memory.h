@@ -25,6 +25,8 @@ StatusOr<PublishedMemory> CreatePublishedMemory(const std::string& name, uint64_
 // Allocates [offset, offset + bytes) now, so that no later touch can fail for lack of memory.
 // Signals do not end it. When it fails, a part of the range may have its memory.
 Status AllocateRange(int fd, uint64_t offset, uint64_t bytes);
+// Gives the memory of the range back: it reads as zeros, and a touch allocates it again.
+Status ReleaseRange(int fd, uint64_t offset, uint64_t bytes);
 
 // The size of the file behind `fd`, and the memory it holds.
 StatusOr<uint64_t> FileBytes(int fd);

@@ -90,6 +90,23 @@ TEST(MemoryTest, AllocateRangeGoesOnHoweverOftenSignalsInterruptIt) {
   EXPECT_GE(interrupted, kBytes / kPageBytes / 100);
 }
 
+TEST(MemoryTest, AReleasedRangeHoldsNothingAndReadsAsZeros) {
+  auto fd = CreateSealedMemory("test", 1 << 20);
+  ASSERT_TRUE(fd.ok());
+  const std::string content(3 * kPageBytes, 'x');
+  ASSERT_EQ(pwrite(fd->get(), content.data(), content.size(), 0),
+            static_cast<ssize_t>(content.size()));
+
+  EXPECT_TRUE(ReleaseRange(fd->get(), kPageBytes, (1 << 20) - kPageBytes).ok());
+
+  EXPECT_EQ(*AllocatedBytes(fd->get()), kPageBytes);
+  EXPECT_EQ(*FileBytes(fd->get()), 1u << 20);
+  std::string left(2 * kPageBytes, '?');
+  ASSERT_EQ(pread(fd->get(), left.data(), left.size(), 0), static_cast<ssize_t>(left.size()));
+  EXPECT_EQ(left, std::string(kPageBytes, 'x') + std::string(kPageBytes, '\0'));
+  EXPECT_FALSE(ReleaseRange(-1, 0, kPageBytes).ok());
+}
+
 TEST(MemoryTest, AnAllocationThatIsRefusedTellsOfTheWholeRange) {
   auto fd = CreateSealedMemory("test", 1 << 20);
   ASSERT_TRUE(fd.ok());

@@ -152,6 +152,7 @@ Dict::Dict(std::string name, const DictGeometry& geometry, Access access, int64_
       bucket_shift_(64 - std::countr_zero(geometry.bucket_count)),
       budgets_(new uint16_t[geometry.lane_count]()),
       untidy_(new bool[geometry.lane_count]()),
+      backing_seen_(new uint64_t[geometry.lane_count]()),
       session_locks_(new std::mutex[kSessionLocks]) {}
 
 Dict::~Dict() { Unmap(base_, geometry_.segment_bytes()); }

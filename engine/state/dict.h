@@ -311,6 +311,9 @@ class Dict final {
   // Slabs from here on are not to be used: there are none, or they have no memory.
   uint64_t UsableSlabs() const;
   uint64_t slabs_backed() const;
+  // The word as the lane found it when it last looked for memory: where it is another one now, what
+  // was refused may be tried again.
+  uint64_t BackingSeen(const Lane& lane) const { return backing_seen_[lane.id]; }
 
   // The daemon's part.
   //
@@ -321,6 +324,10 @@ class Dict final {
   bool BackingIsRefused() const;
   // One past the last slab that is cut into blocks.
   uint64_t SlabsInUse() const;
+  // Calls `act` with one past the last slab that is in use, or `least` where that is more, while
+  // nobody can begin to use another one. STALLED.
+  Status WithUnusedSlabs(const Lane& lane, uint64_t least,
+                         const std::function<void(uint64_t first)>& act) const;
   // The bound entries of one bucket, expired ones too. STALLED: it does not stand still. DATA_LOSS:
   // some of its entries are damaged, and *bound has the others.
   Status FindBound(uint32_t bucket, std::vector<DictBinding>* bound,
@@ -423,6 +430,7 @@ class Dict final {
   void PutRing(uint32_t lane, uint64_t position, const void* bytes, size_t len) const;
 
   // dict_blocks.cc
+  uint64_t UsableSlabs(uint64_t backed) const;
   Status RefuseFull() const;
   Status RefillMagazine(const Lane& lane, uint32_t code) const;
   Status FlushMagazine(const Lane& lane, uint32_t code, uint64_t keep) const;
@@ -508,6 +516,8 @@ class Dict final {
   std::unique_ptr<uint16_t[]> budgets_;
   // Lanes of this process that must give blocks back before their next change.
   std::unique_ptr<bool[]> untidy_;
+  // What lanes of this process saw in slabs_backed.
+  std::unique_ptr<uint64_t[]> backing_seen_;
   static constexpr size_t kSessionLocks = 64;
   std::unique_ptr<std::mutex[]> session_locks_;
 };

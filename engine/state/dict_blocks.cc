@@ -31,7 +31,10 @@ class Dict::AllocatorSection final {
       next_[code] = Get64(line_.bump_next[code]);
       end_[code] = Get64(line_.bump_end[code]);
     }
-    end_slab_ = dict_.UsableSlabs();
+    const uint64_t backed = dict_.slabs_backed();
+    dict_.backing_seen_[section_.lane.id] = backed;
+    end_slab_ = MutantIs(Mutant::kDictUnbackedUsed) ? dict_.geometry_.slab_count()
+                                                    : dict_.UsableSlabs(backed);
     hint_ = std::min<uint64_t>(Get64(line_.slab_hint), dict_.geometry_.slab_count());
     hint_ = std::max<uint64_t>(hint_, 1);  // The first slab is never used.
     from_ = hint_;
@@ -143,11 +146,12 @@ class Dict::AllocatorSection final {
   uint64_t from_ = 0;
 };
 
-uint64_t Dict::UsableSlabs() const {
-  const uint64_t backed = allocator_->slabs_backed.load(std::memory_order_acquire);
+uint64_t Dict::UsableSlabs(uint64_t backed) const {
   return backed == 0 ? geometry_.slab_count()
                      : std::min<uint64_t>(backed & ~kBackingRefused, geometry_.slab_count());
 }
+
+uint64_t Dict::UsableSlabs() const { return UsableSlabs(slabs_backed()); }
 
 bool Dict::AwaitsBacking() const { return UsableSlabs() < geometry_.slab_count(); }
 
@@ -156,6 +160,7 @@ bool Dict::BackingIsRefused() const {
 }
 
 uint64_t Dict::slabs_backed() const {
+  // SYNC: dict.backed
   return allocator_->slabs_backed.load(std::memory_order_acquire);
 }
 
@@ -168,6 +173,15 @@ uint64_t Dict::SlabsInUse() const {
   uint64_t end = geometry_.slab_count();
   while (end > 1 && Get64(slabs_[end - 1]) == 0) --end;
   return end;
+}
+
+Status Dict::WithUnusedSlabs(const Lane& lane, uint64_t least,
+                             const std::function<void(uint64_t first)>& act) const {
+  AllocatorSection section(*this, lane);
+  SH_RETURN_IF_ERROR(section.Begin());
+  act(std::max(least, SlabsInUse()));
+  section.Abandon();
+  return Status();
 }
 
 Status Dict::RefuseFull() const {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "engine/base/mutant.h"
 #include "engine/os/errno_status.h"
 #include "engine/os/memory.h"
 #include "engine/state/object_name.h"
@@ -26,6 +27,8 @@ constexpr uint32_t kMaintainRounds = 16;
 constexpr uint64_t kBackedAtOnceMin = 4;
 constexpr uint64_t kBackedAtOnceFew = 64;
 constexpr uint64_t kBackedAtOnceMax = 256;
+// How long the upkeep waits for a dict's allocator.
+constexpr uint64_t kSpareTimeoutNs = 1'000'000;
 
 int64_t UnixNs() {
   timespec now;
@@ -138,6 +141,8 @@ Status DictStore::RestoreOne(const DictRecord& record, UniqueFd segment) {
   SH_RETURN_IF_ERROR(dict->PrepareLanes(0, kLanesPerBlock));
   const auto served = std::make_shared<ServedDict>(record, std::move(dict), std::move(segment));
   RestoreBacking(*served);
+  // With any lane of the daemon: nobody else has begun to use one.
+  GiveBackSpare(Lane{1, kSpareTimeoutNs}, *served);
   Serve(served);
   return Status();
 }
@@ -389,23 +394,30 @@ StatusOr<MemoryBudget::Reservation> DictStore::ReserveForMove(ServedDict& served
       (how == Move::kGrow ? "growing dict \"" : "mending dict \"") + record.name + "\"");
 }
 
-// The last daemon may have had no limit where this one has, and the other way round.
+// The last daemon may have had no limit where this one has, and the other way round; it may have
+// been killed between an allocation and the word.
 void DictStore::RestoreBacking(ServedDict& served) const {
-  const uint64_t slabs = served.dict().slabs_backed() & ~kBackingRefused;
   if (!IsLimited()) {
     served.dict().SetSlabsBacked(0);
-  } else if (slabs == 0 || slabs > served.record().geometry.slab_count()) {
-    BackWhatIsUsed(served);
-  } else {
-    served.backed_ = slabs;
-    served.dict().SetSlabsBacked(slabs);
+    return;
   }
+  // Workers can write the word, so it proves nothing: where it says more than the kernel, they did.
+  const DictGeometry& geometry = served.record().geometry;
+  const uint64_t word = served.dict().slabs_backed() & ~kBackingRefused;
+  const uint64_t fixed = kSlabTableOffset + geometry.lanes_offset() - geometry.buckets_offset();
+  const StatusOr<uint64_t> memory = served.MemoryBytes();
+  const uint64_t bytes = memory.ok() ? std::max(*memory, fixed) - fixed : 0;
+  const uint64_t held = std::min<uint64_t>(1 + bytes / kSlabBytes, geometry.slab_count());
+  const bool trusted = MutantIs(Mutant::kDictWordTrusted) && word <= geometry.slab_count();
+  BackWhatIsUsed(served, trusted ? word : std::min(word, held));
+  served.may_hold_spare_ = true;
 }
 
-// From here on the dict uses only slabs that have their memory: those that it has begun to use.
+// From here on the dict uses only slabs that have their memory: those that it has begun to use, and
+// `slabs_min`.
 // REQUIRES: it is not served yet.
-void DictStore::BackWhatIsUsed(ServedDict& served) const {
-  const uint64_t slabs = served.dict().SlabsInUse();
+void DictStore::BackWhatIsUsed(ServedDict& served, uint64_t slabs_min) const {
+  const uint64_t slabs = std::max(served.dict().SlabsInUse(), slabs_min);
   // Where there is no memory it is as it was: a touch may fail.
   (void)AllocateRange(served.segment_.get(), served.record().geometry.data_offset() + kSlabBytes,
                       (slabs - 1) * kSlabBytes);
@@ -417,16 +429,23 @@ Status DictStore::BackMore(ServedDict& served) {
   const std::lock_guard<std::mutex> backing(served.backing_mutex_);
   const DictGeometry& geometry = served.record().geometry;
   const uint64_t slabs = served.backed_ & ~kBackingRefused;
-  if (slabs == 0 || slabs >= geometry.slab_count()) return Status();
+  if (slabs == 0 || slabs >= geometry.slab_count()) {
+    // All may be used already: who asks was misled by a word that a worker wrote over.
+    served.dict().SetSlabsBacked(served.backed_);
+    return Status();
+  }
   const uint64_t few = std::clamp(slabs, kBackedAtOnceMin, kBackedAtOnceFew);
   const uint64_t wanted =
       std::min({std::max(few, slabs / 8), kBackedAtOnceMax, geometry.slab_count() - slabs});
   const auto reserved = options_.memory->ReserveUpTo(wanted * kSlabBytes, kSlabBytes,
                                                      "dict \"" + served.record().name + "\"");
   Status status = reserved.status();
+  if (MutantIs(Mutant::kDictBackedBeforeMemory) && status.ok())
+    served.dict().SetSlabsBacked(slabs + reserved->bytes() / kSlabBytes);
   if (status.ok()) {
     status = AllocateRange(served.segment_.get(), geometry.data_offset() + slabs * kSlabBytes,
                            reserved->bytes());
+    served.may_hold_spare_ |= !status.ok();
   }
   if (!status.ok()) return MakesDo(served) ? Status() : status;
   served.backed_ = slabs + reserved->bytes() / kSlabBytes;
@@ -444,12 +463,29 @@ bool DictStore::MakesDo(ServedDict& served) const {
 }
 
 // From now on memory may be free again; and what a worker wrote over the word does not stay.
-void DictStore::TendBacking(ServedDict& served) const {
+void DictStore::TendBacking(const Lane& lane, ServedDict& served) const {
   const std::lock_guard<std::mutex> backing(served.backing_mutex_);
   served.backed_ &= ~kBackingRefused;
-  if (served.dict().slabs_backed() != served.backed_) {
+  if (served.dict().slabs_backed() != served.backed_ && !MutantIs(Mutant::kDictWordKept)) {
     served.dict().SetSlabsBacked(served.backed_);
   }
+  GiveBackSpare(lane, served);
+}
+
+// What slabs hold that may not be used would be counted once more when they get their memory. Where
+// somebody holds the allocator, the next upkeep does it.
+// REQUIRES: its backing_mutex_ is held, or it is not served yet.
+void DictStore::GiveBackSpare(const Lane& lane, ServedDict& served) const {
+  if (!served.may_hold_spare_ || MutantIs(Mutant::kDictSpareKept)) return;
+  const DictGeometry& geometry = served.record().geometry;
+  Status released;
+  const auto release = [&](uint64_t first) {
+    released = ReleaseRange(served.segment_.get(), geometry.data_offset() + first * kSlabBytes,
+                            geometry.data_bytes - first * kSlabBytes);
+  };
+  const Lane impatient{lane.id, kSpareTimeoutNs};
+  const Status looked = served.dict().WithUnusedSlabs(impatient, served.backed_, release);
+  served.may_hold_spare_ = !looked.ok() || !released.ok();
 }
 
 uint64_t DictStore::MemoryBytes() const {
@@ -504,7 +540,7 @@ uint32_t DictStore::Maintain(const Lane& lane,
       const std::lock_guard<std::mutex> recovering(recovery_mutex_);
       mended += served->dict().Scrub(&served->scrub_at_, buckets, is_leased);
     }
-    TendBacking(*served);
+    TendBacking(lane, *served);
     // A bucket that is held or damaged is left to the operations that need it.
     (void)served->dict().Expire(lane, &served->expire_at_, buckets);
   }

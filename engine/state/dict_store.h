@@ -66,6 +66,9 @@ class ServedDict final {
   std::mutex backing_mutex_;
   // What Dict::SetSlabsBacked was told last; guarded by backing_mutex_. Workers can write the word.
   uint64_t backed_ = 0;
+  // Whether slabs that may not be used may have memory: of a daemon that was killed before it said
+  // so, or of an allocation that failed half-way. Guarded by backing_mutex_.
+  bool may_hold_spare_ = false;
   // Where maintenance goes on; its thread only.
   uint32_t scrub_at_ = 0;
   uint32_t expire_at_ = 0;
@@ -167,9 +170,10 @@ class DictStore final {
   bool IsLimited() const { return options_.memory != nullptr && options_.memory->limit() != 0; }
   StatusOr<MemoryBudget::Reservation> ReserveForMove(ServedDict& served, Move how);
   void RestoreBacking(ServedDict& served) const;
-  void BackWhatIsUsed(ServedDict& served) const;
+  void BackWhatIsUsed(ServedDict& served, uint64_t slabs_min = 1) const;
   bool MakesDo(ServedDict& served) const;
-  void TendBacking(ServedDict& served) const;
+  void TendBacking(const Lane& lane, ServedDict& served) const;
+  void GiveBackSpare(const Lane& lane, ServedDict& served) const;
   std::shared_ptr<ServedDict> FindLocked(std::string_view name) const;
   void Serve(std::shared_ptr<ServedDict> served);
   std::vector<std::shared_ptr<ServedDict>> All() const;

@@ -371,6 +371,26 @@ TEST_F(MemoryLimitTest, AWordThatAWorkerWroteOverDoesNotStay) {
   EXPECT_LT(Find("d")->dict().slabs_backed(), 64u);
 }
 
+TEST_F(MemoryLimitTest, AskingMendsAWordThatAWorkerWroteOverWhereAllHasItsMemory) {
+  Start(16 * kMebibyte);
+  DictSpec spec;
+  spec.name = "d";
+  spec.max_bytes = kMebibyte;
+  ASSERT_TRUE(engine_->dicts().Create(spec).ok());
+  Status full;
+  (void)Fill("d", 30'000, &full);
+  ASSERT_EQ(full.reason(), Reason::kMemoryExhausted);
+  Dict& dict = Find("d")->dict();
+  ASSERT_FALSE(dict.AwaitsBacking());
+  const uint64_t backed = dict.slabs_backed();
+
+  dict.SetSlabsBacked(1);
+  ASSERT_TRUE(dict.AwaitsBacking());
+  EXPECT_TRUE(engine_->dicts().BackMore(*Find("d")).ok());
+
+  EXPECT_EQ(dict.slabs_backed(), backed);
+}
+
 TEST_F(MemoryLimitTest, ALargeValueGetsItsMemoryInOnePiece) {
   Start(3 * kMebibyte);
   ASSERT_TRUE(MakeDict("d").ok());
