@@ -311,9 +311,10 @@ class Dict final {
   // Slabs from here on are not to be used: there are none, or they have no memory.
   uint64_t UsableSlabs() const;
   uint64_t slabs_backed() const;
-  // The word as the lane found it when it last looked for memory: where it is another one now, what
-  // was refused may be tried again.
-  uint64_t BackingSeen(const Lane& lane) const { return backing_seen_[lane.id]; }
+  // When the service has answered that it has no more: whether the lane was refused before somebody
+  // else's question got the dict memory, or got it told to make room, so that trying again may
+  // help.
+  bool BackingIsNews(const Lane& lane) const;
 
   // The daemon's part.
   //
@@ -516,7 +517,8 @@ class Dict final {
   std::unique_ptr<uint16_t[]> budgets_;
   // Lanes of this process that must give blocks back before their next change.
   std::unique_ptr<bool[]> untidy_;
-  // What lanes of this process saw in slabs_backed.
+  // What lanes of this process had read in slabs_backed when they last found no slab; with
+  // kBackingRefused only where they then tried to make room.
   std::unique_ptr<uint64_t[]> backing_seen_;
   static constexpr size_t kSessionLocks = 64;
   std::unique_ptr<std::mutex[]> session_locks_;

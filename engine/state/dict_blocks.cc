@@ -31,10 +31,9 @@ class Dict::AllocatorSection final {
       next_[code] = Get64(line_.bump_next[code]);
       end_[code] = Get64(line_.bump_end[code]);
     }
-    const uint64_t backed = dict_.slabs_backed();
-    dict_.backing_seen_[section_.lane.id] = backed;
+    backed_ = dict_.slabs_backed();
     end_slab_ = MutantIs(Mutant::kDictUnbackedUsed) ? dict_.geometry_.slab_count()
-                                                    : dict_.UsableSlabs(backed);
+                                                    : dict_.UsableSlabs(backed_);
     hint_ = std::min<uint64_t>(Get64(line_.slab_hint), dict_.geometry_.slab_count());
     hint_ = std::max<uint64_t>(hint_, 1);  // The first slab is never used.
     from_ = hint_;
@@ -132,6 +131,7 @@ class Dict::AllocatorSection final {
       from_ = slab + 1;
       return first;
     }
+    dict_.backing_seen_[section_.lane.id] = backed_;
     return 0;
   }
 
@@ -141,6 +141,7 @@ class Dict::AllocatorSection final {
   uint64_t heads_[kSizeClasses];
   uint64_t next_[kSizeClasses];
   uint64_t end_[kSizeClasses];
+  uint64_t backed_ = 0;  // The word that says so:
   uint64_t end_slab_ = 0;
   uint64_t hint_ = 0;
   uint64_t from_ = 0;
@@ -157,6 +158,12 @@ bool Dict::AwaitsBacking() const { return UsableSlabs() < geometry_.slab_count()
 
 bool Dict::BackingIsRefused() const {
   return (allocator_->slabs_backed.load(std::memory_order_relaxed) & kBackingRefused) != 0;
+}
+
+bool Dict::BackingIsNews(const Lane& lane) const {
+  const uint64_t seen = backing_seen_[lane.id];
+  // The service refuses one that evicts only when it has told it so; the upkeep takes that back.
+  return slabs_backed() != seen || (geometry_.evict && (seen & kBackingRefused) == 0);
 }
 
 uint64_t Dict::slabs_backed() const {

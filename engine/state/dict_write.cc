@@ -173,7 +173,11 @@ Status Dict::MakeRoom(const Lane& lane, uint32_t code, Status full) {
   // Memory that the service may still give comes before an eviction. Once it refused a dict that
   // evicts, that makes room within what it has, in a table that was to grow too.
   const bool evicts = BackingIsRefused() || (geometry_.evict && !(memory && AwaitsBacking()));
-  if (!evicts) return full;
+  if (!evicts) {
+    // The upkeep may have taken back what the lane saw.
+    backing_seen_[lane.id] &= ~kBackingRefused;
+    return full;
+  }
   return EvictOne(lane, memory && !IsExtent(code) ? code : 0) ? Status() : full;
 }
 

@@ -331,6 +331,54 @@ TEST_F(MemoryLimitTest, ADictThatEvictsMakesRoomWithinWhatItHas) {
   EXPECT_TRUE(Put("d", &Find("d")->dict(), "large", 40'000).ok());
 }
 
+TEST_F(MemoryLimitTest, WhoWasRefusedBeforeADictWasToldToMakeRoomTriesAgain) {
+  Start(4 * kMebibyte);
+  ASSERT_TRUE(MakeArea("a", 2 * kMebibyte).ok() && MakeDict("d", true, 8192).ok());
+  Dict& dict = Find("d")->dict();
+  const auto set = [&](const std::string& key) {
+    const std::string value(1000, 'v');
+    DictResult result;
+    return dict.Set(kLane, key, DictValue::Bytes(value), {}, &result);
+  };
+  int i = 0;
+  for (Status filled; filled.ok(); filled = engine_->dicts().BackMore(*Find("d"))) {
+    if (dict.BackingIsRefused()) break;
+    while (set("key" + std::to_string(i)).ok()) ++i;
+  }
+  engine_->Scrub();
+  ASSERT_EQ(set("one more").reason(), Reason::kMemoryExhausted);
+
+  // Somebody else was refused too, and asks first.
+  ASSERT_TRUE(engine_->dicts().BackMore(*Find("d")).ok());
+  EXPECT_FALSE(engine_->dicts().BackMore(*Find("d")).ok());
+  EXPECT_TRUE(dict.BackingIsNews(kLane));
+  engine_->Scrub();  // The word is as it was.
+  EXPECT_TRUE(dict.BackingIsNews(kLane));
+  ASSERT_TRUE(engine_->dicts().BackMore(*Find("d")).ok());
+  EXPECT_TRUE(set("one more").ok());
+  // What nothing can make room for has seen that.
+  DictResult result;
+  const std::string large(40'000, 'v');
+  ASSERT_FALSE(dict.Set(kLane, "large", DictValue::Bytes(large), {}, &result).ok());
+  EXPECT_FALSE(dict.BackingIsNews(kLane));
+}
+
+TEST_F(MemoryLimitTest, WhoWasRefusedBeforeADictGotMemoryTriesAgain) {
+  Start(4 * kMebibyte);
+  ASSERT_TRUE(MakeDict("d").ok());
+  Dict& dict = Find("d")->dict();
+  const std::string value(1000, 'v');
+  DictResult result;
+  ASSERT_EQ(dict.Set(kLane, "k", DictValue::Bytes(value), {}, &result).reason(),
+            Reason::kMemoryExhausted);
+  EXPECT_FALSE(dict.BackingIsNews(kLane));
+
+  ASSERT_TRUE(engine_->dicts().BackMore(*Find("d")).ok());
+
+  EXPECT_TRUE(dict.BackingIsNews(kLane));
+  EXPECT_TRUE(dict.Set(kLane, "k", DictValue::Bytes(value), {}, &result).ok());
+}
+
 TEST_F(MemoryLimitTest, ADictThatEvictsAndCannotGrowMakesRoomForEntriesToo) {
   Start(2 * kMebibyte + 512 * 1024);  // For one table of 8,192 entries, not for the next one.
   ASSERT_TRUE(MakeDict("d", true).ok());
