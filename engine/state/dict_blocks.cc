@@ -163,7 +163,8 @@ bool Dict::BackingIsRefused() const {
 bool Dict::BackingIsNews(const Lane& lane) const {
   const uint64_t seen = backing_seen_[lane.id];
   // The service refuses one that evicts only when it has told it so; the upkeep takes that back.
-  return slabs_backed() != seen || (geometry_.evict && (seen & kBackingRefused) == 0);
+  return slabs_backed() != seen ||
+         (geometry_.evict && AwaitsBacking() && (seen & kBackingRefused) == 0);
 }
 
 uint64_t Dict::slabs_backed() const {

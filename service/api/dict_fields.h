@@ -119,7 +119,10 @@ Status WithDict(const VerbContext& context, std::string_view name, Verb verb,
     if (status.ok()) [[likely]]
       return status;
     const Status moved = MoveIfItHelps(context, served, status);
-    if (!moved.ok()) return moved;
+    // Another operation's question may have been answered after this one was refused.
+    const bool news =
+        moved.reason() == Reason::kMemoryExhausted && served->dict().BackingIsNews(context.lane);
+    if (!moved.ok() && !news) return moved;
   }
   return status;
 }

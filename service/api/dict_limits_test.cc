@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/value/limits.h"
+#include "service/api/dict_fields.h"
 #include "service/api/dict_verbs_test_support.h"
 #include "statehouse/v1/admin.pb.h"
 #include "statehouse/v1/area.pb.h"
@@ -268,6 +269,46 @@ TEST_F(LimitedMemoryTest, ATransactionGetsItsMemoryWholeOrIsRefused) {
   v1::ScanEntriesRequest scan;
   scan.set_name("d");
   EXPECT_EQ(SH_DICT_CALL(service_, ScanEntries, scan)->entries_size(), 6);
+}
+
+TEST_F(LimitedMemoryTest, WhoWasRefusedBeforeADictWasToldToMakeRoomIsNotRefused) {
+  DictStore& dicts = service_.engine().dicts();
+  DictSpec spec;
+  spec.name = "e";
+  spec.max_entries = 8000;
+  spec.evict = true;
+  const auto made = dicts.Create(spec);
+  ASSERT_TRUE(made.ok());
+  Dict& dict = made->dict->dict();
+  const Lane lane = service_.engine().DaemonLane(0);
+  const std::string value(1000, 'v');
+  DictResult result;
+  const auto set = [&](const std::string& key) {
+    return dict.Set(lane, key, DictValue::Bytes(value), {}, &result);
+  };
+  int i = 0;
+  while (dicts.BackMore(*made->dict).ok() && !dict.BackingIsRefused()) {
+    while (set(std::to_string(i)).ok()) ++i;
+  }
+  service_.engine().Scrub();
+  const auto identity = IdentityOf({"dict:*:write"});
+  VerbContext context;
+  context.engine = &service_.engine();
+  context.identity = identity.get();
+  context.lane = lane;
+  context.fast = false;
+
+  int rounds = 0;
+  const Status done = WithDict(context, "e", Verb::kWrite, [&](Dict&) {
+    const Status status = set("one more");
+    if (rounds++ > 0) return status;
+    EXPECT_EQ(status.reason(), Reason::kMemoryExhausted);
+    EXPECT_TRUE(dicts.BackMore(*made->dict).ok());  // For somebody else, who was refused too.
+    return status;
+  });
+
+  EXPECT_TRUE(done.ok()) << done.ToString();
+  EXPECT_EQ(rounds, 2);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "clients/c/src/local_dict.h"
 #include "clients/c/testing/fake_daemon.h"
+#include "engine/os/futex.h"
 
 namespace statehouse {
 namespace {
@@ -97,6 +98,33 @@ TEST_F(LimitedLocalDictTest, ADictThatEvictsMakesRoomWithoutFurtherQuestions) {
 
   EXPECT_LT(daemon_.dict_opens() - opens, 10);
   EXPECT_LE(daemon_.engine().Totals().memory_bytes, kLimit + (256 << 10));
+}
+
+// Each of them may be refused before another one's question makes the service tell the dict to make
+// room, and ask after that; and the upkeep takes it back all the time.
+TEST_F(LimitedLocalDictTest, WorkersThatFillADictThatEvictsTogetherAreNeverRefused) {
+  DictSpec spec;
+  spec.name = "d";
+  spec.max_entries = 8000;
+  spec.evict = true;
+  ASSERT_TRUE(daemon_.engine().dicts().Create(spec).ok());
+  std::atomic<int> at_work{3};
+  std::vector<std::thread> workers;
+  for (int i = 0; i < 3; ++i) {
+    workers.emplace_back([this, i, &at_work] {
+      const auto dict = Open();
+      Status status;
+      EXPECT_EQ(Fill(*dict, std::to_string(i) + ".", &status), 2000) << status.ToString();
+      --at_work;
+    });
+  }
+  while (at_work > 0) {
+    daemon_.engine().Scrub();
+    SleepNs(50'000);
+  }
+  for (std::thread& worker : workers) worker.join();
+
+  EXPECT_LE(daemon_.engine().Totals().memory_bytes, kLimit + 3 * (256 << 10));
 }
 
 }  // namespace

@@ -194,6 +194,11 @@ Status LocalDict::FollowUntil(uint32_t generation, std::string_view key, const S
   const auto received = session_->ExchangeOpenDict(turn.get(), open, deadline);
   if (!received.ok()) {
     const Status& refused = received.status();
+    // The daemon may have answered another worker after this one was refused.
+    if (awaits && refused.reason() == Reason::kMemoryExhausted &&
+        current.dict->BackingIsNews(thread_lane.lane)) {
+      return Status();
+    }
     if (refused.reason() == Reason::kDictNotFound) {
       usable_.store(kReplaced, std::memory_order_relaxed);
     }
@@ -202,10 +207,9 @@ Status LocalDict::FollowUntil(uint32_t generation, std::string_view key, const S
     return refused.reason() == failure.reason() && !awaits ? failure : refused;
   }
   const auto& opened = std::get<AttachDictOpened>(received->packet.message);
-  const bool answered = awaits && current.dict->slabs_backed() != *backed;
   SH_RETURN_IF_ERROR(Adopt(opened, received->descriptors));
   const bool helped =
-      opened.generation != generation || need == AttachDictNeed::kNothing || answered;
+      opened.generation != generation || need == AttachDictNeed::kNothing || awaits;
   return helped ? Status() : failure;
 }
 
