@@ -2,14 +2,35 @@
 // does.
 #include "engine/state/memory_budget.h"
 
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <map>
+#include <optional>
 
 #include "engine/state/engine.h"
 #include "engine/state/test_keeping_vault.h"
 #include "gtest/gtest.h"
+
+namespace statehouse {
+namespace {
+
+// How many calls of the system's allocation still succeed.
+std::optional<int> allocations_left;
+
+}  // namespace
+}  // namespace statehouse
+
+// In place of the C library's.
+extern "C" int fallocate(int fd, int mode, off_t offset, off_t bytes) {
+  if (auto& left = statehouse::allocations_left; mode == 0 && left.has_value() && (*left)-- <= 0) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_fallocate, fd, mode, offset, bytes));
+}
 
 namespace statehouse {
 namespace {
@@ -377,6 +398,24 @@ TEST_F(MemoryLimitTest, WhoWasRefusedBeforeADictGotMemoryTriesAgain) {
 
   EXPECT_TRUE(dict.BackingIsNews(kLane));
   EXPECT_TRUE(dict.Set(kLane, "k", DictValue::Bytes(value), {}, &result).ok());
+}
+
+TEST_F(MemoryLimitTest, AnAllocationThatFailsHalfWayLeavesNothingBehind) {
+  Start(4 * kMebibyte);
+  ASSERT_TRUE(MakeDict("d").ok());
+  const uint64_t slabs = Find("d")->dict().slabs_backed();
+  const uint64_t used = Used();
+
+  allocations_left = 2;
+  const Status refused = engine_->dicts().BackMore(*Find("d"));
+  allocations_left.reset();
+
+  EXPECT_EQ(refused.reason(), Reason::kMemoryExhausted);
+  EXPECT_EQ(Find("d")->dict().slabs_backed(), slabs);
+  EXPECT_GT(Used(), used);
+  engine_->Scrub();
+  EXPECT_EQ(Used(), used);
+  EXPECT_TRUE(engine_->dicts().BackMore(*Find("d")).ok());
 }
 
 TEST_F(MemoryLimitTest, ADictThatEvictsAndCannotGrowMakesRoomForEntriesToo) {
