@@ -59,9 +59,15 @@ constexpr int kScrubIntervalMs = 1'000;
 constexpr milliseconds kFlushGrace{500};
 constexpr uint64_t kDrainLookIntervalNs = 2'000'000;
 
-// Which of the daemon's lanes each thread uses. Others: kRecoveryThread, kLockThread,
-// kBoundEntriesThread, kMaintenanceThread.
-enum LaneOf : uint32_t { kGrpcLane = 0, kSlowLane = 1, kAttachLane = 2, kDictMoveLane = 3 };
+// Which of the daemon's lanes each thread uses. Others: kRecoveryThread, kLockThread and
+// kBoundEntriesThread, in segments that no thread with the same lane changes; kMaintenanceThread.
+enum LaneOf : uint32_t {
+  kGrpcLane = 0,
+  kSlowLane = 1,
+  kAttachLane = 2,
+  kDictMoveLane = 3,
+  kBatchLane = 4
+};
 
 // Passes calls on to the metrics, which are made after the dispatcher because they label its
 // methods.
@@ -314,7 +320,8 @@ Status Server::StartDoors() {
   inherited_.clear();
   SH_ASSIGN_OR_RETURN(grpc_,
                       StartGrpcDoor(grpc_options, std::move(grpc_listeners), dispatcher_.get(),
-                                    authenticator_.get(), engine_->DaemonLane(kGrpcLane)));
+                                    authenticator_.get(), engine_->DaemonLane(kGrpcLane),
+                                    engine_->DaemonLane(kBatchLane)));
   AttachDoorOptions attach_options;
   attach_options.server_version = Version();
   attach_options.leases_per_process_max = config_.attach.leases_per_process_max;

@@ -119,8 +119,9 @@ struct SurvivingLease {
 
 // The daemon's thread that calls Scrub, for DaemonLane.
 inline constexpr uint32_t kMaintenanceThread = 6;
-// Whoever recovers, one at a time.
-inline constexpr uint32_t kRecoveryThread = 4;
+// Whoever recovers, one at a time, in the locks' segment. The thread that moves dicts has the same
+// lane, and changes nothing but dicts with it.
+inline constexpr uint32_t kRecoveryThread = 3;
 
 class Engine final {
  public:

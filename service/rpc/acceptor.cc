@@ -24,6 +24,7 @@ namespace {
 
 constexpr int kRetryMs = 50;
 constexpr int kAcceptsPerTurn = 64;
+constexpr int kSilentSeconds = 1;  // Then one that has said nothing is taken all the same.
 constexpr uint64_t kMillisecondNs = 1'000'000;
 
 Status SystemError(const std::string& what) {
@@ -78,6 +79,11 @@ Status Acceptor::Prepare() {
     const int flags = ::fcntl(listener.get(), F_GETFL);
     if (flags < 0 || ::fcntl(listener.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
       return SystemError("making a listening socket non-blocking");
+    }
+    // Not of unix sockets: their clients are handed on as they come.
+    if (options_.waits_for_first) {
+      (void)setsockopt(listener.get(), IPPROTO_TCP, TCP_DEFER_ACCEPT, &kSilentSeconds,
+                       sizeof(kSilentSeconds));
     }
     SH_RETURN_IF_ERROR(Watch(listener.get(), EPOLLIN));
   }

@@ -41,6 +41,9 @@ struct AcceptorOptions {
   uint32_t connections_max = 0;
   uint32_t wasted_calls_per_second_max = 0;  // Of a host; 0: nobody waits for anything.
   bool raise_priority = false;               // Of its thread (door_thread.h).
+  // Whoever says nothing is not taken at once, so that what a client says first is there when it
+  // is handed on.
+  bool waits_for_first = false;
   // Each may be called on any thread, and not use the acceptor. Null: nobody wants to know.
   std::function<void(const std::string& peer)> on_throttled;  // A connection has its first pause.
   std::function<void(const std::string& peer)> on_held;       // A new one waits to be taken.

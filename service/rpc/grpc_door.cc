@@ -15,6 +15,7 @@
 
 #include "engine/os/process.h"
 #include "service/rpc/acceptor.h"
+#include "service/rpc/batch_connections.h"
 #include "service/rpc/door_core.h"
 #include "service/rpc/door_thread.h"
 #include "service/rpc/joint_sends.h"
@@ -39,8 +40,10 @@ constexpr uint64_t kQuotaMessages = 64;
 class GrpcDoorImpl final : public GrpcDoor {
  public:
   GrpcDoorImpl(const GrpcDoorOptions& options, Dispatcher* dispatcher, Authenticator* authenticator,
-               Lane lane)
-      : core_(options, dispatcher, authenticator, lane) {}
+               Lane lane, Lane batch_lane)
+      : core_(options, dispatcher, authenticator, lane),
+        authenticator_(authenticator),
+        batch_lane_(batch_lane) {}
   ~GrpcDoorImpl() override { Shutdown(std::chrono::milliseconds(0)); }
 
   Status Start(std::vector<UniqueFd> listeners);
@@ -57,15 +60,19 @@ class GrpcDoorImpl final : public GrpcDoor {
 
  private:
   void Configure(grpc::ServerBuilder* builder) const;
+  Status StartBatchConnections();
   void HandOn(UniqueFd connection);
   void Poll();
 
   DoorCore core_;
+  Authenticator* const authenticator_;
+  const Lane batch_lane_;
   std::unique_ptr<TlsRenewal> renewal_;  // Null without TLS.
   using ConnectionAcceptor = grpc::experimental::ExternalConnectionAcceptor;
   std::unique_ptr<ConnectionAcceptor> plain_;
   std::unique_ptr<ConnectionAcceptor> tls_;  // Null: plain_ takes everything.
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<BatchConnections> batches_;  // Null with TLS.
   std::unique_ptr<Acceptor> acceptor_;
   std::thread poller_;
   std::mutex shutdown_mutex_;
@@ -129,14 +136,34 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   for (int i = 0; i < kRequestedCalls; ++i) ServerCall::Request(&core_);
   poller_ = std::thread([this] { Poll(); });
   const GrpcDoorOptions& options = core_.options();
-  AcceptorOptions accepting{options.connections_max,    options.wasted_calls_per_second_max,
-                            options.raise_priority,     options.on_connection_throttled,
-                            options.on_connection_held, options.on_connection_ended,
-                            options.on_connection_open, options.on_connection_refused};
+  if (!options.tls.enabled()) SH_RETURN_IF_ERROR(StartBatchConnections());
+  AcceptorOptions accepting{
+      options.connections_max,         options.wasted_calls_per_second_max,
+      options.raise_priority,          /*waits_for_first=*/batches_ != nullptr,
+      options.on_connection_throttled, options.on_connection_held,
+      options.on_connection_ended,     options.on_connection_open,
+      options.on_connection_refused};
   SH_ASSIGN_OR_RETURN(
       acceptor_, Acceptor::Start(std::move(listeners), std::move(accepting),
                                  [this](UniqueFd connection) { HandOn(std::move(connection)); }));
   core_.set_acceptor(acceptor_.get());
+  return Status();
+}
+
+Status GrpcDoorImpl::StartBatchConnections() {
+  const GrpcDoorOptions& options = core_.options();
+  BatchConnectionsOptions batches;
+  batches.raise_priority = options.raise_priority;
+  batches.keepalive_s = options.keepalive_s;
+  batches.keepalive_timeout_s = options.keepalive_timeout_s;
+  batches.idle_s = options.idle_s;
+  batches.on_auth_failure = options.on_auth_failure;
+  batches.on_wasted = [this](const std::string& peer) { core_.CountWasted(peer); };
+  batches.on_useful = [this](const std::string& peer) {
+    core_.Raise(peer, ReadGate::Standing::kUseful);
+  };
+  SH_ASSIGN_OR_RETURN(batches_, BatchConnections::Start(std::move(batches), &core_.dispatcher(),
+                                                        authenticator_, batch_lane_));
   return Status();
 }
 
@@ -148,6 +175,9 @@ void GrpcDoorImpl::HandOn(UniqueFd connection) {
   const bool is_unix =
       getsockname(connection.get(), reinterpret_cast<sockaddr*>(&own), &bytes) == 0 &&
       own.ss_family == AF_UNIX;
+  if (batches_ != nullptr && !is_unix && BatchConnections::IsWanted(connection.get())) {
+    return batches_->Take(std::move(connection));
+  }
   ConnectionAcceptor& to = tls_ != nullptr && !is_unix ? *tls_ : *plain_;
   ConnectionAcceptor::NewConnectionParameters parameters;
   parameters.fd = connection.Release();
@@ -175,7 +205,9 @@ void GrpcDoorImpl::Shutdown(std::chrono::milliseconds grace) {
   const std::lock_guard<std::mutex> lock(shutdown_mutex_);
   if (is_shut_down_) return;
   is_shut_down_ = true;
+  const auto deadline = std::chrono::steady_clock::now() + grace;
   if (acceptor_ != nullptr) acceptor_->Stop();
+  if (batches_ != nullptr) batches_->BeginShutdown();
   if (server_ != nullptr) {
     // Streams have no end of their own, so they do not wait for the grace.
     core_.Post([this] {
@@ -189,6 +221,7 @@ void GrpcDoorImpl::Shutdown(std::chrono::milliseconds grace) {
     // the dispatcher.
     core_.WaitUntilNoCalls();
   }
+  if (batches_ != nullptr) batches_->Join(deadline);
   core_.ClosePosting();
   if (core_.queue() != nullptr) core_.queue()->Shutdown();
   if (poller_.joinable()) {
@@ -203,8 +236,9 @@ void GrpcDoorImpl::Shutdown(std::chrono::milliseconds grace) {
 StatusOr<std::unique_ptr<GrpcDoor>> StartGrpcDoor(const GrpcDoorOptions& options,
                                                   std::vector<UniqueFd> listeners,
                                                   Dispatcher* dispatcher,
-                                                  Authenticator* authenticator, Lane lane) {
-  auto door = std::make_unique<GrpcDoorImpl>(options, dispatcher, authenticator, lane);
+                                                  Authenticator* authenticator, Lane lane,
+                                                  Lane batch_lane) {
+  auto door = std::make_unique<GrpcDoorImpl>(options, dispatcher, authenticator, lane, batch_lane);
   SH_RETURN_IF_ERROR(door->Start(std::move(listeners)));
   return std::unique_ptr<GrpcDoor>(std::move(door));
 }

@@ -64,10 +64,12 @@ class GrpcDoor {
 
 // Serves connections accepted from `listeners` (bound, listening; unix or TCP; owned by the door,
 // which accepts in a thread of its own and hands each connection to gRPC's external acceptor).
-// `lane` is for the polling thread. Errors: CONFIG_INVALID (a TLS file).
+// `lane` is for the polling thread, `batch_lane` for that of connections that carry only batches
+// (batch_connections.h). Errors: CONFIG_INVALID (a TLS file).
 StatusOr<std::unique_ptr<GrpcDoor>> StartGrpcDoor(const GrpcDoorOptions& options,
                                                   std::vector<UniqueFd> listeners,
                                                   Dispatcher* dispatcher,
-                                                  Authenticator* authenticator, Lane lane);
+                                                  Authenticator* authenticator, Lane lane,
+                                                  Lane batch_lane);
 
 }  // namespace statehouse

@@ -82,7 +82,8 @@ class GrpcDoorTest : public ::testing::Test {
     listeners.push_back(Listen(&port_));
     listeners.push_back(ListenUnix(UnixPath()));
     auto door = StartGrpcDoor(options, std::move(listeners), &service_->dispatcher(),
-                              authenticator_.get(), service_->engine().DaemonLane(0));
+                              authenticator_.get(), service_->engine().DaemonLane(0),
+                              service_->engine().DaemonLane(4));
     EXPECT_TRUE(door.ok()) << door.status().ToString();
     door_ = *std::move(door);
   }

@@ -3,26 +3,12 @@
 // that is one step (message_exchange.h).
 #include <utility>
 
-#include "service/api/error_detail.h"
+#include "service/api/batch_refusal.h"
 #include "service/rpc/byte_buffers.h"
 #include "service/rpc/reason_map.h"
 #include "service/rpc/server_call.h"
-#include "statehouse/v1/batch.pb.h"
 
 namespace statehouse {
-namespace {
-
-constexpr size_t kMessageTextBytesMax = 1024;
-
-std::string Refusal(const Status& why) {
-  v1::RunBatchesResponse response;
-  FillErrorDetail(why, "", response.mutable_failure()->mutable_detail());
-  response.mutable_failure()->set_message(PresentableText(why.message(), kMessageTextBytesMax));
-  return response.SerializeAsString();
-}
-
-}  // namespace
-
 bool ServerCall::OpenBatches() {
   const auto refuse = [this](Reason reason, const std::string& why) {
     Finish(ToGrpcStatus(Status(reason, context_.method() + ": " + why), ""));
@@ -82,7 +68,7 @@ void ServerCall::RunBatch(const ContiguousBytes& batch) {
 }
 
 void ServerCall::AnswerBatch(StatusOr<std::string> result) {
-  std::string answer = result.ok() ? *std::move(result) : Refusal(result.status());
+  std::string answer = result.ok() ? *std::move(result) : EncodeBatchRefusal(result.status());
   if (core_->MayKeep()) {
     kept_answer_ = std::move(answer);
     return core_->Keep(this);

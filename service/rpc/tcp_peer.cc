@@ -57,6 +57,8 @@ std::string TcpPeer::ToString() const {
   return "[" + std::string(text) + "]:" + std::to_string(port);
 }
 
+std::string TcpPeer::GrpcName() const { return (IsMapped(host) ? "ipv4:" : "ipv6:") + ToString(); }
+
 std::optional<TcpPeer> PeerOf(int fd) {
   sockaddr_storage address{};
   socklen_t bytes = sizeof(address);

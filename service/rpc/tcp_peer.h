@@ -30,6 +30,8 @@ struct TcpPeer {
   HostKey Host() const;
   // For messages: "127.0.0.1:51234", "[::1]:51234".
   std::string ToString() const;
+  // As gRPC writes it: "ipv4:127.0.0.1:51234", "ipv6:[::1]:51234".
+  std::string GrpcName() const;
 };
 
 struct TcpPeerHash {

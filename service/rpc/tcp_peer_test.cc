@@ -48,6 +48,12 @@ TEST(TcpPeerTest, HasLeftWhoHasClosedOrSendsNoMore) {
   }
 }
 
+TEST(TcpPeerTest, IsWrittenAsGrpcWritesIt) {
+  for (const char* text : {"ipv4:127.0.0.1:51234", "ipv6:[2001:db8::1]:80"}) {
+    EXPECT_EQ(ParsePeer(text).value().GrpcName(), text);
+  }
+}
+
 TEST(TcpPeerTest, IsShownAsAnOperatorNamesIt) {
   EXPECT_EQ(ShownPeer("ipv4:10.0.0.7:51234"), "10.0.0.7:51234");
   EXPECT_EQ(ShownPeer("ipv6:%5B::1%5D:80"), "[::1]:80");

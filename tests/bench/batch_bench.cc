@@ -396,6 +396,8 @@ class FiftyClients final {
 #ifdef SH_BENCH_NGHTTP2
         lean_apart_({service.address, service.authorization, kClients, false}),
         lean_together_({service.address, service.authorization, kClients, true}),
+        plain_apart_({service.address, service.authorization, kClients, false, false}),
+        plain_together_({service.address, service.authorization, kClients, true, false}),
 #endif
         apart_(service, /*share_connection=*/false),
         together_(service, /*share_connection=*/true) {
@@ -414,6 +416,8 @@ class FiftyClients final {
 #ifdef SH_BENCH_NGHTTP2
     add("statehouse, 50 connections", &lean_apart_);
     add("statehouse, one connection", &lean_together_);
+    add("statehouse, 50 connections by gRPC", &plain_apart_);
+    add("statehouse, one connection by gRPC", &plain_together_);
 #endif
     add("statehouse, 50 connections, gRPC client", &apart_);
     add("statehouse, one connection, gRPC client", &together_);
@@ -434,6 +438,8 @@ class FiftyClients final {
 #ifdef SH_BENCH_NGHTTP2
   BatchLoad lean_apart_;
   BatchLoad lean_together_;
+  BatchLoad plain_apart_;  // They have not said that they carry only batches.
+  BatchLoad plain_together_;
 #endif
   Clients apart_;
   Clients together_;

@@ -16,6 +16,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "service/http2/batch_session.h"
+
 namespace statehouse::bench {
 namespace {
 
@@ -72,7 +74,8 @@ struct BatchLoad::Stream {
 
 class BatchLoad::Connection final {
  public:
-  Connection(const std::string& address, int epoll) : epoll_(epoll), fd_(ConnectTcp(address)) {
+  Connection(const std::string& address, int epoll, bool says_only_batches)
+      : epoll_(epoll), fd_(ConnectTcp(address)) {
     nghttp2_session_callbacks* callbacks = nullptr;
     Check(nghttp2_session_callbacks_new(&callbacks), "callbacks");
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, OnData);
@@ -81,9 +84,10 @@ class BatchLoad::Connection final {
     Check(nghttp2_session_client_new(&session_, callbacks, this), "a session");
     nghttp2_session_callbacks_del(callbacks);
     const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kWindowBytes},
-                                               {NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
-    Check(nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, std::size(settings)),
-          "settings");
+                                               {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+                                               {kBatchesSetting, kBatchesSettingValue}};
+    const size_t count = std::size(settings) - (says_only_batches ? 0 : 1);
+    Check(nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, count), "settings");
     Check(nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, kWindowBytes),
           "the window");
     Ask(EPOLL_CTL_ADD, EPOLLIN);
@@ -187,7 +191,8 @@ class BatchLoad::Connection final {
 BatchLoad::BatchLoad(const Options& options) : epoll_(epoll_create1(EPOLL_CLOEXEC)) {
   for (int i = 0; i < options.clients; ++i) {
     if (connections_.empty() || !options.share_connection) {
-      connections_.push_back(std::make_unique<Connection>(options.address, epoll_));
+      connections_.push_back(
+          std::make_unique<Connection>(options.address, epoll_, options.says_only_batches));
     }
     streams_.push_back(std::make_unique<Stream>());
     streams_.back()->load = this;

@@ -22,6 +22,8 @@ class BatchLoad final {
     std::string authorization;  // Of each stream.
     int clients = 50;
     bool share_connection = false;  // All streams on one; otherwise each has its own.
+    // Says that the connections carry only batches (batch_session.h), as the Python client does.
+    bool says_only_batches = true;
   };
   explicit BatchLoad(const Options& options);
   ~BatchLoad();

@@ -93,7 +93,7 @@ int Serve(uint16_t port, const char* tokens_file) {
   std::vector<UniqueFd> listeners;
   listeners.push_back(ListenAt(port));
   const auto door =
-      StartGrpcDoor({}, std::move(listeners), &dispatcher, authenticator.get(), Lane{});
+      StartGrpcDoor({}, std::move(listeners), &dispatcher, authenticator.get(), Lane{}, Lane{});
   if (!door.ok()) return 2;
   for (;;) poll(nullptr, 0, -1);
 }

@@ -1,0 +1,101 @@
+// BatchConnections: the TCP connections of clients that have said that they want only streams of
+// batches (batch_session.h), served by a thread of their own, below gRPC.
+//
+//   acceptor --Take--> [new] --> epoll: receive, carry out, and when all that are ready had their
+//                                turn, send
+//
+// A message costs gRPC more than the sixteen operations in it cost the engine; here it costs one
+// recv and one send (docs/decisions/0009-batches.md). Connections take turns: kTurnBytes each. Who
+// does not read what was sent is not read from either.
+//
+// Who owns it: the door. Threads: Take, BeginShutdown and Join any; the rest is its own thread's.
+// Always true: what waits of all connections together, carried out or not, is at most
+// kWaitingBytesMax; a connection that is of no use, is silent for too long or breaks HTTP/2 is
+// closed. Failure: the kernel asks a client that says nothing whether it is there (TCP keepalive).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/os/unique_fd.h"
+#include "service/api/dispatcher.h"
+#include "service/auth/authenticator.h"
+#include "service/rpc/token_cache.h"
+
+namespace statehouse {
+
+struct BatchConnectionsOptions {
+  bool raise_priority = false;  // Of its thread (door_thread.h).
+  uint32_t keepalive_s = 120;   // As GrpcDoorOptions have them.
+  uint32_t keepalive_timeout_s = 20;
+  uint32_t idle_s = 3600;
+  // As the door's own. On its thread. Peers as gRPC names them.
+  std::function<void(Reason, const std::string& peer)> on_auth_failure;
+  std::function<void(const std::string& peer)> on_wasted;
+  std::function<void(const std::string& peer)> on_useful;
+};
+
+class BatchConnections final {
+ public:
+  static constexpr size_t kTurnBytes = 64 << 10;
+  static constexpr size_t kUnsentBytesMax = 64 << 10;  // Of a connection, framed already.
+  static constexpr int64_t kWaitingBytesMax = 256 << 20;
+  static constexpr uint64_t kFirstStreamNs = 10'000'000'000;  // As gRPC's handshake.
+
+  static StatusOr<std::unique_ptr<BatchConnections>> Start(BatchConnectionsOptions options,
+                                                           Dispatcher* dispatcher,
+                                                           Authenticator* authenticator, Lane lane);
+  ~BatchConnections();
+  BatchConnections(const BatchConnections&) = delete;
+  BatchConnections& operator=(const BatchConnections&) = delete;
+
+  // Whether a new connection is one for Take: what its client has sent first is there and says so.
+  static bool IsWanted(int fd);
+  void Take(UniqueFd connection);
+  // Ends every stream, with DRAINING, once what it carries out is answered; nothing new begins.
+  void BeginShutdown();
+  // Waits until all connections are closed, and closes those that are left at the deadline.
+  // REQUIRES: BeginShutdown.
+  void Join(std::chrono::steady_clock::time_point deadline);
+
+ private:
+  class Connection;
+  struct Mailbox;
+
+  BatchConnections(BatchConnectionsOptions options, Dispatcher* dispatcher,
+                   Authenticator* authenticator, Lane lane);
+  Status Prepare();
+  void Run();
+  // What came from other threads.
+  void ReadMailbox();
+  void Open(UniqueFd fd);
+  void CloseSilent(uint64_t now_ns);
+  void EndAll();
+  bool Ask(int operation, Connection* connection, uint32_t events);
+  Connection* Find(uint64_t id) const;
+  // Sends what there is. False: it is over, and gone.
+  bool Serve(Connection* connection);
+
+  const BatchConnectionsOptions options_;
+  Dispatcher* const dispatcher_;
+  const Lane lane_;
+  TokenCache tokens_;
+  UniqueFd epoll_;
+  const std::shared_ptr<Mailbox> mailbox_;  // Also of answers that come when all this is gone.
+  std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections_;
+  uint64_t last_id_ = 0;
+  int64_t waiting_bytes_ = 0;
+  size_t streams_ = 0;
+  bool stops_ = false;
+  std::thread thread_;
+};
+
+}  // namespace statehouse
