@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "service/http2/batch_session.h"
+#include "service/http2/grpc_wire.h"
 
 namespace statehouse {
 

@@ -1,10 +1,7 @@
 #include "service/http2/batch_session.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstring>
 #include <mutex>
 #include <optional>
@@ -12,30 +9,13 @@
 
 #include "service/api/batch_refusal.h"
 #include "service/api/error_detail.h"
+#include "service/http2/grpc_wire.h"
 
 namespace statehouse {
 namespace {
 
 constexpr std::string_view kMethod = "/statehouse.v1.Batches/RunBatches";
-constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-constexpr size_t kFrameHeadBytes = 9;
-constexpr size_t kSettingBytes = 6;
-constexpr uint8_t kSettingsFrame = 4;
-constexpr size_t kPrefixBytes = 5;  // Of a message: whether it is compressed, and its length.
-constexpr size_t kTimeoutDigitsMax = 8;
 constexpr std::string_view kContentType = "application/grpc";
-
-uint32_t BigEndian(std::string_view bytes) {
-  uint32_t number = 0;
-  for (const char byte : bytes) number = number << 8 | static_cast<uint8_t>(byte);
-  return number;
-}
-
-void AppendPrefix(size_t message_bytes, std::string* to) {
-  const auto length = static_cast<uint32_t>(message_bytes);
-  to->push_back('\0');
-  for (int shift = 24; shift >= 0; shift -= 8) to->push_back(static_cast<char>(length >> shift));
-}
 
 std::string_view View(const uint8_t* bytes, size_t size) {
   return {reinterpret_cast<const char*>(bytes), size};
@@ -48,40 +28,16 @@ nghttp2_nv Field(std::string_view name, std::string_view value) {
   return {bytes(name), bytes(value), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE};
 }
 
-// Everything but printable ASCII, and '%', by its number.
-std::string PercentEncoded(std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  std::string encoded;
-  for (const char c : text) {
-    const auto byte = static_cast<uint8_t>(c);
-    if (byte >= 0x20 && byte < 0x7f && c != '%') {
-      encoded.push_back(c);
-    } else {
-      encoded.append({'%', kDigits[byte >> 4], kDigits[byte & 15]});
-    }
-  }
-  return encoded;
-}
-
-// Without padding, as gRPC writes it.
-std::string Base64(std::string_view bytes) {
-  std::string text(bytes.size() / 3 * 4 + 5, '\0');  // With a NUL.
-  const int length = EVP_EncodeBlock(reinterpret_cast<uint8_t*>(text.data()),
-                                     reinterpret_cast<const uint8_t*>(bytes.data()),
-                                     static_cast<int>(bytes.size()));
-  text.resize(static_cast<size_t>(length));
-  while (text.ends_with('=')) text.pop_back();
-  return text;
-}
-
 // The fields of a stream's end, and the texts that they point to.
 class TrailerFields {
  public:
   explicit TrailerFields(const GrpcTrailers& trailers)
       : code_(std::to_string(trailers.code)),
         message_(PercentEncoded(trailers.message)),
-        details_(Base64(trailers.details)) {
+        details_(UnpaddedBase64(trailers.details)) {
+    // Written the same way each time, so that clients which know no tables can find it.
     fields_.push_back(Field("grpc-status", code_));
+    fields_.back().flags |= NGHTTP2_NV_FLAG_NO_INDEX;
     if (!message_.empty()) fields_.push_back(Field("grpc-message", message_));
     if (!details_.empty()) fields_.push_back(Field("grpc-status-details-bin", details_));
   }
@@ -100,38 +56,7 @@ class TrailerFields {
   std::vector<nghttp2_nv> fields_;
 };
 
-// As gRPC writes a timeout: up to eight digits and a unit. None where it makes no sense.
-std::optional<std::chrono::duration<double>> ParseTimeout(std::string_view text) {
-  if (text.size() < 2 || text.size() > kTimeoutDigitsMax + 1) return std::nullopt;
-  uint32_t count = 0;
-  const char* const unit = text.data() + text.size() - 1;
-  const auto [end, error] = std::from_chars(text.data(), unit, count);
-  if (error != std::errc() || end != unit) return std::nullopt;
-  constexpr std::pair<char, double> kUnits[] = {{'H', 3600}, {'M', 60},   {'S', 1},
-                                                {'m', 1e-3}, {'u', 1e-6}, {'n', 1e-9}};
-  for (const auto& [name, seconds] : kUnits) {
-    if (name == *unit) return std::chrono::duration<double>(count * seconds);
-  }
-  return std::nullopt;
-}
-
 }  // namespace
-
-bool SaysOnlyBatches(std::string_view first) {
-  if (!first.starts_with(kPreface)) return false;
-  first.remove_prefix(kPreface.size());
-  if (first.size() < kFrameHeadBytes || first[3] != kSettingsFrame || first[4] != 0) return false;
-  const size_t length = BigEndian(first.substr(0, 3));
-  first.remove_prefix(kFrameHeadBytes);
-  first = first.substr(0, length);
-  for (; first.size() >= kSettingBytes; first.remove_prefix(kSettingBytes)) {
-    if (BigEndian(first.substr(0, 2)) == kBatchesSetting &&
-        BigEndian(first.substr(2, 4)) == kBatchesSettingValue) {
-      return true;
-    }
-  }
-  return false;
-}
 
 // Where the answer of a stream's batch comes, on this thread or another. It outlives a stream that
 // is over while its batch is carried out.
@@ -322,10 +247,10 @@ BatchSession::BatchSession(BatchHost* host, Dispatcher* dispatcher, Lane lane, s
       session_(Callbacks::NewSession(this)) {
   constexpr nghttp2_settings_entry kSettings[] = {
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, kStreamsMax},
-      {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kMessageBytesMax + kPrefixBytes},
+      {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kMessageBytesMax + kMessagePrefixBytes},
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, kHeaderBytesMax}};
   // Of the connection there is room for all streams: each has its own bound.
-  constexpr int32_t kWindowBytes = kStreamsMax * (kMessageBytesMax + kPrefixBytes);
+  constexpr int32_t kWindowBytes = kStreamsMax * (kMessageBytesMax + kMessagePrefixBytes);
   is_broken_ =
       session_ == nullptr ||
       nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, kSettings, std::size(kSettings)) != 0 ||
@@ -408,7 +333,7 @@ Status BatchSession::CheckRequest(Stream* stream) {
                    "the content type has to be " + std::string(kContentType));
   }
   if (!stream->timeout.empty()) {
-    const auto timeout = ParseTimeout(stream->timeout);
+    const auto timeout = ParseGrpcTimeout(stream->timeout);
     if (!timeout.has_value())
       return refusal(Reason::kInvalidArgument, "grpc-timeout makes no sense");
     // Beyond ten years is the same as never, and cannot overflow.
@@ -489,26 +414,26 @@ void BatchSession::GoOn(Stream* stream) {
 
 bool BatchSession::RunFirst(Stream* stream, std::string_view bytes, size_t* taken) {
   if (stream->is_running || stream->trailers.has_value() || !stream->is_open) return false;
-  if (bytes.size() < kPrefixBytes) return false;
+  if (bytes.size() < kMessagePrefixBytes) return false;
   const auto end = [&](Reason reason, const std::string& why) {
     End(stream, host_->TrailersOf(Status(reason, std::string(kMethod) + ": " + why)));
     return false;
   };
   if (bytes[0] != '\0') return end(Reason::kUnimplemented, "a message is compressed");
-  const size_t length = BigEndian(bytes.substr(1, kPrefixBytes - 1));
+  const size_t length = MessageBytesOf(bytes);
   if (length > kMessageBytesMax) {
     return end(Reason::kMessageTooLarge, "a message has " + std::to_string(length) +
                                              " bytes; the limit of this connection is " +
                                              std::to_string(kMessageBytesMax) +
                                              ", and larger batches go by RunBatch");
   }
-  if (bytes.size() - kPrefixBytes < length) return false;
+  if (bytes.size() - kMessagePrefixBytes < length) return false;
   if (!stream->MayAnswer()) {
     if (!std::exchange(stream->is_held, true)) held_.push_back(stream->id);
     return false;
   }
-  *taken = kPrefixBytes + length;
-  Run(stream, bytes.substr(kPrefixBytes, length));
+  *taken = kMessagePrefixBytes + length;
+  Run(stream, bytes.substr(kMessagePrefixBytes, length));
   return true;
 }
 
@@ -534,7 +459,7 @@ void BatchSession::Run(Stream* stream, std::string_view batch) {
 
 void BatchSession::Answer(Stream* stream, StatusOr<std::string> result) {
   const std::string answer = result.ok() ? *std::move(result) : EncodeBatchRefusal(result.status());
-  AppendPrefix(answer.size(), &stream->answers);
+  AppendMessagePrefix(answer.size(), &stream->answers);
   stream->answers += answer;
   Resume(stream);
 }

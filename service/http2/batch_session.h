@@ -36,15 +36,6 @@
 
 namespace statehouse {
 
-// "SH" in a client's first SETTINGS, with the value 1: this connection carries only streams of
-// batches. Services that do not know it ignore it, as HTTP/2 has it.
-inline constexpr uint16_t kBatchesSetting = 0x5348;
-inline constexpr uint32_t kBatchesSettingValue = 1;
-// Of a first SETTINGS that is looked into; the rest of a longer one is not.
-inline constexpr size_t kFirstBytesMax = 512;
-// Whether the first bytes that a client has sent say so.
-bool SaysOnlyBatches(std::string_view first);
-
 // How a stream ends, as gRPC writes it.
 struct GrpcTrailers {
   int code = 0;

@@ -151,33 +151,6 @@ class BatchSessionTest : public ::testing::Test {
   BatchClient client_;
 };
 
-TEST(SaysOnlyBatchesTest, OnlyTheFirstSettingsSaySo) {
-  const std::string preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-  const auto settings = [](const std::string& pairs, char type = 4, char flags = 0) {
-    return std::string{0, 0, static_cast<char>(pairs.size()), type, flags, 0, 0, 0, 0} + pairs;
-  };
-  const std::string mark("SH\0\0\0\1", 6);
-  const std::string window("\0\4\0\0\xff\xff", 6);
-
-  EXPECT_TRUE(SaysOnlyBatches(preface + settings(mark)));
-  EXPECT_TRUE(SaysOnlyBatches(preface + settings(window + mark)));
-  EXPECT_TRUE(SaysOnlyBatches(preface + settings(mark + window) + "more"));
-  EXPECT_TRUE(SaysOnlyBatches(BatchClient().TakeOutput()));
-  EXPECT_FALSE(SaysOnlyBatches(""));
-  EXPECT_FALSE(SaysOnlyBatches(preface));
-  EXPECT_FALSE(SaysOnlyBatches(preface + settings("")));
-  EXPECT_FALSE(SaysOnlyBatches(preface + settings(window)));
-  EXPECT_FALSE(SaysOnlyBatches(preface + settings(std::string("SH\0\0\0\2", 6))));
-  EXPECT_FALSE(SaysOnlyBatches(preface + settings(mark, 4, 1))) << "an acknowledgement";
-  EXPECT_FALSE(SaysOnlyBatches(preface + settings(mark, 6))) << "a ping";
-  EXPECT_FALSE(SaysOnlyBatches(preface + settings(window) + settings(mark))) << "the second";
-  EXPECT_FALSE(SaysOnlyBatches((preface + settings(mark)).substr(1)));
-  const std::string whole = preface + settings(mark);
-  for (size_t bytes = 0; bytes < whole.size(); ++bytes) {
-    EXPECT_FALSE(SaysOnlyBatches(whole.substr(0, bytes))) << bytes;
-  }
-}
-
 TEST_F(BatchSessionTest, BatchesAreAnsweredInOrder) {
   const int32_t id = Open();
   for (int i = 0; i < 100; ++i) client_.SendMessage(id, std::to_string(i));

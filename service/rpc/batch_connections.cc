@@ -17,6 +17,7 @@
 #include "engine/os/futex.h"
 #include "engine/os/process.h"
 #include "service/http2/batch_session.h"
+#include "service/http2/grpc_wire.h"
 #include "service/rpc/door_core.h"
 #include "service/rpc/door_thread.h"
 #include "service/rpc/kernel_calls.h"

@@ -16,7 +16,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "service/http2/batch_session.h"
+#include "service/http2/grpc_wire.h"
 
 namespace statehouse::bench {
 namespace {

@@ -27,12 +27,14 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW = 0, 1, 
 _END_STREAM = _ACK = 1
 _END_HEADERS, _PADDED = 4, 8
 _TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW = 1, 2, 4
+_ONLY_BATCHES = 0x5348  # Statehouse's own: 1 says that a connection carries nothing else (docs/formats/batches.md).
 _STREAM = 1  # The only one.
 _FRAME_BYTES_MAX = 16_384  # Of a frame's payload, where nobody agreed on more.
 _WINDOW_BYTES = 65_535  # Of a connection and its streams, until its ends agree on others.
 _WINDOW_BYTES_MAX = (1 << 31) - 1
 _RECEIVED_BYTES_MAX = 1 << 30  # A link ends after so many: it never opens its window again.
-_UNAUTHENTICATED = b"\x0bgrpc-status\x0216"  # A literal header: what is refused so was not carried out.
+# A literal header, its name plain or in Huffman's code: what is refused so was not carried out.
+_UNAUTHENTICATED = (b"\x0bgrpc-status\x0216", b"\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x0216")
 
 
 class Lost(Exception):
@@ -54,7 +56,7 @@ class BatchStream:
         self._initial_window = _WINDOW_BYTES
         self._goes_away = False  # The service answers what it has, and wants no more.
         self._end: Lost | None = None
-        settings = ((_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, _WINDOW_BYTES_MAX))
+        settings = ((_TABLE_SIZE, 0), (_ENABLE_PUSH, 0), (_INITIAL_WINDOW, _WINDOW_BYTES_MAX), (_ONLY_BATCHES, 1))
         headers = (
             (":method", "POST"),
             (":scheme", "http"),
@@ -156,7 +158,7 @@ class BatchStream:
             if kind == _DATA:
                 self._content += payload
             if flags & _END_STREAM:
-                raise Lost("the service ended the stream", refused=_UNAUTHENTICATED in payload)
+                raise Lost("the service ended the stream", refused=any(field in payload for field in _UNAUTHENTICATED))
         elif kind == _WINDOW and stream in self._windows:
             self._open(stream, int.from_bytes(_of_size(payload, 4, "window update"), "big") & _WINDOW_BYTES_MAX)
         elif kind == _SETTINGS and not flags & _ACK:
