@@ -54,6 +54,7 @@ def test_it_begins_as_http2_does() -> None:
     assert begin.startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") and made.outgoing() == b""
     settings, window, headers, data = frames(begin[24:])
     assert settings[:3] == (SETTINGS, 0, 0) and window[:3] == (WINDOW, 0, 0) and headers[:3] == (HEADERS, 4, 1)
+    assert (0x5348, 1) in struct.iter_unpack(">HI", settings[3])  # The connection carries nothing else.
     assert token.encode() in headers[3] and b"/statehouse.v1.Batches/RunBatches" in headers[3]
     # The token is longer than a byte of length can say: 127, and what is beyond it.
     assert b"\x0dauthorization\x7f\xad\x01" + token.encode() in headers[3]
@@ -102,6 +103,8 @@ def test_settings_and_pings_are_answered_and_windows_kept(stream: BatchStream) -
     [
         (frame(HEADERS, 5, 1, b"\x88\x00\x0bgrpc-status\x0214"), False),
         (frame(HEADERS, 5, 1, b"\x88\x00\x0bgrpc-status\x0216"), True),
+        (frame(HEADERS, 5, 1, b"\x88\x10\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x0214"), False),
+        (frame(HEADERS, 5, 1, b"\x88\x10\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f\x0216"), True),
         (frame(DATA, 1, 1, b""), False),
         (frame(RESET, 0, 1, b"\0\0\0\x08"), False),
         (frame(GOAWAY, 0, 0, bytes(8)), False),
