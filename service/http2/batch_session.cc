@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "engine/os/futex.h"
 #include "service/api/batch_refusal.h"
 #include "service/api/error_detail.h"
 #include "service/http2/grpc_wire.h"
@@ -151,9 +152,12 @@ struct BatchSession::Callbacks {
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
     BatchSession* const self = Session(user);
     if (self->goes_away_ || self->streams_.size() >= kStreamsMax) {
-      // Before the client has heard how many it may have, or that there are none any more.
+      // Before the client has heard how many it may have, or that there are none any more. It may
+      // try again elsewhere: nothing was done.
       self->CountWaste();
-      return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+      (void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                                      NGHTTP2_REFUSED_STREAM);
+      return 0;
     }
     auto stream = std::make_unique<Stream>();
     stream->session = self;
@@ -247,14 +251,14 @@ BatchSession::BatchSession(BatchHost* host, Dispatcher* dispatcher, Lane lane, s
       session_(Callbacks::NewSession(this)) {
   constexpr nghttp2_settings_entry kSettings[] = {
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, kStreamsMax},
-      {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kMessageBytesMax + kMessagePrefixBytes},
+      {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kWindowBytes},
       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, kHeaderBytesMax}};
   // Of the connection there is room for all streams: each has its own bound.
-  constexpr int32_t kWindowBytes = kStreamsMax * (kMessageBytesMax + kMessagePrefixBytes);
+  constexpr int32_t kAllWindowsBytes = kStreamsMax * kWindowBytes;
   is_broken_ =
       session_ == nullptr ||
       nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, kSettings, std::size(kSettings)) != 0 ||
-      nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, kWindowBytes) != 0;
+      nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, kAllWindowsBytes) != 0;
 }
 
 BatchSession::~BatchSession() {
@@ -286,13 +290,23 @@ void BatchSession::Take(std::string* output, size_t bytes_max) {
   } while (!is_broken_ && output->size() < bytes_max && GoOnWithHeld());
 }
 
+bool BatchSession::MayRun(Stream* stream) {
+  if (!stream->MayAnswer() || waiting_bytes_ >= kWaitingBytesMax) return false;
+  if (MonotonicNs() >= turn_ends_ns_) {
+    has_more_ = true;
+    return false;
+  }
+  return host_->HasRoom(waiting_bytes_);
+}
+
 bool BatchSession::GoOnWithHeld() {
   bool has_gone_on = false;
+  has_more_ = false;
   for (const int32_t id : std::exchange(held_, {})) {
     const auto found = streams_.find(id);
     if (found == streams_.end()) continue;
     Stream* const stream = found->second.get();
-    if (stream->MayAnswer()) {
+    if (MayRun(stream)) {
       stream->is_held = false;
       has_gone_on = true;
       GoOn(stream);
@@ -347,10 +361,7 @@ Status BatchSession::CheckRequest(Stream* stream) {
   auto identity =
       host_->Authenticate(stream->authorizations == 1 ? stream->authorization : std::string_view(),
                           &stream->generation);
-  if (!identity.ok()) {
-    GoAway();  // It has no business here.
-    return identity.status();
-  }
+  if (!identity.ok()) return identity.status();
   SH_RETURN_IF_ERROR(host_->OpenStream());
   stream->context.identity = *std::move(identity);
   stream->context.lane = lane_;
@@ -359,6 +370,7 @@ Status BatchSession::CheckRequest(Stream* stream) {
 }
 
 void BatchSession::Refuse(Stream* stream, const Status& why) {
+  if (!is_useful_) GoAway();  // It has no business here.
   stream->trailers = host_->TrailersOf(why);
   const TrailerFields fields(*stream->trailers);
   const std::vector<nghttp2_nv> all =
@@ -428,7 +440,7 @@ bool BatchSession::RunFirst(Stream* stream, std::string_view bytes, size_t* take
                                              ", and larger batches go by RunBatch");
   }
   if (bytes.size() - kMessagePrefixBytes < length) return false;
-  if (!stream->MayAnswer()) {
+  if (!MayRun(stream)) {
     if (!std::exchange(stream->is_held, true)) held_.push_back(stream->id);
     return false;
   }
@@ -439,7 +451,9 @@ bool BatchSession::RunFirst(Stream* stream, std::string_view bytes, size_t* take
 
 void BatchSession::Run(Stream* stream, std::string_view batch) {
   CallContext& context = stream->context;
-  if (context.deadline < std::chrono::steady_clock::now()) {
+  using std::chrono::steady_clock;
+  if (context.deadline != steady_clock::time_point::max() &&
+      context.deadline < steady_clock::now()) {
     return End(stream, host_->TrailersOf(
                            Status(Reason::kTimeout, std::string(kMethod) + ": its time is over")));
   }
@@ -447,7 +461,7 @@ void BatchSession::Run(Stream* stream, std::string_view batch) {
   if (!identity.ok()) return End(stream, host_->TrailersOf(identity.status()));
   context.identity = *std::move(identity);
   host_->CountUseful();
-  stream->was_useful = true;
+  is_useful_ = stream->was_useful = true;
   Reply* const reply = stream->reply;
   reply->Begin();
   dispatcher_->Dispatch(context, kMethod, batch,
@@ -482,7 +496,11 @@ void BatchSession::EndStreams(const Status& why) {
   GoAway();
   const GrpcTrailers trailers = host_->TrailersOf(why);
   for (const auto& [id, stream] : streams_) {
-    if (!stream->trailers.has_value() && stream->is_open) End(stream.get(), trailers);
+    if (!stream->is_open && !stream->trailers.has_value()) {  // Its request is not all here.
+      (void)nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
+    } else if (!stream->trailers.has_value()) {
+      End(stream.get(), trailers);
+    }
   }
 }
 
@@ -502,6 +520,12 @@ ssize_t BatchSession::Fill(Stream* stream, uint8_t* room, size_t room_bytes, uin
   const size_t bytes = std::min(room_bytes, stream->answers.size() - stream->sent);
   std::memcpy(room, stream->answers.data() + stream->sent, bytes);
   stream->sent += bytes;
+  // What was sent goes, also where there is always more.
+  if (stream->sent < stream->answers.size() && stream->sent >= kAnswersAheadBytes &&
+      2 * stream->sent >= stream->answers.size()) {
+    stream->answers.erase(0, std::exchange(stream->sent, 0));
+    Recount(stream);
+  }
   if (stream->sent == stream->answers.size()) {
     stream->answers.clear();
     if (stream->answers.capacity() > kAnswersAheadBytes) stream->answers.shrink_to_fit();
@@ -526,16 +550,10 @@ void BatchSession::SubmitTrailers(Stream* stream) {
 
 void BatchSession::Recount(Stream* stream) {
   const auto now = static_cast<int64_t>(stream->input.size() + stream->answers.size());
-  const int64_t more = now - stream->counted;
+  const int64_t more = now - std::exchange(stream->counted, now);
   if (more == 0) return;
-  if (host_->CountBytes(more)) {
-    stream->counted = now;
-  } else if (!stream->trailers.has_value()) {
-    End(stream, host_->TrailersOf(
-                    Status(Reason::kLimitExceeded,
-                           std::string(kMethod) +
-                               ": too many bytes of all clients wait to be carried out or read")));
-  }
+  waiting_bytes_ += more;
+  host_->CountBytes(more);
 }
 
 void BatchSession::GoAway() {
@@ -548,7 +566,8 @@ void BatchSession::GoAway() {
 }
 
 void BatchSession::OnClosed(Stream* stream) {
-  if (stream->counted != 0) (void)host_->CountBytes(-stream->counted);
+  waiting_bytes_ -= stream->counted;
+  if (stream->counted != 0) host_->CountBytes(-stream->counted);
   if (stream->reply != nullptr) Reply::Abandon(stream->reply);
   if (stream->is_open) host_->CloseStream();
   const bool was_wasted = !stream->was_useful;

@@ -9,8 +9,9 @@
 // in its first SETTINGS that it wants no others (SaysOnlyBatches).
 //
 // Each stream has one batch at a time and is answered in order. What a client may have waiting is
-// bounded by the windows of its streams, kMessageBytesMax each, and what is answered and not read
-// by one batch's answer a stream; all sessions together by their host.
+// bounded by the windows of its streams, kWindowBytes each. Answers wait until they are read: the
+// next batch is carried out only while a stream has less than kAnswersAheadBytes and its session
+// less than kWaitingBytesMax of them, and while the host has room; else it waits, too.
 //
 // Who owns it: the connection (BatchConnections), or a test. Threads: one at a time; answers may
 // come on threads of the dispatcher, which call the host's `Wake`. Always true: a batch that was
@@ -59,8 +60,11 @@ class BatchHost {
   // A call that came to nothing, as those of read_gate.h; a batch that was authorised.
   virtual void CountWasted() = 0;
   virtual void CountUseful() = 0;
-  // So many more bytes wait here, or fewer. False: there is no room, and nothing was counted.
-  virtual bool CountBytes(int64_t more) = 0;
+  // So many more bytes wait here, or fewer.
+  virtual void CountBytes(int64_t more) = 0;
+  // Whether one that has so many bytes waiting may carry out a batch. False: it is tried again with
+  // the next Take.
+  virtual bool HasRoom(int64_t waiting) = 0;
 };
 
 // Of answers that come on other threads: says that Settle has something to do. Any thread, also
@@ -70,9 +74,14 @@ using WakeSession = std::function<void()>;
 class BatchSession final {
  public:
   static constexpr uint32_t kStreamsMax = 100;
-  static constexpr uint32_t kMessageBytesMax = 256 << 10;
+  static constexpr uint32_t kMessageBytesMax = 64 << 10;
+  // Two messages: less than half of it may be read and not given back, and one must fit all the
+  // same.
+  static constexpr uint32_t kWindowBytes = 2 * (kMessageBytesMax + 5);
+  static constexpr int64_t kWaitingBytesMax = 32 << 20;
   static constexpr size_t kHeaderBytesMax = 16 << 10;  // Of one request.
-  // Streams of a connection that came to nothing; one more ends the connection.
+  // Streams that came to nothing on a connection that has been of use; one more ends it. Of one
+  // that has not, the first does.
   static constexpr uint32_t kWastedStreamsMax = 100;
   // Answers that wait to be sent while the stream's next batch is carried out.
   static constexpr size_t kAnswersAheadBytes = 64 << 10;
@@ -84,6 +93,10 @@ class BatchSession final {
   BatchSession(const BatchSession&) = delete;
   BatchSession& operator=(const BatchSession&) = delete;
 
+  // From now on batches are carried out until then, by MonotonicNs; without it for ever.
+  void BeginTurn(uint64_t until_ns) { turn_ends_ns_ = until_ns; }
+  // Batches are here that only the end of the turn has held back: Take goes on with them.
+  bool has_more() const { return has_more_; }
   void Receive(std::string_view bytes);
   // Takes the answers that came on other threads.
   void Settle();
@@ -95,7 +108,6 @@ class BatchSession final {
 
   // Nothing is received any more, and when Take has nothing, nothing is sent.
   bool is_over() const;
-  size_t streams() const { return streams_.size(); }
 
  private:
   class Reply;
@@ -110,6 +122,7 @@ class BatchSession final {
   // Carries out what is there, as far as the stream may go on.
   void GoOn(Stream* stream);
   // True: a message was taken off `bytes` and carried out, or the stream ends.
+  bool MayRun(Stream* stream);
   bool RunFirst(Stream* stream, std::string_view bytes, size_t* taken);
   void Run(Stream* stream, std::string_view batch);
   void Answer(Stream* stream, StatusOr<std::string> result);
@@ -131,8 +144,12 @@ class BatchSession final {
   const WakeSession wake_;
   nghttp2_session* session_ = nullptr;
   std::unordered_map<int32_t, std::unique_ptr<Stream>> streams_;
-  std::vector<int32_t> held_;  // Streams whose next batch waits until answers are taken.
+  std::vector<int32_t> held_;  // Streams whose next batch waits, for room or time.
+  int64_t waiting_bytes_ = 0;  // As counted at the host.
+  uint64_t turn_ends_ns_ = UINT64_MAX;
+  bool has_more_ = false;
   uint32_t wasted_ = 0;
+  bool is_useful_ = false;  // A batch was authorised.
   bool goes_away_ = false;
   bool is_broken_ = false;
 };

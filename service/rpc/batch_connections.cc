@@ -27,28 +27,38 @@
 namespace statehouse {
 namespace {
 
+using std::chrono::milliseconds;
+
 constexpr int kEventsPerTurn = 32;
 constexpr int kLookMs = 1000;  // At connections that may have been silent for too long.
 constexpr uint64_t kSecondNs = 1'000'000'000;
 constexpr int kProbes = 3;
 constexpr uint64_t kMailboxId = 0;
 
+Status Stopping() {
+  return Status(Reason::kDraining, "/statehouse.v1.Batches/RunBatches: the service stops");
+}
+
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
 }
 
 // The kernel asks after so many seconds of silence, and gives up after so many more; also where
-// what was sent is not acknowledged for as long.
+// what was sent is not acknowledged, or not taken, for as long.
 void AskWhetherItIsThere(int fd, uint32_t silence_s, uint32_t patience_s) {
-  const auto set = [fd](int level, int name, int value) {
-    (void)setsockopt(fd, level, name, &value, sizeof(value));
+  const auto set = [fd](int level, int name, uint32_t value) {
+    constexpr uint32_t kMax = 2'000'000'000;
+    const int number = static_cast<int>(std::min(value, kMax));
+    (void)setsockopt(fd, level, name, &number, sizeof(number));
   };
   constexpr uint32_t kSecondsMax = 32'767;  // The kernel's.
-  const uint32_t interval_s = std::clamp<uint32_t>(patience_s / kProbes, 1, kSecondsMax);
+  const uint32_t silence = std::min(silence_s, kSecondsMax);
+  const uint32_t interval = std::clamp<uint32_t>(patience_s / kProbes, 1, kSecondsMax);
   set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(std::min(silence_s, kSecondsMax)));
-  set(IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(interval_s));
+  set(IPPROTO_TCP, TCP_KEEPIDLE, silence);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, interval);
   set(IPPROTO_TCP, TCP_KEEPCNT, kProbes);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, (silence + interval * kProbes) * 1000);
 }
 
 }  // namespace
@@ -90,17 +100,30 @@ class BatchConnections::Connection final : public BatchHost {
   BatchSession& session() { return session_; }
   bool waits_for_room() const { return !output_.empty(); }
 
-  // A turn's worth of what is there. False: its client is gone.
+  // A turn's worth of what is there. False: its client is gone, or has no business here.
   bool Receive() {
-    static thread_local std::array<char, kTurnBytes> bytes;
-    const ssize_t got = recv(fd_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+    static thread_local std::array<char, kTurnBytesMax> bytes;
+    const size_t at_once = open_streams_ == 0 && !is_useful_ ? kStrangerTurnBytes : turn_bytes_;
+    const ssize_t got = recv(fd_.get(), bytes.data(), at_once, MSG_DONTWAIT);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
+    if (leaves_) return true;  // Nobody wants it any more.
+    const uint64_t began_ns = MonotonicNs();
+    session_.BeginTurn(began_ns + kTurnNs);
     session_.Receive({bytes.data(), static_cast<size_t>(got)});
-    return true;
+    if (is_useful_) {
+      const uint64_t took_ns = MonotonicNs() - began_ns;
+      if (took_ns > kTurnNs) turn_bytes_ = std::max(turn_bytes_ / 2, kTurnBytesMin);
+      if (took_ns < kTurnNs / 2) turn_bytes_ = std::min(turn_bytes_ * 2, kTurnBytesMax);
+      return true;
+    }
+    useless_bytes_ += static_cast<size_t>(got);
+    return useless_bytes_ <= (open_streams_ == 0 ? kStrangerBytesMax : kUselessBytesMax);
   }
-  // All that there is, until the kernel takes no more. False: its client is gone.
-  bool Send() {
+  // What there is, until the kernel takes no more or the turn is over. False: its client is gone.
+  bool Send(uint64_t until_ns) {
+    session_.BeginTurn(until_ns);
+    has_more_to_send_ = false;
     for (;;) {
       if (output_.empty()) session_.Take(&output_, kUnsentBytesMax);
       if (output_.empty()) return true;
@@ -109,17 +132,29 @@ class BatchConnections::Connection final : public BatchHost {
       if (sent < 0 && errno != EAGAIN && errno != EINTR) return false;
       if (sent < 0) return true;
       output_.erase(0, static_cast<size_t>(sent));
-      if (!output_.empty()) return true;
+      has_more_to_send_ = output_.empty() && MonotonicNs() >= until_ns;
+      if (!output_.empty() || has_more_to_send_) return true;
     }
   }
-  // Whether it has had no stream for so long, or none at all.
-  bool IsSilent(uint64_t now_ns, uint64_t idle_ns) {
-    if (session_.streams() != 0) {
-      silent_since_ns_ = now_ns;
-      has_had_streams_ = true;
-    }
+  // Only time kept it from going on.
+  bool has_more() const { return has_more_to_send_ || session_.has_more(); }
+  // Says that nothing more comes. What its client sends is dropped, until that closes, too.
+  void Leave() {
+    leaves_ = true;
+    output_.clear();
+    silent_since_ns_ = MonotonicNs();
+    (void)shutdown(fd_.get(), SHUT_WR);
+  }
+  bool leaves() const { return leaves_; }
+  // Whether it has left, or had no stream, for too long.
+  bool IsSilent(uint64_t now_ns) const {
     const uint64_t silent_ns = now_ns - std::min(silent_since_ns_, now_ns);
-    return has_had_streams_ ? idle_ns != 0 && silent_ns >= idle_ns : silent_ns >= kFirstStreamNs;
+    if (leaves_) return silent_ns >= kLeaveNs;
+    if (open_streams_ != 0) return false;
+    const uint64_t idle_ns = all_->options_.idle_s * kSecondNs;
+    if (is_useful_) return idle_ns != 0 && silent_ns >= idle_ns;
+    return silent_ns >=
+           static_cast<uint64_t>(std::chrono::nanoseconds(all_->options_.first_stream).count());
   }
 
   StatusOr<std::shared_ptr<const Identity>> Authenticate(std::string_view authorization,
@@ -140,18 +175,19 @@ class BatchConnections::Connection final : public BatchHost {
     return {static_cast<int>(status.error_code()), status.error_message(), status.error_details()};
   }
   Status OpenStream() override {
-    if (all_->stops_) return Status(Reason::kDraining, "the service stops");
+    if (all_->stops_) return Stopping();
     if (all_->streams_ >= kBatchStreamsMax) {
       return Status(Reason::kLimitExceeded, std::to_string(kBatchStreamsMax) +
                                                 " streams of batches are open, which is the "
                                                 "limit; use one for all threads of a process");
     }
     ++all_->streams_;
-    has_had_streams_ = true;
+    ++open_streams_;
     return Status();
   }
   void CloseStream() override {
     --all_->streams_;
+    --open_streams_;
     silent_since_ns_ = MonotonicNs();
   }
   void CountWasted() override {
@@ -161,22 +197,30 @@ class BatchConnections::Connection final : public BatchHost {
     if (std::exchange(is_useful_, true) || !all_->options_.on_useful) return;
     all_->options_.on_useful(peer_);
   }
-  bool CountBytes(int64_t more) override {
-    if (more > 0 && all_->waiting_bytes_ + more > kWaitingBytesMax) return false;
-    all_->waiting_bytes_ += more;
-    return true;
+  void CountBytes(int64_t more) override { all_->waiting_bytes_ += more; }
+  bool HasRoom(int64_t waiting) override {
+    if (all_->waiting_bytes_ < kWaitingBytesMax || waiting < kSmallWaitingBytes) return true;
+    if (!std::exchange(is_starved, true)) all_->starved_.push_back(id_);
+    return false;
   }
 
-  bool is_asked_for_room = false;  // Of epoll, and not whether there is something to read.
+  uint32_t asked = EPOLLIN;  // Of epoll.
+  bool is_starved = false;   // It is in starved_.
+  bool goes_on = false;      // It is in again_.
+  bool is_due = false;       // It has a turn in this round.
 
  private:
   BatchConnections* const all_;
   const uint64_t id_;
   const UniqueFd fd_;
   const std::string peer_;
-  uint64_t silent_since_ns_ = MonotonicNs();
-  bool has_had_streams_ = false;
+  uint64_t silent_since_ns_ = MonotonicNs();  // The last stream ended, or it left.
+  size_t open_streams_ = 0;
+  size_t useless_bytes_ = 0;  // Before the first batch.
+  size_t turn_bytes_ = kTurnBytesMax;
   bool is_useful_ = false;
+  bool leaves_ = false;
+  bool has_more_to_send_ = false;
   std::string output_;  // What the kernel did not take.
   BatchSession session_;
 };
@@ -276,8 +320,8 @@ void BatchConnections::Open(UniqueFd fd) {
   if (!Ask(EPOLL_CTL_ADD, connection.get(), EPOLLIN)) return;
   Connection* const raw = connection.get();
   connections_[id] = std::move(connection);
-  if (stops_) raw->session().EndStreams(Status(Reason::kDraining, "the service stops"));
-  (void)Serve(raw);
+  if (stops_) raw->session().EndStreams(Stopping());
+  Serve(raw);
 }
 
 void BatchConnections::ReadMailbox() {
@@ -296,8 +340,9 @@ void BatchConnections::ReadMailbox() {
   for (const uint64_t id : answered) {
     Connection* const connection = Find(id);
     if (connection == nullptr) continue;
+    connection->session().BeginTurn(MonotonicNs() + kTurnNs);
     connection->session().Settle();
-    (void)Serve(connection);
+    Serve(connection);
   }
   if (shuts_down && !std::exchange(stops_, true)) EndAll();
 }
@@ -307,35 +352,72 @@ void BatchConnections::EndAll() {
   for (const auto& [id, connection] : connections_) ids.push_back(id);
   for (const uint64_t id : ids) {
     Connection* const connection = Find(id);
-    connection->session().EndStreams(
-        Status(Reason::kDraining, "/statehouse.v1.Batches/RunBatches: the service stops"));
-    (void)Serve(connection);
+    connection->session().EndStreams(Stopping());
+    Serve(connection);
   }
 }
 
-bool BatchConnections::Serve(Connection* connection) {
-  const bool is_there = connection->Send();
-  const bool waits = connection->waits_for_room();
-  if (!is_there || (connection->session().is_over() && !waits)) {
+void BatchConnections::Leave(Connection* connection) {
+  // A service that stops waits for nobody.
+  if (stops_) {
     connections_.erase(connection->id());
-    return false;
+    return;
   }
-  if (waits == connection->is_asked_for_room) return true;
-  connection->is_asked_for_room = waits;
-  if (Ask(EPOLL_CTL_MOD, connection, waits ? EPOLLOUT : EPOLLIN)) return true;
-  connections_.erase(connection->id());
-  return false;
+  if (!connection->leaves()) connection->Leave();
+  if (!AskFor(connection)) connections_.erase(connection->id());
 }
 
-void BatchConnections::CloseSilent(uint64_t now_ns) {
+void BatchConnections::Serve(Connection* connection) {
+  connection->is_due = false;
+  if (connection->leaves()) return;
+  const uint64_t id = connection->id();
+  if (!connection->Send(MonotonicNs() + kTurnNs)) {
+    connections_.erase(id);
+    return;
+  }
+  if (connection->has_more() && !std::exchange(connection->goes_on, true)) again_.push_back(id);
+  const bool is_over = connection->session().is_over() && !connection->has_more();
+  if (is_over && !connection->waits_for_room()) return Leave(connection);
+  if (!AskFor(connection)) connections_.erase(id);
+}
+
+bool BatchConnections::AskFor(Connection* connection) {
+  const uint32_t wanted = connection->waits_for_room() ? EPOLLOUT : EPOLLIN;
+  if (std::exchange(connection->asked, wanted) == wanted) return true;
+  return Ask(EPOLL_CTL_MOD, connection, wanted);
+}
+
+void BatchConnections::ServeAll(const std::vector<uint64_t>& ids) {
+  for (const uint64_t id : ids) {
+    if (Connection* const connection = Find(id)) Serve(connection);
+  }
+}
+
+void BatchConnections::ServeStarved() {
+  if (starved_.empty() || waiting_bytes_ >= kWaitingBytesMax) return;
+  const std::vector<uint64_t> ids = std::exchange(starved_, {});
+  for (const uint64_t id : ids) {
+    if (Connection* const connection = Find(id)) connection->is_starved = false;
+  }
+  ServeAll(ids);
+}
+
+void BatchConnections::CloseSilent() {
+  const uint64_t now_ns = MonotonicNs();
   std::vector<uint64_t> silent;
   for (const auto& [id, connection] : connections_) {
-    if (connection->IsSilent(now_ns, options_.idle_s * kSecondNs)) silent.push_back(id);
+    if (connection->IsSilent(now_ns)) silent.push_back(id);
   }
   for (const uint64_t id : silent) {
     Connection* const connection = Find(id);
-    connection->session().EndStreams(Status());  // It has none: it says that it goes.
-    if (Serve(connection)) connections_.erase(id);
+    if (connection->leaves()) {
+      connections_.erase(id);
+    } else {
+      connection->session().EndStreams(Stopping());  // It has none: it says that it goes.
+      Serve(connection);
+      // One that takes nothing, or has begun what it does not end, does not leave by itself.
+      if (Connection* const left = Find(id)) Leave(left);
+    }
   }
 }
 
@@ -345,43 +427,51 @@ void BatchConnections::Run() {
   (void)AskForShortSlices();
   std::array<epoll_event, kEventsPerTurn> events;
   std::vector<uint64_t> served;
+  const auto look = std::min(milliseconds(kLookMs), options_.first_stream);
+  const uint64_t look_each_ns = static_cast<uint64_t>(std::chrono::nanoseconds(look).count());
   uint64_t look_ns = 0;
   for (;;) {
-    int wait_ms = connections_.empty() ? -1 : kLookMs;
+    int wait_ms = connections_.empty() ? -1 : static_cast<int>(look.count());
     if (stops_) {
       const std::lock_guard<std::mutex> lock(mailbox_->mutex);
       if (mailbox_->deadline.has_value()) {
         const auto left = *mailbox_->deadline - std::chrono::steady_clock::now();
-        const auto left_ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
+        const auto left_ms = std::chrono::ceil<milliseconds>(left).count();
         if (connections_.empty() || left_ms <= 0) break;
         wait_ms = static_cast<int>(std::min<int64_t>(left_ms, kLookMs));
       }
     }
+    if (!again_.empty()) wait_ms = 0;
     const int count = NextKernelCalls().epoll_wait(epoll_.get(), events.data(),
                                                    static_cast<int>(events.size()), wait_ms);
-    served.clear();
+    served = std::exchange(again_, {});
+    for (const uint64_t id : served) {
+      Connection* const connection = Find(id);
+      if (connection == nullptr) continue;
+      connection->goes_on = false;
+      connection->is_due = true;
+    }
     bool has_mail = false;
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events[static_cast<size_t>(i)];
       has_mail = has_mail || event.data.u64 == kMailboxId;
       Connection* const connection = Find(event.data.u64);
       if (connection == nullptr) continue;
-      if (!connection->is_asked_for_room && !connection->Receive()) {
+      if (connection->asked == EPOLLIN && !connection->Receive()) {
         connections_.erase(event.data.u64);
         continue;
       }
-      served.push_back(event.data.u64);
+      if (!std::exchange(connection->is_due, true)) served.push_back(event.data.u64);
     }
     // What is answered at once goes out together: sending between receiving costs more, and the
     // clients sleep less often.
-    for (const uint64_t id : served) {
-      if (Connection* const connection = Find(id)) (void)Serve(connection);
-    }
+    ServeAll(served);
     if (has_mail) ReadMailbox();
+    ServeStarved();
     const uint64_t now_ns = MonotonicNs();
     if (now_ns < look_ns) continue;
-    look_ns = now_ns + uint64_t{kLookMs} * 1'000'000;
-    CloseSilent(now_ns);
+    look_ns = now_ns + look_each_ns;
+    CloseSilent();
   }
   connections_.clear();
 }

@@ -5,13 +5,18 @@
 //                                turn, send
 //
 // A message costs gRPC more than the sixteen operations in it cost the engine; here it costs one
-// recv and one send (docs/decisions/0009-batches.md). Connections take turns: kTurnBytes each. Who
-// does not read what was sent is not read from either.
+// recv and one send (docs/decisions/0009-batches.md). Connections take turns: as many bytes as took
+// kTurnNs the last time, and batches for as long; what is left has another turn behind those that
+// are ready by then. Who does not read what was sent is not read from either. Strangers, who have
+// no stream of a caller with a token, have few bytes a turn and few in all.
 //
 // Who owns it: the door. Threads: Take, BeginShutdown and Join any; the rest is its own thread's.
-// Always true: what waits of all connections together, carried out or not, is at most
-// kWaitingBytesMax; a connection that is of no use, is silent for too long or breaks HTTP/2 is
-// closed. Failure: the kernel asks a client that says nothing whether it is there (TCP keepalive).
+// Always true: while kWaitingBytesMax wait of all connections together, to be carried out or to be
+// read, only those go on that have less than kSmallWaitingBytes of it. A connection that is of no
+// use, is silent for too long or breaks HTTP/2 is closed, by our end first: what was sent arrives.
+// After Join a batch may still be carried out on a thread of the dispatcher; nobody hears of it.
+// Failure: the kernel ends a connection whose client is gone or takes nothing (TCP keepalive and
+// TCP_USER_TIMEOUT).
 #pragma once
 
 #include <chrono>
@@ -37,6 +42,8 @@ struct BatchConnectionsOptions {
   uint32_t keepalive_s = 120;   // As GrpcDoorOptions have them.
   uint32_t keepalive_timeout_s = 20;
   uint32_t idle_s = 3600;
+  // For the first stream of a caller with a token; as gRPC's for a handshake.
+  std::chrono::milliseconds first_stream{10'000};
   // As the door's own. On its thread. Peers as gRPC names them.
   std::function<void(Reason, const std::string& peer)> on_auth_failure;
   std::function<void(const std::string& peer)> on_wasted;
@@ -45,10 +52,17 @@ struct BatchConnectionsOptions {
 
 class BatchConnections final {
  public:
-  static constexpr size_t kTurnBytes = 64 << 10;
+  static constexpr uint64_t kTurnNs = 250'000;
+  static constexpr size_t kTurnBytesMin = 2 << 10;
+  static constexpr size_t kTurnBytesMax = 64 << 10;
+  static constexpr size_t kStrangerTurnBytes = 4 << 10;
+  // The longest request and then some; and with a first message after it.
+  static constexpr size_t kStrangerBytesMax = 32 << 10;
+  static constexpr size_t kUselessBytesMax = 128 << 10;
   static constexpr size_t kUnsentBytesMax = 64 << 10;  // Of a connection, framed already.
   static constexpr int64_t kWaitingBytesMax = 256 << 20;
-  static constexpr uint64_t kFirstStreamNs = 10'000'000'000;  // As gRPC's handshake.
+  static constexpr int64_t kSmallWaitingBytes = 64 << 10;
+  static constexpr uint64_t kLeaveNs = 1'000'000'000;  // For its client to close, too.
 
   static StatusOr<std::unique_ptr<BatchConnections>> Start(BatchConnectionsOptions options,
                                                            Dispatcher* dispatcher,
@@ -77,12 +91,19 @@ class BatchConnections final {
   // What came from other threads.
   void ReadMailbox();
   void Open(UniqueFd fd);
-  void CloseSilent(uint64_t now_ns);
+  void CloseSilent();
   void EndAll();
   bool Ask(int operation, Connection* connection, uint32_t events);
   Connection* Find(uint64_t id) const;
-  // Sends what there is. False: it is over, and gone.
-  bool Serve(Connection* connection);
+  // Goes on with it for a turn and sends what there is. It may be gone then.
+  void Serve(Connection* connection);
+  void ServeAll(const std::vector<uint64_t>& ids);
+  // Those that waited for room, where there is some.
+  void ServeStarved();
+  // Of epoll, what the connection waits for. False: the kernel refuses.
+  bool AskFor(Connection* connection);
+  // It has nothing more to say.
+  void Leave(Connection* connection);
 
   const BatchConnectionsOptions options_;
   Dispatcher* const dispatcher_;
@@ -93,6 +114,8 @@ class BatchConnections final {
   std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections_;
   uint64_t last_id_ = 0;
   int64_t waiting_bytes_ = 0;
+  std::vector<uint64_t> again_;    // Their turn was too short.
+  std::vector<uint64_t> starved_;  // They wait for room.
   size_t streams_ = 0;
   bool stops_ = false;
   std::thread thread_;

@@ -11,6 +11,7 @@
 
 #include "engine/os/futex.h"
 #include "service/http2/batch_client_test_support.h"
+#include "service/http2/batch_session.h"
 #include "service/rpc/grpc_door_test_support.h"
 #include "statehouse/v1/batch.grpc.pb.h"
 #include "statehouse/v1/dict.pb.h"
@@ -366,6 +367,7 @@ TEST_F(IdleBatchConnectionsTest, OneWithoutAStreamEndsAndOneWithAStreamStays) {
   EXPECT_EQ(NextNumber(&used, id), 1);
   Talk left(port_);
   const int32_t its = Open(&left);
+  Send(&left, its, Increments(1, "left"));
   left.client.Send(its, "", /*ends=*/true);
   ASSERT_TRUE(left.AwaitEnd(its));
 
@@ -374,6 +376,89 @@ TEST_F(IdleBatchConnectionsTest, OneWithoutAStreamEndsAndOneWithAStreamStays) {
   EXPECT_FALSE(used.Until([&] { return used.is_closed(); }, milliseconds(2'500)));
   Send(&used, id, Increments(1));
   EXPECT_EQ(NextNumber(&used, id), 2);
+}
+
+// Whose request is not all here, or came to nothing, is as silent as who says nothing.
+TEST_F(BatchConnectionsTest, WhoHasNoStreamInTimeIsClosed) {
+  BatchConnectionsOptions options;
+  options.first_stream = milliseconds(200);
+  auto all = BatchConnections::Start(options, &service_->dispatcher(), authenticator_.get(),
+                                     service_->engine().DaemonLane(1))
+                 .value();
+  int port = 0;
+  const UniqueFd listener = Listen(&port);
+  const std::string mark = BatchClient().TakeOutput();
+  const std::string begun =
+      testing::EncodeFrame(testing::FrameType::kHeaders, 0, 1,
+                           testing::CallHeaders("/statehouse.v1.Batches/RunBatches", token_));
+  for (const std::string& said : {mark, mark + begun}) {
+    testing::Http2Connection client("127.0.0.1:" + std::to_string(port));
+    ASSERT_TRUE(client.Send(said));
+    all->Take(UniqueFd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+    while (client.Receive().has_value()) continue;
+    char byte = 0;
+    EXPECT_EQ(recv(client.fd(), &byte, 1, 0), 0) << "it is open after ten seconds";
+  }
+}
+
+TEST_F(BatchConnectionsTest, AStrangerIsReadSoFarAndNoFurther) {
+  const std::string mark = BatchClient().TakeOutput();
+  const std::string update =
+      testing::EncodeFrame(testing::FrameType::kWindowUpdate, 0, 0, testing::BigEndian32(1));
+  std::string flood;
+  while (flood.size() < 16 * BatchConnections::kUselessBytesMax) flood += update;
+  testing::Http2Connection stranger("127.0.0.1:" + std::to_string(port_));
+  (void)stranger.Send(mark + flood, milliseconds(5'000));
+  EXPECT_TRUE(Eventually([this] { return open_.load() == 0; }));
+
+  // Who has a stream, and is of use, may say as much.
+  Talk talk(port_);
+  const int32_t id = Open(&talk);
+  Send(&talk, id, Increments(1));
+  EXPECT_EQ(NextNumber(&talk, id), 1);
+  for (size_t bytes = 0; bytes < flood.size(); bytes += 4 * 16'000) {
+    for (int i = 0; i < 4; ++i) Send(&talk, id, Increments(1, std::string(900, 'k')));
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(talk.Next(id).has_value());
+  }
+}
+
+TEST_F(BatchConnectionsTest, WhatWasAnsweredArrivesThoughTheConnectionEnds) {
+  Talk talk(port_);
+  const int32_t id = talk.client.Open(BatchClient::Request("sh1_wrongwrong"));
+  // More than is read before the end is decided.
+  for (int i = 0; i < 3; ++i) {
+    talk.client.SendMessage(id, std::string(BatchSession::kMessageBytesMax, 'x'));
+  }
+  ASSERT_TRUE(talk.AwaitClose());
+
+  EXPECT_EQ(talk.client.At(id).Code(), static_cast<int>(grpc::StatusCode::UNAUTHENTICATED));
+}
+
+// All of a client's windows full of batches, which are carried out when it takes the answers.
+TEST_F(BatchConnectionsTest, WhoHasMuchAtOnceHoldsUpNobodyForLong) {
+  Talk many(port_, {{kBatchesSetting, kBatchesSettingValue},
+                    {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1 << 20}});
+  std::vector<int32_t> ids;
+  for (uint32_t i = 0; i < BatchSession::kStreamsMax; ++i) ids.push_back(Open(&many));
+  constexpr int kBatches = 60;  // Of a stream.
+  for (int i = 0; i < kBatches; ++i) {
+    for (const int32_t id : ids) Send(&many, id, Increments(60, "many"));
+  }
+  std::thread reader([&] {
+    for (const int32_t id : ids) {
+      for (int i = 0; i < kBatches; ++i) ASSERT_TRUE(many.Next(id).has_value());
+    }
+  });
+  Talk other(port_);
+  const int32_t its = Open(&other);
+  int64_t answered = 0;
+  const int64_t all = int64_t{kBatches} * 60 * BatchSession::kStreamsMax;
+  while (Number("many") < all) {
+    Send(&other, its, Increments(1, "other"));
+    ASSERT_EQ(NextNumber(&other, its), ++answered);
+  }
+  reader.join();
+  EXPECT_GT(answered, 5) << "it had its turns meanwhile";
 }
 
 // Bytes that are no HTTP/2 behind the mark, from many connections beside one that is of use.

@@ -31,7 +31,8 @@ struct GrpcDoorOptions {
   TlsFiles tls;                                // Of connections over TCP.
   std::chrono::milliseconds tls_look_interval = kTlsLookInterval;
   std::optional<TlsTexts> kept_tls;  // Of an earlier daemon (tls_renewal.h).
-  // Told of every refused access token, and of whom, as gRPC names it; runs on the polling thread.
+  // Told of every refused access token, and of whom, as gRPC names it; on the polling thread, or on
+  // that of connections that carry only batches.
   std::function<void(Reason, const std::string& peer)> on_auth_failure;
   // Told of connections that are read more slowly because their calls come to nothing, of those
   // that wait to be taken because their host opens many, and of those that are ended because too

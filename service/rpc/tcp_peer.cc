@@ -57,7 +57,12 @@ std::string TcpPeer::ToString() const {
   return "[" + std::string(text) + "]:" + std::to_string(port);
 }
 
-std::string TcpPeer::GrpcName() const { return (IsMapped(host) ? "ipv4:" : "ipv6:") + ToString(); }
+std::string TcpPeer::GrpcName() const {
+  const std::string shown = ToString();
+  if (IsMapped(host)) return "ipv4:" + shown;
+  const size_t end = shown.rfind(']');
+  return "ipv6:%5B" + shown.substr(1, end - 1) + "%5D" + shown.substr(end + 1);
+}
 
 std::optional<TcpPeer> PeerOf(int fd) {
   sockaddr_storage address{};

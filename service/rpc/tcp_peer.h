@@ -30,7 +30,7 @@ struct TcpPeer {
   HostKey Host() const;
   // For messages: "127.0.0.1:51234", "[::1]:51234".
   std::string ToString() const;
-  // As gRPC writes it: "ipv4:127.0.0.1:51234", "ipv6:[::1]:51234".
+  // As gRPC writes it: "ipv4:127.0.0.1:51234", "ipv6:%5B::1%5D:51234".
   std::string GrpcName() const;
 };
 

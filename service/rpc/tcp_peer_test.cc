@@ -49,7 +49,7 @@ TEST(TcpPeerTest, HasLeftWhoHasClosedOrSendsNoMore) {
 }
 
 TEST(TcpPeerTest, IsWrittenAsGrpcWritesIt) {
-  for (const char* text : {"ipv4:127.0.0.1:51234", "ipv6:[2001:db8::1]:80"}) {
+  for (const char* text : {"ipv4:127.0.0.1:51234", "ipv6:%5B2001:db8::1%5D:80"}) {
     EXPECT_EQ(ParsePeer(text).value().GrpcName(), text);
   }
 }

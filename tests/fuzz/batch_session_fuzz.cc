@@ -51,11 +51,13 @@ class Host final : public BatchHost {
   void CloseStream() override { Require(--streams >= 0, "a stream is closed twice"); }
   void CountWasted() override {}
   void CountUseful() override {}
-  bool CountBytes(int64_t more) override {
-    if (more > 0 && bytes + more > kBytesMax) return false;
+  void CountBytes(int64_t more) override {
     bytes += more;
     Require(bytes >= 0, "bytes are given back twice");
-    return true;
+  }
+  bool HasRoom(int64_t waiting) override {
+    Require(waiting == bytes, "session and host count differently");
+    return bytes < kBytesMax;
   }
   int streams = 0;
   int64_t bytes = 0;
@@ -129,6 +131,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       session.Receive(rest.substr(0, piece));
       rest.remove_prefix(std::min(piece, rest.size()));
       if (rest.size() % 3 == 0) answers.AnswerAll();
+      session.BeginTurn((data[0] & 32) != 0 && rest.size() % 5 != 0 ? 0 : UINT64_MAX);
       session.Settle();
       output.clear();
       session.Take(&output, 64 << 10);
