@@ -426,6 +426,7 @@ void BatchSession::GoOn(Stream* stream) {
 
 bool BatchSession::RunFirst(Stream* stream, std::string_view bytes, size_t* taken) {
   if (stream->is_running || stream->trailers.has_value() || !stream->is_open) return false;
+  if (is_over()) return false;  // It could not be answered.
   if (bytes.size() < kMessagePrefixBytes) return false;
   const auto end = [&](Reason reason, const std::string& why) {
     End(stream, host_->TrailersOf(Status(reason, std::string(kMethod) + ": " + why)));

@@ -96,7 +96,7 @@ class BatchSession final {
   // From now on batches are carried out until then, by MonotonicNs; without it for ever.
   void BeginTurn(uint64_t until_ns) { turn_ends_ns_ = until_ns; }
   // Batches are here that only the end of the turn has held back: Take goes on with them.
-  bool has_more() const { return has_more_; }
+  bool has_more() const { return has_more_ && !is_over(); }
   void Receive(std::string_view bytes);
   // Takes the answers that came on other threads.
   void Settle();

@@ -375,7 +375,9 @@ void BatchConnections::Serve(Connection* connection) {
     connections_.erase(id);
     return;
   }
-  if (connection->has_more() && !std::exchange(connection->goes_on, true)) again_.push_back(id);
+  // One that waits for room has its turn when there is some.
+  const bool goes_on = connection->has_more() && !connection->waits_for_room();
+  if (goes_on && !std::exchange(connection->goes_on, true)) again_.push_back(id);
   const bool is_over = connection->session().is_over() && !connection->has_more();
   if (is_over && !connection->waits_for_room()) return Leave(connection);
   if (!AskFor(connection)) connections_.erase(id);
