@@ -132,6 +132,7 @@ struct BatchSession::Stream {
   std::string answers;      // Of which `sent` bytes are nghttp2's.
   size_t sent = 0;
   int64_t counted = 0;  // Of both, at the host.
+  int64_t counted_answers = 0;
   std::optional<GrpcTrailers> trailers;
   bool is_open = false;         // It was counted at the host, and its response has begun.
   bool is_running = false;      // A batch is carried out elsewhere.
@@ -291,12 +292,12 @@ void BatchSession::Take(std::string* output, size_t bytes_max) {
 }
 
 bool BatchSession::MayRun(Stream* stream) {
-  if (!stream->MayAnswer() || waiting_bytes_ >= kWaitingBytesMax) return false;
+  if (!stream->MayAnswer() || answers_bytes_ >= kWaitingBytesMax) return false;
   if (MonotonicNs() >= turn_ends_ns_) {
     has_more_ = true;
     return false;
   }
-  return host_->HasRoom(waiting_bytes_);
+  return host_->HasRoom(answers_bytes_);
 }
 
 bool BatchSession::GoOnWithHeld() {
@@ -550,10 +551,11 @@ void BatchSession::SubmitTrailers(Stream* stream) {
 }
 
 void BatchSession::Recount(Stream* stream) {
-  const auto now = static_cast<int64_t>(stream->input.size() + stream->answers.size());
+  const auto answers = static_cast<int64_t>(stream->answers.size());
+  answers_bytes_ += answers - std::exchange(stream->counted_answers, answers);
+  const auto now = static_cast<int64_t>(stream->input.size()) + answers;
   const int64_t more = now - std::exchange(stream->counted, now);
   if (more == 0) return;
-  waiting_bytes_ += more;
   host_->CountBytes(more);
 }
 
@@ -567,7 +569,7 @@ void BatchSession::GoAway() {
 }
 
 void BatchSession::OnClosed(Stream* stream) {
-  waiting_bytes_ -= stream->counted;
+  answers_bytes_ -= stream->counted_answers;
   if (stream->counted != 0) host_->CountBytes(-stream->counted);
   if (stream->reply != nullptr) Reply::Abandon(stream->reply);
   if (stream->is_open) host_->CloseStream();

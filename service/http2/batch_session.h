@@ -62,9 +62,9 @@ class BatchHost {
   virtual void CountUseful() = 0;
   // So many more bytes wait here, or fewer.
   virtual void CountBytes(int64_t more) = 0;
-  // Whether one that has so many bytes waiting may carry out a batch. False: it is tried again with
-  // the next Take.
-  virtual bool HasRoom(int64_t waiting) = 0;
+  // Whether one that has so many bytes of answers waiting may carry out a batch. False: it is tried
+  // again with the next Take. What waits to be carried out does not count: only that makes it less.
+  virtual bool HasRoom(int64_t answers) = 0;
 };
 
 // Of answers that come on other threads: says that Settle has something to do. Any thread, also
@@ -145,7 +145,7 @@ class BatchSession final {
   nghttp2_session* session_ = nullptr;
   std::unordered_map<int32_t, std::unique_ptr<Stream>> streams_;
   std::vector<int32_t> held_;  // Streams whose next batch waits, for room or time.
-  int64_t waiting_bytes_ = 0;  // As counted at the host.
+  int64_t answers_bytes_ = 0;
   uint64_t turn_ends_ns_ = UINT64_MAX;
   bool has_more_ = false;
   uint32_t wasted_ = 0;

@@ -95,6 +95,8 @@ TEST_F(BatchSessionTest, StreamsThatWereOfUseDoNot) {
   EXPECT_EQ(host_.wasted, 0);
 }
 
+// What waits here is one answer beyond the client's window and the stream's own bound, and what the
+// client's bytes' windows let in.
 TEST_F(BatchSessionTest, WhoDoesNotReadIsHeldBack) {
   dispatcher_.answer = std::string(10'000, 'a');
   const int32_t id = Open();
@@ -167,6 +169,23 @@ TEST_F(BatchSessionTest, WhenTheTurnIsOverTheRestWaitsForTheNext) {
   }
 }
 
+// Else a session that has much to carry out would wait for what only carrying it out makes less.
+TEST_F(BatchSessionTest, WhatIsToBeCarriedOutIsNoAnswerThatWaits) {
+  dispatcher_.waits = true;
+  const int32_t id = Open();
+  client_.SendMessage(id, "runs");
+  client_.SendMessage(id, std::string(60'000, 'x'));
+  Exchange();
+  EXPECT_GT(host_.bytes, 60'000);
+  dispatcher_.AnswerOne();
+  session_->Settle();
+  Exchange();
+
+  EXPECT_EQ(dispatcher_.ran.size(), 2u);
+  EXPECT_LT(host_.answers_high, 100);
+}
+
+// Whatever was given back of a stream's window and what was not.
 TEST_F(BatchSessionTest, MessagesOfAnySizeFollowEachOther) {
   std::mt19937 random(7);
   dispatcher_.answer = "done";
@@ -179,6 +198,7 @@ TEST_F(BatchSessionTest, MessagesOfAnySizeFollowEachOther) {
   }
 }
 
+// Many batches ahead, so that there is always an answer that is not sent.
 TEST_F(BatchSessionTest, AnswersThatWereSentAreNotKept) {
   dispatcher_.answer = std::string(10'000, 'a');
   const int32_t id = Open();

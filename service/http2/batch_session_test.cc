@@ -188,10 +188,6 @@ TEST_F(BatchSessionTest, AMessageThatIsCutOffIsNotCarriedOut) {
   EXPECT_EQ(dispatcher_.ran.size(), 1u);
 }
 
-// What waits here is one answer beyond the client's window and the stream's own bound, and what the
-// client's bytes' windows let in.
-// Whatever was given back of a stream's window and what was not.
-// Many batches ahead, so that there is always an answer that is not sent.
 TEST_F(BatchSessionTest, StreamsEndWhenWhatTheyCarryOutIsAnswered) {
   const int32_t idle = Open();
   const int32_t busy = Open();

@@ -55,8 +55,9 @@ class FakeHost final : public BatchHost {
     bytes += more;
     bytes_high = std::max(bytes_high, bytes);
   }
-  bool HasRoom(int64_t waiting) override {
-    EXPECT_EQ(waiting, bytes);
+  bool HasRoom(int64_t answers) override {
+    EXPECT_LE(answers, bytes);
+    answers_high = std::max(answers_high, answers);
     return has_room;
   }
 
@@ -66,6 +67,7 @@ class FakeHost final : public BatchHost {
   int wasted = 0;
   int useful = 0;
   int64_t bytes = 0;
+  int64_t answers_high = 0;
   bool has_room = true;
   int64_t bytes_high = 0;
 };

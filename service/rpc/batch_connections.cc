@@ -30,7 +30,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int kEventsPerTurn = 32;
-constexpr int kLookMs = 1000;  // At connections that may have been silent for too long.
+constexpr int kLookMs = 1000;    // At connections that may have been silent for too long.
+constexpr int kLastLookMs = 20;  // While the service stops.
 constexpr uint64_t kSecondNs = 1'000'000'000;
 constexpr int kProbes = 3;
 constexpr uint64_t kMailboxId = 0;
@@ -118,7 +119,7 @@ class BatchConnections::Connection final : public BatchHost {
       return true;
     }
     useless_bytes_ += static_cast<size_t>(got);
-    return useless_bytes_ <= (open_streams_ == 0 ? kStrangerBytesMax : kUselessBytesMax);
+    return useless_bytes_ <= kStrangerBytesMax + open_streams_ * BatchSession::kWindowBytes;
   }
   // What there is, until the kernel takes no more or the turn is over. False: its client is gone.
   bool Send(uint64_t until_ns) {
@@ -149,7 +150,7 @@ class BatchConnections::Connection final : public BatchHost {
   // Whether it has left, or had no stream, for too long.
   bool IsSilent(uint64_t now_ns) const {
     const uint64_t silent_ns = now_ns - std::min(silent_since_ns_, now_ns);
-    if (leaves_) return silent_ns >= kLeaveNs;
+    if (leaves_) return silent_ns >= (all_->stops_ ? kLastLeaveNs : kLeaveNs);
     if (open_streams_ != 0) return false;
     const uint64_t idle_ns = all_->options_.idle_s * kSecondNs;
     if (is_useful_) return idle_ns != 0 && silent_ns >= idle_ns;
@@ -198,8 +199,8 @@ class BatchConnections::Connection final : public BatchHost {
     all_->options_.on_useful(peer_);
   }
   void CountBytes(int64_t more) override { all_->waiting_bytes_ += more; }
-  bool HasRoom(int64_t waiting) override {
-    if (all_->waiting_bytes_ < kWaitingBytesMax || waiting < kSmallWaitingBytes) return true;
+  bool HasRoom(int64_t answers) override {
+    if (all_->waiting_bytes_ < kWaitingBytesMax || answers < kSmallWaitingBytes) return true;
     if (!std::exchange(is_starved, true)) all_->starved_.push_back(id_);
     return false;
   }
@@ -336,6 +337,9 @@ void BatchConnections::ReadMailbox() {
     answered.swap(mailbox_->answered);
     shuts_down = mailbox_->shuts_down;
   }
+  // One turn for a connection, however many of its streams were answered.
+  std::sort(answered.begin(), answered.end());
+  answered.erase(std::unique(answered.begin(), answered.end()), answered.end());
   for (UniqueFd& fd : fresh) Open(std::move(fd));
   for (const uint64_t id : answered) {
     Connection* const connection = Find(id);
@@ -358,11 +362,6 @@ void BatchConnections::EndAll() {
 }
 
 void BatchConnections::Leave(Connection* connection) {
-  // A service that stops waits for nobody.
-  if (stops_) {
-    connections_.erase(connection->id());
-    return;
-  }
   if (!connection->leaves()) connection->Leave();
   if (!AskFor(connection)) connections_.erase(connection->id());
 }
@@ -440,10 +439,11 @@ void BatchConnections::Run() {
         const auto left = *mailbox_->deadline - std::chrono::steady_clock::now();
         const auto left_ms = std::chrono::ceil<milliseconds>(left).count();
         if (connections_.empty() || left_ms <= 0) break;
-        wait_ms = static_cast<int>(std::min<int64_t>(left_ms, kLookMs));
+        wait_ms = static_cast<int>(std::min<int64_t>(left_ms, kLastLookMs));
       }
     }
-    if (!again_.empty()) wait_ms = 0;
+    const bool has_room = waiting_bytes_ < kWaitingBytesMax;
+    if (!again_.empty() || (!starved_.empty() && has_room)) wait_ms = 0;
     const int count = NextKernelCalls().epoll_wait(epoll_.get(), events.data(),
                                                    static_cast<int>(events.size()), wait_ms);
     served = std::exchange(again_, {});
@@ -472,7 +472,7 @@ void BatchConnections::Run() {
     ServeStarved();
     const uint64_t now_ns = MonotonicNs();
     if (now_ns < look_ns) continue;
-    look_ns = now_ns + look_each_ns;
+    look_ns = now_ns + (stops_ ? uint64_t{kLastLookMs} * 1'000'000 : look_each_ns);
     CloseSilent();
   }
   connections_.clear();

@@ -12,11 +12,11 @@
 //
 // Who owns it: the door. Threads: Take, BeginShutdown and Join any; the rest is its own thread's.
 // Always true: while kWaitingBytesMax wait of all connections together, to be carried out or to be
-// read, only those go on that have less than kSmallWaitingBytes of it. A connection that is of no
-// use, is silent for too long or breaks HTTP/2 is closed, by our end first: what was sent arrives.
-// After Join a batch may still be carried out on a thread of the dispatcher; nobody hears of it.
-// Failure: the kernel ends a connection whose client is gone or takes nothing (TCP keepalive and
-// TCP_USER_TIMEOUT).
+// read, only those go on that have less than kSmallWaitingBytes of answers. A connection that is of
+// no use, is silent for too long or breaks HTTP/2 is closed, by our end first: what was sent
+// arrives. After Join a batch may still be carried out on a thread of the dispatcher; nobody hears
+// of it. Failure: the kernel ends a connection whose client is gone or takes nothing (TCP keepalive
+// and TCP_USER_TIMEOUT).
 #pragma once
 
 #include <chrono>
@@ -56,13 +56,13 @@ class BatchConnections final {
   static constexpr size_t kTurnBytesMin = 2 << 10;
   static constexpr size_t kTurnBytesMax = 64 << 10;
   static constexpr size_t kStrangerTurnBytes = 4 << 10;
-  // The longest request and then some; and with a first message after it.
+  // The longest request and then some; for each stream that it has a window more, before a batch.
   static constexpr size_t kStrangerBytesMax = 32 << 10;
-  static constexpr size_t kUselessBytesMax = 128 << 10;
   static constexpr size_t kUnsentBytesMax = 64 << 10;  // Of a connection, framed already.
   static constexpr int64_t kWaitingBytesMax = 256 << 20;
   static constexpr int64_t kSmallWaitingBytes = 64 << 10;
-  static constexpr uint64_t kLeaveNs = 1'000'000'000;  // For its client to close, too.
+  static constexpr uint64_t kLeaveNs = 1'000'000'000;    // For its client to close, too.
+  static constexpr uint64_t kLastLeaveNs = 200'000'000;  // While the service stops.
 
   static StatusOr<std::unique_ptr<BatchConnections>> Start(BatchConnectionsOptions options,
                                                            Dispatcher* dispatcher,

@@ -406,7 +406,7 @@ TEST_F(BatchConnectionsTest, AStrangerIsReadSoFarAndNoFurther) {
   const std::string update =
       testing::EncodeFrame(testing::FrameType::kWindowUpdate, 0, 0, testing::BigEndian32(1));
   std::string flood;
-  while (flood.size() < 16 * BatchConnections::kUselessBytesMax) flood += update;
+  while (flood.size() < 64 * BatchConnections::kStrangerBytesMax) flood += update;
   testing::Http2Connection stranger("127.0.0.1:" + std::to_string(port_));
   (void)stranger.Send(mark + flood, milliseconds(5'000));
   EXPECT_TRUE(Eventually([this] { return open_.load() == 0; }));

@@ -55,8 +55,8 @@ class Host final : public BatchHost {
     bytes += more;
     Require(bytes >= 0, "bytes are given back twice");
   }
-  bool HasRoom(int64_t waiting) override {
-    Require(waiting == bytes, "session and host count differently");
+  bool HasRoom(int64_t answers) override {
+    Require(answers >= 0 && answers <= bytes, "session and host count differently");
     return bytes < kBytesMax;
   }
   int streams = 0;
