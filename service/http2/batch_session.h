@@ -6,7 +6,7 @@
 //
 // What it speaks is gRPC over HTTP/2 (RFC 9113 and gRPC's PROTOCOL-HTTP2.md): to a client there is
 // no difference from a connection of gRPC's own, but that other methods are refused. A client says
-// in its first SETTINGS that it wants no others (SaysOnlyBatches).
+// in its first SETTINGS that it wants no others (grpc_wire.h).
 //
 // Each stream has one batch at a time and is answered in order. What a client may have waiting is
 // bounded by the windows of its streams, kWindowBytes each. Answers wait until they are read: the
@@ -14,15 +14,14 @@
 // less than kWaitingBytesMax of them, and while the host has room; else it waits, too.
 //
 // Who owns it: the connection (BatchConnections), or a test. Threads: one at a time; answers may
-// come on threads of the dispatcher, which call the host's `Wake`. Always true: a batch that was
+// come on threads of the dispatcher, which call its WakeSession. Always true: a batch that was
 // carried out is answered or its stream is over; the host outlives the session, and nothing is
-// called on either after the session's end but Wake. Failure: who breaks HTTP/2 is told so and
+// called after the session's end but WakeSession. Failure: who breaks HTTP/2 is told so and
 // is_over; a stream that is refused ends with gRPC's status.
 #pragma once
 
 #include <nghttp2/nghttp2.h>
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -44,7 +43,7 @@ struct GrpcTrailers {
   std::string details = {};  // A serialized google.rpc.Status; empty: none.
 };
 
-// What a session needs of whoever has the connection. Threads: the session's, but for Wake.
+// What a session needs of whoever has the connection. Threads: the session's.
 class BatchHost {
  public:
   virtual ~BatchHost() = default;
@@ -54,7 +53,7 @@ class BatchHost {
   virtual StatusOr<std::shared_ptr<const Identity>> Current(
       std::shared_ptr<const Identity> identity, uint64_t* generation) = 0;
   virtual GrpcTrailers TrailersOf(const Status& why) = 0;
-  // One more stream; REFUSED with the reason when there are too many of all clients.
+  // One more stream. LIMIT_EXCEEDED: too many of all clients; DRAINING.
   virtual Status OpenStream() = 0;
   virtual void CloseStream() = 0;
   // A call that came to nothing, as those of read_gate.h; a batch that was authorised.

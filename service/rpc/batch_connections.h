@@ -14,9 +14,9 @@
 // Always true: while kWaitingBytesMax wait of all connections together, to be carried out or to be
 // read, only those go on that have less than kSmallWaitingBytes of answers. A connection that is of
 // no use, is silent for too long or breaks HTTP/2 is closed, by our end first: what was sent
-// arrives. After Join a batch may still be carried out on a thread of the dispatcher; nobody hears
-// of it. Failure: the kernel ends a connection whose client is gone or takes nothing (TCP keepalive
-// and TCP_USER_TIMEOUT).
+// arrives. A stranger who says too much is closed at once. After Join a batch may still be carried
+// out on a thread of the dispatcher; nobody hears of it. Failure: the kernel ends a connection
+// whose client is gone or takes nothing (TCP keepalive and TCP_USER_TIMEOUT).
 #pragma once
 
 #include <chrono>
