@@ -200,7 +200,8 @@ class BatchConnections::Connection final : public BatchHost {
   }
   void CountBytes(int64_t more) override { all_->waiting_bytes_ += more; }
   bool HasRoom(int64_t answers) override {
-    if (all_->waiting_bytes_ < kWaitingBytesMax || answers < kSmallWaitingBytes) return true;
+    if (all_->waiting_bytes_ < all_->options_.waiting_bytes_max || answers < kSmallWaitingBytes)
+      return true;
     if (!std::exchange(is_starved, true)) all_->starved_.push_back(id_);
     return false;
   }
@@ -395,7 +396,7 @@ void BatchConnections::ServeAll(const std::vector<uint64_t>& ids) {
 }
 
 void BatchConnections::ServeStarved() {
-  if (starved_.empty() || waiting_bytes_ >= kWaitingBytesMax) return;
+  if (starved_.empty() || waiting_bytes_ >= options_.waiting_bytes_max) return;
   const std::vector<uint64_t> ids = std::exchange(starved_, {});
   for (const uint64_t id : ids) {
     if (Connection* const connection = Find(id)) connection->is_starved = false;
@@ -442,7 +443,7 @@ void BatchConnections::Run() {
         wait_ms = static_cast<int>(std::min<int64_t>(left_ms, kLastLookMs));
       }
     }
-    const bool has_room = waiting_bytes_ < kWaitingBytesMax;
+    const bool has_room = waiting_bytes_ < options_.waiting_bytes_max;
     if (!again_.empty() || (!starved_.empty() && has_room)) wait_ms = 0;
     const int count = NextKernelCalls().epoll_wait(epoll_.get(), events.data(),
                                                    static_cast<int>(events.size()), wait_ms);

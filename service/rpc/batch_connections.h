@@ -11,9 +11,9 @@
 // no stream of a caller with a token, have few bytes a turn and few in all.
 //
 // Who owns it: the door. Threads: Take, BeginShutdown and Join any; the rest is its own thread's.
-// Always true: while kWaitingBytesMax wait of all connections together, to be carried out or to be
-// read, only those go on that have less than kSmallWaitingBytes of answers. A connection that is of
-// no use, is silent for too long or breaks HTTP/2 is closed, by our end first: what was sent
+// Always true: while `waiting_bytes_max` wait of all connections together, to be carried out or to
+// be read, only those go on that have less than kSmallWaitingBytes of answers. A connection that is
+// of no use, is silent for too long or breaks HTTP/2 is closed, by our end first: what was sent
 // arrives. A stranger who says too much is closed at once. After Join a batch may still be carried
 // out on a thread of the dispatcher; nobody hears of it. Failure: the kernel ends a connection
 // whose client is gone or takes nothing (TCP keepalive and TCP_USER_TIMEOUT).
@@ -37,6 +37,8 @@
 
 namespace statehouse {
 
+inline constexpr int64_t kBatchWaitingBytesMax = 256 << 20;
+
 struct BatchConnectionsOptions {
   bool raise_priority = false;  // Of its thread (door_thread.h).
   uint32_t keepalive_s = 120;   // As GrpcDoorOptions have them.
@@ -44,6 +46,7 @@ struct BatchConnectionsOptions {
   uint32_t idle_s = 3600;
   // For the first stream of a caller with a token; as gRPC's for a handshake.
   std::chrono::milliseconds first_stream{10'000};
+  int64_t waiting_bytes_max = kBatchWaitingBytesMax;
   // As the door's own. On its thread. Peers as gRPC names them.
   std::function<void(Reason, const std::string& peer)> on_auth_failure;
   std::function<void(const std::string& peer)> on_wasted;
@@ -59,7 +62,6 @@ class BatchConnections final {
   // The longest request and then some; for each stream that it has a window more, before a batch.
   static constexpr size_t kStrangerBytesMax = 32 << 10;
   static constexpr size_t kUnsentBytesMax = 64 << 10;  // Of a connection, framed already.
-  static constexpr int64_t kWaitingBytesMax = 256 << 20;
   static constexpr int64_t kSmallWaitingBytes = 64 << 10;
   static constexpr uint64_t kLeaveNs = 1'000'000'000;    // For its client to close, too.
   static constexpr uint64_t kLastLeaveNs = 200'000'000;  // While the service stops.
