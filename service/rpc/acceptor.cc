@@ -24,11 +24,17 @@ namespace {
 
 constexpr int kRetryMs = 50;
 constexpr int kAcceptsPerTurn = 64;
-constexpr int kSilentSeconds = 1;  // Then one that has said nothing is taken all the same.
+constexpr int kSilentSeconds = kSilentNs / 1'000'000'000;
 constexpr uint64_t kMillisecondNs = 1'000'000;
 
 Status SystemError(const std::string& what) {
   return Status(Reason::kUnavailable, "network door: " + what + ": " + std::strerror(errno));
+}
+
+// Whether there is nothing to read of a connected socket for now, or any more.
+bool HasSaidNothing(int fd) {
+  char first = 0;
+  return ::recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) <= 0;
 }
 
 int CeilMs(uint64_t ns) {
@@ -80,7 +86,7 @@ Status Acceptor::Prepare() {
     if (flags < 0 || ::fcntl(listener.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
       return SystemError("making a listening socket non-blocking");
     }
-    // Not of unix sockets: their clients are handed on as they come.
+    // The kernel's, which unix sockets have not (AwaitFirst).
     if (options_.waits_for_first) {
       (void)setsockopt(listener.get(), IPPROTO_TCP, TCP_DEFER_ACCEPT, &kSilentSeconds,
                        sizeof(kSilentSeconds));
@@ -121,7 +127,7 @@ void Acceptor::Raise(std::string_view text, ReadGate::Standing standing) {
 
 void Acceptor::TakeOrHold(UniqueFd connection) {
   const std::optional<TcpPeer> peer = PeerOf(connection.get());
-  if (!peer.has_value()) return Take(std::move(connection), peer);
+  if (!peer.has_value()) return AwaitFirst(std::move(connection));
   const uint64_t now_ns = MonotonicNs();
   const HostKey host = peer->Host();
   uint64_t due = 0;
@@ -137,6 +143,35 @@ void Acceptor::TakeOrHold(UniqueFd connection) {
     return debts_.Refund(host);
   }
   if (options_.on_held) options_.on_held(peer->ToString());
+}
+
+void Acceptor::AwaitFirst(UniqueFd connection) {
+  const int fd = connection.get();
+  if (!options_.waits_for_first_of_unix || silent_.size() >= options_.silent_max ||
+      !HasSaidNothing(fd) || !Watch(fd, EPOLLIN | EPOLLRDHUP).ok()) {
+    return Take(std::move(connection), std::nullopt);
+  }
+  silent_.push_back({std::move(connection), MonotonicNs() + options_.silent_ns});
+}
+
+bool Acceptor::TakeSilent(int fd) {
+  const auto found = std::find_if(silent_.begin(), silent_.end(), [fd](const Silent& silent) {
+    return silent.connection.get() == fd;
+  });
+  if (found == silent_.end()) return false;
+  UniqueFd connection = std::move(found->connection);
+  silent_.erase(found);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  if (!HasLeft(fd) || !HasSaidNothing(fd)) Take(std::move(connection), std::nullopt);
+  return true;
+}
+
+std::optional<uint64_t> Acceptor::TakeLongSilent(uint64_t now_ns) {
+  while (!silent_.empty() && silent_.front().until_ns <= now_ns) {
+    (void)TakeSilent(silent_.front().connection.get());
+  }
+  if (silent_.empty()) return std::nullopt;
+  return silent_.front().until_ns - now_ns;
 }
 
 int Acceptor::DoWhatIsDue() {
@@ -161,8 +196,10 @@ int Acceptor::DoWhatIsDue() {
   for (; ended_ < gate_.ended(); ++ended_) {
     if (options_.on_ended) options_.on_ended();
   }
-  if (!held_ns.has_value() && !paused_ns.has_value()) return -1;
-  return CeilMs(std::min(held_ns.value_or(UINT64_MAX), paused_ns.value_or(UINT64_MAX)));
+  const std::optional<uint64_t> silent_ns = TakeLongSilent(now_ns);
+  const uint64_t next_ns = std::min({held_ns.value_or(UINT64_MAX), paused_ns.value_or(UINT64_MAX),
+                                     silent_ns.value_or(UINT64_MAX)});
+  return next_ns == UINT64_MAX ? -1 : CeilMs(next_ns);
 }
 
 void Acceptor::Run() {
@@ -184,6 +221,7 @@ void Acceptor::Run() {
         (void)!::read(fd, &ignored, sizeof(ignored));
         continue;
       }
+      if (TakeSilent(fd)) continue;
       retry = !AcceptSome(fd) || retry;
     }
     if (held_.size() != 0 && (count > 0 || wait_ms == 0)) {
@@ -235,6 +273,7 @@ void Acceptor::Stop() {
   gate_.EndPauses();
   listeners_.clear();
   held_.Clear();
+  silent_.clear();
 }
 
 }  // namespace statehouse

@@ -5,6 +5,8 @@
 //                    │ no                                           ▲
 //                    └──► held, in order, a while apart ────────────┘
 //
+// Who comes by a unix socket is handed on after the first thing it says, or kSilentNs.
+//
 // Who owns it: the door. Threads: one of its own; OnWasted, Raise and Stop from any one.
 // Always true: at most `connections_max` handed-on connections are open; one beyond is closed at
 // once, which a client sees as UNAVAILABLE. A connection takes one descriptor, which is no longer
@@ -14,7 +16,9 @@
 // connections stay in the kernel's queue, and it tries again every 50 ms.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -36,14 +40,21 @@ namespace statehouse {
 // Bytes that the kernel takes for a connection beyond what its client's window lets it send: who
 // does not read costs that, not megabytes that are copied for nobody.
 inline constexpr int kUnsentBytesMax = 128 << 10;
+// Who has said nothing for so long is taken all the same; so is whoever comes by a unix socket
+// while kSilentMax others there have said nothing.
+inline constexpr uint64_t kSilentNs = 1'000'000'000;
+inline constexpr size_t kSilentMax = 1024;
 
 struct AcceptorOptions {
   uint32_t connections_max = 0;
   uint32_t wasted_calls_per_second_max = 0;  // Of a host; 0: nobody waits for anything.
   bool raise_priority = false;               // Of its thread (door_thread.h).
   // Whoever says nothing is not taken at once, so that what a client says first is there when it
-  // is handed on.
+  // is handed on: by TCP, and by unix sockets.
   bool waits_for_first = false;
+  bool waits_for_first_of_unix = false;
+  uint64_t silent_ns = kSilentNs;  // Of unix sockets.
+  size_t silent_max = kSilentMax;
   // Each may be called on any thread, and not use the acceptor. Null: nobody wants to know.
   std::function<void(const std::string& peer)> on_throttled;  // A connection has its first pause.
   std::function<void(const std::string& peer)> on_held;       // A new one waits to be taken.
@@ -72,12 +83,23 @@ class Acceptor final {
   void Stop();
 
  private:
+  struct Silent {
+    UniqueFd connection;
+    uint64_t until_ns = 0;
+  };
+
   Acceptor(std::vector<UniqueFd> listeners, AcceptorOptions options, HandOn hand_on);
   Status Prepare();
   void Run();
   // What is there, or a turn's worth of it. False when the listener cannot be read from for now.
   bool AcceptSome(int listener);
   void TakeOrHold(UniqueFd connection);
+  // One by a unix socket, when it has said something.
+  void AwaitFirst(UniqueFd connection);
+  // Whether the descriptor is that of one that was silent: it says something, or has left.
+  bool TakeSilent(int fd);
+  // Those that are silent for too long. In how many nanoseconds there is a next one.
+  std::optional<uint64_t> TakeLongSilent(uint64_t now_ns);
   void Take(UniqueFd connection, const std::optional<TcpPeer>& peer);
   // How long the thread may sleep, in milliseconds; -1: until something happens.
   int DoWhatIsDue();
@@ -91,10 +113,11 @@ class Acceptor final {
   UniqueFd stop_;
   UniqueFd wake_;
   ReadGate gate_;
-  std::mutex mutex_;      // Taken before the gate's.
-  HostDebts debts_;       // Under mutex_.
-  HeldConnections held_;  // The thread's.
-  uint64_t ended_ = 0;    // Of the gate's, those that were told. The thread's.
+  std::mutex mutex_;           // Taken before the gate's.
+  HostDebts debts_;            // Under mutex_.
+  HeldConnections held_;       // The thread's.
+  std::deque<Silent> silent_;  // By unix sockets, the oldest first. The thread's.
+  uint64_t ended_ = 0;         // Of the gate's, those that were told. The thread's.
   std::thread thread_;
 };
 

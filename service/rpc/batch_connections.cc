@@ -82,12 +82,13 @@ struct BatchConnections::Mailbox {
 
 class BatchConnections::Connection final : public BatchHost {
  public:
-  Connection(BatchConnections* all, uint64_t id, UniqueFd fd, const TcpPeer& peer)
+  // `peer` is as gRPC names it.
+  Connection(BatchConnections* all, uint64_t id, UniqueFd fd, std::string peer)
       : all_(all),
         id_(id),
         fd_(std::move(fd)),
-        peer_(peer.GrpcName()),
-        session_(this, all->dispatcher_, all->lane_, peer.ToString(),
+        peer_(std::move(peer)),
+        session_(this, all->dispatcher_, all->lane_, ShownPeer(peer_),
                  [mailbox = all->mailbox_, id] {
                    {
                      const std::lock_guard<std::mutex> lock(mailbox->mutex);
@@ -131,8 +132,12 @@ class BatchConnections::Connection final : public BatchHost {
       const ssize_t sent =
           send(fd_.get(), output_.data(), output_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
       if (sent < 0 && errno != EAGAIN && errno != EINTR) return false;
-      if (sent < 0) return true;
+      if (sent <= 0) {
+        if (takes_nothing_since_ns_ == 0) takes_nothing_since_ns_ = MonotonicNs();
+        return true;
+      }
       output_.erase(0, static_cast<size_t>(sent));
+      takes_nothing_since_ns_ = output_.empty() ? 0 : MonotonicNs();
       has_more_to_send_ = output_.empty() && MonotonicNs() >= until_ns;
       if (!output_.empty() || has_more_to_send_) return true;
     }
@@ -147,10 +152,11 @@ class BatchConnections::Connection final : public BatchHost {
     (void)shutdown(fd_.get(), SHUT_WR);
   }
   bool leaves() const { return leaves_; }
-  // Whether it has left, or had no stream, for too long.
+  // Whether it has left, taken nothing of what is there, or had no stream, for too long.
   bool IsSilent(uint64_t now_ns) const {
     const uint64_t silent_ns = now_ns - std::min(silent_since_ns_, now_ns);
     if (leaves_) return silent_ns >= (all_->stops_ ? kLastLeaveNs : kLeaveNs);
+    if (TakesNothing(now_ns)) return true;
     if (open_streams_ != 0) return false;
     const uint64_t idle_ns = all_->options_.idle_s * kSecondNs;
     if (is_useful_) return idle_ns != 0 && silent_ns >= idle_ns;
@@ -212,6 +218,14 @@ class BatchConnections::Connection final : public BatchHost {
   bool is_due = false;       // It has a turn in this round.
 
  private:
+  // By a unix socket, for which the kernel has no TCP_USER_TIMEOUT; by others soon after that.
+  bool TakesNothing(uint64_t now_ns) const {
+    const BatchConnectionsOptions& options = all_->options_;
+    if (takes_nothing_since_ns_ == 0 || options.keepalive_s == 0) return false;
+    const uint64_t patience_s = uint64_t{options.keepalive_s} + options.keepalive_timeout_s;
+    return now_ns - std::min(takes_nothing_since_ns_, now_ns) >= patience_s * kSecondNs;
+  }
+
   BatchConnections* const all_;
   const uint64_t id_;
   const UniqueFd fd_;
@@ -223,7 +237,8 @@ class BatchConnections::Connection final : public BatchHost {
   bool is_useful_ = false;
   bool leaves_ = false;
   bool has_more_to_send_ = false;
-  std::string output_;  // What the kernel did not take.
+  uint64_t takes_nothing_since_ns_ = 0;  // 0: it took what was sent last.
+  std::string output_;                   // What the kernel did not take.
   BatchSession session_;
 };
 
@@ -313,12 +328,13 @@ bool BatchConnections::Ask(int operation, Connection* connection, uint32_t event
 
 void BatchConnections::Open(UniqueFd fd) {
   const std::optional<TcpPeer> peer = PeerOf(fd.get());
-  if (!peer.has_value()) return;  // It has left.
-  if (options_.keepalive_s != 0) {
+  if (!peer.has_value() && !IsUnixSocket(fd.get())) return;  // It has left.
+  if (peer.has_value() && options_.keepalive_s != 0) {
     AskWhetherItIsThere(fd.get(), options_.keepalive_s, options_.keepalive_timeout_s);
   }
   const uint64_t id = ++last_id_;
-  auto connection = std::make_unique<Connection>(this, id, std::move(fd), *peer);
+  auto connection = std::make_unique<Connection>(this, id, std::move(fd),
+                                                 peer.has_value() ? peer->GrpcName() : "unix:");
   if (!Ask(EPOLL_CTL_ADD, connection.get(), EPOLLIN)) return;
   Connection* const raw = connection.get();
   connections_[id] = std::move(connection);

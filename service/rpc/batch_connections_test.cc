@@ -208,30 +208,6 @@ TEST_F(BatchConnectionsTest, ARevokedTokenEndsTheStreamBeforeItsNextBatch) {
   EXPECT_EQ(Number(), 1);
 }
 
-TEST_F(BatchConnectionsTest, OnAUnixSocketTheyAreGrpcs) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  UnixPath().copy(address.sun_path, sizeof(address.sun_path) - 1);
-  const UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ASSERT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-  BatchClient client;
-  const int32_t id = client.Open(BatchClient::Request(token_));
-  client.SendMessage(id, Increments(1).SerializeAsString());
-  std::string message;
-  const auto until = steady_clock::now() + kLong;
-  while (!client.At(id).Next(&message) && steady_clock::now() < until) {
-    const std::string up = client.TakeOutput();
-    ASSERT_EQ(send(fd.get(), up.data(), up.size(), MSG_NOSIGNAL), static_cast<ssize_t>(up.size()));
-    char bytes[4096];
-    pollfd readable{fd.get(), POLLIN, 0};
-    if (poll(&readable, 1, 10) != 1) continue;
-    const ssize_t got = recv(fd.get(), bytes, sizeof(bytes), 0);
-    ASSERT_GT(got, 0);
-    client.Receive({bytes, static_cast<size_t>(got)});
-  }
-  EXPECT_EQ(Number(), 1);
-}
-
 TEST_F(BatchConnectionsTest, WhoSaysNothingAtFirstIsServedLater) {
   service_->MakeArea("a", 64);
   testing::Http2Connection silent("127.0.0.1:" + std::to_string(port_));

@@ -5,7 +5,6 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <climits>
@@ -21,6 +20,7 @@
 #include "service/rpc/joint_sends.h"
 #include "service/rpc/server_call.h"
 #include "service/rpc/sole_poller.h"
+#include "service/rpc/tcp_peer.h"
 
 namespace statehouse {
 namespace {
@@ -136,13 +136,18 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   for (int i = 0; i < kRequestedCalls; ++i) ServerCall::Request(&core_);
   poller_ = std::thread([this] { Poll(); });
   const GrpcDoorOptions& options = core_.options();
-  if (!options.tls.enabled()) SH_RETURN_IF_ERROR(StartBatchConnections());
-  AcceptorOptions accepting{
-      options.connections_max,         options.wasted_calls_per_second_max,
-      options.raise_priority,          /*waits_for_first=*/batches_ != nullptr,
-      options.on_connection_throttled, options.on_connection_held,
-      options.on_connection_ended,     options.on_connection_open,
-      options.on_connection_refused};
+  SH_RETURN_IF_ERROR(StartBatchConnections());
+  AcceptorOptions accepting;
+  accepting.connections_max = options.connections_max;
+  accepting.wasted_calls_per_second_max = options.wasted_calls_per_second_max;
+  accepting.raise_priority = options.raise_priority;
+  accepting.waits_for_first = !options.tls.enabled();
+  accepting.waits_for_first_of_unix = true;
+  accepting.on_throttled = options.on_connection_throttled;
+  accepting.on_held = options.on_connection_held;
+  accepting.on_ended = options.on_connection_ended;
+  accepting.on_open = options.on_connection_open;
+  accepting.on_refused = options.on_connection_refused;
   SH_ASSIGN_OR_RETURN(
       acceptor_, Acceptor::Start(std::move(listeners), std::move(accepting),
                                  [this](UniqueFd connection) { HandOn(std::move(connection)); }));
@@ -169,16 +174,12 @@ Status GrpcDoorImpl::StartBatchConnections() {
 
 // On the acceptor's thread, where the handshake begins, too: one at a time, as TlsRenewal requires.
 void GrpcDoorImpl::HandOn(UniqueFd connection) {
-  sockaddr_storage own{};
-  socklen_t bytes = sizeof(own);
   // One that cannot say where it came in is not trusted to be a unix socket.
-  const bool is_unix =
-      getsockname(connection.get(), reinterpret_cast<sockaddr*>(&own), &bytes) == 0 &&
-      own.ss_family == AF_UNIX;
-  if (batches_ != nullptr && !is_unix && BatchConnections::IsWanted(connection.get())) {
+  const bool is_plain = tls_ == nullptr || IsUnixSocket(connection.get());
+  if (is_plain && BatchConnections::IsWanted(connection.get())) {
     return batches_->Take(std::move(connection));
   }
-  ConnectionAcceptor& to = tls_ != nullptr && !is_unix ? *tls_ : *plain_;
+  ConnectionAcceptor& to = is_plain ? *plain_ : *tls_;
   ConnectionAcceptor::NewConnectionParameters parameters;
   parameters.fd = connection.Release();
   to.HandleNewConnection(&parameters);

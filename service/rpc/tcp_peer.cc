@@ -82,6 +82,13 @@ std::optional<TcpPeer> PeerOf(int fd) {
   return peer;
 }
 
+bool IsUnixSocket(int fd) {
+  sockaddr_storage own{};
+  socklen_t bytes = sizeof(own);
+  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &bytes) == 0 &&
+         own.ss_family == AF_UNIX;
+}
+
 bool HasLeft(int fd) {
   pollfd left{fd, POLLRDHUP, 0};
   return ::poll(&left, 1, 0) == 1 && (left.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;

@@ -43,6 +43,7 @@ struct TcpPeerHash {
 
 // Of a connected socket; none for a unix socket, and where there is no other side any more.
 std::optional<TcpPeer> PeerOf(int fd);
+bool IsUnixSocket(int fd);
 // Whether the other side of a connected socket has closed it, or its sending half.
 bool HasLeft(int fd);
 // Of what gRPC writes: "ipv4:127.0.0.1:51234", "ipv6:%5B::1%5D:51234" or "ipv6:[::1]:51234". None

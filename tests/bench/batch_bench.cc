@@ -6,8 +6,8 @@
 // what the answers said. Beside them one client that runs batches of the C++ client one after
 // another (batch_api_client, found beside this program), through each door, against redis-benchmark
 // with one client.
-//   batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] [--contender NAME]
-// TEXT: only races that have it in their title.
+//   batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] [--contender NAME]...
+// TEXT: only races that have it in their title. NAME: only these contenders.
 #include <fcntl.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
@@ -452,18 +452,19 @@ struct Arguments {
   int rounds = 5;
   std::string json;
   std::string only;
-  std::string contender;
+  std::vector<std::string> contenders;  // None: all.
 };
 
 // Leaves what was asked for.
 void Select(const Arguments& arguments, std::vector<Race>* races) {
+  const auto is_left_out = [&](const std::string& contender) {
+    return !arguments.contenders.empty() &&
+           std::ranges::count(arguments.contenders, contender) == 0;
+  };
   std::erase_if(*races, [&](Race& race) {
-    std::erase_if(race.contenders, [&](const Contender& contender) {
-      return !arguments.contender.empty() && contender.name != arguments.contender;
-    });
-    std::erase_if(race.bars, [&](const Bar& bar) {
-      return !arguments.contender.empty() && bar.contender != arguments.contender;
-    });
+    std::erase_if(race.contenders,
+                  [&](const Contender& contender) { return is_left_out(contender.name); });
+    std::erase_if(race.bars, [&](const Bar& bar) { return is_left_out(bar.contender); });
     return race.contenders.empty() || race.title.find(arguments.only) == std::string::npos;
   });
 }
@@ -516,7 +517,7 @@ int main(int argc, char** argv) {
   using namespace statehouse::bench;
   if (argc < 2) {
     Die("usage: batch_bench STATEHOUSED [--rounds N] [--json FILE] [--only TEXT] "
-        "[--contender NAME]");
+        "[--contender NAME]...");
   }
   Arguments arguments;
   const std::string self = argv[0];
@@ -527,7 +528,7 @@ int main(int argc, char** argv) {
     if (name == "--rounds") arguments.rounds = std::max(1, std::atoi(argv[i + 1]));
     if (name == "--json") arguments.json = argv[i + 1];
     if (name == "--only") arguments.only = argv[i + 1];
-    if (name == "--contender") arguments.contender = argv[i + 1];
+    if (name == "--contender") arguments.contenders.emplace_back(argv[i + 1]);
   }
   return Run(arguments) == 0 ? 0 : 1;
 }

@@ -3,12 +3,15 @@
 // there is a control: its calls while the same flood goes to somebody else, who takes everything
 // and answers nothing. What is missing between the two is the service's doing.
 //   flood_bench STATEHOUSED [--rounds N] [--json FILE] [--from ADDRESS] [--only WORD] [--calls N]
+//               [--nice N] [--client-nice N]
 // ADDRESS: the flood's own, 127.0.0.2 for another host than the client's. WORD: of the flood's
-// name.
+// name. --nice N: the flood's threads stand back; --client-nice N: the client goes first. Together
+// they come as near as one machine can to a client and a flood that have hosts of their own.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <statehouse/statehouse.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +22,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -46,11 +50,27 @@ struct Arguments {
   std::string json;
   std::string from;
   std::string only;
-  int nice = 0;  // Of the flood.
+  int nice = 0;         // Of the flood.
+  int client_nice = 0;  // While it calls.
+};
+
+// Of this thread, until the scope ends.
+class Niceness final {
+ public:
+  explicit Niceness(int nice) : before_(getpriority(PRIO_PROCESS, 0)) { Set(nice); }
+  ~Niceness() { Set(before_); }
+
+ private:
+  static void Set(int nice) {
+    if (setpriority(PRIO_PROCESS, 0, nice) != 0) Die("setting the client's priority");
+  }
+  const int before_;
 };
 
 // Milliseconds.
-double P99(const FloodTarget& target, size_t calls) {
+double P99(const FloodTarget& target, size_t calls, int nice = 0) {
+  std::optional<Niceness> niceness;
+  if (nice != 0) niceness.emplace(nice);
   const std::vector<uint64_t> times = testing::MeasureCalls(target, calls, kPatience);
   if (times.size() < calls) return static_cast<double>(kPatience.count());
   return static_cast<double>(times[times.size() * 99 / 100]) / 1e6;
@@ -79,8 +99,8 @@ struct Flooded {
     sh_dict_close(dict);
     sh_area_close(area);
     sh_close(client);
-    target = {service.tcp_address, service.token,  "flooded",     "flooded",
-              1,                   arguments.from, arguments.nice};
+    target = {service.tcp_address, service.token, "flooded", "flooded", 1,
+              arguments.from,      arguments.nice};
   }
   BenchFolder folder;
   BenchProcess process;
@@ -148,20 +168,21 @@ class Sink final {
 Race RaceOf(const testing::NamedFlood& named, const Arguments& arguments) {
   const auto service = std::make_shared<Flooded>(arguments);
   const testing::FloodKind kind = named.kind;
-  const auto undisturbed = [service](uint64_t calls) {
+  const int nice = arguments.client_nice;
+  const auto undisturbed = [service, nice](uint64_t calls) {
     AwaitCalm(service->target);
-    return P99(service->target, calls);
+    return P99(service->target, calls, nice);
   };
-  const auto control = [service, kind](uint64_t calls) {
+  const auto control = [service, kind, nice](uint64_t calls) {
     const Sink sink;
     FloodTarget elsewhere = service->target;
     elsewhere.address = sink.address();
     const Flood flood(kind, elsewhere);
-    return P99(service->target, calls);
+    return P99(service->target, calls, nice);
   };
-  const auto beside = [service, kind](uint64_t calls) {
+  const auto beside = [service, kind, nice](uint64_t calls) {
     const Flood flood(kind, service->target);
-    return P99(service->target, calls);
+    return P99(service->target, calls, nice);
   };
   return {std::string("calls beside ") + named.name + ", p99",
           {{"undisturbed", undisturbed, arguments.calls},
@@ -188,7 +209,7 @@ int main(int argc, char** argv) {
   using namespace statehouse::bench;
   if (argc < 2) {
     Die("usage: flood_bench STATEHOUSED [--rounds N] [--json FILE] [--from ADDRESS] "
-        "[--only WORD] [--calls N] [--nice N]");
+        "[--only WORD] [--calls N] [--nice N] [--client-nice N]");
   }
   setenv(kRaisePriority, "true", 1);  // As it is without a benchmark.
   Arguments arguments;
@@ -204,6 +225,7 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[i], "--from") == 0) arguments.from = argv[i + 1];
     if (std::strcmp(argv[i], "--only") == 0) arguments.only = argv[i + 1];
     if (std::strcmp(argv[i], "--nice") == 0) arguments.nice = std::atoi(argv[i + 1]);
+    if (std::strcmp(argv[i], "--client-nice") == 0) arguments.client_nice = std::atoi(argv[i + 1]);
   }
   return Run(arguments) == 0 ? 0 : 1;
 }

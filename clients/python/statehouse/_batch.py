@@ -159,6 +159,8 @@ class _Message:
 
     def name(self, session: int, sequence: int) -> None:
         """Gives the longer operations names of their own; the others have theirs by the batch."""
+        if not self.traits & WIDE:  # There are none.
+            return
         for at, operation in enumerate(self.operations):
             if isinstance(operation, Long) and operation.is_named:
                 self.parts[at] = operation.encoded(session, sequence + at)
