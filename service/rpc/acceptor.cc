@@ -25,6 +25,8 @@ namespace {
 constexpr int kRetryMs = 50;
 constexpr int kAcceptsPerTurn = 64;
 constexpr int kSilentSeconds = kSilentNs / 1'000'000'000;
+// Linux 6.16's, which the headers do not have yet.
+constexpr int kPassRights = 83;
 constexpr uint64_t kMillisecondNs = 1'000'000;
 
 Status SystemError(const std::string& what) {
@@ -85,6 +87,12 @@ Status Acceptor::Prepare() {
     const int flags = ::fcntl(listener.get(), F_GETFL);
     if (flags < 0 || ::fcntl(listener.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
       return SystemError("making a listening socket non-blocking");
+    }
+    // A descriptor that nobody takes is closed where its bytes are dropped, which may block for as
+    // long as its owner likes (SO_LINGER). Older kernels cannot refuse it.
+    const int no = 0;
+    if (IsUnixSocket(listener.get())) {
+      (void)setsockopt(listener.get(), SOL_SOCKET, kPassRights, &no, sizeof(no));
     }
     // The kernel's, which unix sockets have not (AwaitFirst).
     if (options_.waits_for_first) {
@@ -147,8 +155,10 @@ void Acceptor::TakeOrHold(UniqueFd connection) {
 
 void Acceptor::AwaitFirst(UniqueFd connection) {
   const int fd = connection.get();
-  if (!options_.waits_for_first_of_unix || silent_.size() >= options_.silent_max ||
-      !HasSaidNothing(fd) || !Watch(fd, EPOLLIN | EPOLLRDHUP).ok()) {
+  const bool has_room = silent_.size() < options_.silent_max &&
+                        gate_.open() + silent_.size() < options_.connections_max;
+  if (!options_.waits_for_first_of_unix || !has_room || !HasSaidNothing(fd) ||
+      !Watch(fd, EPOLLIN | EPOLLRDHUP).ok()) {
     return Take(std::move(connection), std::nullopt);
   }
   silent_.push_back({std::move(connection), MonotonicNs() + options_.silent_ns});
@@ -167,7 +177,8 @@ bool Acceptor::TakeSilent(int fd) {
 }
 
 std::optional<uint64_t> Acceptor::TakeLongSilent(uint64_t now_ns) {
-  while (!silent_.empty() && silent_.front().until_ns <= now_ns) {
+  for (int i = 0; !silent_.empty() && silent_.front().until_ns <= now_ns; ++i) {
+    if (i == kAcceptsPerTurn) return 0;
     (void)TakeSilent(silent_.front().connection.get());
   }
   if (silent_.empty()) return std::nullopt;
@@ -273,7 +284,10 @@ void Acceptor::Stop() {
   gate_.EndPauses();
   listeners_.clear();
   held_.Clear();
-  silent_.clear();
+  // What was said in the last moment is answered as it is on a connection that is older.
+  for (Silent& silent : std::exchange(silent_, {})) {
+    if (!HasSaidNothing(silent.connection.get())) Take(std::move(silent.connection), std::nullopt);
+  }
 }
 
 }  // namespace statehouse

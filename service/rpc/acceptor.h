@@ -8,12 +8,13 @@
 // Who comes by a unix socket is handed on after the first thing it says, or kSilentNs.
 //
 // Who owns it: the door. Threads: one of its own; OnWasted, Raise and Stop from any one.
-// Always true: at most `connections_max` handed-on connections are open; one beyond is closed at
-// once, which a client sees as UNAVAILABLE. A connection takes one descriptor, which is no longer
-// ours once it is handed on. How fast a host may connect, and how long a connection whose calls
-// come to nothing is not read, is HostDebts'; other hosts, other connections of the same host that
-// waste nothing, and who comes by a unix socket, notice nothing. Failure: when descriptors run out,
-// connections stay in the kernel's queue, and it tries again every 50 ms.
+// Always true: at most `connections_max` connections are open that are handed on or have said
+// nothing; one beyond is closed at once, which a client sees as UNAVAILABLE. A connection takes one
+// descriptor, which is no longer ours once it is handed on. How fast a host may connect, and how
+// long a connection whose calls come to nothing is not read, is HostDebts'; other hosts, other
+// connections of the same host that waste nothing, and who comes by a unix socket, notice nothing.
+// Failure: when descriptors run out, connections stay in the kernel's queue, and it tries again
+// every 50 ms.
 #pragma once
 
 #include <cstddef>
@@ -78,8 +79,8 @@ class Acceptor final {
   // Its caller is known, or it was of use. Cheap to ask first whether anybody wants to know.
   bool WantsStandings() const { return gate_.any_to_raise(); }
   void Raise(std::string_view peer, ReadGate::Standing standing);
-  // Closes the listeners and what is held, and joins the thread; connections go on, and none is
-  // paused any more. Idempotent.
+  // Joins the thread and closes the listeners, what is held and who has said nothing; connections
+  // go on, and none is paused any more. Idempotent.
   void Stop();
 
  private:
@@ -98,7 +99,8 @@ class Acceptor final {
   void AwaitFirst(UniqueFd connection);
   // Whether the descriptor is that of one that was silent: it says something, or has left.
   bool TakeSilent(int fd);
-  // Those that are silent for too long. In how many nanoseconds there is a next one.
+  // Those that are silent for too long, or a turn's worth of them. In how many nanoseconds there is
+  // a next one.
   std::optional<uint64_t> TakeLongSilent(uint64_t now_ns);
   void Take(UniqueFd connection, const std::optional<TcpPeer>& peer);
   // How long the thread may sleep, in milliseconds; -1: until something happens.

@@ -1,10 +1,12 @@
 #include "service/rpc/batch_connections.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -132,12 +134,8 @@ class BatchConnections::Connection final : public BatchHost {
       const ssize_t sent =
           send(fd_.get(), output_.data(), output_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
       if (sent < 0 && errno != EAGAIN && errno != EINTR) return false;
-      if (sent <= 0) {
-        if (takes_nothing_since_ns_ == 0) takes_nothing_since_ns_ = MonotonicNs();
-        return true;
-      }
+      if (sent <= 0) return true;
       output_.erase(0, static_cast<size_t>(sent));
-      takes_nothing_since_ns_ = output_.empty() ? 0 : MonotonicNs();
       has_more_to_send_ = output_.empty() && MonotonicNs() >= until_ns;
       if (!output_.empty() || has_more_to_send_) return true;
     }
@@ -153,7 +151,7 @@ class BatchConnections::Connection final : public BatchHost {
   }
   bool leaves() const { return leaves_; }
   // Whether it has left, taken nothing of what is there, or had no stream, for too long.
-  bool IsSilent(uint64_t now_ns) const {
+  bool IsSilent(uint64_t now_ns) {
     const uint64_t silent_ns = now_ns - std::min(silent_since_ns_, now_ns);
     if (leaves_) return silent_ns >= (all_->stops_ ? kLastLeaveNs : kLeaveNs);
     if (TakesNothing(now_ns)) return true;
@@ -218,12 +216,15 @@ class BatchConnections::Connection final : public BatchHost {
   bool is_due = false;       // It has a turn in this round.
 
  private:
-  // By a unix socket, for which the kernel has no TCP_USER_TIMEOUT; by others soon after that.
-  bool TakesNothing(uint64_t now_ns) const {
+  // Of what waits for it, for as long as TCP_USER_TIMEOUT, which unix sockets have not. Whether it
+  // took something since the last look is seen in what the kernel still has for it.
+  bool TakesNothing(uint64_t now_ns) {
+    int queued = 0;
+    if (!waits_for_room() || ioctl(fd_.get(), SIOCOUTQ, &queued) != 0) queued = 0;
+    if (queued == 0 || queued != std::exchange(queued_, queued)) took_ns_ = now_ns;
     const BatchConnectionsOptions& options = all_->options_;
-    if (takes_nothing_since_ns_ == 0 || options.keepalive_s == 0) return false;
     const uint64_t patience_s = uint64_t{options.keepalive_s} + options.keepalive_timeout_s;
-    return now_ns - std::min(takes_nothing_since_ns_, now_ns) >= patience_s * kSecondNs;
+    return options.keepalive_s != 0 && now_ns - took_ns_ >= patience_s * kSecondNs;
   }
 
   BatchConnections* const all_;
@@ -237,8 +238,10 @@ class BatchConnections::Connection final : public BatchHost {
   bool is_useful_ = false;
   bool leaves_ = false;
   bool has_more_to_send_ = false;
-  uint64_t takes_nothing_since_ns_ = 0;  // 0: it took what was sent last.
-  std::string output_;                   // What the kernel did not take.
+  int queued_ = 0;  // Bytes that the kernel had for it at the last look.
+  uint64_t took_ns_ =
+      0;                // The last look that found that it took something, or had nothing to take.
+  std::string output_;  // What the kernel did not take.
   BatchSession session_;
 };
 
@@ -431,7 +434,8 @@ void BatchConnections::CloseSilent() {
     if (connection->leaves()) {
       connections_.erase(id);
     } else {
-      connection->session().EndStreams(Stopping());  // It has none: it says that it goes.
+      // Most have none: it says that it goes.
+      connection->session().EndStreams(Stopping());
       Serve(connection);
       // One that takes nothing, or has begun what it does not end, does not leave by itself.
       if (Connection* const left = Find(id)) Leave(left);

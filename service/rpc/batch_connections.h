@@ -1,4 +1,4 @@
-// BatchConnections: the TCP connections of clients that have said that they want only streams of
+// BatchConnections: the connections of clients that have said that they want only streams of
 // batches (batch_session.h), served by a thread of their own, below gRPC.
 //
 //   acceptor --Take--> [new] --> epoll: receive, carry out, and when all that are ready had their
@@ -15,8 +15,9 @@
 // be read, only those go on that have less than kSmallWaitingBytes of answers. A connection that is
 // of no use, is silent for too long or breaks HTTP/2 is closed, by our end first: what was sent
 // arrives. A stranger who says too much is closed at once. After Join a batch may still be carried
-// out on a thread of the dispatcher; nobody hears of it. Failure: the kernel ends a connection
-// whose client is gone or takes nothing (TCP keepalive and TCP_USER_TIMEOUT).
+// out on a thread of the dispatcher; nobody hears of it. Failure: the kernel ends a TCP connection
+// whose client is gone or takes nothing (TCP keepalive and TCP_USER_TIMEOUT); whoever takes nothing
+// of what waits for it is closed after the same time by a unix socket, too.
 #pragma once
 
 #include <chrono>

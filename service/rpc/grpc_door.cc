@@ -72,7 +72,7 @@ class GrpcDoorImpl final : public GrpcDoor {
   std::unique_ptr<ConnectionAcceptor> plain_;
   std::unique_ptr<ConnectionAcceptor> tls_;  // Null: plain_ takes everything.
   std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<BatchConnections> batches_;  // Null with TLS.
+  std::unique_ptr<BatchConnections> batches_;  // With TLS of unix sockets alone.
   std::unique_ptr<Acceptor> acceptor_;
   std::thread poller_;
   std::mutex shutdown_mutex_;
@@ -143,6 +143,8 @@ Status GrpcDoorImpl::Start(std::vector<UniqueFd> listeners) {
   accepting.raise_priority = options.raise_priority;
   accepting.waits_for_first = !options.tls.enabled();
   accepting.waits_for_first_of_unix = true;
+  accepting.silent_ns =
+      static_cast<uint64_t>(std::chrono::nanoseconds(options.first_words).count());
   accepting.on_throttled = options.on_connection_throttled;
   accepting.on_held = options.on_connection_held;
   accepting.on_ended = options.on_connection_ended;

@@ -30,6 +30,8 @@ struct GrpcDoorOptions {
   bool raise_priority = false;                 // Of its threads (door_thread.h).
   TlsFiles tls;                                // Of connections over TCP.
   std::chrono::milliseconds tls_look_interval = kTlsLookInterval;
+  // For what the client of a unix socket says first; then it is served all the same.
+  std::chrono::milliseconds first_words{1000};
   std::optional<TlsTexts> kept_tls;  // Of an earlier daemon (tls_renewal.h).
   // Told of every refused access token, and of whom, as gRPC names it; on the polling thread, or on
   // that of connections that carry only batches.

@@ -1,11 +1,16 @@
 // TLS at the network door: who gets in, who does not, and certificates that are renewed.
 #include <gmock/gmock.h>
+#include <poll.h>
+#include <sys/socket.h>
 
 #include <mutex>
 
 #include "service/rpc/grpc_door_test_support.h"
 #include "service/rpc/test_certificates.h"
 #include "service/rpc/tls_files.h"
+#include "service/rpc/unix_client_test_support.h"
+#include "statehouse/v1/dict.pb.h"
+#include "tests/support/http2.h"
 
 namespace statehouse {
 namespace {
@@ -232,6 +237,33 @@ TEST_F(TlsDoorTest, ServesWhoTrustsItsAuthorityAndNobodyElse) {
   EXPECT_EQ(Add(Trusting(folder() / "other.pem")).error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(Add(grpc::InsecureChannelCredentials()).error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(Add(Trusting(folder() / "ca.pem")).ok());
+}
+
+// Also where a client says first that it carries only batches, which without TLS is read by others
+// than gRPC.
+TEST_F(TlsDoorTest, IsPlainOnUnixSocketsAlone) {
+  v1::CreateDictRequest create;
+  create.set_name("d");
+  ASSERT_TRUE(
+      service_->Call<v1::CreateDictResponse>("/statehouse.v1.Dicts/CreateDict", create).ok());
+  BatchClient client;
+  (void)client.Open(BatchClient::Request(token_));
+  testing::Http2Connection plain("127.0.0.1:" + std::to_string(port_));
+  ASSERT_TRUE(plain.Send(client.TakeOutput()));
+  pollfd readable{plain.fd(), POLLIN, 0};
+  ASSERT_EQ(poll(&readable, 1, 20'000), 1);
+  char first = 0;
+  constexpr char kAlert = 21;
+  EXPECT_TRUE(recv(plain.fd(), &first, 1, 0) <= 0 || first == kAlert);
+
+  Local local(UnixPath());
+  const int32_t id = local.client.Open(BatchClient::Request(token_));
+  EXPECT_EQ(local.Increment(id, 2), 2);
+  const int32_t other =
+      local.client.Open(BatchClient::Request(token_, {{":path", "/statehouse.v1.Areas/AddWord"}}));
+  local.client.Send(other, "", /*ends=*/true);
+  ASSERT_TRUE(local.Until([&] { return local.client.At(other).is_closed; }));
+  EXPECT_THAT(local.client.At(other).fields["grpc-message"], HasSubstr("carries only"));
 }
 
 TEST_F(TlsDoorTest, TakesARenewedCertificateWithoutARestart) {

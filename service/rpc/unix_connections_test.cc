@@ -1,14 +1,17 @@
 // Connections by unix sockets: they are handed on after the first thing they say, so that those
 // which carry only batches are known, and nobody is kept for long.
+#include <errno.h>
 #include <gmock/gmock.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/os/futex.h"
@@ -17,6 +20,7 @@
 #include "service/rpc/acceptor.h"
 #include "service/rpc/batch_connections.h"
 #include "service/rpc/grpc_door_test_support.h"
+#include "service/rpc/unix_client_test_support.h"
 #include "statehouse/v1/batch.pb.h"
 #include "statehouse/v1/dict.pb.h"
 #include "tests/support/http2.h"
@@ -28,95 +32,32 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 
-constexpr milliseconds kLong{15'000};
-
-UniqueFd ConnectUnix(const std::string& path) {
-  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
-  EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-  return fd;
-}
-
-bool Say(const UniqueFd& fd, std::string_view bytes) {
-  return send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) ==
-         static_cast<ssize_t>(bytes.size());
-}
-
-// Whether the other side closes it, in time.
-bool IsClosed(const UniqueFd& fd) {
-  pollfd closed{fd.get(), POLLRDHUP, 0};
-  return poll(&closed, 1, static_cast<int>(kLong.count())) == 1;
-}
-
-// A client that says first that it carries only batches. Threads: one.
-class Local final {
- public:
-  explicit Local(const std::string& path) : fd_(ConnectUnix(path)) {}
-
-  // Sends what there is and takes what comes until `is_done`. False: not in time.
-  bool Until(const std::function<bool()>& is_done) {
-    const auto until = steady_clock::now() + kLong;
-    while (!is_done()) {
-      if (steady_clock::now() > until || !Say(fd_, client.TakeOutput())) return false;
-      char bytes[4096];
-      pollfd readable{fd_.get(), POLLIN, 0};
-      if (poll(&readable, 1, 10) != 1) continue;
-      const ssize_t got = recv(fd_.get(), bytes, sizeof(bytes), 0);
-      if (got <= 0) return is_done();
-      client.Receive({bytes, static_cast<size_t>(got)});
-    }
-    return true;
-  }
-  // How often the last operation of a batch of increments has been done; -1: no answer.
-  int64_t Increment(int32_t id, int count) {
-    v1::RunBatchesRequest request;
-    request.mutable_batch()->add_names("d");
-    for (int i = 0; i < count; ++i) {
-      request.mutable_batch()->add_operations()->mutable_increment()->set_key("n");
-    }
-    client.SendMessage(id, request.SerializeAsString());
-    std::string message;
-    v1::RunBatchesResponse response;
-    if (!Until([&] { return client.At(id).Next(&message); }) ||
-        !response.ParseFromString(message) || response.result().results().empty()) {
-      return -1;
-    }
-    return response.result().results().rbegin()->increment().number();
-  }
-
-  BatchClient client;
-
- private:
-  const UniqueFd fd_;
-};
+constexpr uint64_t kPauseNs = 50'000'000;
 
 class UnixConnectionsTest : public GrpcDoorTest {
  protected:
-  UnixConnectionsTest() : GrpcDoorTest(WithCount(&open_)) {
+  explicit UnixConnectionsTest(milliseconds first_words = seconds(60))
+      : GrpcDoorTest(Options(first_words, &open_)) {
     v1::CreateDictRequest create;
     create.set_name("d");
     EXPECT_TRUE(
         service_->Call<v1::CreateDictResponse>("/statehouse.v1.Dicts/CreateDict", create).ok());
     service_->MakeArea("a", 64);
   }
-  static GrpcDoorOptions WithCount(std::atomic<int>* open) {
+  static GrpcDoorOptions Options(milliseconds first_words, std::atomic<int>* open) {
     GrpcDoorOptions options;
+    options.first_words = first_words;
     options.on_connection_open = [open](int change) { open->fetch_add(change); };
     return options;
   }
-  // Begins a connection of gRPC's and calls once.
-  std::string OneCall() const {
-    return testing::Preface() + testing::UnaryCall(1, "/statehouse.v1.Areas/AddWord", token_,
-                                                   Add("a").SerializeAsString());
-  }
-
   std::atomic<int> open_{0};
 };
 
+// Some milliseconds after it has connected.
 TEST_F(UnixConnectionsTest, WhoSaysSoCarriesOnlyBatches) {
   Local local(UnixPath());
+  SleepNs(kPauseNs);
+  EXPECT_EQ(open_.load(), 0);
   const int32_t id = local.client.Open(BatchClient::Request(token_));
   EXPECT_EQ(local.Increment(id, 3), 3);
   const int32_t other =
@@ -135,62 +76,133 @@ TEST_F(UnixConnectionsTest, AWrongTokenIsRefused) {
 
   ASSERT_TRUE(local.Until([&] { return local.client.At(id).is_closed; }));
   EXPECT_EQ(local.client.At(id).Code(), static_cast<int>(grpc::StatusCode::UNAUTHENTICATED));
+  // gRPC would let it go on.
+  EXPECT_TRUE(local.AwaitClose());
+  EXPECT_TRUE(local.client.was_told_to_go());
 }
 
-TEST_F(UnixConnectionsTest, WhoSaysNothingIsGrpcsAfterAWhile) {
-  const UniqueFd silent = ConnectUnix(UnixPath());
+class ImpatientUnixConnectionsTest : public UnixConnectionsTest {
+ protected:
+  ImpatientUnixConnectionsTest() : UnixConnectionsTest(milliseconds(100)) {}
+};
+
+TEST_F(ImpatientUnixConnectionsTest, WhoSaysNothingInTimeIsGrpcs) {
+  Local silent(UnixPath());
   ASSERT_TRUE(Eventually([this] { return open_.load() == 1; }));
 
-  ASSERT_TRUE(Say(silent, OneCall()));
-  char bytes[4096];
-  EXPECT_GT(recv(silent.get(), bytes, sizeof(bytes), 0), 0);
+  const int32_t id =
+      silent.client.Open(BatchClient::Request(token_, {{":path", "/statehouse.v1.Areas/AddWord"}}));
+  silent.client.SendMessage(id, Add("a").SerializeAsString());
+  silent.client.Send(id, "", /*ends=*/true);
+  ASSERT_TRUE(silent.Until([&] { return silent.client.At(id).is_closed; }));
+  EXPECT_EQ(silent.client.At(id).Code(), 0);
 }
 
-TEST_F(UnixConnectionsTest, WhoLeavesWithoutAWordIsNeverHandedOn) {
-  std::atomic<int> handed_on{0};
-  const std::string path = folder_ + "/own.sock";
-  AcceptorOptions options;
-  options.connections_max = 10;
-  options.waits_for_first_of_unix = true;
-  std::vector<UniqueFd> listeners;
-  listeners.push_back(ListenUnix(path));
-  const auto acceptor =
-      Acceptor::Start(std::move(listeners), options, [&](UniqueFd) { ++handed_on; }).value();
-  { const UniqueFd gone = ConnectUnix(path); }
-  const UniqueFd speaks = ConnectUnix(path);
-  ASSERT_TRUE(Say(speaks, "x"));
+// Its own acceptor, whose connections are closed as soon as they are handed on.
+class SilentTest : public UnixConnectionsTest {
+ protected:
+  std::unique_ptr<Acceptor> StartOne(uint32_t connections_max, size_t silent_max = kSilentMax) {
+    AcceptorOptions options;
+    options.connections_max = connections_max;
+    options.silent_max = silent_max;
+    options.waits_for_first_of_unix = true;
+    options.silent_ns = 3'600'000'000'000;
+    std::vector<UniqueFd> listeners;
+    listeners.push_back(ListenUnix(path_));
+    return Acceptor::Start(std::move(listeners), std::move(options),
+                           [this](UniqueFd) {
+                             ++handed_on_;
+                             const std::lock_guard<std::mutex> lock(hand_on_mutex_);
+                           })
+        .value();
+  }
 
-  EXPECT_TRUE(Eventually([&] { return handed_on.load() == 1; }));
-  EXPECT_TRUE(IsClosed(speaks));  // By the function above.
-  EXPECT_EQ(handed_on.load(), 1);
+  const std::string path_ = folder_ + "/own.sock";
+  std::atomic<int> handed_on_{0};
+  std::mutex hand_on_mutex_;  // Who holds it holds the acceptor's thread up.
+};
+
+TEST_F(SilentTest, WhoLeavesWithoutAWordIsNeverHandedOn) {
+  const auto acceptor = StartOne(10);
+  { const UniqueFd gone = ConnectUnix(path_); }
+  for (int i = 0; i < 2; ++i) {  // When the second one is there, the one that left was looked at.
+    const UniqueFd speaks = ConnectUnix(path_);
+    ASSERT_TRUE(Say(speaks, "x"));
+    ASSERT_TRUE(IsClosed(speaks));
+  }
+  EXPECT_EQ(handed_on_.load(), 2);
 }
 
-TEST_F(UnixConnectionsTest, SoManyAreWaitedForAndOneBeyondIsHandedOnAtOnce) {
+TEST_F(SilentTest, SoManyAreWaitedForAndOneBeyondIsHandedOnAtOnce) {
   constexpr int kMax = 3;
-  std::atomic<int> handed_on{0};
-  const std::string path = folder_ + "/own.sock";
-  AcceptorOptions options;
-  options.connections_max = 10;
-  options.waits_for_first_of_unix = true;
-  options.silent_max = kMax;
-  options.silent_ns = 3'600'000'000'000;
-  std::vector<UniqueFd> listeners;
-  listeners.push_back(ListenUnix(path));
-  auto acceptor =
-      Acceptor::Start(std::move(listeners), options, [&](UniqueFd) { ++handed_on; }).value();
+  const auto acceptor = StartOne(10, kMax);
   std::vector<UniqueFd> silent;
-  for (int i = 0; i < kMax; ++i) silent.push_back(ConnectUnix(path));
-  const UniqueFd beyond = ConnectUnix(path);
+  for (int i = 0; i < kMax; ++i) silent.push_back(ConnectUnix(path_));
+  const UniqueFd beyond = ConnectUnix(path_);
   ASSERT_TRUE(IsClosed(beyond));
-  EXPECT_EQ(handed_on.load(), 1);
+  EXPECT_EQ(handed_on_.load(), 1);
 
   ASSERT_TRUE(Say(silent[1], "x"));
   ASSERT_TRUE(IsClosed(silent[1]));
-  EXPECT_EQ(handed_on.load(), 2);
-  acceptor->Stop();
-  EXPECT_TRUE(IsClosed(silent[0]));
-  EXPECT_TRUE(IsClosed(silent[2]));
-  EXPECT_EQ(handed_on.load(), 2);
+  EXPECT_EQ(handed_on_.load(), 2);
+}
+
+TEST_F(SilentTest, TheyCountAsConnections) {
+  constexpr uint32_t kMax = 2;
+  const auto acceptor = StartOne(kMax);
+  std::vector<UniqueFd> silent;
+  for (uint32_t i = 0; i < kMax; ++i) silent.push_back(ConnectUnix(path_));
+  const UniqueFd beyond = ConnectUnix(path_);
+
+  ASSERT_TRUE(IsClosed(beyond));
+  EXPECT_EQ(handed_on_.load(), 1);
+}
+
+TEST_F(SilentTest, AStopClosesThemButWhatWasSaidIsHandedOn) {
+  const auto acceptor = StartOne(10);
+  const UniqueFd silent = ConnectUnix(path_);
+  const UniqueFd late = ConnectUnix(path_);
+  const UniqueFd speaks = ConnectUnix(path_);
+  std::thread stops;
+  {
+    const std::lock_guard<std::mutex> lock(hand_on_mutex_);
+    EXPECT_TRUE(Say(speaks, "x"));
+    EXPECT_TRUE(Eventually([this] { return handed_on_.load() == 1; }));
+    stops = std::thread([&] { acceptor->Stop(); });
+    SleepNs(kPauseNs);  // So that the acceptor's thread hears of the stop first.
+    EXPECT_TRUE(Say(late, "x"));
+  }
+  stops.join();
+
+  EXPECT_TRUE(IsClosed(silent));
+  EXPECT_TRUE(IsClosed(late));
+  EXPECT_EQ(handed_on_.load(), 2);
+}
+
+// Linux 6.16 and later.
+TEST_F(SilentTest, NobodySendsThemDescriptors) {
+  const auto acceptor = StartOne(10);
+  const UniqueFd one = ConnectUnix(path_);
+  int passes = 1;
+  socklen_t bytes = sizeof(passes);
+  if (getsockopt(one.get(), SOL_SOCKET, 83, &passes, &bytes) != 0) return;  // SO_PASSRIGHTS.
+  char byte = 'x';
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  const int passed = one.get();
+  std::memcpy(CMSG_DATA(header), &passed, sizeof(passed));
+
+  EXPECT_EQ(sendmsg(one.get(), &message, MSG_NOSIGNAL), -1);
+  EXPECT_EQ(errno, EPERM);
 }
 
 // No kernel's time limit ends such a connection.
