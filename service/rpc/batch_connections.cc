@@ -239,8 +239,8 @@ class BatchConnections::Connection final : public BatchHost {
   bool leaves_ = false;
   bool has_more_to_send_ = false;
   int queued_ = 0;  // Bytes that the kernel had for it at the last look.
-  uint64_t took_ns_ =
-      0;                // The last look that found that it took something, or had nothing to take.
+  // The last look that found that it took something, or had nothing to take.
+  uint64_t took_ns_ = 0;
   std::string output_;  // What the kernel did not take.
   BatchSession session_;
 };
