@@ -167,8 +167,9 @@ TEST_P(CliLockTest, WhatFollowsTheFirstDashesIsTheCommandWhateverTheLockIsCalled
 TEST_P(CliLockTest, ANameMayBeginWithADash) {
   const Ran held = Run({"lock", "--name=-x", "--", "sh", "-c",
                         "echo $STATEHOUSE_LOCK_NAME; $CLI -o json lock describe --name=-x; "
-                        "$CLI lock ls --prefix=-; $CLI lock release --name=-x --force"});
-  EXPECT_EQ(held.code, 5) << "it was taken away: " << held.errors;
+                        "$CLI lock ls --prefix=-; $CLI lock release --name=-x --force; "
+                        "exec sleep 60"});
+  EXPECT_EQ(held.code, 5) << "it was taken away while the command ran: " << held.errors;
   EXPECT_EQ(held.out.substr(0, 3), "-x\n");
   EXPECT_NE(held.out.find("\"holder_count\": 1"), std::string::npos) << held.out;
   EXPECT_NE(held.out.find("\n-x  "), std::string::npos) << held.out;
