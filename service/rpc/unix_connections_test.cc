@@ -205,37 +205,59 @@ TEST_F(SilentTest, NobodySendsThemDescriptors) {
   EXPECT_EQ(errno, EPERM);
 }
 
-// No kernel's time limit ends such a connection.
-TEST_F(UnixConnectionsTest, WhoTakesNothingIsClosed) {
-  BatchConnectionsOptions options;
-  options.keepalive_s = 1;
-  options.keepalive_timeout_s = 1;
-  const auto all = BatchConnections::Start(options, &service_->dispatcher(), authenticator_.get(),
-                                           service_->engine().DaemonLane(1))
-                       .value();
-  v1::SetEntryRequest set;
-  set.set_name("d");
-  set.set_key("large");
-  set.mutable_value()->set_string_value(std::string(1'000'000, 'x'));
-  ASSERT_TRUE(service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", set).ok());
-  int ends[2];
-  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-  const UniqueFd deaf(ends[0]);
-  all->Take(UniqueFd(ends[1]));
-  BatchClient client({{kBatchesSetting, kBatchesSettingValue},
-                      {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (1u << 31) - 1}});
-  const int32_t id = client.Open(BatchClient::Request(token_));
-  v1::RunBatchesRequest request;
-  request.mutable_batch()->add_names("d");
-  request.mutable_batch()->add_operations()->mutable_get()->set_key("large");
-  const auto begin = steady_clock::now();
-  for (int i = 0; i < 4; ++i) client.SendMessage(id, request.SerializeAsString());
-  ASSERT_TRUE(
-      Say(deaf, client.TakeOutput() + testing::EncodeFrame(testing::FrameType::kWindowUpdate, 0, 0,
-                                                           testing::BigEndian32(1u << 30))));
+// A client that has asked for four megabytes of a service with a patience of two seconds.
+class PatienceTest : public UnixConnectionsTest {
+ protected:
+  PatienceTest() {
+    BatchConnectionsOptions options;
+    options.keepalive_s = 1;
+    options.keepalive_timeout_s = 1;
+    all_ = BatchConnections::Start(options, &service_->dispatcher(), authenticator_.get(),
+                                   service_->engine().DaemonLane(1))
+               .value();
+    v1::SetEntryRequest set;
+    set.set_name("d");
+    set.set_key("large");
+    set.mutable_value()->set_string_value(std::string(1'000'000, 'x'));
+    EXPECT_TRUE(service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", set).ok());
+    int ends[2];
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    client_.Reset(ends[0]);
+    all_->Take(UniqueFd(ends[1]));
+    BatchClient client({{kBatchesSetting, kBatchesSettingValue},
+                        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, (1u << 31) - 1}});
+    const int32_t id = client.Open(BatchClient::Request(token_));
+    v1::RunBatchesRequest request;
+    request.mutable_batch()->add_names("d");
+    request.mutable_batch()->add_operations()->mutable_get()->set_key("large");
+    for (int i = 0; i < 4; ++i) client.SendMessage(id, request.SerializeAsString());
+    EXPECT_TRUE(Say(
+        client_, client.TakeOutput() + testing::EncodeFrame(testing::FrameType::kWindowUpdate, 0, 0,
+                                                            testing::BigEndian32(1u << 30))));
+  }
 
-  EXPECT_TRUE(IsClosed(deaf));
-  EXPECT_GE(steady_clock::now() - begin, seconds(2));
+  std::unique_ptr<BatchConnections> all_;
+  UniqueFd client_;
+};
+
+// No kernel's time limit ends such a connection.
+TEST_F(PatienceTest, WhoTakesNothingIsClosed) {
+  const auto begin = steady_clock::now();
+
+  EXPECT_TRUE(IsClosed(client_));
+  EXPECT_GE(steady_clock::now() - begin, milliseconds(1500));
+}
+
+// So slowly that the kernel lets nothing more be sent for longer than the patience.
+TEST_F(PatienceTest, WhoTakesALittleStays) {
+  const auto until = steady_clock::now() + seconds(5);
+  while (steady_clock::now() < until) {
+    char bytes[4096];
+    ASSERT_GT(recv(client_.get(), bytes, sizeof(bytes), 0), 0);
+    SleepNs(kPauseNs);
+  }
+  pollfd closed{client_.get(), POLLRDHUP, 0};
+  EXPECT_EQ(poll(&closed, 1, 0), 0);
 }
 
 }  // namespace
