@@ -50,6 +50,7 @@ class UnixConnectionsTest : public GrpcDoorTest {
     options.on_connection_open = [open](int change) { open->fetch_add(change); };
     return options;
   }
+
   std::atomic<int> open_{0};
 };
 
@@ -101,12 +102,13 @@ TEST_F(ImpatientUnixConnectionsTest, WhoSaysNothingInTimeIsGrpcs) {
 // Its own acceptor, whose connections are closed as soon as they are handed on.
 class SilentTest : public UnixConnectionsTest {
  protected:
-  std::unique_ptr<Acceptor> StartOne(uint32_t connections_max, size_t silent_max = kSilentMax) {
+  std::unique_ptr<Acceptor> StartOne(uint32_t connections_max, size_t silent_max = kSilentMax,
+                                     std::chrono::nanoseconds silent = std::chrono::hours(1)) {
     AcceptorOptions options;
     options.connections_max = connections_max;
     options.silent_max = silent_max;
     options.waits_for_first_of_unix = true;
-    options.silent_ns = 3'600'000'000'000;
+    options.silent_ns = static_cast<uint64_t>(silent.count());
     std::vector<UniqueFd> listeners;
     listeners.push_back(ListenUnix(path_));
     return Acceptor::Start(std::move(listeners), std::move(options),
@@ -145,6 +147,16 @@ TEST_F(SilentTest, SoManyAreWaitedForAndOneBeyondIsHandedOnAtOnce) {
   ASSERT_TRUE(Say(silent[1], "x"));
   ASSERT_TRUE(IsClosed(silent[1]));
   EXPECT_EQ(handed_on_.load(), 2);
+}
+
+// More than one turn of the acceptor's takes.
+TEST_F(SilentTest, AllAreHandedOnWhenTheirTimeIsOver) {
+  constexpr int kMany = 100;
+  const auto acceptor = StartOne(kMany, kSilentMax, milliseconds(200));
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < kMany; ++i) silent.push_back(ConnectUnix(path_));
+
+  EXPECT_TRUE(Eventually([this] { return handed_on_.load() == kMany; }));
 }
 
 TEST_F(SilentTest, TheyCountAsConnections) {
