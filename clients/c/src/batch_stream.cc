@@ -210,7 +210,9 @@ bool BatchStream::Await(const std::shared_ptr<Operation>& own, Deadline deadline
     const bool got = rpc_->queue.AsyncNext(&tag, &ok, wall) == grpc::CompletionQueue::GOT_EVENT;
     lock.lock();
     is_polled_ = false;
-    if (got) OnEvent(tag, ok);
+    if (!got) continue;
+    OnEvent(tag, ok);
+    SendIfFree();
   }
   if (sleepers_ > 0) changed_.notify_all();  // One of them polls on.
   if (!own->is_sent) return false;
@@ -256,7 +258,8 @@ void BatchStream::SendIfFree() {
 bool BatchStream::IsAlive() {
   void* tag = nullptr;
   bool ok = false;
-  // gRPC reads what there is, also the connection's end.
+  // gRPC reads what there is, also the connection's end. Nothing is sent meanwhile: a stream that
+  // waits for an answer is ended by its read, and only there.
   while (rpc_->queue.AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC)) ==
          grpc::CompletionQueue::GOT_EVENT) {
     OnEvent(tag, ok);
@@ -281,10 +284,8 @@ void BatchStream::OnEvent(void* tag, bool ok) {
       has_answered_ = true;
       OnAnswer();
     }
-    SendIfFree();
   } else if (tag == &rpc_->write) {
     is_writing_ = false;
-    SendIfFree();
   } else if (tag == &rpc_->finish) {
     end_ = rpc_->finished.ok()
                ? Status(Reason::kUnavailable,

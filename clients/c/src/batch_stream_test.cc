@@ -59,8 +59,25 @@ class Conversation final : public grpc::ServerGenericBidiReactor {
   grpc::ByteBuffer response_;
 };
 
+// Answers one operation, and reads nothing: what the client writes stays under way if it is large.
+class Unread final : public grpc::ServerGenericBidiReactor {
+ public:
+  Unread() {
+    v1::RunBatchesResponse response;
+    response.mutable_result()->add_results()->mutable_add_word();
+    response_ = ToBuffer(response);
+    StartWrite(&response_);
+  }
+  void OnCancel() override { Finish(grpc::Status::CANCELLED); }
+  void OnDone() override { delete this; }
+
+ private:
+  grpc::ByteBuffer response_;
+};
+
 class Service final : public grpc::CallbackGenericService {
  public:
+  // Without an answerer it reads nothing.
   explicit Service(Answerer answer, grpc::Status end = grpc::Status::OK)
       : answer_(std::move(answer)), end_(std::move(end)) {
     grpc::ServerBuilder builder;
@@ -77,6 +94,7 @@ class Service final : public grpc::CallbackGenericService {
     server_.reset();
   }
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext*) override {
+    if (answer_ == nullptr) return new Unread;
     return new Conversation(answer_, end_);
   }
   std::unique_ptr<BatchStream> Open() {
@@ -388,6 +406,24 @@ TEST(BatchStreamTest, AConnectionThatEndedWhileIdleIsNoticedBeforeSending) {
   while (steady_clock::now() < idle_until) std::this_thread::yield();
   EXPECT_EQ(CallSoon(*stream, 2, &value).reason(), Reason::kClientClosed);
   EXPECT_EQ(seen.load(), 1);
+}
+
+TEST(BatchStreamTest, AConnectionThatEndedWhileAMessageWasUnderWayIsNoticedOnce) {
+  Service service(nullptr);
+  const auto stream = service.Open();
+  constexpr size_t kMoreThanTheWindow = 8 << 20;
+  const std::string request(kMoreThanTheWindow, 'x');
+  std::string answer;
+  Status status;
+  const auto until = steady_clock::now() + seconds(20);
+  while (!stream->RunBatch(request, &answer, until, &status) && steady_clock::now() < until) {
+  }
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  service.Stop();
+  const auto idle_until = steady_clock::now() + milliseconds(20);
+  while (steady_clock::now() < idle_until) std::this_thread::yield();
+  uint64_t value = 0;
+  EXPECT_EQ(CallSoon(*stream, 2, &value).reason(), Reason::kClientClosed);
 }
 
 TEST(BatchStreamTest, CancelEndsCallsUnderWay) {

@@ -96,6 +96,19 @@ TEST_F(EndpointTest, MalformedUrlsAreRefused) {
   }
 }
 
+TEST_F(EndpointTest, WhatComesBeforeAHostIsNotShown) {
+  for (const char* url : {"statehouse://user:secret@host:7700", "statehouse://secret@host",
+                          "statehouse+tls://u:sec/secret@host", "statehouse://u:secret@@host",
+                          "http://user:secret@host", "user:secret@host"}) {
+    const Status refused = Resolve(Url(url)).status();
+    EXPECT_EQ(refused.reason(), Reason::kInvalidArgument) << url;
+    EXPECT_EQ(refused.message().find("sec"), std::string::npos) << refused.message();
+    EXPECT_NE(refused.message().find("***@host"), std::string::npos) << refused.message();
+  }
+  const Status told = Resolve(Url("statehouse://secret@host")).status();
+  EXPECT_NE(told.message().find("STATEHOUSE_TOKEN"), std::string::npos) << told.message();
+}
+
 TEST_F(EndpointTest, TheSocketWithoutMemoryIsTakenWhereItIsAskedFor) {
   const auto endpoint = Resolve(Url("statehouse+unix://" + dir_ + "?transport=socket"));
   ASSERT_TRUE(endpoint.ok()) << endpoint.status().message();
