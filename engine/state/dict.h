@@ -265,9 +265,10 @@ class Dict final {
              uint64_t operation_timeout_ns = kOperationTimeoutNsDefault) const;
 
   // For a caller that knows which keys come next: begins to bring the bucket of a key from memory,
-  // and, some time after that, its entry. They wait for nothing and change nothing.
-  void FetchBucket(std::string_view key) const;
-  void FetchEntry(std::string_view key) const;
+  // and, some time after that, its entry, by what FetchBucket gave for it. They wait for nothing
+  // and change nothing.
+  uint64_t FetchBucket(std::string_view key) const;
+  void FetchEntry(uint64_t hash) const;
 
   // Sets, deletes, adds. result->applied says whether the condition held. Errors: as Get, and
   // READ_ONLY, FENCED, MEMORY_EXHAUSTED (max bytes), LIMIT_EXCEEDED (max entries), STALLED; of

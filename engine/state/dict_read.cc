@@ -17,12 +17,13 @@ void Dict::TakeEntry(const Found& found, DictEntry* entry) const {
              found.shape.value_bytes);
 }
 
-void Dict::FetchBucket(std::string_view key) const {
-  __builtin_prefetch(&buckets_[BucketOf(HashKey(geometry_.seed, key))], /*rw=*/1);
+uint64_t Dict::FetchBucket(std::string_view key) const {
+  const uint64_t hash = HashKey(geometry_.seed, key);
+  __builtin_prefetch(&buckets_[BucketOf(hash)], /*rw=*/1);
+  return hash;
 }
 
-void Dict::FetchEntry(std::string_view key) const {
-  const uint64_t hash = HashKey(geometry_.seed, key);
+void Dict::FetchEntry(uint64_t hash) const {
   for (const std::atomic<uint64_t>& slot : buckets_[BucketOf(hash)].slots) {
     const uint64_t word = slot.load(std::memory_order_relaxed);
     if (word == 0 || word >> kSlotTagShift != (hash & kSlotTagMask)) continue;

@@ -50,6 +50,36 @@ bool KeysAreUnique(std::string_view payload, size_t entries) {
   return true;
 }
 
+bool HoldsOthers(ValueKind kind) {
+  return kind == ValueKind::kList || kind == ValueKind::kMap || kind == ValueKind::kTagged;
+}
+
+// Why a value that holds no others is none; null for a good one. REQUIRES: it has such a kind.
+const char* ProblemOf(const ValueView& view) {
+  switch (view.kind()) {
+    case ValueKind::kString:
+      return internal::IsUtf8(view.payload()) ? nullptr : "a string that is not UTF-8";
+    case ValueKind::kBigInt:
+      return IsBigInt(view.payload())
+                 ? nullptr
+                 : "a big int that fits int_value or is not in its shortest form";
+    case ValueKind::kTimestamp: {
+      TimestampValue timestamp;
+      return view.ReadTimestamp(&timestamp)
+                 ? nullptr
+                 : "a timestamp outside the years 1 to 9999 or with unknown fields";
+    }
+    case ValueKind::kTensor: {
+      TensorValue tensor;
+      return view.ReadTensor(&tensor)
+                 ? nullptr
+                 : "a tensor of an unknown dtype, or whose data is not as long as dtype and shape "
+                   "say, or with repeated, unordered or unknown fields";
+    }
+    default: return nullptr;
+  }
+}
+
 // One run of CheckValue. Remembers the way to where it is, for the message. A method that returns
 // false has said why in `problem_` and leaves the way as it is.
 class Checker final {
@@ -71,7 +101,6 @@ class Checker final {
     return false;
   }
 
-  bool Scalar(std::string_view wire, const ValueView& view);
   bool List(const ValueView& view);
   bool Map(const ValueView& view);
   bool Tagged(const ValueView& view);
@@ -104,31 +133,13 @@ bool Checker::Value(std::string_view wire) {
     case ValueKind::kList: is_good = List(view); break;
     case ValueKind::kMap: is_good = Map(view); break;
     case ValueKind::kTagged: is_good = Tagged(view); break;
-    default: is_good = Scalar(wire, view);
+    default: {
+      const char* const problem = ProblemOf(view);
+      is_good = problem == nullptr || Fail(wire.data(), problem);
+    }
   }
   --depth_;
   return is_good;
-}
-
-bool Checker::Scalar(std::string_view wire, const ValueView& view) {
-  TimestampValue timestamp;
-  TensorValue tensor;
-  switch (view.kind()) {
-    case ValueKind::kString:
-      return internal::IsUtf8(view.payload()) || Fail(wire.data(), "a string that is not UTF-8");
-    case ValueKind::kBigInt:
-      return IsBigInt(view.payload()) ||
-             Fail(wire.data(), "a big int that fits int_value or is not in its shortest form");
-    case ValueKind::kTimestamp:
-      return view.ReadTimestamp(&timestamp) ||
-             Fail(wire.data(), "a timestamp outside the years 1 to 9999 or with unknown fields");
-    case ValueKind::kTensor:
-      return view.ReadTensor(&tensor) ||
-             Fail(wire.data(),
-                  "a tensor of an unknown dtype, or whose data is not as long as dtype "
-                  "and shape say, or with repeated, unordered or unknown fields");
-    default: return true;
-  }
 }
 
 bool Checker::List(const ValueView& view) {
@@ -214,6 +225,10 @@ Status internal::CheckValueBelow(std::string_view wire, size_t levels_above) {
     return Status(Reason::kValueInvalid, "the value has " + std::to_string(wire.size()) +
                                              " bytes; a value has at most 1,048,576");
   }
+  // Most values hold no others, and need no memory of the way to them.
+  const ValueView view(wire);
+  const bool is_plain = view.kind() != ValueKind::kInvalid && !HoldsOthers(view.kind());
+  if (is_plain && levels_above < kValueDepthMax && ProblemOf(view) == nullptr) return Status();
   Checker checker(wire.data(), levels_above);
   return checker.Value(wire) ? Status() : checker.Failure();
 }

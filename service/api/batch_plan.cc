@@ -151,12 +151,10 @@ Status ReadBatch(std::string_view request, BatchPlan* plan) {
   bool is_named = false;
   if (!ReadWritten(request, plan, &is_named)) {
     Clear(plan);
-    std::string normalized;
-    if (!Normalize<v1::RunBatchRequest>(request, &normalized)) {
+    if (!Normalize<v1::RunBatchRequest>(request, &plan->storage)) {
       return Status(Reason::kInvalidArgument, "batch: the request is not a valid message");
     }
-    plan->storage.push_back(std::move(normalized));
-    if (!ReadWritten(plan->storage.back(), plan, &is_named)) {
+    if (!ReadWritten(plan->storage, plan, &is_named)) {
       return Status(Reason::kInternal, "batch: a valid request cannot be read");
     }
   }

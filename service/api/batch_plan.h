@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,13 +27,17 @@ struct BatchOperation {
   std::string_view bytes;
 };
 
-// Views point into the bytes that were read, or into `storage`.
+// Views point into the bytes that were read, or into `storage`; so it stays where it is.
 struct BatchPlan {
+  BatchPlan() = default;
+  BatchPlan(const BatchPlan&) = delete;
+  BatchPlan& operator=(const BatchPlan&) = delete;
+
   std::vector<std::string_view> names;
   DictOperationId operation_id;
   bool stop_at_failure = false;
   std::vector<BatchOperation> operations;
-  std::deque<std::string> storage;
+  std::string storage;
 };
 
 // Of a serialized RunBatchRequest or RunBatchesRequest. INVALID_ARGUMENT, LIMIT_EXCEEDED.

@@ -72,26 +72,21 @@ void ShortOperations::Changed(uint32_t place) {
 uint64_t ShortOperations::TakeCount(uint32_t field) { return std::exchange(counts_[field], 0); }
 
 void ShortOperations::FetchBucket(const VerbContext& context, size_t index) {
+  Coming& coming = coming_[index % kComing];
+  coming.dict = nullptr;
   const BatchOperation& operation = plan_->operations[index];
   if (operation.field < v1::Operation::kGet || operation.field > v1::Operation::kIncrement) return;
   const bool reads = operation.field == v1::Operation::kGet;
   uint32_t place = 0;
   std::string_view key;
   if (!ReadPlaceAndKey(operation.bytes, &place, &key)) return;
-  const Dict* const dict = DictAt(context, place, reads ? Verb::kRead : Verb::kWrite);
-  if (dict != nullptr) dict->FetchBucket(key);
+  coming.dict = DictAt(context, place, reads ? Verb::kRead : Verb::kWrite);
+  if (coming.dict != nullptr) coming.hash = coming.dict->FetchBucket(key);
 }
 
 void ShortOperations::FetchEntry(size_t index) const {
-  const BatchOperation& operation = plan_->operations[index];
-  if (operation.field < v1::Operation::kGet || operation.field > v1::Operation::kIncrement) return;
-  uint32_t place = 0;
-  std::string_view key;
-  if (!ReadPlaceAndKey(operation.bytes, &place, &key) || place >= found_.size()) return;
-  const Found& found = found_[place];
-  const bool reads = operation.field == v1::Operation::kGet;
-  const std::shared_ptr<ServedDict>& dict = reads ? found.read_dict : found.write_dict;
-  if (dict != nullptr) dict->dict().FetchEntry(key);
+  const Coming& coming = coming_[index % kComing];
+  if (coming.dict != nullptr) coming.dict->FetchEntry(coming.hash);
 }
 
 void ShortOperations::Approach(const VerbContext& context, size_t index) {
@@ -120,6 +115,7 @@ bool ShortOperations::Try(const VerbContext& context, size_t index, BatchResultW
   } else {
     // What a name stands for may be another one after the verb: a dict moves, or is made anew.
     std::fill(found_.begin(), found_.end(), Found());
+    coming_.fill(Coming());
   }
   return done;
 }

@@ -63,6 +63,13 @@ class ShortOperations final {
   // So many operations ahead the bucket, and then the entry, is fetched.
   static constexpr size_t kBucketAhead = 6;
   static constexpr size_t kEntryAhead = 3;
+  // An operation whose bucket is on its way.
+  struct Coming {
+    const Dict* dict = nullptr;  // Of found_; null: it has none.
+    uint64_t hash = 0;
+  };
+  static constexpr size_t kComing = 8;
+  static_assert(kComing > kBucketAhead);
 
   void FetchBucket(const VerbContext& context, size_t index);
   void FetchEntry(size_t index) const;
@@ -81,7 +88,8 @@ class ShortOperations final {
   const BatchPlan* const plan_;
   std::vector<Found> found_;  // By place in plan_->names.
   std::vector<uint64_t> changed_dicts_;
-  size_t fetched_ = 0;  // Operations whose bucket is on its way.
+  size_t fetched_ = 0;                  // Operations whose bucket is on its way.
+  std::array<Coming, kComing> coming_;  // By their index, modulo.
   std::array<uint64_t, v1::Operation::kAdd + 1> counts_{};
 };
 

@@ -63,7 +63,11 @@ class TrailerFields {
 // is over while its batch is carried out.
 class BatchSession::Reply {
  public:
-  explicit Reply(WakeSession wake) : wake_(std::move(wake)) {}
+  Reply(WakeSession wake, std::shared_ptr<const std::string> peer)
+      : wake_(std::move(wake)), peer_(std::move(peer)) {}
+
+  // Of the caller. Any thread, before Set.
+  const std::string& peer() const { return *peer_; }
 
   void Begin() {
     answer_.reset();
@@ -107,6 +111,7 @@ class BatchSession::Reply {
 
  private:
   const WakeSession wake_;
+  const std::shared_ptr<const std::string> peer_;
   std::mutex mutex_;
   std::optional<StatusOr<std::string>> answer_;
   bool is_under_way_ = false;
@@ -323,7 +328,9 @@ void BatchSession::OnRequest(Stream* stream) {
   stream->authorization.clear();
   if (!checked.ok()) return Refuse(stream, checked);
   stream->is_open = true;
-  stream->reply = new Reply(wake_);
+  stream->reply = new Reply(wake_, peer_);
+  // Copied for each batch, which costs nothing where it is only a pointer.
+  stream->context.peer = [reply = stream->reply] { return reply->peer(); };
   const nghttp2_nv response[] = {Field(":status", "200"), Field("content-type", kContentType)};
   nghttp2_data_provider provider{};
   provider.source.ptr = stream;
@@ -366,7 +373,6 @@ Status BatchSession::CheckRequest(Stream* stream) {
   SH_RETURN_IF_ERROR(host_->OpenStream());
   stream->context.identity = *std::move(identity);
   stream->context.lane = lane_;
-  stream->context.peer = [peer = peer_] { return *peer; };
   return Status();
 }
 
