@@ -1,5 +1,7 @@
 #include "engine/attach/protocol.h"
 
+#include <bit>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -75,21 +77,37 @@ enum LocksOpenedTag : uint16_t {
 enum OpenFollowLogTag : uint16_t { kOpenFollowLogName = 1, kOpenFollowLogId = 2 };
 enum FollowLogOpenedTag : uint16_t { kFollowLogDictId = 1 };
 
-void AppendLittleEndian(std::string* out, uint64_t number, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) out->push_back(static_cast<char>(number >> (8 * i)));
-}
+static_assert(std::endian::native == std::endian::little);
 
-uint64_t LittleEndian(std::span<const std::byte> bytes) {
-  uint64_t number = 0;
-  for (size_t i = 0; i < bytes.size(); ++i)
-    number |= std::to_integer<uint64_t>(bytes[i]) << (8 * i);
+template <typename T>
+T LittleEndian(const std::byte* at) {
+  T number = 0;
+  std::memcpy(&number, at, sizeof number);
   return number;
 }
+
+// Header of a packet. The kind, the request and the length of the body follow when they are known.
+struct Head {
+  uint32_t magic = kAttachMagic;
+  uint16_t kind = 0;
+  uint16_t version = kAttachVersion;
+  uint64_t request_id = 0;
+  uint64_t body_bytes = 0;
+};
+static_assert(sizeof(Head) == kAttachHeaderBytes);
 
 // Visits the fields of a message in one direction or the other, so that each message lists its
 // fields once (VisitFields). This one writes them; the first text beyond its bound is remembered.
 class FieldWriter final {
  public:
+  // A packet without long texts has room in this.
+  static constexpr size_t kPacketBytesMostly = 256;
+
+  // Writes into *packet, in place of what is there.
+  explicit FieldWriter(std::string* packet) : packet_(*packet) {
+    packet_.reserve(kPacketBytesMostly);
+    packet_.resize(sizeof(Head));
+  }
   void Number(uint16_t tag, const uint64_t& value) { Fixed(tag, value, 8); }
   void Number(uint16_t tag, const uint32_t& value) { Fixed(tag, value, 4); }
   void Flag(uint16_t tag, const bool& value) { Fixed(tag, value ? 1 : 0, 1); }
@@ -97,13 +115,13 @@ class FieldWriter final {
   void OptionalFlag(uint16_t tag, const bool& value) {
     if (value) Flag(tag, value);
   }
-  void Text(uint16_t tag, const char* name, size_t bytes_max, const std::string& value) {
+  void Text(uint16_t tag, const char* name, size_t bytes_max, std::string_view value) {
     if (value.size() > bytes_max && too_long_.empty()) {
       too_long_ = std::string(name) + " has " + std::to_string(value.size()) +
                   " bytes, the limit is " + std::to_string(bytes_max);
     }
     Header(tag, value.size());
-    body_ += value;
+    packet_ += value;
   }
   void ReasonNumber(uint16_t tag, const Reason& value) {
     Fixed(tag, static_cast<uint16_t>(value), 2);
@@ -113,20 +131,27 @@ class FieldWriter final {
   }
 
   const std::string& too_long() const { return too_long_; }
-  const std::string& body() const { return body_; }
+  size_t body_bytes() const { return packet_.size() - sizeof(Head); }
+  void WriteHead(AttachKind kind, uint64_t request_id) {
+    Head head;
+    head.kind = static_cast<uint16_t>(kind);
+    head.request_id = request_id;
+    head.body_bytes = body_bytes();
+    std::memcpy(packet_.data(), &head, sizeof head);
+  }
 
  private:
   void Header(uint16_t tag, size_t length) {
-    AppendLittleEndian(&body_, tag, 2);
-    AppendLittleEndian(&body_, 0, 2);
-    AppendLittleEndian(&body_, length, 4);
+    const uint64_t header = uint64_t{tag} | static_cast<uint64_t>(length) << 32;
+    static_assert(sizeof header == kFieldHeaderBytes);
+    packet_.append(reinterpret_cast<const char*>(&header), sizeof header);
   }
   void Fixed(uint16_t tag, uint64_t value, size_t bytes) {
     Header(tag, bytes);
-    AppendLittleEndian(&body_, value, bytes);
+    packet_.append(reinterpret_cast<const char*>(&value), bytes);
   }
 
-  std::string body_;
+  std::string& packet_;
   std::string too_long_;
 };
 
@@ -135,7 +160,7 @@ class FieldWriter final {
 class FieldReader final {
  public:
   // Splits the body into fields. `tag_max` is the highest tag that the kind knows.
-  static StatusOr<FieldReader> Scan(std::span<const std::byte> body, uint16_t tag_max);
+  Status Scan(std::span<const std::byte> body, uint16_t tag_max);
 
   void Number(uint16_t tag, uint64_t& value) { value = Fixed(tag, 8); }
   void Number(uint16_t tag, uint32_t& value) { value = static_cast<uint32_t>(Fixed(tag, 4)); }
@@ -149,14 +174,15 @@ class FieldReader final {
     value = false;
     if (present_[tag]) Flag(tag, value);
   }
-  void Text(uint16_t tag, const char* name, size_t bytes_max, std::string& value) {
+  template <typename Value>  // std::string, or a view into the body.
+  void Text(uint16_t tag, const char* name, size_t bytes_max, Value& value) {
     const auto* field = Find(tag);
     if (field == nullptr) return;
     if (field->size() > bytes_max) {
       return Fail(tag, std::string("(") + name + ") has " + std::to_string(field->size()) +
                            " bytes, the limit is " + std::to_string(bytes_max));
     }
-    value.assign(reinterpret_cast<const char*>(field->data()), field->size());
+    value = Value(reinterpret_cast<const char*>(field->data()), field->size());
   }
   void ReasonNumber(uint16_t tag, Reason& value) {
     const uint64_t number = Fixed(tag, 2);
@@ -175,6 +201,11 @@ class FieldReader final {
  private:
   static constexpr size_t kTagsMax = kDictClock + 1;  // No kind knows a higher tag.
 
+  static uint64_t NumberIn(std::span<const std::byte> field) {
+    uint64_t number = 0;
+    std::memcpy(&number, field.data(), field.size());
+    return number;
+  }
   const std::span<const std::byte>* Find(uint16_t tag) {
     if (!present_[tag]) {
       Fail(tag, "is missing");
@@ -190,7 +221,7 @@ class FieldReader final {
            "has " + std::to_string(field->size()) + " bytes instead of " + std::to_string(bytes));
       return 0;
     }
-    return LittleEndian(*field);
+    return NumberIn(*field);
   }
   void Fail(uint16_t tag, const std::string& what) {
     if (fault_.empty()) fault_ = "field " + std::to_string(tag) + " " + what;
@@ -205,13 +236,12 @@ Status Malformed(const std::string& what) {
   return Status(Reason::kInvalidArgument, "attach packet: " + what);
 }
 
-StatusOr<FieldReader> FieldReader::Scan(std::span<const std::byte> body, uint16_t tag_max) {
-  FieldReader reader;
+Status FieldReader::Scan(std::span<const std::byte> body, uint16_t tag_max) {
   while (!body.empty()) {
     if (body.size() < kFieldHeaderBytes) return Malformed("a field's header is cut off");
-    const auto tag = static_cast<uint16_t>(LittleEndian(body.subspan(0, 2)));
-    const uint64_t zero = LittleEndian(body.subspan(2, 2));
-    const uint64_t length = LittleEndian(body.subspan(4, 4));
+    const auto tag = LittleEndian<uint16_t>(body.data());
+    const auto zero = LittleEndian<uint16_t>(body.data() + 2);
+    const auto length = LittleEndian<uint32_t>(body.data() + 4);
     body = body.subspan(kFieldHeaderBytes);
     if (zero != 0)
       return Malformed("the reserved bytes of field " + std::to_string(tag) + " are not zero");
@@ -220,10 +250,9 @@ StatusOr<FieldReader> FieldReader::Scan(std::span<const std::byte> body, uint16_
                        " bytes, " + std::to_string(body.size()) + " are left");
     }
     if (tag >= 1 && tag <= tag_max) {
-      if (reader.present_[tag])
-        return Malformed("field " + std::to_string(tag) + " is there twice");
-      reader.present_[tag] = true;
-      reader.fields_[tag] = body.subspan(0, length);
+      if (present_[tag]) return Malformed("field " + std::to_string(tag) + " is there twice");
+      present_[tag] = true;
+      fields_[tag] = body.subspan(0, length);
     } else if ((tag & kMustUnderstandBit) != 0) {
       return Malformed(
           "field " + std::to_string(tag) +
@@ -231,7 +260,7 @@ StatusOr<FieldReader> FieldReader::Scan(std::span<const std::byte> body, uint16_
     }
     body = body.subspan(length);
   }
-  return reader;
+  return Status();
 }
 
 template <typename Visitor, typename Message>
@@ -294,12 +323,13 @@ void VisitFields(Visitor& v, Message& m) {
     v.Number(kOpenedStripeShift, m.stripe_shift);
     v.Number(kOpenedStripeCount, m.stripe_count);
     v.Number(kOpenedLaneCount, m.lane_count);
-  } else if constexpr (std::is_same_v<T, AttachCall>) {
+  } else if constexpr (std::is_same_v<T, AttachCall> || std::is_same_v<T, AttachCallView>) {
     v.Text(kCallMethod, "method", kAttachMethodBytesMax, m.method);
     v.Number(kCallDeadline, m.deadline_ns);
     v.Text(kCallRequest, "request", kAttachBodyBytesMax, m.request);
     v.OptionalFlag(kCallTakesParts, m.takes_parts);
-  } else if constexpr (std::is_same_v<T, AttachCallReply>) {
+  } else if constexpr (std::is_same_v<T, AttachCallReply> ||
+                       std::is_same_v<T, AttachCallReplyView>) {
     v.Text(kReplyResponse, "response", kAttachBodyBytesMax, m.response);
   } else if constexpr (std::is_same_v<T, AttachCallPart>) {
     v.Text(kPartBytes, "bytes", kAttachPartBytesMax, m.bytes);
@@ -326,31 +356,38 @@ void VisitFields(Visitor& v, Message& m) {
 }
 
 template <typename Message>
-StatusOr<AttachMessage> DecodeBody(std::span<const std::byte> body, uint16_t tag_max) {
-  SH_ASSIGN_OR_RETURN(FieldReader reader, FieldReader::Scan(body, tag_max));
-  Message message;
-  VisitFields(reader, message);
-  if (!reader.fault().empty()) return Malformed(reader.fault());
-  return AttachMessage(std::move(message));
+Status DecodeFields(std::span<const std::byte> body, uint16_t tag_max, Message* message) {
+  FieldReader reader;
+  SH_RETURN_IF_ERROR(reader.Scan(body, tag_max));
+  VisitFields(reader, *message);
+  return reader.fault().empty() ? Status() : Malformed(reader.fault());
 }
 
-StatusOr<AttachMessage> DecodeKind(uint64_t kind, std::span<const std::byte> body) {
+template <typename Message>
+Status DecodeBody(std::span<const std::byte> body, uint16_t tag_max, AttachMessage* message) {
+  return DecodeFields(body, tag_max, &message->emplace<Message>());
+}
+
+Status DecodeKind(uint16_t kind, std::span<const std::byte> body, AttachMessage* message) {
   switch (static_cast<AttachKind>(kind)) {
-    case AttachKind::kHello: return DecodeBody<AttachHello>(body, kHelloWantLanes);
-    case AttachKind::kWelcome: return DecodeBody<AttachWelcome>(body, kWelcomeVersion);
-    case AttachKind::kOpenArea: return DecodeBody<AttachOpenArea>(body, kOpenAreaName);
-    case AttachKind::kAreaOpened: return DecodeBody<AttachAreaOpened>(body, kOpenedLaneCount);
-    case AttachKind::kCall: return DecodeBody<AttachCall>(body, kCallTakesParts);
-    case AttachKind::kCallReply: return DecodeBody<AttachCallReply>(body, kReplyResponse);
-    case AttachKind::kError: return DecodeBody<AttachError>(body, kErrorMessage);
-    case AttachKind::kOpenDict: return DecodeBody<AttachOpenDict>(body, kOpenDictNeed);
-    case AttachKind::kDictOpened: return DecodeBody<AttachDictOpened>(body, kDictClock);
-    case AttachKind::kOpenLocks: return DecodeBody<AttachOpenLocks>(body, kOpenLocksNothing);
-    case AttachKind::kLocksOpened: return DecodeBody<AttachLocksOpened>(body, kLocksClock);
-    case AttachKind::kCallPart: return DecodeBody<AttachCallPart>(body, kPartBytes);
-    case AttachKind::kOpenFollowLog: return DecodeBody<AttachOpenFollowLog>(body, kOpenFollowLogId);
+    case AttachKind::kHello: return DecodeBody<AttachHello>(body, kHelloWantLanes, message);
+    case AttachKind::kWelcome: return DecodeBody<AttachWelcome>(body, kWelcomeVersion, message);
+    case AttachKind::kOpenArea: return DecodeBody<AttachOpenArea>(body, kOpenAreaName, message);
+    case AttachKind::kAreaOpened:
+      return DecodeBody<AttachAreaOpened>(body, kOpenedLaneCount, message);
+    case AttachKind::kCall: return DecodeBody<AttachCall>(body, kCallTakesParts, message);
+    case AttachKind::kCallReply: return DecodeBody<AttachCallReply>(body, kReplyResponse, message);
+    case AttachKind::kError: return DecodeBody<AttachError>(body, kErrorMessage, message);
+    case AttachKind::kOpenDict: return DecodeBody<AttachOpenDict>(body, kOpenDictNeed, message);
+    case AttachKind::kDictOpened: return DecodeBody<AttachDictOpened>(body, kDictClock, message);
+    case AttachKind::kOpenLocks:
+      return DecodeBody<AttachOpenLocks>(body, kOpenLocksNothing, message);
+    case AttachKind::kLocksOpened: return DecodeBody<AttachLocksOpened>(body, kLocksClock, message);
+    case AttachKind::kCallPart: return DecodeBody<AttachCallPart>(body, kPartBytes, message);
+    case AttachKind::kOpenFollowLog:
+      return DecodeBody<AttachOpenFollowLog>(body, kOpenFollowLogId, message);
     case AttachKind::kFollowLogOpened:
-      return DecodeBody<AttachFollowLogOpened>(body, kFollowLogDictId);
+      return DecodeBody<AttachFollowLogOpened>(body, kFollowLogDictId, message);
   }
   return Malformed("kind " + std::to_string(kind) + " is unknown");
 }
@@ -377,6 +414,61 @@ static_assert(
                                               AttachMessage>,
                    AttachFollowLogOpened>);
 
+template <typename Message>
+Status EncodeInto(AttachKind kind, uint64_t request_id, const Message& message,
+                  std::string* bytes) {
+  FieldWriter writer(bytes);
+  VisitFields(writer, message);
+  if (!writer.too_long().empty()) {
+    return Status(Reason::kMessageTooLarge, "attach packet: " + writer.too_long());
+  }
+  if (writer.body_bytes() > kAttachBodyBytesMax) {
+    return Status(Reason::kMessageTooLarge,
+                  "attach packet: the body has " + std::to_string(writer.body_bytes()) +
+                      " bytes, the limit is " + std::to_string(kAttachBodyBytesMax) +
+                      "; use smaller pieces or the network door");
+  }
+  writer.WriteHead(kind, request_id);
+  return Status();
+}
+
+// The head of a packet, and that its body is as long as that says.
+Status ReadHead(std::span<const std::byte> bytes, Head* head) {
+  if (bytes.size() < sizeof *head) {
+    return Malformed(std::to_string(bytes.size()) + " bytes are shorter than a header");
+  }
+  std::memcpy(head, bytes.data(), sizeof *head);
+  if (head->magic != kAttachMagic) {
+    return Malformed("the magic number is wrong; the peer does not speak this protocol");
+  }
+  if (head->version != kAttachVersion) {
+    return Status(Reason::kVersionMismatch,
+                  "attach packet: the peer speaks version " + std::to_string(head->version) +
+                      ", this side version " + std::to_string(kAttachVersion) +
+                      "; update the older of the two");
+  }
+  const size_t body_bytes = bytes.size() - sizeof *head;
+  if (head->body_bytes == body_bytes && body_bytes <= kAttachBodyBytesMax) return Status();
+  return Malformed("the header claims a body of " + std::to_string(head->body_bytes) + " bytes, " +
+                   std::to_string(body_bytes) + " came; the limit is " +
+                   std::to_string(kAttachBodyBytesMax));
+}
+
+// False: it is not a sound packet of this kind.
+template <typename Message>
+bool DecodeOnly(AttachKind kind, uint16_t tag_max, std::span<const std::byte> bytes,
+                uint64_t* request_id, Message* message) {
+  constexpr size_t kKindAt = offsetof(Head, kind);
+  if (bytes.size() < sizeof(Head) ||
+      LittleEndian<uint16_t>(bytes.data() + kKindAt) != static_cast<uint16_t>(kind)) {
+    return false;
+  }
+  Head head;
+  if (!ReadHead(bytes, &head).ok()) return false;
+  *request_id = head.request_id;
+  return DecodeFields(bytes.subspan(sizeof head), tag_max, message).ok();
+}
+
 }  // namespace
 
 StatusOr<std::string> EncodeAttachPacket(const AttachPacket& packet) {
@@ -384,54 +476,41 @@ StatusOr<std::string> EncodeAttachPacket(const AttachPacket& packet) {
   if (error != nullptr && error->reason == Reason::kOk) {
     return Malformed("an error packet needs a reason other than OK");
   }
-  FieldWriter writer;
-  std::visit([&writer](const auto& message) { VisitFields(writer, message); }, packet.message);
-  if (!writer.too_long().empty()) {
-    return Status(Reason::kMessageTooLarge, "attach packet: " + writer.too_long());
-  }
-  const std::string& body = writer.body();
-  if (body.size() > kAttachBodyBytesMax) {
-    return Status(Reason::kMessageTooLarge,
-                  "attach packet: the body has " + std::to_string(body.size()) +
-                      " bytes, the limit is " + std::to_string(kAttachBodyBytesMax) +
-                      "; use smaller pieces or the network door");
-  }
   std::string bytes;
-  bytes.reserve(kAttachHeaderBytes + body.size());
-  AppendLittleEndian(&bytes, kAttachMagic, 4);
-  AppendLittleEndian(&bytes, static_cast<uint16_t>(KindOf(packet.message)), 2);
-  AppendLittleEndian(&bytes, kAttachVersion, 2);
-  AppendLittleEndian(&bytes, packet.request_id, 8);
-  AppendLittleEndian(&bytes, body.size(), 8);
-  bytes += body;
+  SH_RETURN_IF_ERROR(std::visit(
+      [&](const auto& message) {
+        return EncodeInto(KindOf(packet.message), packet.request_id, message, &bytes);
+      },
+      packet.message));
   return bytes;
 }
 
 StatusOr<AttachPacket> DecodeAttachPacket(std::span<const std::byte> bytes) {
-  if (bytes.size() < kAttachHeaderBytes) {
-    return Malformed(std::to_string(bytes.size()) + " bytes are shorter than a header");
-  }
-  if (LittleEndian(bytes.subspan(0, 4)) != kAttachMagic) {
-    return Malformed("the magic number is wrong; the peer does not speak this protocol");
-  }
-  const uint64_t version = LittleEndian(bytes.subspan(6, 2));
-  if (version != kAttachVersion) {
-    return Status(Reason::kVersionMismatch, "attach packet: the peer speaks version " +
-                                                std::to_string(version) + ", this side version " +
-                                                std::to_string(kAttachVersion) +
-                                                "; update the older of the two");
-  }
-  const std::span<const std::byte> body = bytes.subspan(kAttachHeaderBytes);
-  const uint64_t claimed = LittleEndian(bytes.subspan(16, 8));
-  if (claimed != body.size() || body.size() > kAttachBodyBytesMax) {
-    return Malformed("the header claims a body of " + std::to_string(claimed) + " bytes, " +
-                     std::to_string(body.size()) + " came; the limit is " +
-                     std::to_string(kAttachBodyBytesMax));
-  }
-  AttachPacket packet;
-  packet.request_id = LittleEndian(bytes.subspan(8, 8));
-  SH_ASSIGN_OR_RETURN(packet.message, DecodeKind(LittleEndian(bytes.subspan(4, 2)), body));
+  Head head;
+  SH_RETURN_IF_ERROR(ReadHead(bytes, &head));
+  StatusOr<AttachPacket> packet(AttachPacket{});
+  packet->request_id = head.request_id;
+  Status decoded = DecodeKind(head.kind, bytes.subspan(sizeof head), &packet->message);
+  if (!decoded.ok()) packet = std::move(decoded);
   return packet;
+}
+
+Status EncodeAttachCall(uint64_t request_id, const AttachCallView& call, std::string* bytes) {
+  return EncodeInto(AttachKind::kCall, request_id, call, bytes);
+}
+
+Status EncodeAttachCallReply(uint64_t request_id, std::string_view response, std::string* bytes) {
+  return EncodeInto(AttachKind::kCallReply, request_id, AttachCallReplyView{response}, bytes);
+}
+
+bool DecodeAttachCall(std::span<const std::byte> bytes, uint64_t* request_id,
+                      AttachCallView* call) {
+  return DecodeOnly(AttachKind::kCall, kCallTakesParts, bytes, request_id, call);
+}
+
+bool DecodeAttachCallReply(std::span<const std::byte> bytes, uint64_t* request_id,
+                           AttachCallReplyView* reply) {
+  return DecodeOnly(AttachKind::kCallReply, kReplyResponse, bytes, request_id, reply);
 }
 
 }  // namespace statehouse

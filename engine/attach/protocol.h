@@ -196,6 +196,27 @@ struct AttachPacket {
   AttachMessage message;
 };
 
+// What travels most, as views into the bytes of a packet, so that nothing is copied.
+struct AttachCallView {
+  std::string_view method;
+  uint64_t deadline_ns = 0;
+  std::string_view request;
+  bool takes_parts = false;
+};
+struct AttachCallReplyView {
+  std::string_view response;
+};
+
+// The bytes of a Call and of a CallReply, as EncodeAttachPacket has them, in place of what is in
+// *bytes, which keeps its memory. MESSAGE_TOO_LARGE.
+Status EncodeAttachCall(uint64_t request_id, const AttachCallView& call, std::string* bytes);
+Status EncodeAttachCallReply(uint64_t request_id, std::string_view response, std::string* bytes);
+// What the bytes of a Call or CallReply say. False for those of any other packet, and for those
+// that DecodeAttachPacket refuses.
+bool DecodeAttachCall(std::span<const std::byte> bytes, uint64_t* request_id, AttachCallView* call);
+bool DecodeAttachCallReply(std::span<const std::byte> bytes, uint64_t* request_id,
+                           AttachCallReplyView* reply);
+
 // The bytes of a packet. A message beyond the limits is MESSAGE_TOO_LARGE.
 StatusOr<std::string> EncodeAttachPacket(const AttachPacket& packet);
 

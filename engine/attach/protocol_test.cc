@@ -19,6 +19,35 @@ std::string MustEncode(const AttachPacket& packet) {
   return bytes.ok() ? *bytes : std::string();
 }
 
+// That the views of a Call and a CallReply see what the message has, of no other packet anything,
+// and are written as the message is, into memory that holds something else.
+void ExpectViewsAgree(const std::string& bytes, const StatusOr<AttachPacket>& decoded) {
+  const auto* const call = decoded.ok() ? std::get_if<AttachCall>(&decoded->message) : nullptr;
+  const auto* const reply =
+      decoded.ok() ? std::get_if<AttachCallReply>(&decoded->message) : nullptr;
+  uint64_t id = 0;
+  AttachCallView call_view;
+  AttachCallReplyView reply_view;
+  std::string written(1000, 'x');
+  ASSERT_EQ(DecodeAttachCall(Bytes(bytes), &id, &call_view), call != nullptr);
+  if (call != nullptr) {
+    EXPECT_EQ(id, decoded->request_id);
+    EXPECT_EQ(call_view.method, call->method);
+    EXPECT_EQ(call_view.deadline_ns, call->deadline_ns);
+    EXPECT_EQ(call_view.request, call->request);
+    EXPECT_EQ(call_view.takes_parts, call->takes_parts);
+    ASSERT_TRUE(EncodeAttachCall(id, call_view, &written).ok());
+    EXPECT_EQ(written, MustEncode(*decoded));
+  }
+  ASSERT_EQ(DecodeAttachCallReply(Bytes(bytes), &id, &reply_view), reply != nullptr);
+  if (reply != nullptr) {
+    EXPECT_EQ(id, decoded->request_id);
+    EXPECT_EQ(reply_view.response, reply->response);
+    ASSERT_TRUE(EncodeAttachCallReply(id, reply_view.response, &written).ok());
+    EXPECT_EQ(written, MustEncode(*decoded));
+  }
+}
+
 AttachAreaOpened SampleOpened() {
   AttachAreaOpened opened;
   opened.area_id = 0x1122334455667788;
@@ -107,6 +136,7 @@ TEST(AttachProtocolTest, EveryMessageComesBackAsItWasSent) {
     EXPECT_EQ(decoded->request_id, packet.request_id);
     EXPECT_EQ(decoded->message.index(), packet.message.index());
     EXPECT_EQ(MustEncode(*decoded), bytes);
+    ExpectViewsAgree(bytes, decoded);
   }
 }
 
@@ -373,6 +403,7 @@ TEST(AttachProtocolTest, RandomBytesNeverBreakTheDecoderAndWhatItTakesIsStable) 
       for (size_t b = 0; b < 8; ++b) input[16 + b] = static_cast<char>(body >> (8 * b));
     }
     StatusOr<AttachPacket> decoded = DecodeAttachPacket(Bytes(input));
+    ASSERT_NO_FATAL_FAILURE(ExpectViewsAgree(input, decoded));
     if (!decoded.ok()) continue;
     ++taken;
     StatusOr<std::string> encoded = EncodeAttachPacket(*decoded);

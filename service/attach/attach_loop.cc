@@ -37,13 +37,9 @@ void AttachLoop::Mailbox::Post(Answer answer) {
   {
     std::lock_guard<std::mutex> lock(mutex);
     answers.push_back(std::move(answer));
+    has_answers.store(true, std::memory_order_release);
   }
   if (std::this_thread::get_id() != loop_thread.load(std::memory_order_relaxed)) Wake();
-}
-
-bool AttachLoop::Mailbox::HasAnswers() {
-  const std::lock_guard<std::mutex> lock(mutex);
-  return !answers.empty();
 }
 
 void AttachLoop::Mailbox::Wake() const {
@@ -111,9 +107,10 @@ int AttachLoop::TimeoutMs(std::optional<Clock::time_point> probe_at) const {
   const auto earlier = [&next](Clock::time_point at) {
     next = next.has_value() ? std::min(*next, at) : at;
   };
-  for (const auto& [id, connection] : connections_) {
-    if (!connection->greeted()) earlier(connection->hello_deadline());
-    if (connection->retry_at().has_value()) earlier(*connection->retry_at());
+  for (const uint64_t id : timed_) {
+    const Connection& connection = *connections_.at(id);
+    if (!connection.greeted()) earlier(connection.hello_deadline());
+    if (connection.retry_at().has_value()) earlier(*connection.retry_at());
   }
   if (stop_at_.has_value()) earlier(*stop_at_);
   if (!accepting_ && !stop_at_.has_value()) earlier(accept_again_at_);
@@ -129,7 +126,8 @@ void AttachLoop::Run() {
     const std::optional<Clock::time_point> probe_at = leases_->Probe();
     // Dropping a connection, or a lease, may have answered calls of others: nothing wakes this
     // thread for what it posted itself.
-    const int timeout_ms = mailbox_->HasAnswers() ? 0 : TimeoutMs(probe_at);
+    const bool has_answers = mailbox_->has_answers.load(std::memory_order_acquire);
+    const int timeout_ms = has_answers ? 0 : TimeoutMs(probe_at);
     const int count = epoll_wait(epoll_.get(), events.data(), kEventsAtOnce, timeout_ms);
     if (count < 0 && errno != EINTR) {
       spdlog::critical("attach: epoll_wait failed: {}; the local door is closed",
@@ -138,7 +136,7 @@ void AttachLoop::Run() {
     }
     for (int i = 0; i < count; ++i) Dispatch(events[i].data.u64, events[i].events);
     TakeAnswers();
-    RetryBusy();
+    LookAtTimed();
     if (recheck_requested_.exchange(false)) Recheck();
     if (stop_requested_ && !stop_at_.has_value()) {
       stop_at_ = Clock::now() + std::chrono::milliseconds(grace_ms_);
@@ -184,12 +182,17 @@ void AttachLoop::PauseAccepting() {
   accept_again_at_ = Clock::now() + kAcceptPause;
 }
 
-void AttachLoop::RetryBusy() {
+void AttachLoop::LookAtTimed() {
+  if (timed_.empty()) return;
   const Clock::time_point now = Clock::now();
-  for (const auto& [id, connection] : connections_) {
-    if (!connection->retry_at().has_value() || *connection->retry_at() > now) continue;
-    connection->Flush(now);
-    UpdateInterest(*connection);
+  for (const uint64_t id : std::vector<uint64_t>(timed_.begin(), timed_.end())) {
+    Connection& connection = *connections_.at(id);
+    if (connection.retry_at().has_value() && *connection.retry_at() <= now) connection.Flush(now);
+    if (!connection.greeted() && connection.hello_deadline() <= now && !connection.finished()) {
+      connection.SendErrorAndClose(0, Status(Reason::kTimeout, "no Hello came in time"));
+      connection.Close();
+    }
+    Settle(connection);
   }
 }
 
@@ -219,7 +222,7 @@ void AttachLoop::Accept() {
       closer_.CloseConnection(connection->TakeSocket());
       continue;
     }
-    connections_[id] = std::move(connection);
+    Settle(*(connections_[id] = std::move(connection)));
   }
 }
 
@@ -233,16 +236,29 @@ void AttachLoop::Serve(Connection& connection, uint32_t events) {
   connection.sends_bursts_ = connection.calls_.size() > 1 || read > 1;
   // A peer that has gone while we read nothing (an answer waits for it) shows here.
   if ((events & (EPOLLHUP | EPOLLERR)) != 0 && !connection.reads()) connection.Close();
-  UpdateInterest(connection);
+  Settle(connection);
 }
 
-void AttachLoop::UpdateInterest(Connection& connection) {
+void AttachLoop::Settle(Connection& connection) {
+  const uint64_t id = connection.id();
   epoll_event event{};
   event.events = (connection.reads() ? EPOLLIN : 0u) | (connection.wants_write() ? EPOLLOUT : 0u);
-  if (event.events == connection.interest_) return;
-  connection.interest_ = event.events;
-  event.data.u64 = kTagConnection | connection.id();
-  if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket(), &event) != 0) connection.Close();
+  if (event.events != connection.interest_) {
+    connection.interest_ = event.events;
+    event.data.u64 = kTagConnection | id;
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket(), &event) != 0) {
+      connection.Close();
+    }
+  }
+  const bool is_timed = !connection.greeted() || connection.retry_at().has_value();
+  if (std::exchange(connection.is_timed_, is_timed) != is_timed) {
+    if (is_timed) {
+      timed_.insert(id);
+    } else {
+      timed_.erase(id);
+    }
+  }
+  if (connection.finished()) finished_.push_back(id);
 }
 
 bool AttachLoop::ReadOne(Connection& connection) {
@@ -267,6 +283,12 @@ bool AttachLoop::OnMessage(Connection& connection, ReceivedMessage* message) {
     return false;
   }
   const auto bytes = std::as_bytes(std::span(packet_buffer_.data(), received.bytes));
+  uint64_t request_id = 0;
+  AttachCallView call;
+  if (DecodeAttachCall(bytes, &request_id, &call)) {
+    if (MayAsk(connection, request_id, received.descriptors)) OnCall(connection, request_id, call);
+    return true;
+  }
   StatusOr<AttachPacket> packet = DecodeAttachPacket(bytes);
   if (!packet.ok()) {
     connection.SendErrorAndClose(0, packet.status());
@@ -276,23 +298,30 @@ bool AttachLoop::OnMessage(Connection& connection, ReceivedMessage* message) {
   return true;
 }
 
+bool AttachLoop::MayAsk(Connection& connection, uint64_t request_id,
+                        const std::vector<UniqueFd>& descriptors) {
+  Status refused;
+  if (!descriptors.empty()) {
+    refused = Status(Reason::kInvalidArgument, "only Hello has a descriptor beside it");
+  } else if (!connection.greeted()) {
+    refused = Status(Reason::kUnauthenticated,
+                     "the first packet of a connection must be Hello with an access token");
+  } else {
+    refused = CheckIdentity(connection);
+  }
+  if (refused.ok()) return true;
+  connection.SendErrorAndClose(request_id, refused);
+  return false;
+}
+
+// Any but a Call.
 void AttachLoop::OnPacket(Connection& connection, AttachPacket packet,
                           std::vector<UniqueFd>* descriptors) {
   const uint64_t id = packet.request_id;
   if (const auto* hello = std::get_if<AttachHello>(&packet.message)) {
     return OnHello(connection, id, *hello, descriptors);
   }
-  if (!descriptors->empty()) {
-    return connection.SendErrorAndClose(
-        id, Status(Reason::kInvalidArgument, "only Hello has a descriptor beside it"));
-  }
-  if (!connection.greeted()) {
-    return connection.SendErrorAndClose(
-        id, Status(Reason::kUnauthenticated,
-                   "the first packet of a connection must be Hello with an access token"));
-  }
-  if (const Status valid = CheckIdentity(connection); !valid.ok())
-    return connection.SendErrorAndClose(id, valid);
+  if (!MayAsk(connection, id, *descriptors)) return;
   if (const auto* open = std::get_if<AttachOpenArea>(&packet.message))
     return OnOpenArea(connection, id, *open);
   if (const auto* open = std::get_if<AttachOpenDict>(&packet.message))
@@ -300,18 +329,19 @@ void AttachLoop::OnPacket(Connection& connection, AttachPacket packet,
   if (std::holds_alternative<AttachOpenLocks>(packet.message)) return OnOpenLocks(connection, id);
   if (const auto* open = std::get_if<AttachOpenFollowLog>(&packet.message))
     return OnOpenFollowLog(connection, id, *open);
-  if (const auto* call = std::get_if<AttachCall>(&packet.message))
-    return OnCall(connection, id, *call);
   connection.SendErrorAndClose(
       id, Status(Reason::kInvalidArgument,
                  "this kind of packet travels from the daemon to the worker only"));
 }
 
 void AttachLoop::TakeAnswers() {
+  // One that is posted from here on wakes this thread.
+  if (!mailbox_->has_answers.load(std::memory_order_acquire)) return;
   std::vector<Mailbox::Answer> answers;
   {
     std::lock_guard<std::mutex> lock(mailbox_->mutex);
     answers.swap(mailbox_->answers);
+    mailbox_->has_answers.store(false, std::memory_order_relaxed);
   }
   for (Mailbox::Answer& answer : answers) {
     const auto found = connections_.find(answer.connection);
@@ -321,23 +351,27 @@ void AttachLoop::TakeAnswers() {
     connection.parted_calls_ -= answer.takes_parts ? 1 : 0;
     if (answer.response.ok() && answer.open_dict.has_value()) {
       SendDict(connection, answer.request_id, *answer.open_dict);
-    } else if (answer.response.ok()) {
-      SendResponse(connection, answer.request_id, *std::move(answer.response), answer.takes_parts);
     } else {
-      connection.SendError(answer.request_id, answer.response.status());
+      AnswerCall(connection, answer.request_id, answer.response, answer.takes_parts);
     }
-    UpdateInterest(connection);
+    Settle(connection);
   }
 }
 
-void AttachLoop::SendResponse(Connection& connection, uint64_t request_id, std::string response,
-                              bool takes_parts) {
-  size_t sent = 0;
-  for (; takes_parts && response.size() - sent > kAttachPartBytesMax; sent += kAttachPartBytesMax) {
-    connection.Send({request_id, AttachCallPart{response.substr(sent, kAttachPartBytesMax)}});
+void AttachLoop::AnswerCall(Connection& connection, uint64_t request_id,
+                            const StatusOr<std::string>& response, bool takes_parts) {
+  if (!response.ok()) return connection.SendError(request_id, response.status());
+  SendResponse(connection, request_id, *response, takes_parts);
+}
+
+void AttachLoop::SendResponse(Connection& connection, uint64_t request_id,
+                              std::string_view response, bool takes_parts) {
+  while (takes_parts && response.size() > kAttachPartBytesMax) {
+    const std::string part(response.substr(0, kAttachPartBytesMax));
+    connection.Send({request_id, AttachCallPart{part}});
+    response.remove_prefix(kAttachPartBytesMax);
   }
-  if (sent > 0) response.erase(0, sent);
-  connection.Send({request_id, AttachCallReply{std::move(response)}});
+  connection.SendReply(request_id, response, &reply_buffer_);
 }
 
 void AttachLoop::Recheck() {
@@ -347,25 +381,18 @@ void AttachLoop::Recheck() {
       spdlog::info("attach: closing the connection of {}: {}", connection->client_name_,
                    valid.message());
       connection->SendErrorAndClose(0, valid);
-      UpdateInterest(*connection);
+      Settle(*connection);
     }
   }
 }
 
 void AttachLoop::DropFinished() {
-  const Clock::time_point now = Clock::now();
-  for (auto it = connections_.begin(); it != connections_.end();) {
-    Connection& connection = *it->second;
-    if (!connection.greeted() && connection.hello_deadline() <= now && !connection.finished()) {
-      connection.SendErrorAndClose(0, Status(Reason::kTimeout, "no Hello came in time"));
-      if (!connection.finished()) connection.Close();
-    }
-    if (!connection.finished()) {
-      ++it;
-      continue;
-    }
-    Drop(connection);
-    it = connections_.erase(it);
+  for (const uint64_t id : std::exchange(finished_, {})) {
+    const auto found = connections_.find(id);
+    if (found == connections_.end() || !found->second->finished()) continue;
+    Drop(*found->second);
+    timed_.erase(id);
+    connections_.erase(found);
   }
 }
 

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -35,8 +36,10 @@ class AttachLoop final {
  private:
   using Clock = std::chrono::steady_clock;
 
-  // Where the dispatcher's answers wait for the loop. Shared with the callbacks, which may outlive
-  // the loop.
+  // A call from its packet to its answer, which mostly comes while it is dispatched.
+  class UnderWay;
+  // Where the dispatcher's later answers wait for the loop. Shared with the callbacks, which may
+  // outlive the loop.
   struct Mailbox {
     struct Answer {
       uint64_t connection = 0;
@@ -50,8 +53,8 @@ class AttachLoop final {
     std::atomic<std::thread::id> loop_thread{};
     std::mutex mutex;
     std::vector<Answer> answers;
+    std::atomic<bool> has_answers{false};
     void Post(Answer answer);
-    bool HasAnswers();
     void Wake() const;
   };
 
@@ -65,6 +68,9 @@ class AttachLoop final {
   void Serve(Connection& connection, uint32_t events);
   bool ReadOne(Connection& connection);  // False: nothing is left to read.
   bool OnMessage(Connection& connection, ReceivedMessage* message);
+  // Whether a packet that is no Hello is to be served; else it was refused.
+  bool MayAsk(Connection& connection, uint64_t request_id,
+              const std::vector<UniqueFd>& descriptors);
   // These take out of `descriptors` what they keep.
   void OnPacket(Connection& connection, AttachPacket packet, std::vector<UniqueFd>* descriptors);
   void OnHello(Connection& connection, uint64_t request_id, const AttachHello& hello,
@@ -86,17 +92,21 @@ class AttachLoop final {
   std::optional<uint32_t> BlockOf(const Connection& connection) const;
   // Whether a request that is answered later may be taken; else it was refused.
   bool Admit(Connection& connection, uint64_t request_id);
-  void OnCall(Connection& connection, uint64_t request_id, const AttachCall& call);
-  static void SendResponse(Connection& connection, uint64_t request_id, std::string response,
-                           bool takes_parts);
+  void OnCall(Connection& connection, uint64_t request_id, const AttachCallView& call);
+  void AnswerCall(Connection& connection, uint64_t request_id,
+                  const StatusOr<std::string>& response, bool takes_parts);
+  void SendResponse(Connection& connection, uint64_t request_id, std::string_view response,
+                    bool takes_parts);
   Status CheckIdentity(Connection& connection);
   void TakeAnswers();
   void Recheck();
   void PauseAccepting();
-  void RetryBusy();
+  // What is due by time: greetings that did not come, packets that the kernel was too short for.
+  void LookAtTimed();
   void DropFinished();
   void Drop(Connection& connection);
-  void UpdateInterest(Connection& connection);
+  // After anything that may have changed a connection: what epoll and the loop have to look at.
+  void Settle(Connection& connection);
 
   const AttachDoorOptions options_;
   const AttachDoorParts parts_;
@@ -108,8 +118,11 @@ class AttachLoop final {
   DescriptorCloser closer_;
   DictMover mover_;
   std::map<uint64_t, std::unique_ptr<Connection>> connections_;
+  std::set<uint64_t> timed_;        // Those that is_timed_.
+  std::vector<uint64_t> finished_;  // They may have finished().
   uint64_t next_connection_ = 1;
   std::vector<char> packet_buffer_;
+  std::string reply_buffer_;
   bool accepting_ = true;
   Clock::time_point accept_again_at_;  // When not accepting: no descriptor, or no room to close.
   std::atomic<bool> stop_requested_{false};

@@ -297,7 +297,45 @@ bool AttachLoop::Admit(Connection& connection, uint64_t request_id) {
   return false;
 }
 
-void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const AttachCall& call) {
+// Owned by itself until it is answered and the loop has left it. The connection may be gone by
+// then.
+class AttachLoop::UnderWay {
+ public:
+  UnderWay(std::shared_ptr<Mailbox> mailbox, const Connection& connection, uint64_t request_id,
+           bool takes_parts)
+      : mailbox_(std::move(mailbox)),
+        connection_(connection.id()),
+        request_id_(request_id),
+        takes_parts_(takes_parts),
+        peer_(connection.peer_name()) {}
+
+  const UnixPeer& peer() const { return peer_; }
+  // Once, on any thread: to the loop if it is still there, else by the mailbox.
+  static void Answer(UnderWay* call, StatusOr<std::string> response) {
+    call->response_.emplace(std::move(response));
+    if (call->meeting_.fetch_add(1, std::memory_order_acq_rel) == 0) return;
+    const std::unique_ptr<UnderWay> last(call);
+    call->mailbox_->Post({call->connection_, call->request_id_, *std::move(call->response_),
+                          std::nullopt, call->takes_parts_});
+  }
+  // The loop has dispatched it. Empty: its answer comes by the mailbox.
+  static std::optional<StatusOr<std::string>> Leave(UnderWay* call) {
+    if (call->meeting_.fetch_add(1, std::memory_order_acq_rel) == 0) return std::nullopt;
+    const std::unique_ptr<UnderWay> last(call);
+    return std::move(call->response_);
+  }
+
+ private:
+  const std::shared_ptr<Mailbox> mailbox_;
+  const uint64_t connection_;
+  const uint64_t request_id_;
+  const bool takes_parts_;
+  const UnixPeer peer_;
+  std::optional<StatusOr<std::string>> response_;
+  std::atomic<uint32_t> meeting_{0};  // Of the answer and the loop: the second one deletes it.
+};
+
+void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const AttachCallView& call) {
   if (!Admit(connection, request_id)) return;
   if (call.takes_parts && connection.parted_calls_ >= kAttachPartedCallsInFlightMax) {
     return connection.SendError(
@@ -310,23 +348,23 @@ void AttachLoop::OnCall(Connection& connection, uint64_t request_id, const Attac
   context.door = Door::kLocal;
   context.identity = connection.identity_;
   context.lane = parts_.lane;
-  // A copy: the connection may be gone before the call is done.
-  context.peer = [peer = connection.peer_name()] { return peer.ToString(); };
   constexpr uint64_t kFarNs = uint64_t{1} << 60;  // A deadline that far away is none.
   if (call.deadline_ns != 0 && call.deadline_ns < kFarNs) {
     context.deadline = Clock::now() + std::chrono::nanoseconds(call.deadline_ns);
   }
   // What has no room is better refused before than after it was done.
   if (!call.takes_parts) context.response_bytes_max = kAttachPartBytesMax;
-  connection.calls_[request_id] = nullptr;
-  connection.parted_calls_ += call.takes_parts ? 1 : 0;
-  auto pending = parts_.dispatcher->Dispatch(
-      context, call.method, call.request,
-      [mailbox = mailbox_, id = connection.id(), request_id,
-       takes_parts = call.takes_parts](StatusOr<std::string> response) {
-        mailbox->Post({id, request_id, std::move(response), std::nullopt, takes_parts});
-      });
+  auto* const under_way = new UnderWay(mailbox_, connection, request_id, call.takes_parts);
+  context.peer = [under_way] { return under_way->peer().ToString(); };
+  auto pending = parts_.dispatcher->Dispatch(context, call.method, call.request,
+                                             [under_way](StatusOr<std::string> response) {
+                                               UnderWay::Answer(under_way, std::move(response));
+                                             });
+  if (auto response = UnderWay::Leave(under_way)) {
+    return AnswerCall(connection, request_id, *response, call.takes_parts);
+  }
   connection.calls_[request_id] = std::move(pending);
+  connection.parted_calls_ += call.takes_parts ? 1 : 0;
 }
 
 Status AttachLoop::CheckIdentity(Connection& connection) {

@@ -34,6 +34,15 @@ void Connection::Send(const AttachPacket& packet, std::vector<UniqueFd> descript
   Flush();
 }
 
+void Connection::SendReply(uint64_t request_id, std::string_view response, std::string* scratch) {
+  if (closing_) return;
+  const Status encoded = EncodeAttachCallReply(request_id, response, scratch);
+  if (!encoded.ok()) return SendError(request_id, encoded);
+  if (outgoing_.empty() && SendMessage(socket_.get(), *scratch, {}) == SendResult::kSent) return;
+  outgoing_.push_back({request_id, *scratch, {}});
+  Flush();
+}
+
 void Connection::SendError(uint64_t request_id, const Status& status) {
   AttachError error;
   error.reason = status.reason();
@@ -71,8 +80,9 @@ void Connection::OnBusy(std::chrono::steady_clock::time_point now) {
                          "raise the service's limit of open files (LimitNOFILE, ulimit -n)"));
 }
 
-void Connection::Flush(std::chrono::steady_clock::time_point now) {
-  if (retry_at_.has_value() && now < *retry_at_) return;
+void Connection::Flush(std::optional<std::chrono::steady_clock::time_point> now) {
+  const auto time = [&now] { return now.has_value() ? *now : std::chrono::steady_clock::now(); };
+  if (retry_at_.has_value() && time() < *retry_at_) return;
   while (!outgoing_.empty() && !closing_) {
     const Outgoing& next = outgoing_.front();
     std::vector<int> numbers;
@@ -83,7 +93,7 @@ void Connection::Flush(std::chrono::steady_clock::time_point now) {
         retry_at_.reset();
         break;
       case SendResult::kFull: retry_at_.reset(); return;
-      case SendResult::kBusy: return OnBusy(now);
+      case SendResult::kBusy: return OnBusy(time());
       case SendResult::kClosed: closing_ = true; break;
       case SendResult::kFailed:
         spdlog::warn("attach: sending to {} (pid {}) failed: {}", client_name_, peer_.pid,

@@ -59,10 +59,13 @@ class Connection final {
 
   // Sends now what the socket takes and keeps the rest.
   void Send(const AttachPacket& packet, std::vector<UniqueFd> descriptors = {});
+  // Of a Call. `scratch`: memory that is used again.
+  void SendReply(uint64_t request_id, std::string_view response, std::string* scratch);
   void SendError(uint64_t request_id, const Status& status);
   // As SendError, and the connection ends once the error has gone out.
   void SendErrorAndClose(uint64_t request_id, const Status& status);
-  void Flush(std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
+  // Sends what waits, as far as the socket takes it. `now`: if it is not now.
+  void Flush(std::optional<std::chrono::steady_clock::time_point> now = std::nullopt);
   void Close() { closing_ = true; }
   // Ends both directions, so that the peer sees it, and gives the socket to who closes it: closing
   // may block, because packets that nobody read may carry descriptors.
@@ -80,6 +83,7 @@ class Connection final {
   // The loop's: what epoll watches for, and whether several packets are likely to be there.
   uint32_t interest_ = EPOLLIN;
   bool sends_bursts_ = false;
+  bool is_timed_ = false;  // Time alone may change something about it.
 
  private:
   struct Outgoing {

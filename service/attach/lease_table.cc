@@ -52,6 +52,7 @@ void LeaseTable::TakeSurviving() {
     Identify(&lease);
     lease.surviving = true;
     metrics_->OnAttach(+1);
+    next_probe_ = lease.probe_at;
     leases_[survivor.block] = std::move(lease);
   }
 }
@@ -115,7 +116,8 @@ void LeaseTable::Disconnected(uint32_t block) {
     return ProcessEnded(block);
   lease->second.connected = false;
   lease->second.probe_at = Clock::now();
-  if (ProbeOne(block, lease->second)) Forget(lease);
+  if (ProbeOne(block, lease->second)) return Forget(lease);
+  next_probe_ = lease->second.probe_at;
 }
 
 bool LeaseTable::ProbeOne(uint32_t block, const Lease& lease) {
@@ -126,7 +128,9 @@ bool LeaseTable::ProbeOne(uint32_t block, const Lease& lease) {
 }
 
 std::optional<LeaseTable::Clock::time_point> LeaseTable::Probe() {
+  if (!next_probe_.has_value()) return std::nullopt;
   const Clock::time_point now = Clock::now();
+  if (now < *next_probe_) return next_probe_;
   std::optional<Clock::time_point> next;
   for (auto it = leases_.begin(); it != leases_.end();) {
     const auto current = it++;
@@ -143,6 +147,7 @@ std::optional<LeaseTable::Clock::time_point> LeaseTable::Probe() {
     }
     next = next.has_value() ? std::min(*next, lease.probe_at) : lease.probe_at;
   }
+  next_probe_ = next;
   return next;
 }
 

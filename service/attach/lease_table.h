@@ -62,6 +62,8 @@ class LeaseTable final {
   const int epoll_;
   const uint64_t epoll_tag_;
   std::map<uint32_t, Lease> leases_;
+  // Before it no lease is due; empty: none is without a connection.
+  std::optional<Clock::time_point> next_probe_;
 };
 
 }  // namespace statehouse

@@ -13,12 +13,14 @@ SendResult SendMessage(int socket, std::string_view bytes, std::span<const int> 
     errno = EINVAL;
     return SendResult::kFailed;
   }
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
   iovec part{const_cast<char*>(bytes.data()), bytes.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMessageDescriptorsMax)] = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMessageDescriptorsMax)];
   msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
   if (!descriptors.empty()) {
+    std::memset(control, 0, sizeof(control));
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
     message.msg_control = control;
     message.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
     cmsghdr* header = CMSG_FIRSTHDR(&message);
@@ -27,7 +29,9 @@ SendResult SendMessage(int socket, std::string_view bytes, std::span<const int> 
     header->cmsg_len = CMSG_LEN(descriptors.size_bytes());
     std::memcpy(CMSG_DATA(header), descriptors.data(), descriptors.size_bytes());
   }
-  while (sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+  // The kernel has less to copy and to check without a msghdr.
+  while ((descriptors.empty() ? send(socket, bytes.data(), bytes.size(), kFlags)
+                              : sendmsg(socket, &message, kFlags)) < 0) {
     if (errno == EINTR) continue;
     if (errno == EAGAIN) return SendResult::kFull;
     if (errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM) return SendResult::kBusy;

@@ -18,6 +18,7 @@ namespace {
 constexpr std::chrono::milliseconds kInterruptPeriod{100};
 // Most answers come within it: they are slept for in recvmsg itself, which saves a call of poll.
 constexpr std::chrono::milliseconds kReceiveTimeout{50};
+constexpr int kSendFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
 constexpr size_t kPacketBytesMax = kAttachHeaderBytes + kAttachBodyBytesMax;
 
 Status HungUp(const std::string& during) {
@@ -101,57 +102,85 @@ Status AttachConnection::WaitFor(short events, Deadline deadline,
   }
 }
 
-Status AttachConnection::Send(const AttachPacket& packet, int descriptor, Deadline deadline) {
-  SH_ASSIGN_OR_RETURN(std::string bytes, EncodeAttachPacket(packet));
-  iovec part{bytes.data(), bytes.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  if (descriptor >= 0) {
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    cmsghdr* c = CMSG_FIRSTHDR(&header);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(c), &descriptor, sizeof(int));
-  }
+template <typename Try>
+Status AttachConnection::UntilSent(Deadline deadline, const Try& attempt) const {
   for (;;) {
-    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return Status();
+    if (attempt() >= 0) return Status();
     if (errno == EINTR) continue;
     if (errno != EAGAIN && errno != EWOULDBLOCK) return HungUp("a request was being sent");
     SH_RETURN_IF_ERROR(WaitFor(POLLOUT, deadline, Interrupt()));
   }
 }
 
+Status AttachConnection::Send(const AttachPacket& packet, int descriptor, Deadline deadline) {
+  SH_ASSIGN_OR_RETURN(std::string bytes, EncodeAttachPacket(packet));
+  if (descriptor < 0) return SendBytes(bytes, deadline);
+  iovec part{bytes.data(), bytes.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof(control);
+  cmsghdr* c = CMSG_FIRSTHDR(&header);
+  c->cmsg_level = SOL_SOCKET;
+  c->cmsg_type = SCM_RIGHTS;
+  c->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(c), &descriptor, sizeof(int));
+  return UntilSent(deadline, [&] { return ::sendmsg(socket_.get(), &header, kSendFlags); });
+}
+
+Status AttachConnection::SendBytes(std::string_view bytes, Deadline deadline) const {
+  return UntilSent(deadline,
+                   [&] { return ::send(socket_.get(), bytes.data(), bytes.size(), kSendFlags); });
+}
+
 StatusOr<AttachConnection::Received> AttachConnection::Receive(Deadline deadline,
                                                                const Interrupt& interrupted) {
-  if (buffer_ == nullptr) buffer_.reset(new std::byte[kPacketBytesMax]);
+  Received received;
+  SH_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes,
+                      ReceiveBytes(deadline, interrupted, &received.descriptors));
+  SH_ASSIGN_OR_RETURN(received.packet, DecodeAttachPacket(bytes));
+  return received;
+}
+
+ssize_t AttachConnection::ReceiveOnce(int flags, std::vector<UniqueFd>* descriptors,
+                                      bool* truncated) const {
+  if (descriptors == nullptr) {
+    const ssize_t got = ::recv(socket_.get(), buffer_.get(), kPacketBytesMax, flags | MSG_TRUNC);
+    *truncated = got > static_cast<ssize_t>(kPacketBytesMax);
+    return got;
+  }
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kAttachDescriptorsMax)];
   iovec part{buffer_.get(), kPacketBytesMax};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof(control);
+  const ssize_t got = ::recvmsg(socket_.get(), &header, flags | MSG_CMSG_CLOEXEC);
+  if (got <= 0) return got;
+  *descriptors = TakeDescriptors(&header);
+  *truncated = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+  return got;
+}
+
+StatusOr<std::span<const std::byte>> AttachConnection::ReceiveBytes(
+    Deadline deadline, const Interrupt& interrupted, std::vector<UniqueFd>* descriptors) {
+  if (buffer_ == nullptr) buffer_.reset(new std::byte[kPacketBytesMax]);
   bool sleeps = std::chrono::steady_clock::now() + kReceiveTimeout < deadline;
   for (;; sleeps = false) {
     if (!sleeps) SH_RETURN_IF_ERROR(WaitFor(POLLIN, deadline, interrupted));
-    msghdr header{};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    header.msg_control = control;
-    header.msg_controllen = sizeof(control);
-    const int flags = MSG_CMSG_CLOEXEC | (sleeps ? 0 : MSG_DONTWAIT);
-    const ssize_t got = ::recvmsg(socket_.get(), &header, flags);
+    bool truncated = false;
+    const ssize_t got = ReceiveOnce(sleeps ? 0 : MSG_DONTWAIT, descriptors, &truncated);
     if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) continue;
     if (got <= 0) return HungUp("an answer was awaited");
-    Received received;
-    received.descriptors = TakeDescriptors(&header);
-    if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    if (truncated) {
       return Status(Reason::kInvalidArgument,
                     "the daemon sent a packet beyond the attach protocol's limits, or this "
                     "process is out of descriptors");
     }
-    const std::span<const std::byte> span(buffer_.get(), static_cast<size_t>(got));
-    SH_ASSIGN_OR_RETURN(received.packet, DecodeAttachPacket(span));
-    return received;
+    return std::span<const std::byte>(buffer_.get(), static_cast<size_t>(got));
   }
 }
 

@@ -45,9 +45,16 @@ class AttachConnection final {
   // TIMEOUT, MESSAGE_TOO_LARGE.
   Status Send(const AttachPacket& packet, int descriptor, Deadline deadline);
 
+  // Sends the bytes of one packet. Errors: as Send.
+  Status SendBytes(std::string_view bytes, Deadline deadline) const;
+
   // The next packet. Errors: UNAVAILABLE (hung up), TIMEOUT, CANCELLED (interrupted),
   // INVALID_ARGUMENT (garbled).
   StatusOr<Received> Receive(Deadline deadline, const Interrupt& interrupted);
+  // Its bytes, until the next one is received, and in *descriptors what came beside it. Without
+  // `descriptors` the kernel drops what does, and has less to do. Errors: as Receive.
+  StatusOr<std::span<const std::byte>> ReceiveBytes(Deadline deadline, const Interrupt& interrupted,
+                                                    std::vector<UniqueFd>* descriptors);
 
   bool open() const { return socket_.valid(); }
   // Whether the other side is gone. False also where that cannot be known.
@@ -61,6 +68,12 @@ class AttachConnection final {
   explicit AttachConnection(UniqueFd socket) : socket_(std::move(socket)) {}
   // Waits for `events` (poll) on the socket.
   Status WaitFor(short events, Deadline deadline, const Interrupt& interrupted) const;
+  // Calls `attempt`, which sends, again until it has or cannot.
+  template <typename Try>
+  Status UntilSent(Deadline deadline, const Try& attempt) const;
+  // One packet into buffer_, as recvmsg gives it; *truncated where it or its descriptors did not
+  // fit.
+  ssize_t ReceiveOnce(int flags, std::vector<UniqueFd>* descriptors, bool* truncated) const;
 
   UniqueFd socket_;
   // For one packet; kept, because so much memory is asked of the kernel each time otherwise.

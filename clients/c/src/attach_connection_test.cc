@@ -6,6 +6,7 @@
 #include <sys/un.h>
 
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -44,11 +45,66 @@ class AttachConnectionTest : public ::testing::Test {
               static_cast<ssize_t>(bytes.size()));
   }
 
+  // With a descriptor beside it.
+  bool SendBeside(std::string bytes, int descriptor) const {
+    iovec part{bytes.data(), bytes.size()};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &descriptor, sizeof(int));
+    return ::sendmsg(daemon_.get(), &message, 0) == static_cast<ssize_t>(bytes.size());
+  }
+
   std::string folder_;
   UniqueFd listener_;
   UniqueFd daemon_;
   AttachConnection connection_;
 };
+
+TEST_F(AttachConnectionTest, WhatComesBesideAnAnswerIsDroppedWhereNobodyAsksForIt) {
+  const std::string bytes = EncodeAttachPacket({7, AttachCallReply{"x"}}).value();
+  const auto open_files = [] {
+    const std::filesystem::directory_iterator all("/proc/self/fd");
+    return std::distance(begin(all), end(all));
+  };
+  const auto before = open_files();
+  for (const bool asks : {false, true}) {
+    ASSERT_TRUE(SendBeside(bytes, STDERR_FILENO));
+    std::vector<UniqueFd> descriptors;
+    const auto received = connection_.ReceiveBytes(Clock::now() + std::chrono::minutes(1),
+                                                   Interrupt(), asks ? &descriptors : nullptr);
+    ASSERT_TRUE(received.ok()) << received.status().ToString();
+    EXPECT_EQ(received->size(), bytes.size());
+    EXPECT_EQ(descriptors.size(), asks ? 1u : 0u);
+    EXPECT_EQ(open_files() - before, asks ? 1 : 0);
+  }
+}
+
+TEST_F(AttachConnectionTest, APacketBeyondTheLimitIsRefused) {
+  constexpr size_t kLimit = kAttachHeaderBytes + kAttachBodyBytesMax;
+  for (const bool asks : {false, true}) {
+    for (const size_t bytes : {kLimit, kLimit + 1}) {
+      const std::string packet(bytes, 'x');
+      ASSERT_EQ(::send(daemon_.get(), packet.data(), bytes, 0), static_cast<ssize_t>(bytes));
+      std::vector<UniqueFd> descriptors;
+      const auto received = connection_.ReceiveBytes(Clock::now() + std::chrono::minutes(1),
+                                                     Interrupt(), asks ? &descriptors : nullptr);
+      EXPECT_EQ(received.ok(), bytes == kLimit) << bytes << " " << asks;
+      if (received.ok()) {
+        EXPECT_EQ(received->size(), bytes);
+      } else {
+        EXPECT_EQ(received.status().reason(), Reason::kInvalidArgument);
+      }
+    }
+  }
+}
 
 TEST_F(AttachConnectionTest, NoAnswerIsATimeoutAtTheDeadlineAndNotBefore) {
   for (const milliseconds patience : {milliseconds(0), milliseconds(10), milliseconds(120)}) {

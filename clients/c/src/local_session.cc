@@ -29,6 +29,17 @@ Status UnexpectedAnswer(const std::string& to) {
                                        "service are of the same release");
 }
 
+Status Refusal(const AttachError& error) {
+  return Status(error.reason, error.message).WithRetryAfter(error.retry_after_ms);
+}
+
+// Of a packet that is no answer to the request under way.
+Status WhetherItGoesOn(const AttachPacket& packet) {
+  const auto* const error = std::get_if<AttachError>(&packet.message);
+  if (packet.request_id != 0 || error == nullptr) return Status();
+  return Status(Reason::kUnavailable, "the daemon ended the connection: " + error->message);
+}
+
 Status CheckToken(const std::string& token) {
   if (token.size() <= kTokenBytesMax) return Status();
   return Status(Reason::kInvalidArgument, "the access token has " + std::to_string(token.size()) +
@@ -220,7 +231,7 @@ StatusOr<AttachConnection> LocalSession::ConnectOnce(bool want_lanes, Deadline d
     SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
                         connection.Receive(deadline, interrupted));
     if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
-      return Status(error->reason, error->message).WithRetryAfter(error->retry_after_ms);
+      return Refusal(*error);
     }
     if (!std::holds_alternative<AttachWelcome>(received.packet.message)) {
       return UnexpectedAnswer("Hello");
@@ -260,76 +271,111 @@ StatusOr<AttachConnection::Received> LocalSession::ExchangeOnce(Control* control
   *sent = false;
   SH_RETURN_IF_ERROR(control->connection.Send(AttachPacket{request_id, message}, -1, deadline));
   *sent = true;
-  control->parts.clear();
   for (;;) {
     SH_ASSIGN_OR_RETURN(AttachConnection::Received received,
                         control->connection.Receive(deadline, options_.interrupted));
     // An answer to an earlier call that was given up is dropped; an error without a request ends
     // the connection.
-    if (received.packet.request_id == request_id) {
-      const auto* const part = std::get_if<AttachCallPart>(&received.packet.message);
-      if (part == nullptr) return received;
-      control->parts.append(part->bytes);
-      if (control->parts.size() <= kMessageBytesMax) continue;
-      return Status(Reason::kInvalidArgument, "the daemon sent a response of more than " +
-                                                  std::to_string(kMessageBytesMax) + " bytes");
+    if (received.packet.request_id == request_id) return received;
+    SH_RETURN_IF_ERROR(WhetherItGoesOn(received.packet));
+  }
+}
+
+Status LocalSession::CallOnce(Control* control, const AttachCallView& call, Deadline deadline,
+                              bool* sent, Status* answer) {
+  const uint64_t request_id = control->next_request_id++;
+  *sent = false;
+  SH_RETURN_IF_ERROR(EncodeAttachCall(request_id, call, &control->packet));
+  SH_RETURN_IF_ERROR(control->connection.SendBytes(control->packet, deadline));
+  *sent = true;
+  control->response.clear();
+  for (;;) {
+    SH_ASSIGN_OR_RETURN(
+        const std::span<const std::byte> bytes,
+        control->connection.ReceiveBytes(deadline, options_.interrupted, /*descriptors=*/nullptr));
+    uint64_t answered = 0;
+    AttachCallReplyView reply;
+    if (DecodeAttachCallReply(bytes, &answered, &reply)) {
+      if (answered != request_id) continue;  // As in ExchangeOnce.
+      control->response.append(reply.response);
+      return Status();
     }
-    if (received.packet.request_id == 0) {
-      if (const auto* error = std::get_if<AttachError>(&received.packet.message)) {
-        return Status(Reason::kUnavailable, "the daemon ended the connection: " + error->message);
-      }
+    SH_ASSIGN_OR_RETURN(const AttachPacket packet, DecodeAttachPacket(bytes));
+    if (packet.request_id != request_id) {
+      SH_RETURN_IF_ERROR(WhetherItGoesOn(packet));
+      continue;
     }
+    const auto* const part = std::get_if<AttachCallPart>(&packet.message);
+    if (part == nullptr) {
+      const auto* const error = std::get_if<AttachError>(&packet.message);
+      *answer = error == nullptr ? UnexpectedAnswer("a call") : Refusal(*error);
+      return Status();
+    }
+    control->response.append(part->bytes);
+    if (control->response.size() <= kMessageBytesMax) continue;
+    return Status(Reason::kInvalidArgument, "the daemon sent a response of more than " +
+                                                std::to_string(kMessageBytesMax) + " bytes");
+  }
+}
+
+template <typename Once>
+Status LocalSession::UntilAnswered(Control* control, bool want_lanes, const CallOptions& options,
+                                   const Once& once) {
+  if (steady_clock::now() >= options.deadline) {
+    return Status(Reason::kTimeout, "attach socket of " + options_.runtime_dir +
+                                        ": the deadline passed, so the request was not sent");
+  }
+  RetryPause retry;
+  for (;;) {
+    SH_RETURN_IF_ERROR(EnsureConnected(control, want_lanes, options.deadline));
+    bool sent = false;
+    Status status = once(&sent);
+    if (status.ok()) return status;
+    const Reason reason = status.reason();
+    if (reason == Reason::kUnavailable || reason == Reason::kInvalidArgument) {
+      CloseTracked(&control->connection);
+    }
+    if (sent && reason == Reason::kInvalidArgument) {  // An answer that this side cannot read.
+      return Status(reason, status.message() + "; the call may have been carried out");
+    }
+    if (reason != Reason::kUnavailable) return status;
+    if (sent && !options.idempotent) {
+      return Status(Reason::kUnavailable,
+                    status.message() + "; whether the call was carried out is unknown");
+    }
+    if (!retry.Pause(options.deadline)) return status;
   }
 }
 
 StatusOr<AttachConnection::Received> LocalSession::Exchange(Control* control, bool want_lanes,
                                                             const AttachMessage& message,
                                                             const CallOptions& options) {
-  RetryPause retry;
-  if (steady_clock::now() >= options.deadline) {
-    return Status(Reason::kTimeout, "attach socket of " + options_.runtime_dir +
-                                        ": the deadline passed, so the request was not sent");
-  }
-  for (;;) {
-    SH_RETURN_IF_ERROR(EnsureConnected(control, want_lanes, options.deadline));
-    bool sent = false;
-    StatusOr<AttachConnection::Received> received =
-        ExchangeOnce(control, message, options.deadline, &sent);
-    if (received.ok()) {
-      const auto* error = std::get_if<AttachError>(&received->packet.message);
-      if (error == nullptr) return received;
-      return Status(error->reason, error->message).WithRetryAfter(error->retry_after_ms);
-    }
-    const Reason reason = received.status().reason();
-    if (reason == Reason::kUnavailable || reason == Reason::kInvalidArgument) {
-      CloseTracked(&control->connection);
-    }
-    if (sent && reason == Reason::kInvalidArgument) {  // An answer that this side cannot read.
-      return Status(reason, received.status().message() + "; the call may have been carried out");
-    }
-    if (reason != Reason::kUnavailable) return received;
-    if (sent && !options.idempotent) {
-      return Status(Reason::kUnavailable,
-                    received.status().message() + "; whether the call was carried out is unknown");
-    }
-    if (!retry.Pause(options.deadline)) return received;
-  }
+  AttachConnection::Received received;
+  const auto once = [&](bool* sent) -> Status {
+    SH_ASSIGN_OR_RETURN(received, ExchangeOnce(control, message, options.deadline, sent));
+    return Status();
+  };
+  SH_RETURN_IF_ERROR(UntilAnswered(control, want_lanes, options, once));
+  const auto* const error = std::get_if<AttachError>(&received.packet.message);
+  if (error != nullptr) return Refusal(*error);
+  return received;
 }
 
-StatusOr<std::string> LocalSession::ExchangeCall(Control* control, const AttachCall& call,
+StatusOr<std::string> LocalSession::ExchangeCall(Control* control, const AttachCallView& call,
                                                  const CallOptions& options) {
-  SH_ASSIGN_OR_RETURN(AttachConnection::Received received, Exchange(control, false, call, options));
-  auto* const reply = std::get_if<AttachCallReply>(&received.packet.message);
-  if (reply == nullptr) return UnexpectedAnswer("a call");
-  if (control->parts.empty()) return std::move(reply->response);
-  std::string response;
-  response.swap(control->parts);
-  return response.append(reply->response);
+  Status answer;
+  const auto once = [&](bool* sent) {
+    return CallOnce(control, call, options.deadline, sent, &answer);
+  };
+  SH_RETURN_IF_ERROR(UntilAnswered(control, /*want_lanes=*/false, options, once));
+  SH_RETURN_IF_ERROR(answer);
+  return std::exchange(control->response, {});
 }
 
 StatusOr<std::string> LocalSession::Call(const std::string& method, const std::string& request,
                                          const CallOptions& options) {
-  const AttachCall call{method, NanosecondsUntil(options.deadline), request, /*takes_parts=*/true};
+  const AttachCallView call{method, NanosecondsUntil(options.deadline), request,
+                            /*takes_parts=*/true};
   if (options.long_running) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -355,7 +401,8 @@ bool LocalSession::CallIfFree(const std::string& method, const std::string& requ
     *response = taken;
     return true;
   }
-  const AttachCall call{method, NanosecondsUntil(options.deadline), request, /*takes_parts=*/true};
+  const AttachCallView call{method, NanosecondsUntil(options.deadline), request,
+                            /*takes_parts=*/true};
   *response = ExchangeCall(turn.get(), call, options);
   return true;
 }

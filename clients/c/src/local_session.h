@@ -126,7 +126,8 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
     AttachConnection connection;
     bool with_lanes = false;
     uint64_t next_request_id = 1;
-    std::string parts;  // Of the response that is being received.
+    std::string packet;    // Of the call that is under way.
+    std::string response;  // What has come of its response.
   };
 
   // A call's turn on the connection; it ends with the object.
@@ -158,10 +159,17 @@ class LocalSession final : public ForkObserver, public std::enable_shared_from_t
                                                 const AttachMessage& message,
                                                 const CallOptions& options);
   // One call and its response, which may come in parts. REQUIRES: as ReopenDicts.
-  StatusOr<std::string> ExchangeCall(Control* control, const AttachCall& call,
+  StatusOr<std::string> ExchangeCall(Control* control, const AttachCallView& call,
                                      const CallOptions& options);
+  // Calls `once(&sent)`, which says what came of one try, again while that is safe and helps.
+  template <typename Once>
+  Status UntilAnswered(Control* control, bool want_lanes, const CallOptions& options,
+                       const Once& once);
   StatusOr<AttachConnection::Received> ExchangeOnce(Control* control, const AttachMessage& message,
                                                     Deadline deadline, bool* sent);
+  // *answer is the daemon's: a refusal, or OK with the response in control->response.
+  Status CallOnce(Control* control, const AttachCallView& call, Deadline deadline, bool* sent,
+                  Status* answer);
   StatusOr<std::shared_ptr<LocalArea>> Adopt(const AttachAreaOpened& opened,
                                              const std::vector<UniqueFd>& descriptors);
   // Asks the daemon for every mapped area again, after lanes of a new lease came: counts this
