@@ -116,9 +116,12 @@ class FieldWriter final {
     if (value) Flag(tag, value);
   }
   void Text(uint16_t tag, const char* name, size_t bytes_max, std::string_view value) {
-    if (value.size() > bytes_max && too_long_.empty()) {
-      too_long_ = std::string(name) + " has " + std::to_string(value.size()) +
-                  " bytes, the limit is " + std::to_string(bytes_max);
+    if (value.size() > bytes_max) {
+      if (too_long_.empty()) {
+        too_long_ = std::string(name) + " has " + std::to_string(value.size()) +
+                    " bytes, the limit is " + std::to_string(bytes_max);
+      }
+      return;  // It is not sent, nor kept in memory that is used again.
     }
     Header(tag, value.size());
     packet_ += value;

@@ -212,7 +212,7 @@ struct AttachCallReplyView {
 Status EncodeAttachCall(uint64_t request_id, const AttachCallView& call, std::string* bytes);
 Status EncodeAttachCallReply(uint64_t request_id, std::string_view response, std::string* bytes);
 // What the bytes of a Call or CallReply say. False for those of any other packet, and for those
-// that DecodeAttachPacket refuses.
+// that DecodeAttachPacket refuses; what is pointed to means nothing then.
 bool DecodeAttachCall(std::span<const std::byte> bytes, uint64_t* request_id, AttachCallView* call);
 bool DecodeAttachCallReply(std::span<const std::byte> bytes, uint64_t* request_id,
                            AttachCallReplyView* reply);

@@ -335,7 +335,7 @@ void AttachLoop::OnPacket(Connection& connection, AttachPacket packet,
 }
 
 void AttachLoop::TakeAnswers() {
-  // One that is posted from here on wakes this thread.
+  // One that is posted from here on wakes this thread, or is its own: Run looks before it sleeps.
   if (!mailbox_->has_answers.load(std::memory_order_acquire)) return;
   std::vector<Mailbox::Answer> answers;
   {

@@ -27,11 +27,13 @@ void CompareShortWays(const std::string& bytes,
   if (statehouse::DecodeAttachCall(span, &id, &call_view) != (call != nullptr)) abort();
   if (call != nullptr &&
       (id != decoded->request_id || call_view.method != call->method ||
-       call_view.request != call->request || call_view.deadline_ns != call->deadline_ns)) {
+       call_view.request != call->request || call_view.deadline_ns != call->deadline_ns ||
+       call_view.takes_parts != call->takes_parts)) {
     abort();
   }
   if (statehouse::DecodeAttachCallReply(span, &id, &reply_view) != (reply != nullptr)) abort();
-  if (reply != nullptr && reply_view.response != reply->response) abort();
+  if (reply != nullptr && (id != decoded->request_id || reply_view.response != reply->response))
+    abort();
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace statehouse {
 namespace {
 
 constexpr std::chrono::milliseconds kInterruptPeriod{100};
-// Most answers come within it: they are slept for in recvmsg itself, which saves a call of poll.
+// Most answers come within it: they are slept for in the call that receives, which saves a poll.
 constexpr std::chrono::milliseconds kReceiveTimeout{50};
 constexpr int kSendFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
 constexpr size_t kPacketBytesMax = kAttachHeaderBytes + kAttachBodyBytesMax;

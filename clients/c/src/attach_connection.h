@@ -2,8 +2,8 @@
 // (engine/attach/protocol.h).
 //
 // Who owns it: LocalSession, which also closes its descriptor in a forked child.
-// Threads: one at a time. Always true: the descriptor is non-blocking and close-on-exec; every wait
-// has a deadline. Failure: UNAVAILABLE means that the peer is away or hung up; Send then delivered
+// Threads: one at a time. Always true: the descriptor is close-on-exec, and nothing waits beyond
+// its deadline. Failure: UNAVAILABLE means that the peer is away or hung up; Send then delivered
 // nothing.
 #pragma once
 

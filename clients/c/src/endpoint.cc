@@ -37,13 +37,15 @@ struct ParsedUrl {
 
 Status Invalid(std::string message) { return Status(Reason::kInvalidArgument, std::move(message)); }
 
-// A URL as errors show it: without the name and password of a user, which it should not have.
+// A URL as errors show it: without what stands before an '@', which may be somebody's password.
 std::string Shown(std::string_view url) {
   const size_t at = url.rfind('@');
   if (at == std::string_view::npos) return std::string(url);
-  const size_t scheme = url.find("://");
-  const size_t begin = scheme < at ? scheme + 3 : 0;
-  return std::string(url.substr(0, begin)) + "***" + std::string(url.substr(at));
+  std::string shown;
+  for (const std::string_view scheme : {kUnixScheme, kTcpScheme, kTlsScheme}) {
+    if (url.starts_with(scheme)) shown = scheme;
+  }
+  return shown.append("***").append(url.substr(at));
 }
 
 StatusOr<std::string> PercentDecode(std::string_view text) {
@@ -109,12 +111,6 @@ StatusOr<std::string> ParseHostAndPort(std::string_view text) {
                    "\" is no host[:port]; write for example statehouse://127.0.0.1:7700 or "
                    "statehouse://[::1]:7700");
   };
-  if (text.find('@') != std::string_view::npos) {
-    return Invalid(
-        "\"" + Shown(text) +
-        "\" names a user, and a URL has none; give the access token by the option token, "
-        "STATEHOUSE_TOKEN or STATEHOUSE_TOKEN_FILE");
-  }
   size_t host_end = text.find(':');
   if (text.starts_with('[')) {
     const size_t bracket = text.find(']');
@@ -122,7 +118,7 @@ StatusOr<std::string> ParseHostAndPort(std::string_view text) {
     host_end = bracket + 1 < text.size() ? bracket + 1 : std::string_view::npos;
   }
   const std::string host(text.substr(0, host_end));
-  if (host.empty() || host.find_first_of("/ ") != std::string::npos) return bad();
+  if (host.empty() || host.find_first_of("/@ ") != std::string::npos) return bad();
   if (host_end == std::string_view::npos) return host + ":" + std::string(kDefaultPort);
   const std::string_view port = text.substr(host_end + 1);
   uint16_t number = 0;
@@ -134,7 +130,7 @@ StatusOr<std::string> ParseHostAndPort(std::string_view text) {
   return std::string(text);
 }
 
-StatusOr<ParsedUrl> ParseUrl(const std::string& url) {
+StatusOr<ParsedUrl> ParseParts(const std::string& url) {
   ParsedUrl parsed;
   std::string_view rest = url;
   if (rest.starts_with(kUnixScheme)) {
@@ -146,7 +142,7 @@ StatusOr<ParsedUrl> ParseUrl(const std::string& url) {
   } else if (rest.starts_with(kTcpScheme)) {
     rest.remove_prefix(kTcpScheme.size());
   } else {
-    return Invalid("URL \"" + Shown(url) +
+    return Invalid("URL \"" + url +
                    "\" begins with none of statehouse+unix:// (runtime dir), statehouse:// "
                    "(host:port) and statehouse+tls:// (host:port)");
   }
@@ -168,10 +164,20 @@ StatusOr<ParsedUrl> ParseUrl(const std::string& url) {
   }
   const bool has_files = parsed.ca_file || parsed.certificate_file || parsed.key_file;
   if (has_files && !parsed.is_tls) {
-    return Invalid("URL \"" + Shown(url) +
-                   "\" has files of TLS, so it begins with statehouse+tls://");
+    return Invalid("URL \"" + url + "\" has files of TLS, so it begins with statehouse+tls://");
   }
   return parsed;
+}
+
+StatusOr<ParsedUrl> ParseUrl(const std::string& url) {
+  StatusOr<ParsedUrl> parsed = ParseParts(url);
+  if (parsed.ok() || url.find('@') == std::string::npos) return parsed;
+  // Whatever is wrong with it, saying it would show a part.
+  return Invalid(
+      "URL \"" + Shown(url) +
+      "\" is malformed (what stands before the '@' is not shown). A URL names no user and "
+      "no password: give the access token by the option token, STATEHOUSE_TOKEN or "
+      "STATEHOUSE_TOKEN_FILE");
 }
 
 // A PEM file by the URL or else the environment; empty where neither names one.

@@ -288,7 +288,7 @@ Status LocalSession::CallOnce(Control* control, const AttachCallView& call, Dead
   SH_RETURN_IF_ERROR(EncodeAttachCall(request_id, call, &control->packet));
   SH_RETURN_IF_ERROR(control->connection.SendBytes(control->packet, deadline));
   *sent = true;
-  control->response.clear();
+  control->response = std::string();  // Without the room that a longer one of another call took.
   for (;;) {
     SH_ASSIGN_OR_RETURN(
         const std::span<const std::byte> bytes,
