@@ -278,6 +278,19 @@ TEST_F(AttachDoorTest, AWorkerGoesOnWithItsLanesOverARestartOfTheDaemon) {
   EXPECT_TRUE((*later)->Store(worker.lane(), WordType::kU8, 0, 1).ok());
 }
 
+// No event tells a daemon of it: it looks from time to time.
+TEST_F(AttachDoorTest, LanesThatAnEarlierDaemonGaveComeBackWhenTheirWorkerLivesOnWithoutThem) {
+  AttachClient worker = Client(daemon_->token(), true);
+  const Status again = daemon_->KillDaemonAndWait();
+  ASSERT_TRUE(again.ok()) << again.ToString();
+  admin_ = Client(daemon_->token(), false);
+  ASSERT_EQ(ServiceStatus().attached_processes(), 1u);
+
+  worker.CloseLiveness();
+
+  EXPECT_TRUE(Eventually([&] { return ServiceStatus().attached_processes() == 0; }));
+}
+
 // The control words of an area, as a worker that ignores the protocol finds them in what it may
 // map.
 std::atomic<uint64_t>& ControlWordOf(const Area& area, uint32_t stripe) {
