@@ -240,7 +240,7 @@ void NotedBatch::Fail(BatchOperation* operation, const Status& why, const char* 
   if (operation->is_late && !operation->is_asked) {
     (void)Finish(why, operation->result.Room().name.c_str(), &error);
   } else if (operation->action && !is_local_) {
-    tape_.Answer(why, "");
+    tape_.Give({why, "", /*sent_again=*/false});
     const sh_reason reason = operation->action(BatchTarget::kTape, &operation->result, &error);
     if (reason == SH_OK) return;  // It takes that for an answer.
   } else {

@@ -166,6 +166,7 @@ class NotedBatch {
   struct Message {
     std::vector<size_t> left;  // Operations that have no answer yet.
     bool repeatable = true;
+    bool sent_again = false;  // It, or a part of it.
     bool is_cut = false;
   };
 
@@ -183,10 +184,10 @@ class NotedBatch {
   std::string SendMessage(size_t begin, size_t end);
   size_t MessageEnd(size_t begin) const;
   Message Gather(size_t begin, size_t end);
-  Status Ask(const Message& message, Deadline deadline, std::string* answer);
+  Status Ask(Message* message, Deadline deadline, std::string* answer);
   Status TakeAnswer(std::string_view answer, Message* message);
   std::string Encode(std::span<const size_t> which, const DictOperationId& id) const;
-  void Take(BatchOperation* operation, const BatchAnswered& answered);
+  void Take(BatchOperation* operation, const BatchAnswered& answered, bool sent_again);
   void TakeShort(BatchOperation* operation, std::string_view message);
   void Fail(BatchOperation* operation, const Status& why, const char* name = nullptr);
   size_t FirstFailed(size_t begin, size_t end) const;

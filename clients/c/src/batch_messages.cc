@@ -123,13 +123,14 @@ NotedBatch::Message NotedBatch::Gather(size_t begin, size_t end) {
   return message;
 }
 
-Status NotedBatch::Ask(const Message& message, Deadline deadline, std::string* answer) {
+Status NotedBatch::Ask(Message* message, Deadline deadline, std::string* answer) {
   CallOptions options;
   options.deadline = deadline;
-  options.idempotent = message.repeatable;
-  if (!is_named_) return caller_->RunBatch(Encode(message.left, {}), answer, options);
-  const OperationIds::Lease lease = ids_->Take(message.left.size());
-  return caller_->RunBatch(Encode(message.left, lease.id()), answer, options);
+  options.idempotent = message->repeatable;
+  options.sent_again = &message->sent_again;
+  if (!is_named_) return caller_->RunBatch(Encode(message->left, {}), answer, options);
+  const OperationIds::Lease lease = ids_->Take(message->left.size());
+  return caller_->RunBatch(Encode(message->left, lease.id()), answer, options);
 }
 
 // Takes the results of what was carried out from the message's operations.
@@ -147,7 +148,9 @@ Status NotedBatch::TakeAnswer(std::string_view answer, Message* message) {
   };
   size_t done = left.size();
   while (done > 0 && is_draining(answered[done - 1])) --done;
-  for (size_t i = 0; i < done; ++i) Take(&operations_[left[i]], answered[i]);
+  for (size_t i = 0; i < done; ++i) {
+    Take(&operations_[left[i]], answered[i], message->sent_again);
+  }
   left.erase(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(done));
   return Status();
 }
@@ -162,7 +165,7 @@ std::string NotedBatch::SendMessage(size_t begin, size_t end) {
   };
   while (!message.left.empty()) {
     std::string answer;
-    Status status = Ask(message, deadline, &answer);
+    Status status = Ask(&message, deadline, &answer);
     if (status.ok()) status = TakeAnswer(answers_.emplace_back(std::move(answer)), &message);
     if (!status.ok()) {
       if (!IsDoubtful(status.reason())) return refuse(status);
@@ -174,6 +177,7 @@ std::string NotedBatch::SendMessage(size_t begin, size_t end) {
       return refuse(
           Status(Reason::kDraining, "batch: the service stopped before it came to this operation"));
     }
+    message.sent_again = true;
   }
   if (!message.is_cut && !(stop_at_failure_ && FirstFailed(begin, end) < end)) return "";
   for (size_t i = begin; i < end; ++i) {
@@ -228,7 +232,7 @@ std::string NotedBatch::Encode(std::span<const size_t> which, const DictOperatio
   return request;
 }
 
-void NotedBatch::Take(BatchOperation* operation, const BatchAnswered& answered) {
+void NotedBatch::Take(BatchOperation* operation, const BatchAnswered& answered, bool sent_again) {
   if (answered.field == v1::OperationResult::kFailure) {
     const Refusal refusal = RefusalOf(answered.message);
     return Fail(operation, refusal.status, refusal.name.c_str());
@@ -241,7 +245,7 @@ void NotedBatch::Take(BatchOperation* operation, const BatchAnswered& answered) 
   }
   operation->is_over = true;
   if (operation->is_short) return TakeShort(operation, answered.message);
-  tape_.Answer(Status(), answered.message);
+  tape_.Give({Status(), answered.message, sent_again});
   sh_error* error = nullptr;
   (void)operation->action(BatchTarget::kTape, &operation->result, &error);
   operation->error.reset(error);

@@ -38,11 +38,16 @@ class BatchTape final : public Caller {
   }
   // What was called since Note.
   std::optional<TapedRequest>& noted() { return noted_; }
+  // What came of the operation.
+  struct Answer {
+    Status status;
+    std::string_view response;
+    bool sent_again = false;  // As of CallOptions.
+  };
   // Call gives this. The bytes stay where they are until then.
-  void Answer(Status status, std::string_view response) {
+  void Give(const Answer& answer) {
     is_noting_ = false;
-    status_ = std::move(status);
-    response_ = response;
+    answer_ = answer;
   }
 
   Status Call(const std::string& method, const google::protobuf::MessageLite& request,
@@ -51,8 +56,7 @@ class BatchTape final : public Caller {
  private:
   bool is_noting_ = true;
   std::optional<TapedRequest> noted_;
-  Status status_;
-  std::string_view response_;
+  Answer answer_;
 };
 
 }  // namespace statehouse

@@ -30,7 +30,8 @@ class HeldLock {
   virtual LeaseLook Look() = 0;
   // 0: as it was asked for.
   virtual Status Renew(uint64_t ttl_ns) = 0;
-  // *held: it was held until now.
+  // *held: it was held until now. The service's word, but for a release that was sent again, whose
+  // "not held" may be because of the first sending: there this process's clock decides.
   virtual Status Release(bool* held) = 0;
   // Release as one operation of a batch, by `calls`: once to note it, and once with the answer.
   // Only an answer ends the lease. UNIMPLEMENTED where it takes no call, or several.

@@ -344,6 +344,7 @@ Status LocalSession::UntilAnswered(Control* control, bool want_lanes, const Call
                     status.message() + "; whether the call was carried out is unknown");
     }
     if (!retry.Pause(options.deadline)) return status;
+    if (sent) options.NoteSentAgain();
   }
 }
 

@@ -49,6 +49,13 @@ struct CallOptions {
   bool unhurried = false;
   // It does not share a message with other calls.
   bool alone = false;
+  // Where not null: set where the call was sent more than once, so that its answer may be about a
+  // sending after the one that was carried out. Never cleared.
+  bool* sent_again = nullptr;
+
+  void NoteSentAgain() const {
+    if (sent_again != nullptr) *sent_again = true;
+  }
 };
 
 // Who owns it: shared by the client handle and its areas, because an area needs lanes as long as it

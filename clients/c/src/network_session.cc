@@ -47,6 +47,7 @@ Status UntilAnswered(const CallOptions& options, const Once& once) {
     const bool again = options.idempotent && (status.reason() == Reason::kUnavailable ||
                                               status.reason() == Reason::kDraining);
     if (!again || !retry.Pause(options.deadline)) return status;
+    options.NoteSentAgain();
   }
 }
 
@@ -181,6 +182,7 @@ Status NetworkSession::CallOnce(const std::string& method, const MessageLite& re
     // Its answer may have lacked room only beside those of others.
     const bool again = status.reason() == Reason::kMessageTooLarge && options.idempotent;
     if (was_sent && !again) return status;
+    if (was_sent) options.NoteSentAgain();
   }
   grpc::ClientContext context;
   context.set_deadline(WallTime(deadline));

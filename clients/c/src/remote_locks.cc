@@ -144,28 +144,37 @@ class RemoteLock final : public HeldLock {
     }
     Status released = CheckUsable();
     if (released.ok()) released = GiveBack(calls, was_valid_, was_told_, held);
-    if (!released.ok()) giving_back_ = false;
-    if (released.ok()) over_ = true;  // The renewer learns of it by being told to forget the lock.
-    return released;
+    if (!released.ok()) {
+      giving_back_ = false;
+      may_be_released_ = true;
+      return released;
+    }
+    over_ = true;  // The renewer learns of it by being told to forget the lock.
+    return Status();
   }
 
   void Abandon() override { over_ = true; }
 
  private:
+  // `valid` and `told`: what was known before it was sent: the lease was good by this process's
+  // clock; somebody was told that it is lost.
   Status GiveBack(Caller& calls, bool valid, bool told, bool* held) {
     v1::ReleaseLockRequest request;
     request.set_name(name_);
     request.set_session_id(session_id_);
     request.set_token(token_);
     v1::ReleaseLockResponse response;
-    const Status released =
-        calls.Call(Locks("ReleaseLock"), request, &response,
-                   locks_->OptionsUntil(steady_clock::now() + locks_->timeout_, true));
+    bool sent_again = may_be_released_;
+    CallOptions options = locks_->OptionsUntil(steady_clock::now() + locks_->timeout_, true);
+    options.sent_again = &sent_again;
+    const Status released = calls.Call(Locks("ReleaseLock"), request, &response, options);
+    // Where the session has ended its locks have passed on, and nobody knows when.
     if (released.reason() == Reason::kSessionNotFound) return Status();
     SH_RETURN_IF_ERROR(released);
-    // An answer of "not held" to a call that was sent twice is about the first one of the two.
-    // While the lease was good by this process's own clock, it was held.
-    *held = valid || (response.held() && !told);
+    // What the service says of a release that was sent once is so, whatever this process's clock
+    // says of the lease. "Not held" of one that was sent again may be because of the first
+    // sending: then it was held if the lease was good before that.
+    *held = (response.held() && !told) || (sent_again && valid);
     return Status();
   }
   Status Lost(const std::string& why) const {
@@ -195,6 +204,7 @@ class RemoteLock final : public HeldLock {
   std::atomic<bool> giving_back_{false};
   bool was_valid_ = false;
   bool was_told_ = false;
+  bool may_be_released_ = false;     // By a batch whose answer did not come.
   std::atomic<bool> lapsed_{false};  // Over by this process's clock; the service may have it still.
 };
 

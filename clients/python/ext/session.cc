@@ -95,9 +95,16 @@ PyObject* Open(PyObject* object, PyObject* const* args, Py_ssize_t count) {
   return NewArea(self, *std::move(area), args[1], args[2]);
 }
 
+// `flag` is a bytearray, or None.
+void SetIf(bool is_set, PyObject* flag) {
+  if (is_set && PyByteArray_Check(flag) && PyByteArray_Size(flag) > 0) {
+    PyByteArray_AsString(flag)[0] = 1;
+  }
+}
+
 PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
   static const char* const kNames[] = {"method", "request",      "timeout", "idempotent",
-                                       "name",   "long_running", nullptr};
+                                       "name",   "long_running", "again",   nullptr};
   const char* method = nullptr;
   const char* request = nullptr;
   Py_ssize_t request_bytes = 0;
@@ -105,9 +112,10 @@ PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
   int idempotent = 0;
   const char* name = "";
   int long_running = 0;
-  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sy#Op|sp", const_cast<char**>(kNames), &method,
+  PyObject* again = Py_None;
+  if (PyArg_ParseTupleAndKeywords(args, kwargs, "sy#Op|spO", const_cast<char**>(kNames), &method,
                                   &request, &request_bytes, &timeout, &idempotent, &name,
-                                  &long_running) == 0) {
+                                  &long_running, &again) == 0) {
     return nullptr;
   }
   SessionObject* const self = Self(object);
@@ -117,14 +125,17 @@ PyObject* Call(PyObject* object, PyObject* args, PyObject* kwargs) {
   const std::string method_copy(method);
   const std::string request_copy(request, static_cast<size_t>(request_bytes));
   StatusOr<std::string> response = std::string();
+  bool sent_again = false;
   {
     const WithoutGil without_gil(self);
     CallOptions options;
     options.deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
     options.idempotent = idempotent != 0;
     options.long_running = long_running != 0;
+    options.sent_again = &sent_again;
     response = self->session->Call(method_copy, request_copy, options);
   }
+  SetIf(sent_again, again);
   if (!response.ok()) return Raise(response.status(), name);
   return PyBytes_FromStringAndSize(response->data(), static_cast<Py_ssize_t>(response->size()));
 }
@@ -137,8 +148,9 @@ PyObject* CallIfFree(PyObject* object, PyObject* args) {
   int idempotent = 0;
   const char* name = nullptr;
   Py_ssize_t name_bytes = 0;
-  if (PyArg_ParseTuple(args, "sy#Ops#", &method, &request, &request_bytes, &timeout, &idempotent,
-                       &name, &name_bytes) == 0) {
+  PyObject* again = Py_None;
+  if (PyArg_ParseTuple(args, "sy#Ops#|O", &method, &request, &request_bytes, &timeout, &idempotent,
+                       &name, &name_bytes, &again) == 0) {
     return nullptr;
   }
   SessionObject* const self = Self(object);
@@ -150,15 +162,18 @@ PyObject* CallIfFree(PyObject* object, PyObject* args) {
   const std::string request_copy(request, static_cast<size_t>(request_bytes));
   StatusOr<std::string> response = std::string();
   bool was_free = false;
+  bool sent_again = false;
   {
     const WithoutGil without_gil(self);
     const Deadline now = std::chrono::steady_clock::now();
     CallOptions options;
     options.deadline = now + std::chrono::nanoseconds(timeout_ns);
     options.idempotent = idempotent != 0;
+    options.sent_again = &sent_again;
     was_free = self->session->CallIfFree(method_copy, request_copy, options,
                                          now + LocalSession::kBusyPatience, &response);
   }
+  SetIf(sent_again, again);
   if (!was_free) Py_RETURN_NONE;
   if (!response.ok()) return Raise(response.status(), name);
   return PyBytes_FromStringAndSize(response->data(), static_cast<Py_ssize_t>(response->size()));
@@ -171,12 +186,13 @@ PyMethodDef session_methods[] = {
      PyDoc_STR("open(name, make_lock, make_watch) -> Area: an area that exists; its lock(…) is "
                "make_lock(area, …), its watch(…) make_watch(area, …).")},
     {"call", AsMethod(&Call), METH_VARARGS | METH_KEYWORDS,
-     PyDoc_STR("call(method, request, timeout, idempotent, name='', long_running=False) -> bytes: "
-               "one unary call; a long-running one has a connection of its own.")},
+     PyDoc_STR("call(method, request, timeout, idempotent, name='', long_running=False, "
+               "again=None) -> bytes: one unary call; a long-running one has a connection of its "
+               "own. again: a bytearray, whose first byte is set where the call was sent again.")},
     {"call_if_free", &CallIfFree, METH_VARARGS,
-     PyDoc_STR("call_if_free(method, request, timeout, idempotent, name) -> bytes | None: as call; "
-               "None, with nothing sent, where the request is too long for a packet or other "
-               "threads' calls keep the connection busy.")},
+     PyDoc_STR("call_if_free(method, request, timeout, idempotent, name, again=None) -> bytes | "
+               "None: as call; None, with nothing sent, where the request is too long for a packet "
+               "or other threads' calls keep the connection busy.")},
     {"close", &Close, METH_NOARGS, PyDoc_STR("Gives the attachment back.")},
     {nullptr, nullptr, 0, nullptr},
 };

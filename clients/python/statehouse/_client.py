@@ -329,7 +329,7 @@ class Client:
         if isinstance(self._session, NetworkSession | SocketSession):
             return self._session.call(call, timeout, long_running)
         response = self._session.call(
-            call.method, call.request.SerializeToString(), timeout, call.idempotent, call.name, long_running
+            call.method, call.request.SerializeToString(), timeout, call.idempotent, call.name, long_running, call.again
         )
         return call.response_type.FromString(response)
 

@@ -22,6 +22,13 @@ class Call(NamedTuple):
     response_type: Any
     idempotent: bool
     name: str = ""
+    # For who has to know: its first byte is set once the call is sent again, so that the answer may be about a sending after the one that
+    # was carried out.
+    again: bytearray | None = None
+
+    def note_again(self) -> None:
+        if self.again is not None:
+            self.again[0] = 1
 
 
 @functools.cache

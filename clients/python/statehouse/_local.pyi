@@ -54,9 +54,10 @@ class Session:
         idempotent: bool,
         name: str = "",
         long_running: bool = False,
+        again: bytearray | None = None,
     ) -> bytes: ...
     def call_if_free(
-        self, method: str, request: bytes, timeout: float, idempotent: bool, name: str, /
+        self, method: str, request: bytes, timeout: float, idempotent: bool, name: str, again: bytearray | None = None, /
     ) -> bytes | None: ...
     def close(self) -> None: ...
     @property

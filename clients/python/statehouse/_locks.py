@@ -222,7 +222,9 @@ class Lock:
             self._on_lost(self)
 
     def release(self) -> None:
-        """Gives the lock back. LockLost where the lease was over before; RuntimeError where this object holds none."""
+        """Gives the lock back. LockLost where the lease was over before, as the service says, also where an operator took it away and
+        nobody has told this process; RuntimeError where this object holds none. Where the call was sent again because its first answer
+        was lost, this process's clock decides, because the lease may have been over by the first sending."""
         self._here()
         lease, self.lease = self.lease, None
         if lease is None:

@@ -195,6 +195,7 @@ class NetworkSession:
             if time.monotonic() + delay >= deadline:
                 raise error
             time.sleep(delay)
+            call.note_again()
 
     def _reach(self, call: Call, deadline: float) -> errors.Error | None:
         """Asks for a sign of life where there was none through this channel: else a call whose deadline passes looks unreachable."""
@@ -237,6 +238,7 @@ class NetworkSession:
             if isinstance(error, errors.Timeout) and not self._answered:
                 return None, unreachable_error(self.target, call.name, self.tls)
             if isinstance(error, errors.Cancelled) and self._channels_let_go != let_go:
+                call.note_again()
                 continue  # Cut short for a fork; only calls that may be sent twice are.
             if isinstance(error, errors.Unavailable):
                 self._answered = False

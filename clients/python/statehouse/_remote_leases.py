@@ -64,16 +64,20 @@ class RemoteLease:
             self._valid_until = max(self._valid_until, valid_until)
 
     def release(self) -> bool:
+        """Whether it was held until now."""
         told = self._over  # That it is lost.
         valid = self.left() > 0
         self._over = True
         self._leases.forget(self)
+        again = bytearray(1)
+        call = _lock_calls.release(self._name, self.session_id, self.token)._replace(again=again)
         try:
-            response = self._leases.call(_lock_calls.release(self._name, self.session_id, self.token))
-        except errors.NotFound:  # The session is over, and with it the lease.
+            response = self._leases.call(call)
+        except errors.NotFound:  # The session is over, and its locks have passed on, nobody knows when.
             return False
-        # "Not held" may be the answer to a call that was sent twice; while the lease was good it was held.
-        return valid or (bool(response.held) and not told)
+        # What the service says of a release that was sent once is so, whatever this process's clock says of the lease. "Not held" of one
+        # that was sent again may be because of the first sending: then it was held if the lease was good before that.
+        return (bool(response.held) and not told) or (bool(again[0]) and valid)
 
 
 class RemoteLeases:

@@ -57,7 +57,7 @@ class SocketSession:
             raise too_late_error("the attach socket", call)
         try:
             return self._local.call_if_free(
-                call.method, call.request.SerializeToString(), seconds, call.idempotent, call.name
+                call.method, call.request.SerializeToString(), seconds, call.idempotent, call.name, call.again
             )
         except errors.Cancelled:
             if self._local.closed:  # Meanwhile, by another thread.

@@ -194,7 +194,7 @@ SH_API sh_reason sh_batch_result_bytes(const sh_batch *batch, size_t index, sh_b
  * SH_OK. REQUIRES: `lock` is not NULL. */
 SH_API sh_reason sh_batch_result_lock(sh_batch *batch, size_t index, sh_lock **lock,
                                       sh_error **error);
-/* Of lock_release: 1 where it was held until now. */
+/* Of lock_release: 1 where it was held until now, as of sh_lock_release. */
 SH_API sh_reason sh_batch_result_released(const sh_batch *batch, size_t index, int *held,
                                           sh_error **error);
 

@@ -78,7 +78,10 @@ SH_API int sh_lock_held(const sh_lock *lock, uint64_t *left_ms);
 /* Lengthens the lease to `ttl_ms` from now; 0: as it was taken with. SH_LOCK_LOST: it is over. */
 SH_API sh_reason sh_lock_renew(sh_lock *lock, uint64_t ttl_ms, sh_error **error);
 /* Gives the lock back and frees the handle, whatever the result. *held (may be NULL): it was held
- * until now; that it was lost before is no error. NULL is allowed. Further errors:
+ * until now, as the service says, also where an operator took it away and this process has not
+ * heard of that; that it was lost before is no error. Where the call was sent again because its
+ * first answer was lost, the service's "not held" may be because of the first sending: then it says
+ * whether the lease was good by this process's clock. NULL is allowed. Further errors:
  * SH_CLIENT_FORKED. */
 SH_API sh_reason sh_lock_release(sh_lock *lock, int *held, sh_error **error);
 

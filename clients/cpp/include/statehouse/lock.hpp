@@ -97,8 +97,8 @@ class Lock final {
         [&](sh_error** e) { return sh_lock_renew(lease_->lock, ttl_ms, e); },
         [] { return Done(); });
   }
-  // Gives the lock back. False: it was lost before, or is released already. After it this object
-  // holds nothing, whatever the result.
+  // Gives the lock back. False: it was lost before (as sh_lock_release in statehouse/lock.h says
+  // it), or is released already. After it this object holds nothing, whatever the result.
   Result<bool> Release() {
     if (!lease_) return false;
     const std::unique_ptr<Lease> lease = std::move(lease_);
