@@ -9,13 +9,13 @@ set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
 
 find_package(Threads REQUIRED)
-# GCC 12 mistakes a short std::string for an overrun at -O1.
-set(SH_TEST_OPTIMIZATION $<$<CONFIG:Release>:-O1> $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds>)
+# Of code that nothing waits for. GCC 12 mistakes a short std::string for an overrun at -O1.
+set(SH_COLD_OPTIONS $<$<CONFIG:Release>:-O1> $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds>)
 
 # Compile settings that every target of ours carries; third-party code never sees them.
 add_library(sh_settings INTERFACE)
 target_include_directories(sh_settings INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(sh_settings INTERFACE -Wall -Wextra -Wshadow -Wno-unused-parameter $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -fvisibility=hidden
+target_compile_options(sh_settings INTERFACE -pthread -Wall -Wextra -Wshadow -Wno-unused-parameter $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -fvisibility=hidden
   $<$<BOOL:${SH_WARNINGS_AS_ERRORS}>:-Werror>)
 target_compile_definitions(sh_settings INTERFACE $<$<BOOL:${SH_FAILPOINTS}>:STATEHOUSE_FAILPOINTS=1>)
 if(SH_SANITIZER)
@@ -24,50 +24,139 @@ if(SH_SANITIZER)
   target_link_options(sh_settings INTERFACE -fsanitize=${SH_SANITIZER})
 endif()
 
-# sh_cc_library(NAME x SRCS … DEPS …): a static library of ours, with the alias statehouse::x.
+# What most files include of the standard library, and of the libraries that a target uses: half of what a file costs to compile is reading
+# these. A target's set follows from its DEPS, and targets with one set share one precompiled header of it. A file still includes all that it
+# uses: a build without them (tests/fuzz/run.sh makes one) fails otherwise.
+option(SH_PRECOMPILED_HEADERS "Compile the headers of libraries once for many files" ON)
+set(SH_HEADERS_std <algorithm> <array> <atomic> <chrono> <condition_variable> <cstdint> <cstring> <functional> <map> <memory> <mutex> <optional>
+  <sstream> <string> <string_view> <thread> <tuple> <unordered_map> <utility> <variant> <vector>)
+set(SH_HEADERS_test <gmock/gmock.h> <gtest/gtest.h>)
+set(SH_HEADERS_log <service/log.h>)
+set(SH_HEADERS_cli <CLI/CLI.hpp> <nlohmann/json.hpp>)
+set(SH_HEADERS_messages <statehouse/v1/admin.pb.h> <statehouse/v1/area.pb.h> <statehouse/v1/batch.pb.h> <statehouse/v1/dict.pb.h>
+  <statehouse/v1/lock.pb.h> <statehouse/v1/session.pb.h> <statehouse/v1/watch.pb.h>)
+set(SH_HEADERS_proto ${SH_HEADERS_messages})
+set(SH_HEADERS_lite ${SH_HEADERS_messages})
+set(SH_HEADERS_grpc <grpcpp/grpcpp.h>)
+set(SH_LIBRARY_log spdlog::spdlog)
+set(SH_LIBRARY_cli CLI11::CLI11)
+set(SH_LIBRARY_proto statehouse::proto)
+set(SH_LIBRARY_lite statehouse::proto_lite)
+set(SH_LIBRARY_grpc statehouse::grpc)
+set(SH_LIBRARY_test GTest::gmock)
+
+# sh_header_sets(OUT DEPS…): which of these sets the libraries bring, in one order.
+function(sh_header_sets out)
+  set(found)
+  foreach(dep ${ARGN})
+    if(TARGET ${dep})
+      get_target_property(sets ${dep} SH_HEADER_SETS)
+      list(APPEND found ${sets})
+    endif()
+  endforeach()
+  set(ordered)
+  foreach(name log cli proto lite grpc)
+    if(name IN_LIST found OR SH_LIBRARY_${name} IN_LIST ARGN)
+      list(APPEND ordered ${name})
+    endif()
+  endforeach()
+  set(${out} "${ordered}" PARENT_SCOPE)
+endfunction()
+
+# sh_precompile(TARGET OPTIONS SETS…): has the target share the precompiled header of these sets, made for its kind (a library's code is
+# position independent in another way than a program's) and with the same compile options. The first who asks makes it, unless it would
+# take longer than what it saves: options that few libraries have want four files at least.
+function(sh_precompile target options)
+  if(NOT SH_PRECOMPILED_HEADERS)
+    return()
+  endif()
+  get_target_property(kind ${target} TYPE)
+  if(kind STREQUAL EXECUTABLE)
+    set(kind program)
+  else()
+    set(kind library)
+  endif()
+  string(SHA1 suffix "${options}")
+  string(SUBSTRING ${suffix} 0 4 suffix)
+  list(JOIN ARGN _ name)
+  set(owner sh_headers_${kind}_${name}_${suffix})
+  get_target_property(sources ${target} SOURCES)
+  list(LENGTH sources count)
+  if(kind STREQUAL library AND options AND count LESS 4)
+    return()
+  endif()
+  if(NOT TARGET ${owner})
+    set(source ${CMAKE_BINARY_DIR}/headers/${owner}.cc)
+    file(CONFIGURE OUTPUT ${source} CONTENT "int main() { return 0; }\n")
+    if(kind STREQUAL program)
+      add_executable(${owner} ${source})
+    else()
+      add_library(${owner} STATIC ${source})
+    endif()
+    set_target_properties(${owner} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/headers ARCHIVE_OUTPUT_DIRECTORY
+      ${CMAKE_BINARY_DIR}/headers)
+    target_link_libraries(${owner} PRIVATE sh_settings)
+    target_compile_options(${owner} PRIVATE ${options})
+    foreach(set ${ARGN})
+      target_precompile_headers(${owner} PRIVATE ${SH_HEADERS_${set}})
+      target_link_libraries(${owner} PRIVATE ${SH_LIBRARY_${set}})
+    endforeach()
+  endif()
+  target_precompile_headers(${target} REUSE_FROM ${owner})
+endfunction()
+
+# sh_cc_library(NAME x SRCS … DEPS … [COLD]): a static library of ours, with the alias statehouse::x. COLD: nothing waits for its code, so it
+# is optimised less.
 function(sh_cc_library)
-  cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "COLD" "NAME" "SRCS;DEPS" ${ARGN})
   set(target sh_${ARG_NAME})
+  set(options)
+  if(ARG_COLD)
+    set(options ${SH_COLD_OPTIONS})
+  endif()
+  sh_header_sets(sets ${ARG_DEPS})
   if(ARG_SRCS)
     add_library(${target} STATIC ${ARG_SRCS})
     target_link_libraries(${target} PUBLIC sh_settings ${ARG_DEPS})
+    target_compile_options(${target} PRIVATE ${options})
+    sh_precompile(${target} "${options}" std ${sets})
   else()
     add_library(${target} INTERFACE)
     target_link_libraries(${target} INTERFACE sh_settings ${ARG_DEPS})
   endif()
+  set_target_properties(${target} PROPERTIES SH_HEADER_SETS "${sets}")
   add_library(statehouse::${ARG_NAME} ALIAS ${target})
 endfunction()
 
-# GoogleTest's headers are a good part of what a test costs to compile, so the tests share one precompiled header.
 if(SH_BUILD_TESTS)
   find_package(GTest REQUIRED)
-  file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/test_headers/main.cc CONTENT "int main() { return 0; }\n")
-  add_executable(sh_test_headers ${CMAKE_BINARY_DIR}/test_headers/main.cc)
-  set_target_properties(sh_test_headers PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test_headers)
-  target_link_libraries(sh_test_headers PRIVATE sh_settings GTest::gmock)
-  target_compile_options(sh_test_headers PRIVATE -pthread ${SH_TEST_OPTIMIZATION})
-  target_precompile_headers(sh_test_headers PRIVATE <gmock/gmock.h> <gtest/gtest.h>)
 endif()
 
-# sh_cc_test(NAME x_test SRCS … DEPS … [LABELS …] [TIMEOUT s] [COST s]): one GoogleTest program, registered with CTest. The libraries that
+# sh_cc_test(NAME x_test SRCS … DEPS … [LABELS …] [TIMEOUT s] [COST s] [ONE_THREAD]): one GoogleTest program, registered with CTest. The libraries that
 # it tests are built as they are shipped; its own sources are optimised less, unless they do the work (crash tests, histories, soaks).
-# COST: about how long it takes; the longest is started first.
+# COST: about how long it takes; the longest is started first. ONE_THREAD: it has nothing for the thread sanitizer. Seeded bugs are looked
+# for without sanitizers: what finds them is the test.
 function(sh_cc_test)
-  if(NOT SH_BUILD_TESTS)
+  cmake_parse_arguments(ARG "ONE_THREAD" "NAME;TIMEOUT;COST" "SRCS;DEPS;LABELS" ${ARGN})
+  if(NOT SH_BUILD_TESTS OR (SH_SANITIZER AND ARG_NAME MATCHES "_mutants_test$") OR (SH_SANITIZER STREQUAL thread AND ARG_ONE_THREAD))
     return()
   endif()
-  cmake_parse_arguments(ARG "" "NAME;TIMEOUT;COST" "SRCS;DEPS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
   add_executable(${ARG_NAME} ${ARG_SRCS})
   set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_link_libraries(${ARG_NAME} PRIVATE sh_settings ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
+  set(options)
   if(NOT ARG_LABELS MATCHES "crash|history|soak")
-    # -pthread: it defines a macro, which the header's users must have as the header has it.
-    target_compile_options(${ARG_NAME} PRIVATE -pthread ${SH_TEST_OPTIMIZATION})
-    target_precompile_headers(${ARG_NAME} REUSE_FROM sh_test_headers)
+    set(options ${SH_COLD_OPTIONS})
   endif()
+  target_compile_options(${ARG_NAME} PRIVATE ${options})
+  sh_header_sets(sets ${ARG_DEPS})
+  if(NOT "proto" IN_LIST sets)
+    list(REMOVE_ITEM sets cli lite grpc)  # Of so few tests that each is compiled sooner without.
+  endif()
+  sh_precompile(${ARG_NAME} "${options}" std test ${sets})
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME})
   set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
   if(ARG_COST)

@@ -4,7 +4,6 @@
 #include <grpc/support/log.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -12,6 +11,7 @@
 
 #include "service/api/log_fields.h"
 #include "service/keeper/keeper_log.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

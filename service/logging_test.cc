@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 #include <spdlog/sinks/ostream_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <sstream>
 
 #include "service/api/log_fields.h"
+#include "service/log.h"
 #include "statehouse/v1/dict.pb.h"
 
 namespace statehouse {

@@ -1,10 +1,9 @@
 #include "service/refused_tokens.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 
 #include "service/api/log_fields.h"
+#include "service/log.h"
 #include "service/rpc/tcp_peer.h"
 
 namespace statehouse {

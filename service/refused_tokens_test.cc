@@ -2,11 +2,12 @@
 
 #include <gtest/gtest.h>
 #include <spdlog/sinks/ostream_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <memory>
 #include <sstream>
+
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

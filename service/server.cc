@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -38,6 +37,7 @@
 #include "service/kept_tls.h"
 #include "service/lease/lock_service.h"
 #include "service/listeners.h"
+#include "service/log.h"
 #include "service/logging.h"
 #include "service/metrics/metrics.h"
 #include "service/rpc/grpc_door.h"

@@ -1,7 +1,6 @@
 #include "service/server_parts.h"
 
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "service/exit_codes.h"
 #include "service/keeper/keeper_log.h"
 #include "service/kept_tls.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 #include <spdlog/sinks/ostream_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <sstream>
 
@@ -10,6 +9,7 @@
 #include "service/command_line.h"
 #include "service/dev_mode.h"
 #include "service/exit_codes.h"
+#include "service/log.h"
 #include "service/refused_tokens.h"
 #include "service/rpc/test_certificates.h"
 

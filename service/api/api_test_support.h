@@ -123,12 +123,8 @@ class Answer final {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-inline std::shared_ptr<const Identity> IdentityOf(std::vector<std::string> grants,
-                                                  const std::string& token_id = "testtest") {
-  std::vector<Grant> parsed;
-  for (const std::string& grant : grants) parsed.push_back(ParseGrant(grant).value());
-  return std::make_shared<const Identity>(token_id, "", 0, std::move(parsed));
-}
+std::shared_ptr<const Identity> IdentityOf(std::vector<std::string> grants,
+                                           const std::string& token_id = "testtest");
 
 // Looks until `condition` holds; false after a minute.
 template <typename Condition>
@@ -144,38 +140,8 @@ bool Eventually(const Condition& condition) {
 // A dispatcher over an engine of its own.
 class TestService {
  public:
-  explicit TestService(DispatcherOptions options = {}, EngineOptions engine_options = {}) {
-    auto engine = Engine::Start(engine_options, {}, &vault_);
-    EXPECT_TRUE(engine.ok()) << engine.status().ToString();
-    engine_ = *std::move(engine);
-    auto store = SessionStore::Start(UniqueFd(), &vault_);
-    EXPECT_TRUE(store.ok()) << store.status().ToString();
-    session_store_ = *std::move(store);
-    locks_ = LockService::Start({}, engine_.get(), {});
-    bound_ =
-        BoundEntries::Start({}, &engine_->dicts(), engine_->DaemonLane(kBoundEntriesThread), {});
-    sessions_ = SessionTable::Start(session_store_.get(), {[this](uint64_t session) {
-                                                             locks_->BeginSession(session);
-                                                             bound_->BeginSession(session);
-                                                           },
-                                                           [this](uint64_t session) {
-                                                             bound_->EndSession(session);
-                                                             return locks_->EndSession(session);
-                                                           }});
-    locks_->SetOnLoss([this](const LockLoss& loss) {
-      sessions_->TellLost(loss.session, {loss.name, loss.token});
-    });
-    watches_ = WatchHub::Start({}, &engine_->dicts(), &vault_, {});
-    area_watches_ = AreaHub::Start({}, engine_.get());
-    dispatcher_ = NewDispatcher(
-        std::move(options),
-        {engine_.get(), locks_, sessions_, bound_, watches_, area_watches_, &control_, &observer_},
-        engine_->DaemonLane(1));
-  }
-  ~TestService() {
-    dispatcher_->Shutdown();
-    dispatcher_.reset();
-  }
+  explicit TestService(DispatcherOptions options = {}, EngineOptions engine_options = {});
+  ~TestService();
 
   Engine& engine() { return *engine_; }
   Dispatcher& dispatcher() { return *dispatcher_; }
@@ -185,18 +151,9 @@ class TestService {
   AreaHub& area_watches() { return *area_watches_; }
   CountingObserver& observer() { return observer_; }
 
-  CallContext Context(std::shared_ptr<const Identity> identity) const {
-    CallContext context;
-    context.identity = std::move(identity);
-    context.lane = engine_->DaemonLane(0);
-    context.peer = [] { return std::string("10.0.0.7:5"); };
-    return context;
-  }
-
+  CallContext Context(std::shared_ptr<const Identity> identity) const;
   std::shared_ptr<PendingCall> Send(std::string_view method, const std::string& request,
-                                    Answer* answer) {
-    return dispatcher_->Dispatch(Context(identity_), method, request, answer->Callback());
-  }
+                                    Answer* answer);
 
   // One call to its end.
   template <typename Response, typename Request>
@@ -206,11 +163,8 @@ class TestService {
   template <typename Response, typename Request>
   StatusOr<Response> CallAs(std::shared_ptr<const Identity> identity, std::string_view method,
                             const Request& request) {
-    Answer answer;
-    dispatcher_->Dispatch(Context(std::move(identity)), method, request.SerializeAsString(),
-                          answer.Callback());
-    StatusOr<std::string> bytes = answer.Await();
-    EXPECT_EQ(answer.times(), 1);
+    const StatusOr<std::string> bytes =
+        CallForBytes(std::move(identity), method, request.SerializeAsString());
     if (!bytes.ok()) return bytes.status();
     Response response;
     EXPECT_TRUE(response.ParseFromString(*bytes));
@@ -218,16 +172,12 @@ class TestService {
   }
 
   // The engine's area, made when it is missing.
-  std::shared_ptr<ServedArea> MakeArea(const std::string& name, uint64_t size) {
-    AreaSpec spec;
-    spec.name = name;
-    spec.size = size;
-    auto created = engine_->CreateArea(std::move(spec));
-    EXPECT_TRUE(created.ok()) << created.status().ToString();
-    return created->area;
-  }
+  std::shared_ptr<ServedArea> MakeArea(const std::string& name, uint64_t size);
 
  private:
+  StatusOr<std::string> CallForBytes(std::shared_ptr<const Identity> identity,
+                                     std::string_view method, const std::string& request);
+
   ForgetfulVault vault_;
   RememberingControl control_;
   CountingObserver observer_;
@@ -239,9 +189,7 @@ class TestService {
   std::shared_ptr<WatchHub> watches_;
   std::shared_ptr<AreaHub> area_watches_;
   std::unique_ptr<Dispatcher> dispatcher_;
-  std::shared_ptr<const Identity> identity_ =
-      IdentityOf({"area:*:read,write,create,admin", "dict:*:read,write,create,admin",
-                  "lock:*:read,lock,admin", "service:*:admin"});
+  std::shared_ptr<const Identity> identity_;
 };
 
 }  // namespace statehouse

@@ -1,13 +1,12 @@
 #include "service/api/call_log.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <iterator>
 #include <memory>
 #include <string>
 
 #include "service/api/log_fields.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

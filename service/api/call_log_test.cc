@@ -3,12 +3,12 @@
 
 #include <gmock/gmock.h>
 #include <spdlog/sinks/ostream_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <sstream>
 
 #include "service/api/api_test_support.h"
+#include "service/log.h"
 #include "statehouse/v1/area.pb.h"
 #include "statehouse/v1/batch.pb.h"
 #include "statehouse/v1/dict.pb.h"

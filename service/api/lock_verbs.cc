@@ -1,13 +1,12 @@
 #include "service/api/lock_verbs.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <charconv>
 
 #include "engine/os/futex.h"
 #include "service/api/durations.h"
 #include "service/api/paging.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

@@ -5,12 +5,12 @@
 // before it returns, as the service's does.
 #pragma once
 
-#include <spdlog/spdlog.h>
-
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "service/log.h"
 
 namespace statehouse {
 

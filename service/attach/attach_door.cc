@@ -1,12 +1,11 @@
 #include "service/attach/attach_door.h"
 
-#include <spdlog/spdlog.h>
-
 #include <future>
 #include <thread>
 #include <utility>
 
 #include "service/attach/attach_loop.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

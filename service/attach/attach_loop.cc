@@ -1,7 +1,6 @@
 #include "service/attach/attach_loop.h"
 
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -15,6 +14,7 @@
 #include <utility>
 
 #include "engine/os/errno_status.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

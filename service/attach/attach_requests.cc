@@ -1,5 +1,4 @@
 // What the attach door does for each packet of a worker: the verbs of AttachLoop.
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <ctime>
@@ -7,6 +6,7 @@
 
 #include "service/attach/attach_loop.h"
 #include "service/attach/pidfd_info.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

@@ -1,12 +1,11 @@
 #include "service/attach/connection.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "service/keeper/descriptor_message.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

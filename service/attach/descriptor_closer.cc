@@ -1,6 +1,5 @@
 #include "service/attach/descriptor_closer.h"
 
-#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -8,6 +7,7 @@
 #include <utility>
 
 #include "service/keeper/descriptor_message.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

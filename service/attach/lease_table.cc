@@ -1,6 +1,5 @@
 #include "service/attach/lease_table.h"
 
-#include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include "engine/os/errno_status.h"
 #include "engine/os/process.h"
 #include "service/attach/pidfd_info.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

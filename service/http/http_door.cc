@@ -1,6 +1,5 @@
 #include "service/http/http_door.h"
 
-#include <spdlog/spdlog.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -14,6 +13,8 @@
 #include <set>
 #include <thread>
 #include <utility>
+
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

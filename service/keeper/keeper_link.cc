@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <spdlog/spdlog.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -22,6 +21,7 @@
 #include "service/keeper/descriptor_message.h"
 #include "service/keeper/notify.h"
 #include "service/keeper/notify_address.h"
+#include "service/log.h"
 
 extern char** environ;
 

@@ -4,7 +4,10 @@
 
 #include <optional>
 #include <thread>
+#include <utility>
+#include <vector>
 
+#include "service/auth/token_file.h"
 #include "service/rpc/grpc_door_test_support.h"
 #include "statehouse/v1/area.grpc.pb.h"
 

@@ -6,9 +6,12 @@
 #include <netinet/tcp.h>
 
 #include <chrono>
+#include <filesystem>
 #include <optional>
 #include <random>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "engine/os/futex.h"
 #include "service/http2/batch_client_test_support.h"

@@ -2,7 +2,9 @@
 // client that does not read, or goes away, costs.
 #include <gmock/gmock.h>
 
+#include <filesystem>
 #include <thread>
+#include <vector>
 
 #include "service/rpc/door_core.h"
 #include "service/rpc/grpc_door_test_support.h"

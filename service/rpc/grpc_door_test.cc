@@ -16,6 +16,7 @@
 #include "service/rpc/grpc_door_test_support.h"
 #include "service/rpc/host_debts.h"
 #include "service/rpc/read_gate.h"
+#include "statehouse/internal/v1/rpc_status.pb.h"
 #include "statehouse/v1/admin.grpc.pb.h"
 #include "tests/support/http2.h"
 

@@ -1,5 +1,6 @@
 // A client that asks for much and reads none of it: what it costs the kernel, and nobody else.
 #include <linux/sockios.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 

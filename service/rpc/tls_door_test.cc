@@ -3,7 +3,10 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <filesystem>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "service/rpc/grpc_door_test_support.h"
 #include "service/rpc/test_certificates.h"

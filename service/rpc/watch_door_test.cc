@@ -2,12 +2,16 @@
 // silent client costs nobody else anything.
 #include <gmock/gmock.h>
 #include <linux/tcp.h>
+#include <netinet/in.h>
 
 #include <atomic>
 #include <map>
 #include <optional>
 #include <thread>
+#include <utility>
+#include <vector>
 
+#include "service/auth/token_file.h"
 #include "service/rpc/grpc_door_test_support.h"
 #include "service/rpc/joint_sends.h"
 #include "service/rpc/sole_poller.h"
@@ -28,25 +32,24 @@ class WatchDoorTest : public GrpcDoorTest {
         service_->Call<v1::CreateDictResponse>("/statehouse.v1.Dicts/CreateDict", create).ok());
   }
 
-  void Set(const std::string& key, const std::string& text) {
+  static v1::SetEntryRequest SetRequest(const std::string& key, const std::string& text) {
     v1::SetEntryRequest request;
     request.set_name("d");
     request.set_key(key);
     request.mutable_value()->set_string_value(text);
-    const auto set = service_->Call<v1::SetEntryResponse>("/statehouse.v1.Dicts/SetEntry", request);
-    ASSERT_TRUE(set.ok()) << set.status().ToString();
+    return request;
+  }
+  void Set(const std::string& key, const std::string& text) {
+    constexpr const char* kVerb = "/statehouse.v1.Dicts/SetEntry";
+    ASSERT_TRUE(service_->Call<v1::SetEntryResponse>(kVerb, SetRequest(key, text)).ok());
   }
 
   // The polling thread makes this change.
   void SetByCall(const std::string& key, const std::string& text) {
     grpc::ClientContext context;
-    Authorize(&context);
-    v1::SetEntryRequest request;
-    request.set_name("d");
-    request.set_key(key);
-    request.mutable_value()->set_string_value(text);
     v1::SetEntryResponse response;
-    ASSERT_TRUE(stub_->SetEntry(&context, request, &response).ok());
+    Authorize(&context);
+    ASSERT_TRUE(stub_->SetEntry(&context, SetRequest(key, text), &response).ok());
   }
 
   struct Stream {
@@ -55,16 +58,14 @@ class WatchDoorTest : public GrpcDoorTest {
     // The next message, or nothing at the end.
     std::optional<v1::WatchDictResponse> Next() {
       v1::WatchDictResponse message;
-      if (!reader->Read(&message)) return std::nullopt;
-      return message;
+      return reader->Read(&message) ? std::optional(message) : std::nullopt;
     }
     // Reads up to the message that has `synced`.
     uint64_t AwaitSynced() {
-      for (;;) {
-        const auto message = Next();
-        if (!message) return 0;
+      while (const auto message = Next()) {
         if (message->has_synced()) return message->revision();
       }
+      return 0;
     }
     grpc::Status Finish() { return reader->Finish(); }
   };
@@ -532,9 +533,8 @@ uint32_t PacketsFrom(int port) {
     if (!is_known || own.sin_family != AF_INET || ntohs(own.sin_port) != port) continue;
     tcp_info info{};
     bytes = sizeof(info);
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0) {
-      packets += info.tcpi_data_segs_out;
-    }
+    const bool is_tcp = getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0;
+    if (is_tcp) packets += info.tcpi_data_segs_out;
   }
   return packets;
 }

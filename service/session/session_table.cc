@@ -1,11 +1,10 @@
 #include "service/session/session_table.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <chrono>
 
 #include "engine/os/futex.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

@@ -1,7 +1,5 @@
 #include "service/watch/watch_hub.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <ctime>
 #include <span>
@@ -10,6 +8,7 @@
 #include "engine/base/watch_mutant.h"
 #include "engine/os/futex.h"
 #include "engine/os/memory.h"
+#include "service/log.h"
 
 namespace statehouse {
 namespace {

@@ -1,8 +1,8 @@
 #include "service/watch/watched_dict.h"
 
-#include <spdlog/spdlog.h>
-
 #include <utility>
+
+#include "service/log.h"
 
 namespace statehouse {
 

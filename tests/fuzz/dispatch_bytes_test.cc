@@ -4,12 +4,13 @@
 
 #include <gtest/gtest.h>
 #include <spdlog/sinks/null_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "service/log.h"
 
 namespace statehouse::testing {
 namespace {

@@ -3,13 +3,13 @@
 // seeds, one request of each method, into the folder of inputs that it is given.
 #include <gtest/gtest.h>
 #include <spdlog/sinks/null_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 
+#include "service/log.h"
 #include "tests/fuzz/dispatch_bytes.h"
 
 namespace {

@@ -3,12 +3,12 @@
 // for.
 #include <gtest/gtest.h>
 #include <spdlog/sinks/null_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <cstddef>
 #include <cstdint>
 
 #include "service/api/request_sequence.h"
+#include "service/log.h"
 
 namespace {
 

@@ -13,8 +13,8 @@ step "building the fuzz targets"
 mkdir -p "$FOLDER"
 quietly "$FOLDER/configure.log" cmake -S "$ROOT" -B "$FOLDER" -G Ninja -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14 \
   -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" -DSH_SANITIZER=fuzzer-no-link,address,undefined \
-  -DSH_BUILD_FUZZERS=ON -DSH_BUILD_TESTS=OFF -DSH_BUILD_SERVICE=OFF -DSH_FUZZ_SECONDS="${1:-15}" -DSH_FUZZ_PROTO="$BUILD/proto" \
-  $(launcher_options)
+  -DSH_BUILD_FUZZERS=ON -DSH_PRECOMPILED_HEADERS=OFF -DSH_BUILD_TESTS=OFF -DSH_BUILD_SERVICE=OFF \
+  -DSH_FUZZ_SECONDS="${1:-15}" -DSH_FUZZ_PROTO="$BUILD/proto" $(launcher_options)
 quietly "$FOLDER/build.log" cmake --build "$FOLDER" -j "$(jobs_max)" --target fuzz_targets
 step "fuzzing, each target for ${1:-15} s"
 ctest --test-dir "$FOLDER" -L fuzz -j "$(jobs_max)" --output-on-failure --no-tests=error
