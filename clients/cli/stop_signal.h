@@ -2,7 +2,8 @@
 // themselves.
 //
 // Made on the main thread before any other begins: threads inherit that the signals are blocked.
-// Gone with the object.
+// Gone with the object, unless one has come: then they stay blocked until the process ends, which
+// is soon. A second one, as timeout(1) sends it, does not kill what has cleared up.
 #pragma once
 
 #include <pthread.h>
@@ -22,10 +23,7 @@ class StopSignal final {
     pthread_sigmask(SIG_BLOCK, &signals_, &before_);
   }
   ~StopSignal() {
-    // Who asked twice is answered: the second one is not to kill what has cleared up.
-    const timespec now{};
-    while (came_ && sigtimedwait(&signals_, nullptr, &now) > 0) continue;
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    if (!came_) pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;

@@ -233,14 +233,15 @@ size_t NotedBatch::FirstFailed(size_t begin, size_t end) const {
   return begin;
 }
 
-void NotedBatch::Fail(BatchOperation* operation, const Status& why, const char* name) {
+void NotedBatch::Fail(BatchOperation* operation, const Status& why, const char* name,
+                      bool in_doubt) {
   operation->is_over = true;
   sh_error* error = nullptr;
   // An action that was not asked yet what it wants would begin with calls of its own.
   if (operation->is_late && !operation->is_asked) {
     (void)Finish(why, operation->result.Room().name.c_str(), &error);
   } else if (operation->action && !is_local_) {
-    tape_.Give({why, "", /*sent_again=*/false});
+    tape_.Give({why, "", in_doubt});
     const sh_reason reason = operation->action(BatchTarget::kTape, &operation->result, &error);
     if (reason == SH_OK) return;  // It takes that for an answer.
   } else {

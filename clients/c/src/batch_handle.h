@@ -189,7 +189,8 @@ class NotedBatch {
   std::string Encode(std::span<const size_t> which, const DictOperationId& id) const;
   void Take(BatchOperation* operation, const BatchAnswered& answered, bool sent_again);
   void TakeShort(BatchOperation* operation, std::string_view message);
-  void Fail(BatchOperation* operation, const Status& why, const char* name = nullptr);
+  void Fail(BatchOperation* operation, const Status& why, const char* name = nullptr,
+            bool in_doubt = false);
   size_t FirstFailed(size_t begin, size_t end) const;
 
   const bool is_local_;

@@ -160,7 +160,8 @@ std::string NotedBatch::SendMessage(size_t begin, size_t end) {
   // Gathering may have waited for a session.
   const Deadline deadline = std::chrono::steady_clock::now() + timeout_;
   const auto refuse = [&](const Status& why) {
-    for (const size_t i : message.left) Fail(&operations_[i], why);
+    const bool in_doubt = IsDoubtful(why.reason()) || message.sent_again;
+    for (const size_t i : message.left) Fail(&operations_[i], why, nullptr, in_doubt);
     return "what was sent before it failed: " + why.message();
   };
   while (!message.left.empty()) {
@@ -177,7 +178,6 @@ std::string NotedBatch::SendMessage(size_t begin, size_t end) {
       return refuse(
           Status(Reason::kDraining, "batch: the service stopped before it came to this operation"));
     }
-    message.sent_again = true;
   }
   if (!message.is_cut && !(stop_at_failure_ && FirstFailed(begin, end) < end)) return "";
   for (size_t i = begin; i < end; ++i) {
@@ -235,13 +235,14 @@ std::string NotedBatch::Encode(std::span<const size_t> which, const DictOperatio
 void NotedBatch::Take(BatchOperation* operation, const BatchAnswered& answered, bool sent_again) {
   if (answered.field == v1::OperationResult::kFailure) {
     const Refusal refusal = RefusalOf(answered.message);
-    return Fail(operation, refusal.status, refusal.name.c_str());
+    return Fail(operation, refusal.status, refusal.name.c_str(), sent_again);
   }
   if (answered.field != operation->field) {
     return Fail(operation,
                 Status(Reason::kInternal, "batch: the service answered with a result of kind " +
                                               std::to_string(answered.field) +
-                                              "; the operation may have been carried out"));
+                                              "; the operation may have been carried out"),
+                nullptr, /*in_doubt=*/true);
   }
   operation->is_over = true;
   if (operation->is_short) return TakeShort(operation, answered.message);

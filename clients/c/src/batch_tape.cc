@@ -49,8 +49,8 @@ constexpr std::array kVerbs = {
 Status BatchTape::Call(const std::string& method, const google::protobuf::MessageLite& request,
                        google::protobuf::MessageLite* response, const CallOptions& options) {
   if (!is_noting_) {
-    SH_RETURN_IF_ERROR(answer_.status);
     if (answer_.sent_again) options.NoteSentAgain();
+    SH_RETURN_IF_ERROR(answer_.status);
     const std::string_view bytes = answer_.response;
     if (response->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return Status();
     return Status(Reason::kInternal, "the answer to " + method +

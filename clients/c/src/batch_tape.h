@@ -42,7 +42,8 @@ class BatchTape final : public Caller {
   struct Answer {
     Status status;
     std::string_view response;
-    bool sent_again = false;  // As of CallOptions.
+    // As of CallOptions; where it failed, that it may have been carried out.
+    bool sent_again = false;
   };
   // Call gives this. The bytes stay where they are until then.
   void Give(const Answer& answer) {

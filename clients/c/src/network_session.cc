@@ -47,7 +47,8 @@ Status UntilAnswered(const CallOptions& options, const Once& once) {
     const bool again = options.idempotent && (status.reason() == Reason::kUnavailable ||
                                               status.reason() == Reason::kDraining);
     if (!again || !retry.Pause(options.deadline)) return status;
-    options.NoteSentAgain();
+    // Who says DRAINING did not begin it.
+    if (status.reason() == Reason::kUnavailable) options.NoteSentAgain();
   }
 }
 

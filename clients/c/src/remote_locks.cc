@@ -105,6 +105,7 @@ class RemoteLock final : public HeldLock {
     v1::RenewLockResponse response;
     // An answer after the lease's end is of no use, and its loss is to be told.
     const Deadline deadline = std::min<Deadline>(before + locks_->timeout_, valid_until_.load());
+    const bool may_be_released = may_be_released_;
     const Status renewed = locks_->caller_->Call(Locks("RenewLock"), request, &response,
                                                  locks_->OptionsUntil(deadline, true));
     if (renewed.reason() == Reason::kLockLost || renewed.reason() == Reason::kSessionNotFound) {
@@ -114,6 +115,7 @@ class RemoteLock final : public HeldLock {
       return Lost(renewed.message());
     }
     SH_RETURN_IF_ERROR(renewed);
+    if (may_be_released) may_be_released_ = false;
     // A lease is never made shorter: the answer to an earlier renewal may come later.
     const steady_clock::time_point end = before + DurationOf(response.expires_in());
     steady_clock::time_point known = valid_until_;
@@ -146,7 +148,6 @@ class RemoteLock final : public HeldLock {
     if (released.ok()) released = GiveBack(calls, was_valid_, was_told_, held);
     if (!released.ok()) {
       giving_back_ = false;
-      may_be_released_ = true;
       return released;
     }
     over_ = true;  // The renewer learns of it by being told to forget the lock.
@@ -170,6 +171,7 @@ class RemoteLock final : public HeldLock {
     const Status released = calls.Call(Locks("ReleaseLock"), request, &response, options);
     // Where the session has ended its locks have passed on, and nobody knows when.
     if (released.reason() == Reason::kSessionNotFound) return Status();
+    may_be_released_ = sent_again;
     SH_RETURN_IF_ERROR(released);
     // What the service says of a release that was sent once is so, whatever this process's clock
     // says of the lease. "Not held" of one that was sent again may be because of the first
@@ -204,7 +206,8 @@ class RemoteLock final : public HeldLock {
   std::atomic<bool> giving_back_{false};
   bool was_valid_ = false;
   bool was_told_ = false;
-  bool may_be_released_ = false;     // By a batch whose answer did not come.
+  // By a batch whose answer did not come, and it was not renewed since.
+  std::atomic<bool> may_be_released_{false};
   std::atomic<bool> lapsed_{false};  // Over by this process's clock; the service may have it still.
 };
 

@@ -58,6 +58,11 @@ class RemoteLocksTest : public testing::Test {
       is_held_ = true;
       return response.SerializeAsString();
     }
+    if (verb == "RenewLock") {
+      v1::RenewLockResponse response;
+      response.mutable_expires_in()->set_seconds(kTtlNs / 1'000'000'000);
+      return response.SerializeAsString();
+    }
     if (verb == "ReleaseLock") {
       if (loses_release_.exchange(false)) daemon_.LoseNextAnswer();
       ++releases_;
@@ -124,7 +129,7 @@ TEST_F(RemoteLocksTest, AReleaseWhoseFirstAnswerWasLostSaysWhatTheClockDid) {
   EXPECT_EQ(releases_, 2);
 }
 
-TEST_F(RemoteLocksTest, ALockThatWasToldLostIsNotHeldHoweverOftenItsReleaseIsSent) {
+TEST_F(RemoteLocksTest, ALockThatIsKnownToBeLostIsNotHeldAndNotReleased) {
   const std::unique_ptr<HeldLock> lock = Take();
   locks_->Lose(1);  // With its session.
 
@@ -152,13 +157,38 @@ TEST_F(RemoteLocksTest, AReleaseAfterABatchWithoutAnAnswerCountsAsSentAgain) {
   const std::unique_ptr<HeldLock> lock = Take();
   bool held = false;
   const Status lost(Reason::kUnavailable, "the answer was lost");
-  ASSERT_EQ(ReleaseInBatch(*lock, {lost, "", false}, &held).reason(), Reason::kUnavailable);
+  ASSERT_EQ(ReleaseInBatch(*lock, {lost, "", true}, &held).reason(), Reason::kUnavailable);
   is_held_ = false;  // It had been carried out.
 
   ASSERT_TRUE(lock->Release(&held).ok());
 
   EXPECT_TRUE(held);
   EXPECT_EQ(releases_, 1);
+}
+
+TEST_F(RemoteLocksTest, AReleaseAfterABatchThatDidNotBeginItIsBelieved) {
+  const std::unique_ptr<HeldLock> lock = Take();
+  bool held = true;
+  const Status skipped(Reason::kCancelled, "an operation before it was refused");
+  ASSERT_EQ(ReleaseInBatch(*lock, {skipped, "", false}, &held).reason(), Reason::kCancelled);
+  is_held_ = false;  // Taken away.
+
+  ASSERT_TRUE(lock->Release(&held).ok());
+
+  EXPECT_FALSE(held);
+}
+
+TEST_F(RemoteLocksTest, ARenewalShowsThatABatchWithoutAnAnswerReleasedNothing) {
+  const std::unique_ptr<HeldLock> lock = Take();
+  bool held = true;
+  const Status lost(Reason::kUnavailable, "the answer was lost");
+  ASSERT_EQ(ReleaseInBatch(*lock, {lost, "", true}, &held).reason(), Reason::kUnavailable);
+  ASSERT_TRUE(lock->Renew(kTtlNs).ok());
+  is_held_ = false;  // Taken away.
+
+  ASSERT_TRUE(lock->Release(&held).ok());
+
+  EXPECT_FALSE(held);
 }
 
 }  // namespace

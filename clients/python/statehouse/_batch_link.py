@@ -98,8 +98,6 @@ class BatchLink:
             return None if is_failure(answer) else answer  # Refused as a whole: the call says it better.
         except Lost as lost:
             if _batch_stream.may_go_by_a_call(call, lost, self._session.closed):
-                if not lost.refused:
-                    call.note_again()
                 return None
             raise _batch_stream.lost_error(self._session.target, call, lost) from None
         except TimeoutError:

@@ -22,8 +22,8 @@ class Call(NamedTuple):
     response_type: Any
     idempotent: bool
     name: str = ""
-    # For who has to know: its first byte is set once the call is sent again, so that the answer may be about a sending after the one that
-    # was carried out.
+    # For who has to know: its first byte is set once a blocking session sends the call again, so that the answer may be about a sending
+    # after the one that was carried out. Not of short calls and batches, where nobody has to.
     again: bytearray | None = None
 
     def note_again(self) -> None:

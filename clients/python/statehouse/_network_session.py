@@ -195,7 +195,8 @@ class NetworkSession:
             if time.monotonic() + delay >= deadline:
                 raise error
             time.sleep(delay)
-            call.note_again()
+            if not isinstance(error, errors.Draining):  # Who says that did not begin it.
+                call.note_again()
 
     def _reach(self, call: Call, deadline: float) -> errors.Error | None:
         """Asks for a sign of life where there was none through this channel: else a call whose deadline passes looks unreachable."""

@@ -82,7 +82,6 @@ def response_of(call: Call, kind: int, result: bytes) -> Any:
         return None
     may_succeed = error.reason == "MESSAGE_TOO_LARGE" or (isinstance(error, errors.Unavailable) and error.reason != "STALLED")
     if call.idempotent and may_succeed:
-        call.note_again()
         return None
     raise error
 

@@ -12,6 +12,7 @@ import pytest
 import statehouse
 from statehouse import _lock_calls, errors
 from statehouse._network_session import NetworkSession
+from statehouse.compat._lock import BoundedSemaphore
 from statehouse.v1 import lock_pb2, session_pb2
 
 from conftest import Service
@@ -43,6 +44,25 @@ def test_the_same_where_a_session_has_the_lock(client: statehouse.Client, servic
     token = service.add_token(f"relea{door[:3]}", {("lock", f"{area_name}*"): ("lock",)})
     with service.connect(door, token=token) as holder:
         release_all_taken_away(holder, client, area_name)
+
+
+def test_a_semaphore_gives_all_back_where_one_lease_was_lost(
+    client: statehouse.Client, area_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = BoundedSemaphore(client, area_name, 3)
+    assert all(pool.acquire() for _ in range(3))
+    lost = pool._taken[0]
+    original = statehouse.Lock.release
+
+    def release(lock: statehouse.Lock) -> None:
+        original(lock)
+        if lock is lost:
+            raise errors.by_name("LOCK_LOST", "an operator took it away", area_name)
+
+    monkeypatch.setattr(statehouse.Lock, "release", release)
+    with pytest.raises(statehouse.LockLost, match="took it away"):
+        pool.release(3)
+    assert pool.get_value() == 3
 
 
 def test_a_release_over_grpc_whose_first_answer_was_lost_was_held(

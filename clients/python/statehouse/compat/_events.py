@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from .. import errors
 from .._client import Client
 from ._lock import AcquirerProxy, RLock
 
@@ -78,7 +79,11 @@ class Condition:
         me = uuid.uuid4().hex
         deadline = None if timeout is None else time.monotonic() + timeout
         self._waiters.set(me, True, ttl=_WAITER_TTL_S)
-        self._lock.release()
+        try:
+            self._lock.release()
+        except errors.LockLost:
+            self._waiters.delete(me)
+            raise
         try:
             while True:
                 seen = self._area.updates
@@ -129,7 +134,11 @@ class Condition:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release()
+        try:
+            self.release()
+        except errors.LockLost:
+            if exc is None:
+                raise
 
 
 class Barrier:

@@ -169,7 +169,8 @@ class Semaphore:
         return True
 
     def release(self, n: int = 1) -> None:
-        """Gives ``n`` leases back. ValueError where this process has fewer."""
+        """Gives ``n`` leases back. ValueError where this process has fewer; LockLost where one of them was lost before: the others are
+        given back all the same."""
         if n < 1:
             raise ValueError("n must be one or more")
         with self._guard:
@@ -178,8 +179,14 @@ class Semaphore:
                 raise ValueError(f"the semaphore {self.name!r} was released more often than this process acquired it")
             back = held[-n:]
             self._taken = [lease for lease in self._taken if lease not in back and lease.held]
+        failed: errors.Error | None = None
         for lease in back:
-            lease.release()
+            try:
+                lease.release()
+            except errors.Error as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def get_value(self) -> int:
         """How many leases are free, as of now."""
@@ -194,7 +201,11 @@ class Semaphore:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release()
+        try:
+            self.release()
+        except errors.LockLost:
+            if exc is None:
+                raise
 
 
 BoundedSemaphore = Semaphore
