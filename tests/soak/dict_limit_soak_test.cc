@@ -386,7 +386,15 @@ class Round final {
       Tell("the next service holds " + std::to_string(after) + " bytes, not " +
            std::to_string(before));
     }
-    if (engine_->Totals().memory_bytes != before) Tell("the next service counts other memory");
+    if (after < Given()) {
+      Tell("the next service holds " + std::to_string(after) + " bytes, where " +
+           std::to_string(Given()) + " were given");
+    }
+    const uint64_t counted = engine_->Totals().memory_bytes;
+    if (counted != after) {
+      Tell("the next service counts " + std::to_string(counted) + " bytes, the kernel " +
+           std::to_string(after));
+    }
     for (int i = 0;; ++i) {
       const std::string key = "last" + std::to_string(i);
       const std::string value = Telling(key, 1, 2500);
