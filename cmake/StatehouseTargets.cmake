@@ -26,7 +26,7 @@ endif()
 
 # What most files include of the standard library, and of the libraries that a target uses: half of what a file costs to compile is reading
 # these. A target's set follows from its DEPS, and targets with one set share one precompiled header of it. A file still includes all that it
-# uses: a build without them (tests/fuzz/run.sh makes one) fails otherwise.
+# uses: tests/fuzz/run.sh builds without them what its targets need.
 option(SH_PRECOMPILED_HEADERS "Compile the headers of libraries once for many files" ON)
 set(SH_HEADERS_std <algorithm> <array> <atomic> <chrono> <condition_variable> <cstdint> <cstring> <functional> <map> <memory> <mutex> <optional>
   <sstream> <string> <string_view> <thread> <tuple> <unordered_map> <utility> <variant> <vector>)

@@ -12,6 +12,7 @@ import pytest
 import statehouse
 from statehouse import _lock_calls, errors
 from statehouse._network_session import NetworkSession
+from statehouse.compat._events import Condition
 from statehouse.compat._lock import BoundedSemaphore
 from statehouse.v1 import lock_pb2, session_pb2
 
@@ -63,6 +64,38 @@ def test_a_semaphore_gives_all_back_where_one_lease_was_lost(
     with pytest.raises(statehouse.LockLost, match="took it away"):
         pool.release(3)
     assert pool.get_value() == 3
+
+
+@pytest.mark.parametrize("kind", [BoundedSemaphore, Condition])
+def test_a_lease_that_was_lost_does_not_hide_what_the_block_raised(
+    client: statehouse.Client, area_name: str, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    lose_all_at_release(monkeypatch)
+    with pytest.raises(statehouse.LockLost), kind(client, area_name):
+        pass
+    with pytest.raises(KeyError), kind(client, area_name):
+        raise KeyError
+
+
+def test_a_wait_that_finds_its_lock_lost_leaves_no_waiter(
+    client: statehouse.Client, area_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    condition = Condition(client, area_name)
+    condition.acquire()
+    lose_all_at_release(monkeypatch)
+    with pytest.raises(statehouse.LockLost):
+        condition.wait(timeout=60)
+    assert len(client.dict(f"managers/condition/{area_name}")) == 0
+
+
+def lose_all_at_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = statehouse.Lock.release
+
+    def release(lock: statehouse.Lock) -> None:
+        original(lock)
+        raise errors.by_name("LOCK_LOST", "an operator took it away", "")
+
+    monkeypatch.setattr(statehouse.Lock, "release", release)
 
 
 def test_a_release_over_grpc_whose_first_answer_was_lost_was_held(
